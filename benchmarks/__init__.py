@@ -1,0 +1,1 @@
+"""Benchmarks: measure the product, and show how it was measured."""

@@ -1,0 +1,204 @@
+"""A bundle: an ONNX file and, beside it, a JSON sidecar that says what it is.
+
+`NAME.onnx` and `NAME.json` lie in one folder. The sidecar is written last, so a bundle with a sidecar is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.errors import BundleError
+
+FORMAT = 1
+Role = Literal["foreground", "teacher", "backbone"]
+ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the graph itself does to its uint8 RGB NHWC input; the host only resizes.
+
+    Attributes:
+        height, width: pixels of the input for which the model was made.
+        description: the normalisation inside the graph, in words.
+        pad_value: RGB value (0..255) that the normalisation takes to zero, or nearest to it; what
+            zero-padding means in pixels. None where the model has no such value.
+    """
+
+    height: int
+    width: int
+    description: str
+    pad_value: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model on disk with its description.
+
+    Attributes:
+        onnx: path of the ONNX file.
+        name: short name for reports, free of machine paths.
+        role: `foreground` (outputs `occupancy` float32 [batch] in [0, 1] and `mask` uint8
+            [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
+            [batch, classes] and `loss` float32 [batch], nats) or `backbone` (outputs `features` float32
+            [batch, channels]). All take `images` uint8 [batch, height, width, 3], RGB.
+        sha256: hexadecimal hash of the ONNX file.
+        inputs, outputs: the graph's tensors; axes that an engine may choose are named.
+        preprocessing: what the graph does to its input.
+        classes: a teacher's class names in the order of its logits; None otherwise.
+        source: where the weights come from (package or repository, file, sha256, version).
+        licence: SPDX identifier of the weights' licence.
+        parity: what was measured of this file against the network that it was made from.
+        accuracy: what was measured of a teacher on held-out images; empty otherwise.
+    """
+
+    onnx: Path
+    name: str
+    role: Role
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None
+    source: Mapping[str, Any]
+    licence: str
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sidecar(self) -> Path:
+        """Path of the JSON sidecar."""
+        return self.onnx.with_suffix(".json")
+
+
+def load_bundle(path: Path, role: Role | None = None) -> Bundle:
+    """Read a bundle's sidecar and check its ONNX file against it.
+
+    Args:
+        path: the ONNX file, the sidecar, or the two without their suffix.
+        role: the role that the bundle must have, if any.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete, damaged, or has another role.
+    """
+    onnx = path if path.suffix == ".onnx" else path.with_suffix(".onnx") if path.suffix == ".json" else None
+    if onnx is None:
+        onnx = path.with_name(path.name + ".onnx")
+    bundle = _read_sidecar(onnx)
+    if role is not None and bundle.role != role:
+        raise BundleError(f"The bundle {onnx} is a {bundle.role}, but a {role} is needed here")
+    try:
+        found = file_sha256(onnx)
+    except OSError as error:
+        raise BundleError(f"The model file {onnx} cannot be read: {error.strerror}") from error
+    if found != bundle.sha256:
+        raise BundleError(
+            f"The model file {onnx} is not the one that its sidecar describes: its SHA-256 is {found}, "
+            f"the sidecar says {bundle.sha256}",
+            "Pull or make the bundle again; do not use this file.",
+        )
+    return bundle
+
+
+def _read_sidecar(onnx: Path) -> Bundle:
+    sidecar = onnx.with_suffix(".json")
+    try:
+        data = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"There is no bundle {onnx}: its sidecar {sidecar.name} is missing",
+            "A bundle is an ONNX file with a JSON file of the same name beside it.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"The sidecar {sidecar} cannot be read: {error}") from error
+    try:
+        if data["format"] != FORMAT:
+            raise BundleError(
+                f"The sidecar {sidecar} has format {data['format']}, and this version reads format {FORMAT}"
+            )
+        if data["role"] not in ROLES:
+            raise BundleError(f"The sidecar {sidecar} has the unknown role {data['role']!r}")
+        pad_value = data["preprocessing"]["pad_value"]
+        return Bundle(
+            onnx=onnx,
+            name=str(data["name"]),
+            role=data["role"],
+            sha256=str(data["sha256"]),
+            inputs=_specs(data["inputs"]),
+            outputs=_specs(data["outputs"]),
+            preprocessing=Preprocessing(
+                height=int(data["preprocessing"]["height"]),
+                width=int(data["preprocessing"]["width"]),
+                description=str(data["preprocessing"]["description"]),
+                pad_value=None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
+            ),
+            classes=None if data["classes"] is None else tuple(data["classes"]),
+            source=dict(data["source"]),
+            licence=str(data["licence"]),
+            parity=dict(data["parity"]),
+            accuracy=dict(data["accuracy"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
+
+
+def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)
+
+
+def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
+    """Write a bundle whole or not at all, over an older one of the same name.
+
+    The sidecar comes last: between the two, the hash in the old one refuses the new
+    ONNX file.
+
+    Args:
+        bundle: the description; its `sha256` is replaced by the hash of `model`.
+        model: the serialised ONNX graph.
+
+    Returns:
+        The bundle as written.
+    """
+    bundle = replace(bundle, sha256=hashlib.sha256(model).hexdigest())
+    data = asdict(bundle)
+    del data["onnx"]
+    text = json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n"
+    try:
+        bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
+        write_file(bundle.onnx, model)
+        write_file(bundle.sidecar, text.encode())
+    except OSError as error:
+        raise BundleError(f"The bundle {bundle.onnx} cannot be written: {error.strerror}") from error
+    return bundle
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file atomically: under a temporary name beside it, flushed to disk, then renamed."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

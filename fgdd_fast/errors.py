@@ -1,0 +1,87 @@
+"""Every error that fgdd-fast raises on purpose.
+
+FgddError                    what was wrong and where, with advice on what to do
+├── SettingsError            an option, or a combination of options, that cannot work
+├── MissingExtraError        a package of an optional extra is not installed
+├── DataError                the data set as a whole: missing, empty, classes without images
+│   └── ImageError           one image; the others go on, and this one is listed as skipped
+├── BundleError              a model bundle: missing, damaged, or of the wrong role
+├── DownloadError            a catalogue model could not be fetched, or is not what it should be
+├── EngineError              a runtime could not load or run a model
+├── TeacherError             a teacher that does not know these classes, or is no better than chance
+├── StoreError               the store of measurements: damaged, locked, or no space
+└── OutputError              the distilled data set could not be written
+
+The command line prints these without a traceback and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class FgddError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        problem: what was wrong and where, as one sentence without a final full stop.
+        advice: what to do about it, as one sentence or command; may be empty.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.advice}" if self.advice else self.problem
+
+
+class SettingsError(FgddError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class MissingExtraError(FgddError):
+    """A package of an optional extra is not installed.
+
+    Args:
+        package: the import name that was not found.
+        extra: the extra of fgdd-fast that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"The Python package '{package}' is not installed", f"Run: pip install 'fgdd-fast[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class DataError(FgddError):
+    """The data set as a whole cannot be used."""
+
+
+class ImageError(DataError):
+    """One image cannot be used; `problem` is the reason listed under `skipped`, without any path."""
+
+
+class BundleError(FgddError):
+    """A model bundle is missing, damaged, or of the wrong role."""
+
+
+class DownloadError(FgddError):
+    """A model of the catalogue could not be fetched, or is not what it should be."""
+
+
+class EngineError(FgddError):
+    """A runtime could not load or run a model."""
+
+
+class TeacherError(FgddError):
+    """A teacher does not know these classes, or is no better than chance."""
+
+
+class StoreError(FgddError):
+    """The store of measurements cannot be read or written."""
+
+
+class OutputError(FgddError):
+    """The distilled data set cannot be written."""

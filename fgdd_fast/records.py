@@ -1,0 +1,59 @@
+"""What is measured of an image, and what is chosen from it: plain data, no model in sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Path = Literal["full", "crop"]
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the decoded image, after its EXIF orientation is applied."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of an image, and the teacher's cross-entropy (nats) on it for the image's class."""
+
+    box: Box
+    loss: float
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Everything that the decisions need to know of one image.
+
+    Attributes:
+        source: POSIX path within the data set; bytes that are no UTF-8 are kept by surrogateescape.
+        sha256: hexadecimal hash of the file's bytes.
+        class_name: the image's class, which is its folder.
+        occupancy: share of the image that its foreground covers, in [0, 1].
+        full: the whole image.
+        crops: the candidate crops, in the order in which they were drawn.
+    """
+
+    source: str
+    sha256: str
+    class_name: str
+    occupancy: float
+    full: View
+    crops: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of an image that becomes one cell of a mosaic."""
+
+    source: str
+    sha256: str
+    box: Box
+    path: Path
+    occupancy: float
+    threshold: float
+    loss: float
