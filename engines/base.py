@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fgdd_fast.errors import EngineError
 
 Array = NDArray[Any]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,18 @@ class Engine(abc.ABC):
         inputs: the inputs, every axis a number.
         outputs: the outputs, every axis a number.
         streams: how many calls of `run` are worth having in flight.
-        description: runtime, version, device, precision and streams, for reports.
+        arithmetic: runtime, version, device and precision: all of an engine on which results depend.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     streams: int
-    description: str
+    arithmetic: str
+
+    @property
+    def description(self) -> str:
+        """The arithmetic and the streams, for reports."""
+        return f"{self.arithmetic}, {self.streams} {'stream' if self.streams == 1 else 'streams'}"
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the model once.

@@ -1,6 +1,6 @@
 """A bundle: an ONNX file and, beside it, a JSON sidecar that says what it is.
 
-`NAME.onnx` and `NAME.json` lie in one folder. The sidecar is written last, so a bundle with a sidecar is whole.
+`NAME.onnx` and `NAME.json` lie in one folder. The sidecar comes last, so a bundle with a sidecar is whole.
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def load_bundle(path: Path, role: Role | None = None) -> Bundle:
     Raises:
         BundleError: the bundle is missing, incomplete, damaged, or has another role.
     """
-    onnx = path if path.suffix == ".onnx" else path.with_suffix(".onnx") if path.suffix == ".json" else None
-    if onnx is None:
-        onnx = path.with_name(path.name + ".onnx")
+    onnx = path.with_suffix(".onnx") if path.suffix in (".onnx", ".json") else Path(f"{path}.onnx")
     bundle = _read_sidecar(onnx)
     if role is not None and bundle.role != role:
         raise BundleError(f"The bundle {onnx} is a {bundle.role}, but a {role} is needed here")
@@ -157,8 +155,8 @@ def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
 def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     """Write a bundle whole or not at all, over an older one of the same name.
 
-    The sidecar comes last: between the two, the hash in the old one refuses the new
-    ONNX file.
+    Both files are on disk before the first is renamed; should the machine stop between the two renames, the
+    hash in the old sidecar refuses the new ONNX file.
 
     Args:
         bundle: the description; its `sha256` is replaced by the hash of `model`.
@@ -171,28 +169,44 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     data = asdict(bundle)
     del data["onnx"]
     text = json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n"
+    staged: dict[Path, Path] = {}
     try:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
-        write_file(bundle.onnx, model)
-        write_file(bundle.sidecar, text.encode())
+        for path, content in ((bundle.onnx, model), (bundle.sidecar, text.encode())):
+            staged[path] = _stage(path, content)
+        for path, temporary in staged.items():
+            temporary.replace(path)
     except OSError as error:
         raise BundleError(f"The bundle {bundle.onnx} cannot be written: {error.strerror}") from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
     return bundle
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file atomically: under a temporary name beside it, flushed to disk, then renamed."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = _stage(path, content)
+    try:
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stage(path: Path, content: bytes) -> Path:
+    """Write content to disk under a temporary name beside `path`, and return that name."""
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.chmod(0o644)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    return temporary
 
 
 def file_sha256(path: Path) -> str:

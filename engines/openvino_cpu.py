@@ -1,0 +1,119 @@
+"""OpenVINO on the CPU, in bfloat16 where the CPU computes in it natively."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fgdd_fast.engines.axes import check_graph, fix_axes
+from fgdd_fast.engines.base import Array, Engine, Precision, TensorSpec
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.failures import told_as_engine_error
+from fgdd_fast.engines.pool import Pool
+from fgdd_fast.errors import EngineError, SettingsError
+from fgdd_fast.extras import import_extra
+
+_ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16"}
+_TELEMETRY = "openvino_telemetry"
+
+
+class OpenVinoEngine(Engine):
+    """A bundle's graph compiled by OpenVINO's CPU plugin: a stream of one thread for each call in flight.
+
+    In bf16 the plugin rounds what goes into each convolution and matrix product, sums in float32, and keeps
+    everything after the last of them in float32: logits and losses are not rounded.
+    """
+
+    def __init__(
+        self, bundle: Bundle, axes: Mapping[str, int], threads: int, precision: Precision = "auto"
+    ) -> None:
+        self.inputs, self.outputs = fix_axes(bundle, axes)
+        openvino = _import_openvino()
+        core = openvino.Core()
+        chosen = _choose_precision(core, precision)
+        settings = {
+            "INFERENCE_PRECISION_HINT": _ELEMENT_TYPES[chosen],
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+            # Two engines would pin their threads to the same cores, and decoding threads would wait for them.
+            "ENABLE_CPU_PINNING": False,
+        }
+        with told_as_engine_error(f"OpenVINO cannot load '{bundle.name}'"):
+            model = _read_onnx(openvino, bundle)
+            model.reshape({spec.name: list(spec.shape) for spec in self.inputs})
+            check_graph(bundle, self.inputs, _specs(model.inputs, self.inputs))
+            check_graph(bundle, self.outputs, _specs(model.outputs, self.outputs))
+            compiled = core.compile_model(model, "CPU", settings)
+            self.streams = compiled.get_property("NUM_STREAMS")
+            self._requests = Pool([compiled.create_infer_request() for _ in range(self.streams)])
+        realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if realised != _ELEMENT_TYPES[chosen]:
+            raise EngineError(f"OpenVINO compiled '{bundle.name}' in {realised}, though asked for {chosen}")
+        self._name = bundle.name
+        version = openvino.__version__.partition("-")[0]
+        self.arithmetic = f"OpenVINO {version}, CPU, {chosen}"
+
+    def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        with self._requests.borrow() as request, told_as_engine_error(f"OpenVINO cannot run '{self._name}'"):
+            request.infer(
+                {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}, share_inputs=True
+            )
+            return {name: request.get_tensor(name).data.copy() for name in outputs}
+
+    def close(self) -> None:
+        """Wait for the calls in flight, then free the compiled model."""
+        self._requests.close()
+
+
+def _import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry.
+
+    `import openvino` imports its conversion tools, and these report the import to an analytics service, and
+    write an identifier to the home folder, if they find the package `openvino_telemetry`; without it they
+    go on in silence.
+    """
+    if "openvino" in sys.modules:
+        return import_extra("openvino", "cpu")
+    telemetry = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # import's own way to say: not there
+    try:
+        return import_extra("openvino", "cpu")
+    finally:
+        del sys.modules[_TELEMETRY]
+        if telemetry is not None:
+            sys.modules[_TELEMETRY] = telemetry
+
+
+def _choose_precision(core: Any, precision: Precision) -> Precision:
+    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and not native:
+        name = core.get_property("CPU", "FULL_DEVICE_NAME")
+        raise SettingsError(
+            f"This CPU ({name}) does not compute in bf16 natively", "Use the precision fp32 or auto."
+        )
+    if precision == "auto":
+        return "bf16" if native else "fp32"
+    return precision
+
+
+def _read_onnx(openvino: ModuleType, bundle: Bundle) -> Any:
+    # Core.read_model would show a damaged file to the front ends of all other formats; they write to stderr.
+    frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
+    return frontend.convert(frontend.load(str(bundle.onnx)))
+
+
+def _specs(ports: Sequence[Any], expected: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Describe ports; one that has several names goes by the expected one."""
+    known = {spec.name for spec in expected}
+    return [
+        TensorSpec(
+            min(port.get_names(), key=lambda name: (name not in known, name)),
+            port.element_type.to_dtype().name,
+            tuple(axis.get_length() if axis.is_static else str(axis) for axis in port.partial_shape),
+        )
+        for port in ports
+    ]

@@ -1,0 +1,163 @@
+"""Building blocks for ONNX graphs: add nodes by hand, cut, slim, check and describe a model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.errors import BundleError
+from fgdd_fast.extras import import_extra
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+
+OPSET = 17  # LayerNorm is one operator from here on, and GridSample still means what TensorRT takes it for
+IR_VERSION = 8  # the one that came with opset 17: every runtime that knows the operators reads the file
+EXTRA = "models"
+
+
+class GraphBuilder:
+    """Collects the nodes and constants of a graph; each tensor is known by its name.
+
+    Args:
+        prefix: begins every name that the builder makes up, so that it can add to an existing graph.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.onnx: Any = import_extra("onnx", EXTRA)
+        self.prefix = prefix
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, values: object, dtype: type[np.generic] = np.float32) -> str:
+        """Add a constant tensor and return its name."""
+        name = f"{self.prefix}constant_{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
+        return name
+
+    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+        """Add an operator with one output and return the name of that output."""
+        name = f"{self.prefix}{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output or name], name, **attributes))
+        return output or name
+
+    def cast(self, tensor: str, dtype: type[np.generic], output: str | None = None) -> str:
+        """Add a conversion to another type and return the name of its output."""
+        to = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.node("Cast", tensor, output=output, to=to)
+
+    def images_to_planes(self, images: str) -> str:
+        """Turn uint8 [batch, height, width, 3] into float32 [batch, 3, height, width] of the same values.
+
+        TensorRT takes uint8 only as a network input whose one reader is a Cast: so the Cast comes first.
+        """
+        return self.node("Transpose", self.cast(images, np.float32), perm=[0, 3, 1, 2])
+
+    def model(self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> onnx.ModelProto:
+        """Assemble what was added into a checked model."""
+        graph = self.onnx.helper.make_graph(
+            self.nodes, name, [_value(spec) for spec in inputs], [_value(spec) for spec in outputs], self.constants
+        )
+        opset = self.onnx.helper.make_opsetid("", OPSET)
+        model = self.onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+        model.producer_name = "fgdd-fast"
+        check_model(model)
+        return model  # type: ignore[no-any-return]
+
+
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    helper = import_extra("onnx", EXTRA).helper
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(spec.name, dtype, spec.shape)  # type: ignore[no-any-return]
+
+
+def read_model(data: bytes, what: str) -> onnx.ModelProto:
+    """Parse a serialised model.
+
+    Raises:
+        BundleError: `data` is no ONNX model; the message calls it `what`.
+    """
+    loaded: Any = import_extra("onnx", EXTRA)
+    try:
+        model = loaded.load_model_from_string(data)
+        check_model(model)
+    except BundleError:
+        raise
+    except Exception as error:  # protobuf's own errors, whose type differs between its versions
+        raise BundleError(f"{what} is no ONNX model: {error}") from error
+    return model  # type: ignore[no-any-return]
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Check structure, types and shapes.
+
+    Raises:
+        BundleError: the model breaks a rule of ONNX.
+    """
+    loaded: Any = import_extra("onnx", EXTRA)
+    try:
+        loaded.checker.check_model(model, full_check=True)
+    except (loaded.checker.ValidationError, loaded.shape_inference.InferenceError) as error:
+        raise BundleError(f"The ONNX graph '{model.graph.name}' is not valid: {error}") from error
+
+
+def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fold constants and remove redundant nodes, with onnxslim."""
+    onnxslim = import_extra("onnxslim", EXTRA)
+    logging.getLogger("onnxslim").setLevel(logging.ERROR)
+    return onnxslim.slim(model)  # type: ignore[no-any-return]
+
+
+def cut_model(model: onnx.ModelProto, outputs: Sequence[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Find what a model needs to compute some of its tensors.
+
+    Args:
+        outputs: names of the tensors wanted.
+
+    Returns:
+        The nodes and the constants needed, in the model's order.
+    """
+    needed = set(outputs)
+    nodes = []
+    for node in reversed(model.graph.node):  # sorted topologically, as ONNX demands
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    missing = set(outputs) - {name for node in nodes for name in node.output}
+    if missing:
+        raise BundleError(f"The ONNX graph '{model.graph.name}' has no tensor {sorted(missing)}")
+    return nodes[::-1], [constant for constant in model.graph.initializer if constant.name in needed]
+
+
+def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
+    """Describe a model's inputs or outputs."""
+    helper = import_extra("onnx", EXTRA).helper
+    return tuple(
+        TensorSpec(
+            value.name,
+            np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name,
+            tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
+        )
+        for value in values
+    )
+
+
+def run_model(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a serialised model once with ONNX Runtime on the CPU, as the reference for parity.
+
+    Bundles run through `fgdd_fast.engines`; this serves the networks that bundles are made from, and a
+    model that is not yet allowed to become a bundle.
+    """
+    onnxruntime = import_extra("onnxruntime", "cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -1,0 +1,145 @@
+"""A backbone and a linear head -> one teacher bundle that gives logits and each sample's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_fast.errors import BundleError, TeacherError
+from fgdd_fast.export.graph import Array, GraphBuilder, cut_model, read_model, run_model, tensor_specs
+from fgdd_fast.export.parity import drawn_images
+
+if TYPE_CHECKING:
+    import onnx
+
+LOSS_TOLERANCE = 1e-3  # nats, and logits alike
+
+
+def build_teacher(
+    backbone: Bundle,
+    weight: Array,
+    bias: Array,
+    classes: Sequence[str],
+    onnx: Path,
+    *,
+    name: str,
+    source: Mapping[str, Any],
+    accuracy: Mapping[str, Any],
+) -> Bundle:
+    """Write backbone and head as one ONNX file.
+
+    Args:
+        backbone: a bundle with the output `features` float32 [batch, channels].
+        weight: float32 [classes, channels].
+        bias: float32 [classes].
+        classes: the class names, in the order of the logits.
+        onnx: where the ONNX file goes; the sidecar goes beside it.
+        name: the new bundle's name.
+        source: what the head was fitted on; the backbone is recorded with it.
+        accuracy: what was measured on held-out images.
+
+    Returns:
+        A bundle with the role `teacher`: inputs `images` and `labels` int32 [batch], outputs `logits` float32
+        [batch, classes] and `loss` float32 [batch], the cross-entropy of each sample in nats.
+
+    Raises:
+        TeacherError: weight, bias and classes do not fit each other or the backbone.
+        BundleError: the backbone cannot be read, or the file differs from the same sum in float64.
+    """
+    _check_head(backbone, weight, bias, classes)
+    try:
+        network = read_model(backbone.onnx.read_bytes(), f"The backbone {backbone.name}")
+    except OSError as error:
+        raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
+    model = add_head(network, weight, bias).SerializeToString()
+    parity = _measure_parity(network, model, weight, bias, backbone)
+    if parity["max_logit_difference"] > LOSS_TOLERANCE or parity["max_loss_difference"] > LOSS_TOLERANCE:
+        raise BundleError(f"The teacher {name} differs from its backbone and head: {parity}")
+    graph = read_model(model, f"The teacher {name}").graph
+    return write_bundle(
+        Bundle(
+            onnx=onnx,
+            name=name,
+            role="teacher",
+            sha256="",
+            inputs=tensor_specs(graph.input),
+            outputs=tensor_specs(graph.output),
+            preprocessing=backbone.preprocessing,
+            classes=tuple(classes),
+            source={
+                "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
+                "head": dict(source),
+            },
+            licence=backbone.licence,
+            parity=parity,
+            accuracy=accuracy,
+        ),
+        model,
+    )
+
+
+def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[str]) -> None:
+    features = next((spec for spec in backbone.outputs if spec.name == "features"), None)
+    if features is None:
+        raise TeacherError(f"The bundle {backbone.name} has no output 'features', so it is no backbone")
+    if weight.shape != (len(classes), features.shape[1]) or bias.shape != (len(classes),):
+        raise TeacherError(
+            f"A head for {len(classes)} classes on {features.shape[1]} features has a weight "
+            f"[{len(classes)}, {features.shape[1]}] and a bias [{len(classes)}], "
+            f"not {list(weight.shape)} and {list(bias.shape)}"
+        )
+    if len(set(classes)) != len(classes):
+        raise TeacherError("Two of the teacher's classes have the same name")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise TeacherError("The head holds values that are not finite", "Fit it again.")
+
+
+def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
+    """Cut a backbone at `features` and add a linear head with its cross-entropy.
+
+    The loss is log(sum(exp(z - max))) + (max - z[label]): no exponential overflows, neither part is
+    negative, and TensorRT has every operator.
+    """
+    builder = GraphBuilder("head_")
+    nodes, constants = cut_model(backbone, ["features"])
+    builder.nodes += nodes
+    builder.constants += constants
+    logits = builder.node(
+        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
+    )
+    columns = builder.constant([1], np.int64)
+    highest = builder.node("ReduceMax", logits, axes=[1], keepdims=1)
+    powers = builder.node("Exp", builder.node("Sub", logits, highest))
+    spread = builder.node("Log", builder.node("ReduceSum", powers, columns, keepdims=1))
+    labels = builder.node("Unsqueeze", "labels", columns)
+    distance = builder.node("Sub", highest, builder.node("GatherElements", logits, labels, axis=1))
+    builder.node("Squeeze", builder.node("Add", spread, distance), columns, output="loss")
+    images = tensor_specs(backbone.graph.input)[0]
+    return builder.model(
+        f"{backbone.graph.name}_teacher",
+        [images, TensorSpec("labels", "int32", images.shape[:1])],
+        [
+            TensorSpec("logits", "float32", (images.shape[0], len(bias))),
+            TensorSpec("loss", "float32", images.shape[:1]),
+        ],
+    )
+
+
+def _measure_parity(
+    network: onnx.ModelProto, model: bytes, weight: Array, bias: Array, backbone: Bundle
+) -> dict[str, float]:
+    images = drawn_images(backbone.preprocessing.height, backbone.preprocessing.width)
+    labels = (np.arange(len(images)) * 7 % len(bias)).astype(np.int32)
+    features = run_model(network.SerializeToString(), {"images": images})["features"]
+    logits = features.astype(np.float64) @ weight.astype(np.float64).T + bias
+    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    found = run_model(model, {"images": images, "labels": labels})
+    return {
+        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
+        "max_loss_difference": float(np.abs(found["loss"] - loss).max()),
+    }

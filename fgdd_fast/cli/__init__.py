@@ -1,0 +1,5 @@
+"""The command line. Each command lives in its own module, and loads what it needs when it runs."""
+
+from fgdd_fast.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,151 @@
+"""`fgdd-fast distill`: from a folder of labelled images to mosaics and their manifest."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from fgdd_fast.cli.options import folder, measure_options
+from fgdd_fast.cli.session import (
+    MeasureOptions,
+    Session,
+    measure_pool,
+    open_session,
+    printable,
+    progress_bar,
+    report_skipped,
+)
+from fgdd_fast.distill import MosaicSettings, Plan, decide, write_mosaics
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.manifest import DistilledImage, Manifest, Model, Setting, build, write
+from fgdd_fast.mosaic import Format
+from fgdd_fast.output import check_output, output_folder
+from fgdd_fast.thresholds import RULES_HELP, Rule, parse_rule
+
+
+class RuleType(click.ParamType[Rule]):
+    """A threshold rule, by its text."""
+
+    name = "RULE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rule:
+        try:
+            return value if isinstance(value, Rule) else parse_rule(value)
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("data", type=folder())
+@click.argument("out", type=folder())
+@click.option(
+    "--ipc", type=click.IntRange(min=1), default=10, show_default=True, help="Images (mosaics) per class."
+)
+@click.option("--rule", type=RuleType(), default="quantile:0.3", show_default=True, help=f"{RULES_HELP}.")
+@measure_options()
+@click.option(
+    "--format", type=click.Choice(["png", "jpg"]), default="png", show_default=True, help="Of the mosaics."
+)
+@click.option("--overwrite", is_flag=True, help="Replace an older distilled data set at OUT.")
+def distill(
+    data: Path, out: Path, ipc: int, rule: Rule, format: Format, overwrite: bool, **options: Any
+) -> None:
+    """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
+    console = Console(stderr=True)
+    manifest = run_distill(data, out, ipc, rule, format, overwrite, MeasureOptions(**options), console)
+    click.echo(f"{len(manifest.images)} mosaics in {out}")
+
+
+def run_distill(
+    data: Path,
+    out: Path,
+    ipc: int,
+    rule: Rule,
+    format: Format,
+    overwrite: bool,
+    options: MeasureOptions,
+    console: Console,
+) -> Manifest:
+    """Measure what is missing, decide, and write OUT whole.
+
+    Raises:
+        FgddError: see `fgdd_fast.errors`; OUT is then as it was.
+    """
+    settings = MosaicSettings(
+        ipc=ipc,
+        factor=options.factor,
+        size=options.size,
+        rule=rule,
+        seed=options.seed,
+        resize=options.resize,
+        format=format,
+    )
+    check_output(out, data, overwrite=overwrite)
+    with open_session(data, options, console) as session:
+        measured = measure_pool(session, console)
+        left_out = {item.source for item in measured.skipped}
+        usable = [image for image in session.images if image.source not in left_out]
+        plan = decide(session.dataset, usable, session.measurer, settings)
+        skipped = (*session.dataset.skipped, *measured.skipped, *plan.skipped)
+        with output_folder(out, overwrite=overwrite) as partial, progress_bar(console) as bar:
+            task = bar.add_task("Writing", total=ipc * len(plan.classes))
+            images = []
+            for file, name, mosaic in write_mosaics(
+                plan, session.paths, partial, settings, threads=options.threads
+            ):
+                images.append(DistilledImage(file, name, mosaic.tiles))
+                bar.advance(task)
+            manifest = build(
+                image_count=len(session.images),
+                settings=_settings(settings, options),
+                models={role: Model(bundle.name, bundle.sha256) for role, bundle in session.bundles.items()},
+                selections={plan.name: plan.selection for plan in plan.classes},
+                images=images,
+                skipped=skipped,
+                runtime=session.runtime,
+            )
+            write(manifest, partial)
+    _report(plan, session, manifest, console)
+    return manifest
+
+
+def _settings(settings: MosaicSettings, options: MeasureOptions) -> dict[str, Setting]:
+    """Every setting that the result depends on, as on the command line."""
+    return {
+        "ipc": settings.ipc,
+        "factor": settings.factor,
+        "size": settings.size,
+        "rule": str(settings.rule),
+        "ranking": "loss",
+        "crops": options.crops,
+        "pool": "all" if options.pool is None else options.pool,
+        "score_view": options.score_view,
+        "resize": settings.resize,
+        "seed": settings.seed,
+        "batch": options.batch,
+        "format": settings.format,
+    }
+
+
+def _report(plan: Plan, session: Session, manifest: Manifest, console: Console) -> None:
+    table = Table(title="Distilled", title_justify="left")
+    for heading in ("class", "images", "threshold", "whole tiles", "crop tiles", "further crops"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for part in plan.classes:
+        paths = [tile.path for tile in part.selection.tiles]
+        counts = (len(part.full_losses), f"{part.selection.threshold:.3f}", paths.count("full"), paths.count("crop"))
+        table.add_row(printable(part.name), *map(str, counts), str(part.selection.further))
+    console.print(table)
+    report_skipped(manifest.skipped, console)
+    chance = math.log(len(session.teacher.bundle.classes or ()))
+    loss = plan.mean_full_loss()
+    if not loss < chance:
+        console.print(
+            f"[yellow]The teacher's mean loss on whole images is {loss:.2f}, no better than guessing "
+            f"({chance:.2f}): are its classes these? Run: fgdd-fast teacher check[/yellow]"
+        )

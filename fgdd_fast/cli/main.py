@@ -1,0 +1,72 @@
+"""The command `fgdd-fast`, and how its errors are shown."""
+
+from __future__ import annotations
+
+import importlib
+from typing import IO, Any
+
+import click
+
+import fgdd_fast
+from fgdd_fast.errors import FgddError
+
+COMMANDS = ("demo", "distill", "measure", "models", "sheet", "teacher")
+
+
+class _Failure(click.ClickException):
+    """An error shown in two lines: what was wrong, and what to do."""
+
+    def __init__(self, error: FgddError) -> None:
+        super().__init__(error.problem)
+        self.advice = error.advice
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        super().show(file)
+        if self.advice:
+            click.echo(self.advice, err=True)
+
+
+class _Stopped(click.ClickException):
+    """Ctrl-C: what was finished is kept."""
+
+    exit_code = 130
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, err=True)
+
+
+class _Commands(click.Group):
+    """Loads a command's module when the command is named; turns the project's errors into messages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"fgdd_fast.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FgddError as error:
+            raise _Failure(error) from error
+        except KeyboardInterrupt as error:
+            raise _Stopped("Stopped. Finished work is kept; the same command goes on from there.") from error
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(fgdd_fast.__version__, prog_name="fgdd-fast")
+def main() -> None:
+    """Foreground-aware dataset distillation: a folder of labelled images becomes a tiny data set.
+
+    \b
+    DATA is a folder with one folder of images for each class.
+    Try it:             fgdd-fast demo
+    On your own images: fgdd-fast models pull saliency-u2netp
+                        fgdd-fast models pull imagenet-efficientnet-lite0
+                        fgdd-fast teacher fit DATA -o teacher.onnx
+                        fgdd-fast distill DATA OUT --teacher teacher.onnx --ipc 10
+    """

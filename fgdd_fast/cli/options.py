@@ -1,0 +1,173 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from fgdd_fast.catalogue import cache_folder
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOREGROUND = "saliency-u2netp"
+BACKBONE = "imagenet-efficientnet-lite0"
+
+
+class PoolSize(click.ParamType[int | None]):
+    """A number of images per class, or `all`."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "all":
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{value!r} is neither a number of images nor 'all'", param, ctx)
+        return number
+
+
+def folder() -> click.Path:
+    """A folder; whether it exists is checked by the code that reads it, which says more."""
+    return click.Path(path_type=Path)
+
+
+def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """One decorator for several options, listed in the order given."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def default_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_store() -> Path:
+    """Where measurements are kept when no store is named."""
+    return cache_folder() / "store"
+
+
+def seed_option() -> Callable[[F], F]:
+    """The seed of every random choice."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+
+
+def runtime_options() -> Callable[[F], F]:
+    """How models are run."""
+    return combined(
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "openvino"]),
+            default="auto",
+            show_default=True,
+            help="Runtime: cpu is ONNX Runtime, the reference; auto takes OpenVINO where its decisions agree.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "fp32", "bf16"]),
+            default="auto",
+            show_default=True,
+            help="Arithmetic; auto is the fastest that the device has.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            default=default_threads,
+            show_default="all processors",
+            help="Processor threads.",
+        ),
+        click.option(
+            "--batch",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Images an inference; more than 1 gains nothing on a CPU.",
+        ),
+    )
+
+
+def resize_option() -> Callable[[F], F]:
+    """How images are resized."""
+    return click.option(
+        "--resize",
+        type=click.Choice(["area", "pil"]),
+        default="area",
+        show_default=True,
+        help="area is OpenCV's; pil agrees with Pillow's antialiased bilinear.",
+    )
+
+
+def measure_options() -> Callable[[F], F]:
+    """What is measured of the pool, with which models."""
+    return combined(
+        click.option(
+            "--foreground",
+            default=FOREGROUND,
+            show_default=True,
+            metavar="NAME|BUNDLE",
+            help="Foreground model: a name of the catalogue, or a bundle.",
+        ),
+        click.option(
+            "--teacher",
+            metavar="BUNDLE",
+            help="Teacher: a bundle made by 'fgdd-fast teacher fit'.",
+        ),
+        click.option(
+            "--pool",
+            type=PoolSize(),
+            default="300",
+            show_default=True,
+            help="Images considered per class.",
+        ),
+        click.option(
+            "--crops",
+            type=click.IntRange(min=1),
+            default=5,
+            show_default=True,
+            help="Candidate crops of each image.",
+        ),
+        click.option(
+            "--size",
+            type=click.IntRange(min=1),
+            default=224,
+            show_default=True,
+            help="Side of a mosaic in pixels.",
+        ),
+        click.option(
+            "--factor",
+            type=click.IntRange(min=1),
+            default=2,
+            show_default=True,
+            help="Tiles along each side of a mosaic.",
+        ),
+        click.option(
+            "--score-view",
+            type=click.Choice(["pad", "resize", "native"]),
+            default="pad",
+            show_default=True,
+            help="How the teacher is shown a tile: zero-padded (as RDED does), enlarged, or at its own size.",
+        ),
+        resize_option(),
+        seed_option(),
+        click.option(
+            "--store",
+            type=folder(),
+            default=default_store,
+            show_default="in the cache folder",
+            help="Folder that keeps what was measured.",
+        ),
+        runtime_options(),
+    )

@@ -1,0 +1,181 @@
+"""What `measure`, `distill` and `demo` share: open the models and the store, and measure a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fgdd_fast.catalogue import find_bundle
+from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool, scan
+from fgdd_fast.devices import choose_device
+from fgdd_fast.engines.base import Precision
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.opening import Device
+from fgdd_fast.errors import TeacherError
+from fgdd_fast.measure import Measured, Measurer, MeasureSettings
+from fgdd_fast.networks import Runtime, SaliencyModel, Teacher, check_classes
+from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.store import Store
+from fgdd_fast.views import ScoreView
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """The options that say how models are run, named as on the command line."""
+
+    device: Device | Literal["auto"]
+    precision: Precision
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(RuntimeOptions):
+    """The options of `measure`, named as on the command line."""
+
+    foreground: str
+    teacher: str | None
+    pool: int | None
+    crops: int
+    size: int
+    factor: int
+    score_view: ScoreView
+    resize: ResizeMethod
+    seed: int
+    store: Path
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open pipeline over one pool.
+
+    Attributes:
+        dataset: the folder as scanned.
+        images: the pool.
+        foreground, teacher: the models.
+        measurer: measures the pool, and reads its records.
+    """
+
+    dataset: DataSet
+    images: tuple[SourceImage, ...]
+    foreground: SaliencyModel
+    teacher: Teacher
+    measurer: Measurer
+
+    @property
+    def runtime(self) -> str:
+        """Name, version and precision of what runs the models; free of the number of threads."""
+        used = {self.foreground.engine.arithmetic: None, self.teacher.engine.arithmetic: None}
+        return " + ".join(used)
+
+    @property
+    def bundles(self) -> Mapping[str, Bundle]:
+        """The models by their role."""
+        return {"foreground": self.foreground.bundle, "teacher": self.teacher.bundle}
+
+    @property
+    def paths(self) -> Mapping[str, Path]:
+        """The file of each source."""
+        return {image.source: image.path for image in self.images}
+
+
+def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> Runtime:
+    """Choose the runtime of a bundle, and say which."""
+    choice = choose_device(bundle, options.device, options.precision)
+    console.print(f"{bundle.name}: {choice.device} ({escape(choice.reason)})", highlight=False, style="dim")
+    return Runtime(choice.device, options.precision, options.threads)
+
+
+@contextmanager
+def open_session(data: Path, options: MeasureOptions, console: Console) -> Iterator[Session]:
+    """Scan the data set, check the models against it, and open everything.
+
+    Raises:
+        FgddError: the folder, a bundle, a runtime or the store cannot be used.
+    """
+    if options.teacher is None:
+        raise TeacherError(
+            "No teacher is named",
+            f"Fit one on these images: fgdd-fast teacher fit {data} -o teacher.onnx   "
+            "Then add: --teacher teacher.onnx",
+        )
+    dataset = scan(data)
+    images = pool(dataset, options.pool, options.seed)
+    foreground_bundle = find_bundle(options.foreground, "foreground")
+    teacher_bundle = find_bundle(options.teacher, "teacher")
+    check_classes(teacher_bundle, dataset.classes)
+    settings = MeasureSettings(
+        crops=options.crops,
+        seed=options.seed,
+        resize=options.resize,
+        batch=options.batch,
+        threads=options.threads,
+    )
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(options.store))
+        foreground = SaliencyModel(
+            foreground_bundle, open_runtime(foreground_bundle, options, console), batch=options.batch
+        )
+        stack.enter_context(closing(foreground))
+        teacher = Teacher(
+            teacher_bundle,
+            open_runtime(teacher_bundle, options, console),
+            view=options.score_view,
+            tile_size=options.size // options.factor,
+            batch=options.batch * (options.crops + 1),
+        )
+        stack.enter_context(closing(teacher))
+        yield Session(dataset, images, foreground, teacher, Measurer(foreground, teacher, settings, store))
+
+
+def measure_pool(session: Session, console: Console) -> Measured:
+    """Measure what is missing of the pool, showing progress."""
+    with progress_bar(console) as bar:
+        task = bar.add_task("Measuring", total=len(session.images))
+        return session.measurer.measure(session.images, lambda: bar.advance(task))
+
+
+def progress_bar(console: Console) -> Progress:
+    """A progress bar for images or mosaics; silent where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def report_skipped(skipped: Sequence[Skipped], console: Console, limit: int = 20) -> None:
+    """List images that were left out, with the reasons."""
+    if not skipped:
+        return
+    console.print(f"[yellow]{len(skipped)} skipped:[/yellow]")
+    for item in skipped[:limit]:
+        line = f"  {printable(item.source)}: {printable(item.reason)}"
+        console.print(line, highlight=False, soft_wrap=True)
+    if len(skipped) > limit:
+        console.print(f"  … and {len(skipped) - limit} more")
+
+
+def printable(text: str) -> str:
+    """Text that any terminal can show: bytes that are no UTF-8 are escaped, and so is rich's markup."""
+    return escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))

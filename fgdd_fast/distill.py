@@ -1,0 +1,179 @@
+"""Distil: from measurements of a pool to mosaics and their manifest."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from fgdd_fast.dataset import DataSet, Skipped, SourceImage
+from fgdd_fast.decode import read_image
+from fgdd_fast.errors import DataError, ImageError, SettingsError
+from fgdd_fast.measure import Measurer
+from fgdd_fast.mosaic import Format, Mosaic, arrange, compose, encode
+from fgdd_fast.output import write_image
+from fgdd_fast.records import ImageRecord, Tile
+from fgdd_fast.resize import Pixels, ResizeMethod
+from fgdd_fast.selection import Selection, select
+from fgdd_fast.streaming import ordered_map
+from fgdd_fast.thresholds import Rule
+from fgdd_fast.views import tile_pixels
+
+
+@dataclass(frozen=True)
+class MosaicSettings:
+    """What the mosaics are.
+
+    Attributes:
+        ipc: mosaics (images) per class.
+        factor: tiles along each side of a mosaic.
+        size: side of a mosaic in pixels; a multiple of `factor`.
+        rule: which images are kept whole.
+        seed: for rules that permute.
+        resize: how tiles are resized; the same as they were measured with.
+        format: of the image files.
+    """
+
+    ipc: int
+    factor: int
+    size: int
+    rule: Rule
+    seed: int
+    resize: ResizeMethod
+    format: Format
+
+    def __post_init__(self) -> None:
+        if self.size % self.factor:
+            raise SettingsError(
+                f"A mosaic of {self.size} pixels cannot be cut into {self.factor} equal tiles a side",
+                "Choose a --size that is a multiple of --factor.",
+            )
+
+    @property
+    def tile_size(self) -> int:
+        """Side of a tile in pixels."""
+        return self.size // self.factor
+
+    @property
+    def tiles_per_class(self) -> int:
+        """Tiles that a class needs."""
+        return self.ipc * self.factor**2
+
+
+@dataclass(frozen=True)
+class ClassPlan:
+    """What was decided for one class.
+
+    Attributes:
+        name: the class.
+        full_losses: the teacher's cross-entropy (nats) on the whole of each image measured.
+        selection: the tiles.
+        mosaics: the tiles, arranged.
+    """
+
+    name: str
+    full_losses: tuple[float, ...]
+    selection: Selection
+    mosaics: tuple[Mosaic, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided for a data set: everything but pixels."""
+
+    classes: tuple[ClassPlan, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def mosaics(self) -> Iterator[tuple[str, Mosaic]]:
+        """All mosaics with their class, in the order of the output."""
+        return ((plan.name, mosaic) for plan in self.classes for mosaic in plan.mosaics)
+
+    def mean_full_loss(self) -> float:
+        """The teacher's mean cross-entropy (nats) on the whole images of all classes."""
+        return statistics.fmean(loss for plan in self.classes for loss in plan.full_losses)
+
+
+def decide(
+    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+) -> Plan:
+    """Choose and arrange the tiles of every class from what was measured.
+
+    Args:
+        dataset: names the classes.
+        images: the pool, without the images that could not be measured.
+        measurer: reads the measurements.
+        settings: the rule and the number of tiles.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    members: dict[str, list[SourceImage]] = {name: [] for name in dataset.classes}
+    for image in images:
+        members[image.class_name].append(image)
+    plans: list[ClassPlan] = []
+    skipped: list[Skipped] = []
+    for name in dataset.classes:
+        records: list[ImageRecord] = []
+        for record in measurer.records(members[name]):
+            if isinstance(record, Skipped):
+                skipped.append(record)
+            else:
+                records.append(record)
+        if not records:
+            raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
+        selection = select(records, settings.rule, settings.tiles_per_class, settings.seed)
+        skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
+        mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
+        plans.append(ClassPlan(name, tuple(record.full.loss for record in records), selection, mosaics))
+    return Plan(tuple(plans), tuple(skipped))
+
+
+def write_mosaics(
+    plan: Plan,
+    paths: Mapping[str, Path],
+    folder: Path,
+    settings: MosaicSettings,
+    *,
+    threads: int,
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[str, str, Mosaic]]:
+    """Cut the tiles from their images, join and write them.
+
+    Args:
+        plan: the mosaics.
+        paths: the file of each source.
+        folder: the output's temporary folder.
+        settings: sizes and format.
+        threads: images read and encoded at the same time.
+        advance: called once for each mosaic that is written.
+
+    Yields:
+        (path of the file within the folder, class, mosaic).
+
+    Raises:
+        DataError: an image changed since it was measured.
+        OutputError: a file cannot be written.
+    """
+
+    def render(item: tuple[str, Mosaic]) -> tuple[str, Mosaic, bytes]:
+        name, mosaic = item
+        tiles = [_tile(tile, paths[tile.source], settings) for tile in mosaic.tiles]
+        return name, mosaic, encode(compose(tiles, settings.factor), settings.format)
+
+    with ThreadPoolExecutor(threads, "compose") as executor:
+        for name, mosaic, content in ordered_map(executor, render, plan.mosaics, 2 * threads):
+            yield write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
+            advance()
+
+
+def _tile(tile: Tile, path: Path, settings: MosaicSettings) -> Pixels:
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise DataError(f"The image {path} can no longer be read: {error.problem}", "Run again.") from error
+    if image.sha256 != tile.sha256:
+        raise DataError(f"The image {path} changed since it was measured", "Run again to measure it anew.")
+    return tile_pixels(image.pixels, tile.box, settings.tile_size, settings.resize)

@@ -1,0 +1,202 @@
+"""The two networks of the method, each behind what the pipeline asks of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.engines.base import Array, Engine
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.base import Precision
+from fgdd_fast.engines.opening import Device, open_engine
+from fgdd_fast.errors import BundleError, SettingsError, TeacherError
+from fgdd_fast.views import ScoreView, teacher_view
+
+Images = NDArray[np.uint8]
+
+
+class ForegroundModel(Protocol):
+    """Says how much of each image its foreground covers.
+
+    Attributes:
+        bundle: the model.
+        size: (width, height) in pixels to which images are resized for it.
+        fingerprint: everything about the model and its runtime that a result depends on.
+        description: the runtime, for reports.
+        streams: how many calls are worth having in flight.
+    """
+
+    bundle: Bundle
+    size: tuple[int, int]
+    fingerprint: Mapping[str, str]
+    description: str
+    streams: int
+
+    def occupancies(self, images: Images) -> NDArray[np.float32]:
+        """Occupancies in [0, 1], shape [n], of images uint8 [n, height, width, 3] in RGB."""
+
+    def masks(self, images: Images) -> Images:
+        """Foreground probabilities 0..255, uint8 [n, height, width], of images uint8 [n, height, width, 3]."""
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How engines are opened.
+
+    Attributes:
+        device: the backend.
+        precision: of the arithmetic; `auto` is the fastest that the device really has.
+        threads: processor threads, each of which runs one inference at a time.
+    """
+
+    device: Device
+    precision: Precision
+    threads: int
+
+
+class BatchedNetwork:
+    """A bundle's engine at a fixed batch: inputs are cut into batches, and the last one is filled up.
+
+    The batch is always whole, so a sample's result does not depend on how many came with it.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, height: int, width: int) -> None:
+        lengths = {"batch": batch, "height": height, "width": width}
+        named = {axis for spec in bundle.inputs for axis in spec.shape if isinstance(axis, str)}
+        self.bundle = bundle
+        self.batch = batch
+        self.size = (width, height)
+        self.engine: Engine = open_engine(
+            bundle,
+            device=runtime.device,
+            precision=runtime.precision,
+            axes={axis: length for axis, length in lengths.items() if axis in named},
+            threads=runtime.threads,
+        )
+        self.description = self.engine.description
+        self.streams = self.engine.streams
+        self.fingerprint: Mapping[str, str] = {
+            "model": bundle.sha256,
+            "runtime": self.engine.arithmetic,
+            "size": f"{width}x{height}",
+        }
+
+    def run(self, feeds: Mapping[str, Array], output: str) -> Array:
+        """One output for any number of samples along the first axis of each feed."""
+        return np.concatenate([self.engine.run(part, [output])[output][:count] for part, count in self._parts(feeds)])
+
+    def _parts(self, feeds: Mapping[str, Array]) -> Iterator[tuple[dict[str, Array], int]]:
+        total = len(next(iter(feeds.values())))
+        for start in range(0, total, self.batch):
+            count = min(self.batch, total - start)
+            part = {name: feed[start : start + count] for name, feed in feeds.items()}
+            if count < self.batch:
+                part = {name: _filled(feed, self.batch) for name, feed in part.items()}
+            yield part, count
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        self.engine.close()
+
+
+def _filled(feed: Array, length: int) -> Array:
+    filling = np.repeat(feed[-1:], length - len(feed), axis=0)
+    return np.concatenate([feed, filling])
+
+
+class SaliencyModel(BatchedNetwork):
+    """A foreground model that needs no prompt: what stands out in the image is its foreground."""
+
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
+        preprocessing = bundle.preprocessing
+        super().__init__(
+            bundle, runtime, batch=batch, height=preprocessing.height, width=preprocessing.width
+        )
+
+    def occupancies(self, images: Images) -> NDArray[np.float32]:
+        """See `ForegroundModel.occupancies`."""
+        return np.clip(self.run({"images": images}, "occupancy"), 0, 1)  # a float32 mean may pass 1 by a bit
+
+    def masks(self, images: Images) -> Images:
+        """See `ForegroundModel.masks`."""
+        return self.run({"images": images}, "mask")
+
+
+class Teacher(BatchedNetwork):
+    """A classifier that scores views of an image, and says which label stands for which class.
+
+    Args:
+        bundle: the classifier, with its class names.
+        view: how a tile is shown to it.
+        tile_size: side of a tile in pixels, which is the input's side for the view `native`.
+        batch: views an inference.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: Runtime, *, view: ScoreView, tile_size: int, batch: int
+    ) -> None:
+        if bundle.classes is None:
+            raise BundleError(f"The teacher {bundle.onnx} does not name its classes")
+        height, width = bundle.preprocessing.height, bundle.preprocessing.width
+        if view == "native":
+            height = width = tile_size
+        super().__init__(bundle, runtime, batch=batch, height=height, width=width)
+        self.view = view
+        self.tile_size = tile_size
+        if view == "pad" and bundle.preprocessing.pad_value is None:
+            raise SettingsError(
+                f"The teacher {bundle.name} has no pixel value that stands for zero padding",
+                "Use --score-view resize or native.",
+            )
+        self._pad_value = bundle.preprocessing.pad_value or (0, 0, 0)
+        self._labels = {name: index for index, name in enumerate(bundle.classes)}
+
+    def label(self, class_name: str) -> int:
+        """The index of a class among the teacher's outputs."""
+        return self._labels[class_name]
+
+    def show(self, tile: Images) -> Images:
+        """A tile uint8 [tile, tile, 3] as it is shown to the teacher, uint8 [height, width, 3]."""
+        return teacher_view(tile, self.view, self.size[0], self._pad_value)
+
+    def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Cross-entropies (nats) [n] of views uint8 [n, height, width, 3] in RGB for labels [n]."""
+        return self.run({"images": images, "labels": labels}, "loss")
+
+    def logits(self, images: Images) -> NDArray[np.float32]:
+        """Logits [n, classes] of views uint8 [n, height, width, 3] in RGB."""
+        return self.run({"images": images, "labels": np.zeros(len(images), np.int32)}, "logits")
+
+
+def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:
+    """Make sure that the teacher knows every class of the data set, by name.
+
+    Raises:
+        TeacherError: it does not; the message names the classes.
+    """
+    known = set(teacher.classes or ())
+    missing = [name for name in folder_classes if name not in known]
+    if missing:
+        raise TeacherError(
+            f"The teacher {teacher.name} does not know {_some(missing)}; it knows {_some(sorted(known))}",
+            "Fit one on these classes: fgdd-fast teacher fit DATA -o BUNDLE",
+        )
+
+
+def fingerprint_text(*parts: Mapping[str, str]) -> str:
+    """One text for everything that a measurement depends on; equal texts mean equal measurements."""
+    merged = {name: value for part in parts for name, value in part.items()}
+    return json.dumps(merged, sort_keys=True)
+
+
+def _some(names: Sequence[str], limit: int = 10) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,178 @@
+"""Bundles: written whole, read back the same, and refused when anything about them is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import tiny_description
+
+from fgdd_fast.engines import bundle as bundle_module
+from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle, write_file
+from fgdd_fast.errors import BundleError
+
+MODEL = b"the serialised graph"
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Bundle:
+    return write_bundle(tiny_description(tmp_path / "tiny.onnx"), MODEL)
+
+
+def edit_sidecar(bundle: Bundle, **changes: Any) -> None:
+    data = json.loads(bundle.sidecar.read_text())
+    bundle.sidecar.write_text(json.dumps({**data, **changes}))
+
+
+@pytest.mark.parametrize("name", ["tiny.onnx", "tiny.json", "tiny"])
+def test_round_trip(written: Bundle, name: str) -> None:
+    assert load_bundle(written.onnx.with_name(name), "teacher") == written
+
+
+def test_the_hash_is_that_of_the_model(written: Bundle) -> None:
+    assert written.onnx.read_bytes() == MODEL
+    assert written.sha256 == "dae3cd598d72dc1802e9ff1dd5631ce6f85a10aa481333a7e12fcb2582bc093c"
+
+
+def test_a_bundle_without_classes_or_pad_value(tmp_path: Path) -> None:
+    teacher = tiny_description(tmp_path / "tiny.onnx")
+    plain = replace(
+        teacher,
+        role="backbone",
+        classes=None,
+        preprocessing=replace(teacher.preprocessing, pad_value=None),
+        parity={},
+        accuracy={},
+    )
+    assert load_bundle(write_bundle(plain, MODEL).onnx) == replace(
+        plain, sha256=load_bundle(plain.onnx).sha256
+    )
+
+
+@given(
+    st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20
+    ).filter(lambda name: not name.endswith((".onnx", ".json")) and name not in (".", ".."))
+)
+def test_any_file_name_serves(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    folder = tmp_path_factory.mktemp("bundles")
+    written = write_bundle(replace(tiny_description(folder / f"{name}.onnx"), name=name), MODEL)
+    assert load_bundle(folder / name) == written
+
+
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    written = write_bundle(tiny_description(tmp_path / f"{'n' * 250}.onnx"), MODEL)
+    assert load_bundle(written.sidecar) == written
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    written = write_bundle(tiny_description(folder / "tiny.onnx"), MODEL)
+    assert load_bundle(written.onnx) == written
+
+
+def test_a_changed_model_is_refused(written: Bundle) -> None:
+    written.onnx.write_bytes(MODEL + b"!")
+    with pytest.raises(BundleError, match="not the one that its sidecar describes"):
+        load_bundle(written.onnx)
+
+
+def test_a_missing_model_is_refused(written: Bundle) -> None:
+    written.onnx.unlink()
+    with pytest.raises(BundleError, match="cannot be read: No such file"):
+        load_bundle(written.onnx)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "tiny.onnx", ".", "/"])
+def test_a_missing_sidecar_is_refused(written: Bundle, name: str) -> None:
+    written.sidecar.unlink()
+    with pytest.raises(BundleError, match="its sidecar .* is missing"):
+        load_bundle(written.onnx.parent / name if name != "." else Path(name))
+
+
+def test_the_wrong_role_is_refused(written: Bundle) -> None:
+    with pytest.raises(BundleError, match="is a teacher, but a foreground is needed"):
+        load_bundle(written.onnx, "foreground")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"3", b'{"format": 1}'])
+def test_a_garbled_sidecar_is_refused(written: Bundle, content: bytes) -> None:
+    written.sidecar.write_bytes(content)
+    with pytest.raises(BundleError, match=r"The sidecar .*tiny\.json"):
+        load_bundle(written.onnx)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"role": "student"},
+        {"role": ["teacher"]},
+        {"inputs": [{"name": "images"}]},
+        {"inputs": [{"name": "images", "dtype": "uint8", "shape": 3}]},
+        {"outputs": None},
+        {"preprocessing": {"height": "tall", "width": 24, "description": "", "pad_value": None}},
+        {"preprocessing": {"height": 24, "width": 24, "description": "", "pad_value": [0, 0]}},
+        {"classes": 3},
+        {"source": 3},
+    ],
+)
+def test_a_sidecar_with_a_wrong_field_is_refused(written: Bundle, changes: dict[str, Any]) -> None:
+    edit_sidecar(written, **changes)
+    with pytest.raises(BundleError, match=r"The sidecar .*tiny\.json"):
+        load_bundle(written.onnx)
+
+
+@pytest.mark.parametrize("field", ["name", "role", "sha256", "inputs", "preprocessing", "classes", "licence"])
+def test_a_sidecar_without_a_field_is_refused(written: Bundle, field: str) -> None:
+    data = json.loads(written.sidecar.read_text())
+    del data[field]
+    written.sidecar.write_text(json.dumps(data))
+    with pytest.raises(BundleError, match=field):
+        load_bundle(written.onnx)
+
+
+@pytest.mark.parametrize("failing_call", [1, 2])
+def test_a_failed_write_leaves_the_old_bundle_whole(
+    written: Bundle, monkeypatch: pytest.MonkeyPatch, failing_call: int
+) -> None:
+    calls = 0
+
+    def full_disk(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing_call:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_module.os, "fsync", full_disk)
+    with pytest.raises(BundleError, match="cannot be written: No space left on device"):
+        write_bundle(replace(written, name="newer"), b"a newer graph")
+    assert load_bundle(written.onnx) == written
+    assert sorted(path.name for path in written.onnx.parent.iterdir()) == ["tiny.json", "tiny.onnx"]
+
+
+def test_a_newer_bundle_replaces_the_old_one(written: Bundle) -> None:
+    newer = write_bundle(replace(written, name="newer"), b"a newer graph")
+    assert load_bundle(written.onnx) == newer != written
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BundleError, match="cannot be written"):
+        write_bundle(tiny_description(tmp_path / "file" / "tiny.onnx"), MODEL)
+
+
+def test_an_interrupted_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bundle_module.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_file(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,291 @@
+"""Decoding: every kind of file to upright RGB, as Pillow sees it; every broken one refused with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import clothing_photographs, encode, exif, needs_clothing, picture
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fgdd_fast.decode import decode_image, read_file, read_image
+from fgdd_fast.errors import ImageError
+
+needs_gif = pytest.mark.skipif(
+    tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 11), reason="OpenCV reads GIF from 4.11 on"
+)
+
+
+def pillow(content: bytes) -> NDArray[np.uint8]:
+    """The picture upright and over white, as Pillow decodes it."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def difference(content: bytes) -> int:
+    decoded, expected = decode_image(content), pillow(content)
+    assert decoded.shape == expected.shape
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    return int(np.abs(decoded.astype(int) - expected).max())
+
+
+def in_mode(mode: str) -> Image.Image:
+    return Image.fromarray(picture(channels=4 if mode in ("LA", "RGBA") else 3)).convert(mode)
+
+
+MODES = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "TIFF": ["1", "L", "P", "RGB", "RGBA", "CMYK"],
+    "WEBP": ["L", "RGB", "RGBA"],
+    "PPM": ["1", "L", "RGB"],
+    "JPEG": ["L", "RGB", "CMYK"],
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), [(name, mode) for name, modes in MODES.items() for mode in modes])
+def test_every_format_and_mode_agrees_with_pillow(name: str, mode: str) -> None:
+    # One level: rounding of CMYK and of transparency.
+    assert difference(encode(in_mode(mode), name)) <= 1
+
+
+@needs_gif
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_a_gif_of_one_frame_agrees_with_pillow(mode: str) -> None:
+    assert difference(encode(in_mode(mode), "GIF")) == 0
+
+
+@needs_gif
+def test_a_transparent_gif_is_laid_over_white() -> None:
+    pixels = picture(channels=4)
+    pixels[..., 3] = 255
+    pixels[5:20, 10:30, 3] = 0
+    content = encode(pixels, "GIF")
+    assert (decode_image(content)[5:20, 10:30] == 255).all()
+    assert difference(content) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"progressive": True}, {"subsampling": 0}, {"quality": 100}, {"restart_marker_blocks": 1}]
+)
+def test_every_kind_of_jpeg_agrees_with_pillow(options: dict[str, int]) -> None:
+    assert difference(encode(picture(), "JPEG", **options)) <= 3
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_every_compression_of_a_tiff_agrees_with_pillow(compression: str) -> None:
+    assert difference(encode(picture(), "TIFF", compression=compression)) == 0
+
+
+def test_webp_without_loss_agrees_with_pillow() -> None:
+    assert difference(encode(picture(), "WEBP", lossless=True)) == 0
+    assert difference(encode(picture(channels=4), "WEBP", lossless=True, exact=True)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("JPEG", 3), *((name, n) for name in ("PNG", "WEBP", "TIFF") for n in (3, 4))]
+)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(name: str, channels: int, orientation: int) -> None:
+    options = {"lossless": True} if name == "WEBP" else {}
+    content = encode(picture(channels=channels), name, exif=exif(orientation), **options)
+    assert difference(content) <= 1
+
+
+def test_alpha_is_laid_over_white() -> None:
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[..., 3] = [[0, 255], [128, 1]]
+    expected = np.array([[255, 0], [127, 254]], np.uint8)
+    assert (decode_image(encode(pixels, "PNG")) == expected[..., None]).all()
+
+
+def test_a_transparent_colour_is_laid_over_white() -> None:
+    content = encode(picture(), "PNG", transparency=tuple(int(level) for level in picture()[3, 4]))
+    assert (decode_image(content)[3, 4] == 255).all()
+    assert difference(content) == 0
+
+
+def test_a_bitmap_with_alpha_is_laid_over_white() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 4), np.uint8)  # blue, green, red, alpha
+    header = struct.pack("<IiiHHIIiiII", 108, 5, -4, 1, 32, 3, pixels.nbytes, 0, 0, 0, 0)
+    header += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + b"\0" * 48
+    content = b"BM" + struct.pack("<IHHI", 122 + pixels.nbytes, 0, 0, 122) + header + pixels.tobytes()
+    assert difference(content) <= 1
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_become_the_upper_8(suffix: str, channels: int) -> None:
+    if suffix == ".ppm" and channels == 1:
+        suffix = ".pgm"
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, channels), np.uint16)
+    written, content = cv2.imencode(suffix, deep)
+    assert written
+    decoded = decode_image(content.tobytes()).astype(int)
+    assert np.abs(decoded - (deep[..., ::-1] >> 8)).max() <= 1  # libtiff rounds
+
+
+def test_16_bits_with_alpha_are_laid_over_white() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 30, 4), np.uint16)
+    written, content = cv2.imencode(".png", deep)
+    assert written
+    colour, alpha = deep[..., 2::-1] / 65535, deep[..., 3:] / 65535
+    expected = 255 * (colour * alpha + 1 - alpha)
+    assert np.abs(decode_image(content.tobytes()) - expected).max() <= 2
+
+
+def test_samples_of_32_bits_are_refused() -> None:
+    with pytest.raises(ImageError, match="TIFF with samples of 32 bits"):
+        decode_image(encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"))
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_not_matter() -> None:
+    content = encode(picture(), "JPEG")
+    expected = decode_image(content)
+    assert (decode_image(content + b"trailing bytes") == expected).all()
+    assert (decode_image(content + content) == expected).all()
+
+
+def test_an_mpo_gives_its_first_picture() -> None:
+    first, second = Image.fromarray(picture()), Image.fromarray(picture()[::-1].copy())
+    content = encode(first, "MPO", save_all=True, append_images=[second])
+    assert difference(content) <= 3
+    with pytest.raises(ImageError, match="truncated JPEG"):
+        decode_image(content[: content.index(b"\xff\xd9")])
+
+
+def test_a_single_pixel_is_decoded() -> None:
+    assert decode_image(encode(picture(1, 1), "PNG")).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, int]) -> None:
+    content = encode(picture(), "JPEG", **options)
+    for length in range(len(content)):
+        with pytest.raises(ImageError):
+            decode_image(content[:length])
+
+
+@pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_other_files_cut_anywhere_are_refused(name: str) -> None:
+    content = encode(picture(), name)
+    for length in [*range(0, len(content) - 1, 37), len(content) - 1]:
+        with pytest.raises(ImageError):
+            decode_image(content[:length])
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])
+def test_animations_are_refused(name: str) -> None:
+    frames = [Image.fromarray(np.roll(picture(), shift, axis=1)) for shift in range(2)]
+    content = encode(frames[0], name, save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=f"(?i)animated {name}: it has more than one frame"):
+        decode_image(content)
+
+
+def test_too_many_pixels_are_refused_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray(encode(picture(), "PNG"))
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match="too large: 30000 x 30000 pixels"):
+        decode_image(bytes(content))
+    with pytest.raises(ImageError, match="too large: 48 x 32 pixels"):
+        decode_image(encode(picture(), "JPEG"), max_pixels=48 * 32 - 1)
+
+
+def test_a_limit_that_is_met_is_not_exceeded() -> None:
+    assert decode_image(encode(picture(), "JPEG"), max_pixels=48 * 32).shape == (32, 48, 3)
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path.parent) not in str(caught.value)
+    return caught.value.problem
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason(tmp_path / "empty.jpg") == "empty file"
+    assert reason(tmp_path / "text.jpg") == "not an image of a known format"
+    assert reason(tmp_path / "folder.jpg") == "a folder, not a file"
+    assert reason(tmp_path / "gone.jpg") == "cannot be read: No such file or directory"
+    assert reason(tmp_path / "pipe.jpg") == "not a regular file"
+    assert reason(tmp_path / "circle.jpg").startswith("cannot be read: Too many levels")
+
+
+def test_permissions_are_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", name)  # root would not be refused by the disk
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert reason(tmp_path / "locked.jpg") == "cannot be read: Permission denied"
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff 🐱'.jpg"
+    content = encode(picture(), "JPEG")
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    assert read_file(path).content == content
+    assert read_file(path).sha256 == digest
+    image = read_image(path)
+    assert image.sha256 == digest
+    assert (image.pixels == decode_image(content)).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), name=st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"]))
+def test_damaged_files_give_pixels_or_an_image_error(data: st.DataObject, name: str) -> None:
+    content = bytearray(encode(picture(20, 10), name))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = decode_image(bytes(content), max_pixels=10_000)
+    except ImageError as error:
+        assert error.problem  # noqa: PT017 - either outcome is right
+    else:
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+        assert pixels.dtype == np.uint8
+
+
+def test_damaged_files_print_nothing() -> None:
+    """In a process of its own, since the noise would come from C."""
+    content = encode(picture(), "TIFF", compression="tiff_lzw")
+    script = (
+        "import sys\nfrom fgdd_fast.decode import decode_image\nfrom fgdd_fast.errors import ImageError\n"
+        "content = sys.stdin.buffer.read()\n"
+        "for part in (content[: len(content) // 2], content[:-20]):\n"
+        "    try:\n        decode_image(part)\n"
+        "    except ImageError:\n        continue\n    sys.exit('decoded')\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=False)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, b"", b"")
+
+
+@needs_clothing
+def test_photographs_agree_with_pillow() -> None:
+    for path in clothing_photographs(20):
+        pixels = read_image(path).pixels
+        expected = pillow(path.read_bytes())
+        assert pixels.shape == expected.shape
+        assert np.abs(pixels.astype(int) - expected).max() <= 3

@@ -1,0 +1,94 @@
+"""Mosaics: RDED's order of cells, composition and encoding."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from record_strategies import make_record, quick
+
+from fgdd_fast.mosaic import Format, arrange, compose, encode
+from fgdd_fast.records import Tile
+from fgdd_fast.selection import select
+from fgdd_fast.thresholds import parse_rule
+
+
+def ranked_tiles(count: int) -> tuple[Tile, ...]:
+    records = [make_record(f"{rank:04}", crops=(float(rank),)) for rank in range(count)]
+    return select(records, parse_rule("always-patch"), count, 0).tiles
+
+
+def test_cell_k_of_mosaic_j_takes_rank_k_times_ipc_plus_j() -> None:
+    mosaics = arrange(ranked_tiles(12), ipc=3, factor=2)
+    assert [mosaic.index for mosaic in mosaics] == [0, 1, 2]
+    ranks = [[int(tile.source) for tile in mosaic.tiles] for mosaic in mosaics]
+    assert ranks == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+
+
+@quick
+@given(st.integers(1, 6), st.integers(1, 4))
+def test_every_tile_is_used_once(ipc: int, factor: int) -> None:
+    tiles = ranked_tiles(ipc * factor**2)
+    mosaics = arrange(tiles, ipc, factor)
+    assert len(mosaics) == ipc
+    for cell in range(factor**2):
+        for mosaic in mosaics:
+            assert mosaic.tiles[cell] == tiles[cell * ipc + mosaic.index]
+
+
+@pytest.mark.parametrize("count", [0, 11, 13])
+def test_another_number_of_tiles_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="need 12 tiles"):
+        arrange(ranked_tiles(12)[:count] if count < 12 else ranked_tiles(13), ipc=3, factor=2)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_tiles_are_joined_row_by_row(factor: int) -> None:
+    generator = np.random.default_rng(factor)
+    tiles = [generator.integers(0, 256, (5, 5, 3), np.uint8) for _ in range(factor**2)]
+    mosaic = compose(tiles, factor)
+    assert mosaic.shape == (5 * factor, 5 * factor, 3)
+    assert mosaic.dtype == np.uint8
+    for place, tile in enumerate(tiles):
+        row, column = divmod(place, factor)
+        assert np.array_equal(mosaic[5 * row : 5 * row + 5, 5 * column : 5 * column + 5], tile)
+    with pytest.raises(ValueError, match="needs"):
+        compose(tiles[1:], factor)
+
+
+def test_png_keeps_every_pixel_in_rgb_order() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    content = encode(pixels, "png")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), pixels)
+
+
+def test_jpeg_is_close_and_keeps_full_colour_resolution() -> None:
+    ramp = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    pixels = np.dstack([ramp, ramp[::-1], 255 - ramp])
+    pixels[:, 31:] = (255, 0, 0)  # a seam of colour inside a chroma block
+    with Image.open(io.BytesIO(encode(pixels, "jpg"))) as image:
+        assert image.format == "JPEG"
+        assert [component[1:3] for component in image.layer] == [(1, 1)] * 3, "4:4:4"
+        error = np.abs(np.asarray(image, np.int16) - pixels)
+    assert error.mean() < 3
+
+
+@pytest.mark.parametrize("format", ["png", "jpg"])
+def test_the_bytes_depend_on_the_pixels_only(format: Format) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(1)
+        single = encode(pixels, format)
+        cv2.setNumThreads(4)
+        assert encode(np.asfortranarray(pixels), format) == single
+    finally:
+        cv2.setNumThreads(threads)
+    other = pixels.copy()
+    other[0, 0] ^= 255
+    assert encode(other, format) != single

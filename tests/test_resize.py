@@ -1,0 +1,117 @@
+"""Resizing: parity with Pillow and with plain averages."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import PIL
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import clothing_photographs, needs_clothing, picture
+from numpy.typing import NDArray
+from PIL import Image
+
+from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize
+
+SIDES = st.integers(1, 70)
+
+
+def pillow(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def noise(width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other).max())
+
+
+@settings(max_examples=300, deadline=None)
+@given(width=SIDES, height=SIDES, new_width=SIDES, new_height=SIDES, seed=st.integers(0, 99))
+def test_pil_agrees_with_pillow_within_one_level(
+    width: int, height: int, new_width: int, new_height: int, seed: int
+) -> None:
+    pixels = noise(width, height, seed)
+    assert (
+        difference(resize(pixels, (new_width, new_height), "pil"), pillow(pixels, (new_width, new_height)))
+        <= 1
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(width=SIDES, height=SIDES, length=SIDES, seed=st.integers(0, 99))
+def test_pil_along_one_axis_is_exactly_pillow(width: int, height: int, length: int, seed: int) -> None:
+    pixels = noise(width, height, seed)
+    for size in ((length, height), (width, length)):
+        assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
+
+
+@pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) >= 13, reason="Pillow 13 may resize the height before the width"
+)
+def test_pil_is_exactly_an_older_pillow() -> None:
+    pixels = noise(200, 301, 0)
+    for size in ((112, 112), (64, 400), (400, 64), (333, 402)):
+        assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
+
+
+@needs_clothing
+def test_pil_agrees_with_pillow_on_photographs() -> None:
+    for path in clothing_photographs(10):
+        pixels = np.asarray(Image.open(path))
+        for size in ((112, 112), (256, 256)):
+            assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) <= 1
+
+
+def test_area_averages_the_pixels_that_each_new_one_covers() -> None:
+    pixels = noise(24, 18, 0)
+    blocks = pixels.reshape(6, 3, 6, 4, 3).mean(axis=(1, 3))
+    assert np.abs(resize(pixels, (6, 6), "area") - blocks).max() <= 0.5
+
+
+def test_area_interpolates_linearly_where_both_axes_grow() -> None:
+    pixels = noise(9, 7, 0)
+    expected = cv2.resize(pixels, (20, 30), interpolation=cv2.INTER_LINEAR)
+    assert difference(resize(pixels, (20, 30), "area"), np.asarray(expected, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_axis_that_shrinks_is_antialiased_though_the_other_grows(method: ResizeMethod, axis: int) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[1::2] = 255
+    size = (80, 8)
+    if axis == 1:
+        stripes, size = stripes.transpose(1, 0, 2), (8, 80)
+    # The stripes cannot be seen at an eighth of their length, so a uniform grey must remain.
+    shrunk = resize(stripes, size, method)
+    assert shrunk.min() >= 120
+    assert shrunk.max() <= 136
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+@settings(max_examples=100, deadline=None)
+@given(old=st.tuples(SIDES, SIDES), new=st.tuples(SIDES, SIDES), level=st.integers(0, 255))
+def test_a_uniform_image_stays_uniform(
+    method: ResizeMethod, old: tuple[int, int], new: tuple[int, int], level: int
+) -> None:
+    resized = resize(np.full((*old, 3), level, np.uint8), new, method)
+    assert resized.shape == (new[1], new[0], 3)
+    assert (resized == level).all()
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+@pytest.mark.parametrize("size", [(20, 20), (10, 10), (20, 10), (40, 40)])
+def test_a_part_of_an_image_gives_contiguous_pixels(method: ResizeMethod, size: tuple[int, int]) -> None:
+    image = picture(50, 40)
+    part = image[5:25, 10:30]
+    before = image.copy()
+    resized = resize(part, size, method)
+    assert resized.flags.c_contiguous
+    assert resized.dtype == np.uint8
+    assert (resized == resize(part.copy(), size, method)).all()
+    assert (image == before).all()

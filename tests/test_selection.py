@@ -1,0 +1,209 @@
+"""Selection: which tiles stay and in which order; known answers, and properties for any records."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from record_strategies import (
+    any_losses,
+    any_rule_texts,
+    classes_of_records,
+    finite_losses,
+    make_record,
+    quick,
+)
+
+from fgdd_fast.errors import DataError
+from fgdd_fast.records import ImageRecord, Tile
+from fgdd_fast.selection import select
+from fgdd_fast.thresholds import Rule, decide, parse_rule
+
+PATCH, FULL = parse_rule("always-patch"), parse_rule("always-full")
+
+
+def summary(tiles: tuple[Tile, ...]) -> list[tuple[str, str, int, float]]:
+    """Source, path, left edge of the box (the crop's number, in hand-made records) and loss."""
+    return [(tile.source, tile.path, tile.box.x, tile.loss) for tile in tiles]
+
+
+def test_each_image_gives_its_best_tile_and_the_lowest_losses_stay() -> None:
+    records = [
+        make_record("b", occupancy=0.9, full=3.0, crops=(0.1, 0.2)),  # whole, though its crops are better
+        make_record("a", occupancy=0.1, full=0.0, crops=(2.0, 1.0, 1.0)),  # the first of equal crops
+        make_record("c", occupancy=0.2, full=0.0, crops=(0.5, 4.0)),
+        make_record("d", occupancy=0.3, full=0.0, crops=(9.0, 8.0)),
+    ]
+    selection = select(records, parse_rule("fixed:0.5"), 3, seed=0)
+    assert summary(selection.tiles) == [("c", "crop", 0, 0.5), ("a", "crop", 1, 1.0), ("b", "full", 0, 3.0)]
+    assert selection.threshold == 0.5
+    assert selection.further == 0
+    assert selection.duplicates == {}
+    tile = selection.tiles[2]
+    assert (tile.box, tile.occupancy, tile.threshold) == (records[0].full.box, 0.9, 0.5)
+    assert tile.sha256 == records[0].sha256
+
+
+def test_equal_losses_are_ranked_by_source() -> None:
+    records = [make_record(name, crops=(1.0,)) for name in ("b/2", "a/1", "b/10", "a/0")]
+    assert [tile.source for tile in select(records, PATCH, 3, 0).tiles] == ["a/0", "a/1", "b/10"]
+
+
+def test_a_small_class_takes_further_crops_in_rounds() -> None:
+    records = [
+        make_record("a", full=5.0, crops=(1.0, 2.0, 3.0)),
+        make_record("b", full=0.0, crops=(9.0, 0.5)),
+    ]
+    cropped = select(records, PATCH, 5, 0)
+    assert summary(cropped.tiles) == [
+        *[("b", "crop", 1, 0.5), ("a", "crop", 0, 1.0)],
+        *[("a", "crop", 1, 2.0), ("b", "crop", 0, 9.0)],
+        ("a", "crop", 2, 3.0),
+    ]
+    assert cropped.further == 3
+    whole = select(records, FULL, 3, 0)
+    assert summary(whole.tiles) == [("b", "full", 0, 0.0), ("a", "full", 0, 5.0), ("b", "crop", 1, 0.5)]
+    assert whole.further == 1
+
+
+def test_a_box_is_never_used_twice() -> None:
+    square = make_record("a", full=1.0, crops=(0.5,))
+    twice = ImageRecord(
+        **{**vars(square), "crops": (square.full, square.crops[0], square.crops[0], square.full)}
+    )
+    assert [tile.path for tile in select([twice], FULL, 2, 0).tiles] == ["full", "crop"]
+    with pytest.raises(DataError, match="its 1 image gives 2"):
+        select([twice], FULL, 3, 0)
+
+
+def test_images_of_equal_bytes_count_once() -> None:
+    records = [
+        make_record("c", occupancy=1.0, crops=(0.1,), content="same"),
+        make_record("a", occupancy=0.0, crops=(5.0,)),
+        make_record("b", occupancy=1.0, crops=(0.1,), content="same"),
+        make_record("d", occupancy=0.5, crops=(0.2,)),
+    ]
+    selection = select(records, parse_rule("mean"), 3, 0)
+    assert selection.duplicates == {"c": "same bytes as b"}
+    assert selection.threshold == 0.5, "the duplicate must not weigh on the threshold either"
+    assert sorted(tile.source for tile in selection.tiles) == ["a", "b", "d"]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_view_on_which_the_teacher_failed_is_never_chosen(loss: float) -> None:
+    records = [
+        make_record("a", full=loss, crops=(loss, 3.0)),
+        make_record("b", full=1.0, crops=(loss, loss)),
+        make_record("c", full=2.0, crops=(2.0, loss)),
+    ]
+    assert summary(select(records, PATCH, 2, 0).tiles) == [("c", "crop", 0, 2.0), ("a", "crop", 1, 3.0)]
+    assert [tile.source for tile in select(records, FULL, 3, 0).tiles] == ["b", "c", "a"]
+    with pytest.raises(DataError, match=r"give 2; .* 5 of 9 views is not finite\. Check the teacher"):
+        select(records, PATCH, 3, 0)
+
+
+def test_too_few_tiles_say_what_to_change() -> None:
+    with pytest.raises(DataError) as caught:
+        select([make_record("a"), make_record("b")], PATCH, 5, 0)
+    assert "'cat'" in caught.value.problem
+    assert "5 distinct tiles are needed, and its 2 images give 4" in caught.value.problem
+    for option in ("--ipc", "--factor", "--crops", "--pool"):
+        assert option in caught.value.advice
+
+
+def test_no_image_and_no_crops() -> None:
+    with pytest.raises(DataError, match="no image"):
+        select([], PATCH, 1, 0)
+    with pytest.raises(DataError, match="gives 0"):
+        select([make_record("a", crops=())], PATCH, 1, 0)
+
+
+def test_another_ranking_can_be_given() -> None:
+    def worst(tiles: list[Tile], count: int) -> list[Tile]:
+        return sorted(tiles, key=lambda tile: -tile.loss)[:count]
+
+    records = [make_record(name, crops=(loss,)) for name, loss in [("a", 1.0), ("b", 3.0), ("c", 2.0)]]
+    assert [tile.source for tile in select(records, PATCH, 2, 0, worst).tiles] == ["b", "c"]
+
+
+def count_distinct_tiles(records: list[ImageRecord], rule: Rule, seed: int) -> int:
+    originals = {record.sha256: record for record in sorted(records, key=lambda record: record.source)[::-1]}
+    total = 0
+    for record, path in zip(
+        originals.values(), decide(rule, list(originals.values()), seed).paths, strict=True
+    ):
+        views = [record.full, *record.crops] if path == "full" else record.crops
+        total += len({view.box for view in views if math.isfinite(view.loss)})
+    return total
+
+
+@quick
+@given(classes_of_records(any_losses), any_rule_texts, st.integers(1, 12), st.integers())
+def test_whatever_the_records_tiles_are_theirs_unique_and_of_the_number_asked(
+    records: list[ImageRecord], text: str, count: int, seed: int
+) -> None:
+    rule = parse_rule(text)
+    available = count_distinct_tiles(records, rule, seed)
+    if available < count:
+        with pytest.raises(DataError, match=rf"gives? {available}\b"):
+            select(records, rule, count, seed)
+        return
+    selection = select(records, rule, count, seed)
+    assert len(selection.tiles) == count
+    assert len({(tile.sha256, tile.box) for tile in selection.tiles}) == count
+    assert 0 <= selection.threshold <= 1
+    by_source = {record.source: record for record in records}
+    for tile in selection.tiles:
+        record = by_source[tile.source]
+        views = [record.full] if tile.path == "full" else record.crops
+        assert (tile.box, tile.loss) in [(view.box, view.loss) for view in views]
+        assert math.isfinite(tile.loss)
+        assert (tile.sha256, tile.occupancy) == (record.sha256, record.occupancy)
+        assert tile.threshold == selection.threshold
+    firsts = selection.tiles[: count - selection.further]
+    assert len({tile.source for tile in firsts}) == len(firsts)
+    assert {tile.source for tile in selection.tiles} == {tile.source for tile in firsts}
+    assert [(tile.loss, tile.source) for tile in firsts] == sorted(
+        (tile.loss, tile.source) for tile in firsts
+    )
+    assert len({record.sha256 for record in records}) + len(selection.duplicates) == len(records)
+
+
+@quick
+@given(
+    classes_of_records(any_losses),
+    any_rule_texts,
+    st.integers(1, 8),
+    st.integers(),
+    st.randoms(use_true_random=False),
+)
+def test_the_order_of_records_plays_no_part(
+    records: list[ImageRecord], text: str, count: int, seed: int, order: random.Random
+) -> None:
+    def outcome(members: list[ImageRecord]) -> object:
+        try:
+            return select(members, parse_rule(text), count, seed)
+        except DataError as error:
+            return str(error)
+
+    assert outcome(records) == outcome(order.sample(records, len(records)))
+
+
+@quick
+@given(classes_of_records(finite_losses), any_rule_texts, st.integers())
+def test_with_enough_images_each_takes_the_path_that_the_rule_decided(
+    records: list[ImageRecord], text: str, seed: int
+) -> None:
+    usable = {record.sha256: record for record in records if record.crops}
+    originals = list(usable.values())
+    if not originals:
+        return
+    rule = parse_rule(text)
+    decided = dict(
+        zip((record.source for record in originals), decide(rule, originals, seed).paths, strict=True)
+    )
+    tiles = select(originals, rule, len(originals), seed).tiles
+    assert {tile.source: tile.path for tile in tiles} == decided

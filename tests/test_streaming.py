@@ -1,0 +1,73 @@
+"""Stages overlap, keep their order, and never run far ahead."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgdd_fast.streaming import batched, ordered_map
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 5), st.integers(1, 4))
+def test_results_come_in_the_order_of_the_items(items: list[int], ahead: int, threads: int) -> None:
+    with ThreadPoolExecutor(threads) as executor:
+        assert list(ordered_map(executor, lambda item: item + 1, items, ahead)) == [item + 1 for item in items]
+
+
+def test_slow_items_do_not_change_the_order() -> None:
+    with ThreadPoolExecutor(4) as executor:
+        delays = [0.03, 0.0, 0.02, 0.0, 0.01]
+        assert list(ordered_map(executor, lambda delay: (time.sleep(delay), delay)[1], delays, 5)) == delays
+
+
+def test_at_most_ahead_items_are_taken_before_a_result_is_used() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield number
+
+    with ThreadPoolExecutor(2) as executor:
+        results = ordered_map(executor, lambda item: item, items(), 7)
+        for used, _ in enumerate(results, 1):
+            assert taken <= used + 7 - 1
+
+
+def test_items_are_worked_on_at_the_same_time() -> None:
+    meeting = threading.Barrier(3, timeout=10)  # passes only if three calls are in flight together
+    with ThreadPoolExecutor(3) as executor:
+        assert len(list(ordered_map(executor, lambda _: meeting.wait(), range(3), 3))) == 3
+
+
+def test_an_error_comes_at_its_place_and_cancels_the_rest() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item == 1:
+            raise ValueError("one")
+        return item
+
+    with ThreadPoolExecutor(1) as executor:
+        results = ordered_map(executor, work, range(100), 4)
+        assert next(results) == 0
+        with pytest.raises(ValueError, match="one"):
+            next(results)
+    assert len(started) <= 6
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(1, 9))
+def test_batches_hold_every_item_once_in_order(items: list[int], size: int) -> None:
+    batches = list(batched(items, size))
+    assert [item for batch in batches for item in batch] == items
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert all(batches)

@@ -1,0 +1,182 @@
+"""Threshold rules: known answers, ties, controls, and properties for any records."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from record_strategies import (
+    any_rule_texts,
+    classes_of_records,
+    make_record,
+    occupancies,
+    quick,
+    rule_texts,
+)
+
+from fgdd_fast.errors import DataError, SettingsError
+from fgdd_fast.records import ImageRecord
+from fgdd_fast.thresholds import Rule, decide, parse_rule
+
+
+def class_of(*shares: float) -> list[ImageRecord]:
+    return [make_record(f"cat/{place:03}.jpg", share) for place, share in enumerate(shares)]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("quantile:0.3", Rule("quantile", 0.3)),
+        ("fixed:1", Rule("fixed", 1.0)),
+        ("mean", Rule("mean")),
+        ("median", Rule("median")),
+        ("always-patch", Rule("always-patch")),
+        ("always-full", Rule("always-full")),
+        ("shuffled:quantile:0.3", Rule("quantile", 0.3, "shuffled")),
+        ("inverted:mean", Rule("mean", None, "inverted")),
+    ],
+)
+def test_rules_by_name(text: str, rule: Rule) -> None:
+    assert parse_rule(text) == rule
+
+
+@quick
+@given(any_rule_texts)
+def test_a_rule_s_text_parses_to_the_same_rule(text: str) -> None:
+    rule = parse_rule(text)
+    assert parse_rule(str(rule)) == rule
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "quantile", "quantile:", "quantile:1.5", "quantile:-0.1", "quantile:nan", "quantile:x"),
+        *(
+            "fixed",
+            "fixed:inf",
+            "mean:0.5",
+            "Mean",
+            " mean",
+            "shuffled",
+            "shuffled:",
+            "shuffled:shuffled:mean",
+        ),
+        *("inverted:shuffled:mean", "mean:", "always", "always-patch:1", "quantile:0.3:0.4"),
+    ],
+)
+def test_a_bad_rule_is_refused_with_the_list_of_rules(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_rule(text)
+    assert f"'{text}'" in caught.value.problem
+    for name in ("quantile:Q", "mean", "median", "fixed:T", "always-patch", "always-full", "shuffled:RULE"):
+        assert name in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "paths"),
+    [
+        ("quantile:0.5", 0.375, "ccff"),
+        ("quantile:0.25", 0.21875, "cfff"),
+        ("quantile:0", 0.125, "ffff"),
+        ("quantile:1", 1.0, "cccf"),
+        ("mean", 0.46875, "ccff"),
+        ("median", 0.375, "ccff"),
+        ("fixed:0.25", 0.25, "cfff"),
+        ("fixed:0.6", 0.6, "cccf"),
+        ("always-patch", 1.0, "cccc"),
+        ("always-full", 0.0, "ffff"),
+        ("inverted:mean", 0.46875, "ffcc"),
+        ("inverted:quantile:0.5", 0.375, "ffcc"),
+        ("inverted:always-patch", 1.0, "cccc"),
+    ],
+)
+def test_known_answers(rule: str, threshold: float, paths: str) -> None:
+    decision = decide(parse_rule(rule), class_of(0.125, 0.25, 0.5, 1.0), seed=0)
+    assert decision.threshold == threshold
+    assert "".join(path[0] for path in decision.paths) == paths
+
+
+@quick
+@given(st.lists(occupancies, min_size=1, max_size=40), st.floats(0, 1))
+def test_a_quantile_is_numpy_s(shares: list[float], quantile: float) -> None:
+    decision = decide(Rule("quantile", quantile), class_of(*shares), seed=0)
+    assert decision.threshold == np.quantile(shares, quantile, method="linear")
+
+
+@quick
+@given(st.floats(0, 1), st.integers(1, 30), rule_texts)
+def test_equal_occupancies_stay_whole_unless_the_rule_is_absolute(
+    share: float, count: int, text: str
+) -> None:
+    rule = parse_rule(text)
+    decision = decide(rule, class_of(*[share] * count), seed=0)
+    if rule.kind in ("mean", "median", "quantile"):
+        assert decision.threshold == share
+        assert set(decision.paths) == {"full"}
+    else:
+        assert len(set(decision.paths)) == 1
+
+
+@quick
+@given(classes_of_records(), rule_texts)
+def test_threshold_in_range_and_paths_follow_from_it(records: list[ImageRecord], text: str) -> None:
+    rule = parse_rule(text)
+    decision = decide(rule, records, seed=0)
+    assert 0 <= decision.threshold <= 1
+    if rule.kind == "always-patch":
+        assert set(decision.paths) == {"crop"}
+    else:
+        expected = ["full" if record.occupancy >= decision.threshold else "crop" for record in records]
+        assert list(decision.paths) == expected
+
+
+@quick
+@given(classes_of_records(), any_rule_texts, st.integers(), st.randoms(use_true_random=False))
+def test_the_order_of_records_plays_no_part(
+    records: list[ImageRecord], text: str, seed: int, order: random.Random
+) -> None:
+    rule = parse_rule(text)
+    shuffled = order.sample(records, len(records))
+    first, second = decide(rule, records, seed), decide(rule, shuffled, seed)
+    assert first.threshold == second.threshold
+    by_source = dict(zip((record.source for record in records), first.paths, strict=True))
+    assert list(second.paths) == [by_source[record.source] for record in shuffled]
+
+
+@quick
+@given(classes_of_records(), rule_texts, st.sampled_from(["shuffled", "inverted"]), st.integers())
+def test_a_control_keeps_the_threshold_and_the_share_of_paths(
+    records: list[ImageRecord], text: str, control: str, seed: int
+) -> None:
+    plain = decide(parse_rule(text), records, seed)
+    controlled = decide(parse_rule(f"{control}:{text}"), records, seed)
+    assert controlled.threshold == plain.threshold
+    assert sorted(controlled.paths) == sorted(plain.paths)
+
+
+def test_shuffling_is_a_matter_of_the_seed_and_unrelated_to_occupancy() -> None:
+    records = class_of(*np.linspace(0, 1, 400))
+    rule = parse_rule("shuffled:median")
+    runs = [decide(rule, records, seed).paths for seed in range(5)]
+    assert runs[0] == decide(rule, records, 0).paths
+    assert len(set(runs)) == 5
+    for paths in runs:  # of 200 of each path, about 100 lie in either half; the standard deviation is 5
+        assert 70 < paths[:200].count("full") < 130
+
+
+def test_inverting_exchanges_ranks_within_ties_by_source() -> None:
+    records = class_of(0.5, 0.5, 0.1, 0.9)
+    assert decide(parse_rule("inverted:fixed:0.6"), records, 0).paths == ("crop", "crop", "full", "crop")
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.01, 1.01])
+@pytest.mark.parametrize("rule", ["mean", "always-patch"])
+def test_an_impossible_occupancy_is_refused_with_its_image(rule: str, share: float) -> None:
+    records = class_of(0.2, 0.4)
+    records[1] = replace(records[1], occupancy=share)
+    with pytest.raises(DataError, match=r"cat/001\.jpg"):
+        decide(parse_rule(rule), records, 0)
