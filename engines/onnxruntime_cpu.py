@@ -12,7 +12,7 @@ from fgdd_fast.engines.base import Array, Engine, TensorSpec
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.pool import Pool
-from fgdd_fast.extras import import_extra
+from fgdd_fast.engines.runtimes import import_onnxruntime
 
 _FATAL = 4  # ONNX Runtime's severities: what it would log is raised as well
 _DTYPES = {
@@ -35,12 +35,14 @@ class OnnxRuntimeEngine(Engine):
     def __init__(self, bundle: Bundle, axes: Mapping[str, int], threads: int) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
         self.streams = threads
-        runtime = import_extra("onnxruntime", "cpu")
+        runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        # Planning all activations as one block saves no time here, and takes up to 1.7 times the memory.
+        options.enable_mem_pattern = False
         for axis, length in axes.items():
             options.add_free_dimension_override_by_name(axis, length)
         with told_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}'"):

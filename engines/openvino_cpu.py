@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -14,11 +13,10 @@ from fgdd_fast.engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.pool import Pool
+from fgdd_fast.engines.runtimes import import_openvino
 from fgdd_fast.errors import EngineError, SettingsError
-from fgdd_fast.extras import import_extra
 
 _ELEMENT_TYPES = {"fp32": "f32", "bf16": "bf16"}
-_TELEMETRY = "openvino_telemetry"
 
 
 class OpenVinoEngine(Engine):
@@ -32,15 +30,16 @@ class OpenVinoEngine(Engine):
         self, bundle: Bundle, axes: Mapping[str, int], threads: int, precision: Precision = "auto"
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
-        openvino = _import_openvino()
+        openvino = import_openvino()
         core = openvino.Core()
         chosen = _choose_precision(core, precision)
         settings = {
             "INFERENCE_PRECISION_HINT": _ELEMENT_TYPES[chosen],
             "NUM_STREAMS": threads,
             "INFERENCE_NUM_THREADS": threads,
-            # Two engines would pin their threads to the same cores, and decoding threads would wait for them.
+            # Other engines and decoding share the cores, and how many threads there are is the caller's word.
             "ENABLE_CPU_PINNING": False,
+            "ENABLE_HYPER_THREADING": True,
         }
         with told_as_engine_error(f"OpenVINO cannot load '{bundle.name}'"):
             model = _read_onnx(openvino, bundle)
@@ -67,25 +66,6 @@ class OpenVinoEngine(Engine):
     def close(self) -> None:
         """Wait for the calls in flight, then free the compiled model."""
         self._requests.close()
-
-
-def _import_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry.
-
-    `import openvino` imports its conversion tools, and these report the import to an analytics service, and
-    write an identifier to the home folder, if they find the package `openvino_telemetry`; without it they
-    go on in silence.
-    """
-    if "openvino" in sys.modules:
-        return import_extra("openvino", "cpu")
-    telemetry = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # import's own way to say: not there
-    try:
-        return import_extra("openvino", "cpu")
-    finally:
-        del sys.modules[_TELEMETRY]
-        if telemetry is not None:
-            sys.modules[_TELEMETRY] = telemetry
 
 
 def _choose_precision(core: Any, precision: Precision) -> Precision:

@@ -33,8 +33,8 @@ class Pool(Generic[Member]):
             EngineError: the pool is closed, or was while this call waited.
         """
         member = self._idle.get()
-        if member is None:
-            self._idle.put(None)
+        if self._closed or member is None:
+            self._idle.put(member)
             raise EngineError("The engine is closed")
         try:
             yield member

@@ -12,6 +12,7 @@ import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ class _Storage:
     key: str
     dtype: np.dtype[Any]
     length: int
+
+    def check_size(self, size: int) -> None:
+        """Make sure that the file holds as many bytes as the index says."""
+        if size != self.length * self.dtype.itemsize:
+            raise ValueError(f"storage {self.key} has {size} bytes, but {self.length} numbers")
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return ALLOWED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which a plain dictionary of tensors does not need"
+                f"it names {module}.{name}, which a plain dictionary of tensors does not need"
             ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -136,40 +142,54 @@ def read_checkpoint(file: BinaryIO, what: str) -> dict[str, Array]:
         EOFError,
         IndexError,
         KeyError,
+        MemoryError,
+        NotImplementedError,
+        OverflowError,
         TypeError,
         ValueError,
         struct.error,
+        zlib.error,
     ) as error:
         raise BundleError(f"{what} cannot be read as a PyTorch checkpoint: {error}") from error
 
 
 def _read_zip(file: BinaryIO) -> dict[str, Array]:
     with zipfile.ZipFile(file) as archive:
-        index = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        index = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
+        if index is None:
+            raise ValueError("it is a zip archive without data.pkl")
         root = index.removesuffix("data.pkl")
-        state = _TensorUnpickler(io.BytesIO(archive.read(index))).load()
-        return _tensors(state, lambda storage: archive.read(f"{root}data/{storage.key}"))
+        state = _dictionary_of_tensors(_TensorUnpickler(io.BytesIO(archive.read(index))).load())
+
+        def read(storage: _Storage) -> bytes:
+            member = archive.getinfo(f"{root}data/{storage.key}")
+            storage.check_size(member.file_size)
+            return archive.read(member)
+
+        return _tensors(state, read)
 
 
 def _read_legacy(file: BinaryIO) -> dict[str, Array]:
     magic, protocol, system = (_TensorUnpickler(file).load() for _ in range(3))
     if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not system["little_endian"]:
         raise ValueError("it is neither a zip archive nor PyTorch's older format")
-    state = _TensorUnpickler(file).load()
-    keys = _TensorUnpickler(file).load()
-    sizes = {tensor.storage.key: tensor.storage for tensor in state.values()}
+    state = _dictionary_of_tensors(_TensorUnpickler(file).load())
+    storages = {tensor.storage.key: tensor.storage for tensor in state.values()}
     content = {}
-    for key in keys:
+    for key in _TensorUnpickler(file).load():
         (length,) = struct.unpack("<q", file.read(8))
-        if length != sizes[key].length:
-            raise ValueError(f"storage {key} has another length than its tensors say")
-        content[key] = file.read(length * sizes[key].dtype.itemsize)
+        content[key] = file.read(length * storages[key].dtype.itemsize)
+        storages[key].check_size(len(content[key]))
     return _tensors(state, lambda storage: content[storage.key])
 
 
-def _tensors(state: Any, read: Callable[[_Storage], bytes]) -> dict[str, Array]:
+def _dictionary_of_tensors(state: Any) -> dict[str, _Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, _Tensor) for tensor in state.values()):
-        raise ValueError("it is no dictionary of tensors")
+        raise ValueError("it is no plain dictionary of tensors")
+    return state
+
+
+def _tensors(state: Mapping[str, _Tensor], read: Callable[[_Storage], bytes]) -> dict[str, Array]:
     return {
         name: tensor.array(np.frombuffer(read(tensor.storage), tensor.storage.dtype))
         for name, tensor in state.items()

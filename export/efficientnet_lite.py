@@ -6,20 +6,31 @@ Architecture: Tan and Le, ICML 2019, arXiv 1905.11946, in the "lite" variant of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fgdd_fast.catalogue_entries import Preparation
 from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import Array, GraphBuilder
+from fgdd_fast.engines.bundle import Preprocessing
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.export.checkpoint import read_checkpoint
+from fgdd_fast.export.graph import Array, GraphBuilder, run_model, serialise
+from fgdd_fast.export.parity import drawn_images
+from fgdd_fast.export.recipe import Prepared, check_parity
 
 if TYPE_CHECKING:
     import onnx
 
 EPSILON = 1e-3  # of the batch normalisations
 MEAN, SCALE = 127.0, 128.0
+SIZE = 224  # of its training
+GOLDEN = "efficientnet_lite0_golden.json"  # logits of the PyTorch network on the drawn images
+TOLERANCES = {"max_logit_difference": 1e-3}  # seen: 1e-5; logits have a standard deviation of about 1.4
 
 
 class Stage(NamedTuple):
@@ -64,8 +75,6 @@ class _Network:
             *(self.take(f"{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")),
         )
         size = kernel.shape[-1]
-        before = (size - stride) // 2
-        after = size - stride - before
         tensor = self.builder.node(
             "Conv",
             tensor,
@@ -73,7 +82,7 @@ class _Network:
             self.builder.constant(bias),
             kernel_shape=[size, size],
             strides=[stride, stride],
-            pads=[before, before, after, after],
+            auto_pad="SAME_UPPER",  # as TensorFlow pads: at stride 2 it depends on the size of the input
             group=groups,
         )
         if clip:
@@ -107,6 +116,26 @@ def fold_batch_norm(
     return folded.astype(np.float32), (bias - mean * factor).astype(np.float32)
 
 
+def prepare_efficientnet_lite0(source_file: Path, preparation: Preparation) -> Prepared:
+    """Make a backbone of the published checkpoint, and measure it against the PyTorch network's logits.
+
+    Raises:
+        SettingsError: a size is asked for.
+        BundleError: the file is no checkpoint of EfficientNet-lite0, or the result differs from it.
+    """
+    if preparation.size is not None:
+        raise SettingsError("The recipe efficientnet-lite0 takes no size: the graph runs at every size")
+    with source_file.open("rb") as file:
+        weights = read_checkpoint(file, "The source of EfficientNet-lite0")
+    model = serialise(build_efficientnet_lite0(weights))
+    golden = json.loads(resources.files("fgdd_fast").joinpath(GOLDEN).read_text(encoding="utf-8"))
+    found = run_model(model, {"images": drawn_images(SIZE, SIZE)})["logits"]
+    parity = {"max_logit_difference": float(np.abs(found - np.array(golden["logits"])).max())}
+    check_parity("efficientnet-lite0", parity, TOLERANCES)
+    preprocessing = Preprocessing(SIZE, SIZE, "(value - 127) / 128", (127, 127, 127))
+    return Prepared(model, "backbone", preprocessing, parity)
+
+
 def build_efficientnet_lite0(weights: Mapping[str, Array]) -> onnx.ModelProto:
     """Build the network for inference.
 
@@ -115,8 +144,10 @@ def build_efficientnet_lite0(weights: Mapping[str, Array]) -> onnx.ModelProto:
 
     Returns:
         A model from `images` uint8 [batch, height, width, 3], RGB, to `features` float32 [batch, 1280] (after
-        the pooling) and `logits` float32 [batch, 1000] (ImageNet-1K). Height and width are multiples of 32:
-        there 'same' padding, which depends on the size, is the same at each size.
+        the pooling) and `logits` float32 [batch, 1000] (ImageNet-1K), at every height and width.
+
+    Padding is TensorFlow's `SAME` for the size at hand. The PyTorch port, left at its default settings, pads
+    as for 224 at every size: that agrees at multiples of 32 only. At 112 the last stage sees 7 rows, not 14.
     """
     try:
         return _build(_Network(weights))
@@ -139,9 +170,7 @@ def _build(network: _Network) -> onnx.ModelProto:
     tensor = network.convolution(tensor, "_conv_head", "_bn1")
     features = builder.node("ReduceMean", tensor, axes=[2, 3], keepdims=0, output="features")
     head, bias = network.take("_fc.weight"), network.take("_fc.bias")
-    builder.node(
-        "Gemm", features, builder.constant(head), builder.constant(bias), output="logits", transB=1
-    )
+    builder.node("Gemm", features, builder.constant(head), builder.constant(bias), output="logits", transB=1)
     if network.unused:
         raise BundleError(
             f"The checkpoint is not EfficientNet-lite0: it also holds {sorted(network.unused)[:3]}"

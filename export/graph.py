@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import BundleError
 from fgdd_fast.extras import import_extra
 
@@ -60,10 +61,16 @@ class GraphBuilder:
         """
         return self.node("Transpose", self.cast(images, np.float32), perm=[0, 3, 1, 2])
 
-    def model(self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> onnx.ModelProto:
+    def model(
+        self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> onnx.ModelProto:
         """Assemble what was added into a checked model."""
         graph = self.onnx.helper.make_graph(
-            self.nodes, name, [_value(spec) for spec in inputs], [_value(spec) for spec in outputs], self.constants
+            self.nodes,
+            name,
+            [_value(spec) for spec in inputs],
+            [_value(spec) for spec in outputs],
+            self.constants,
         )
         opset = self.onnx.helper.make_opsetid("", OPSET)
         model = self.onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
@@ -76,6 +83,11 @@ def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
     helper = import_extra("onnx", EXTRA).helper
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     return helper.make_tensor_value_info(spec.name, dtype, spec.shape)  # type: ignore[no-any-return]
+
+
+def serialise(model: onnx.ModelProto) -> bytes:
+    """A model's bytes: the same for the same model, so that its hash can name it."""
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
 def read_model(data: bytes, what: str) -> onnx.ModelProto:
@@ -115,7 +127,9 @@ def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnxslim.slim(model)  # type: ignore[no-any-return]
 
 
-def cut_model(model: onnx.ModelProto, outputs: Sequence[str]) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+def cut_model(
+    model: onnx.ModelProto, outputs: Sequence[str]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Find what a model needs to compute some of its tensors.
 
     Args:
@@ -157,7 +171,8 @@ def run_model(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """
     onnxruntime = import_extra("onnxruntime", "cpu")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    options.log_severity_level = 4
+    with told_as_engine_error("ONNX Runtime cannot run the model that is being prepared"):
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))

@@ -11,7 +11,15 @@ import numpy as np
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.bundle import Bundle, write_bundle
 from fgdd_fast.errors import BundleError, TeacherError
-from fgdd_fast.export.graph import Array, GraphBuilder, cut_model, read_model, run_model, tensor_specs
+from fgdd_fast.export.graph import (
+    Array,
+    GraphBuilder,
+    cut_model,
+    read_model,
+    run_model,
+    serialise,
+    tensor_specs,
+)
 from fgdd_fast.export.parity import drawn_images
 
 if TYPE_CHECKING:
@@ -56,7 +64,7 @@ def build_teacher(
         network = read_model(backbone.onnx.read_bytes(), f"The backbone {backbone.name}")
     except OSError as error:
         raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
-    model = add_head(network, weight, bias).SerializeToString()
+    model = serialise(add_head(network, weight, bias))
     parity = _measure_parity(network, model, weight, bias, backbone)
     if parity["max_logit_difference"] > LOSS_TOLERANCE or parity["max_loss_difference"] > LOSS_TOLERANCE:
         raise BundleError(f"The teacher {name} differs from its backbone and head: {parity}")
@@ -135,7 +143,7 @@ def _measure_parity(
 ) -> dict[str, float]:
     images = drawn_images(backbone.preprocessing.height, backbone.preprocessing.width)
     labels = (np.arange(len(images)) * 7 % len(bias)).astype(np.int32)
-    features = run_model(network.SerializeToString(), {"images": images})["features"]
+    features = run_model(serialise(network), {"images": images})["features"]
     logits = features.astype(np.float64) @ weight.astype(np.float64).T + bias
     loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
     found = run_model(model, {"images": images, "labels": labels})

@@ -6,14 +6,30 @@ the repository xuebinqin/U-2-Net, `data_loader.py` and `u2net_test.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fgdd_fast.catalogue_entries import Preparation
 from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import EXTRA, OPSET, GraphBuilder, cut_model, read_model, slim_model
+from fgdd_fast.engines.bundle import Preprocessing
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.export.graph import (
+    EXTRA,
+    OPSET,
+    GraphBuilder,
+    cut_model,
+    read_model,
+    run_model,
+    serialise,
+    slim_model,
+    tensor_specs,
+)
+from fgdd_fast.export.parity import drawn_images
+from fgdd_fast.export.recipe import Prepared, check_parity
 from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
@@ -22,6 +38,67 @@ if TYPE_CHECKING:
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 STRIDE = 32  # the network halves its input five times
+# Half a grey level is rounding; what is left is the order of float32 sums.
+TOLERANCES = {
+    "max_probability_difference": 0.5 / 255 + 1e-3,
+    "mask_iou_loss": 1e-3,
+    "max_occupancy_error": 1e-3,
+}
+
+
+def prepare_u2netp(source_file: Path, preparation: Preparation) -> Prepared:
+    """Make a foreground model of a published U2-Netp file, at one input size, and measure its parity.
+
+    Raises:
+        SettingsError: the size is missing or no multiple of 32.
+        BundleError: the file is no U2-Netp, or the result differs from it.
+    """
+    size = preparation.size
+    if size is None or size % STRIDE:
+        raise SettingsError(f"The recipe u2netp needs a size that is a multiple of {STRIDE}, not {size}")
+    source = source_file.read_bytes()
+    model = serialise(build_u2netp(source, size))
+    images = drawn_images(size, size)
+    parity = compare(run_model(model, {"images": images}), reference_probabilities(source, images))
+    check_parity(f"u2netp at {size}", parity, TOLERANCES)
+    description = "divided by the image's highest value, ImageNet mean and standard deviation"
+    return Prepared(model, "foreground", Preprocessing(size, size, description), parity)
+
+
+def reference_probabilities(source: bytes, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The published network as published: preprocessing in NumPy, one image at a time, min-max scaling.
+
+    Args:
+        source: the published ONNX file's bytes.
+        images: uint8 [n, height, width, 3], RGB.
+
+    Returns:
+        float64 [n, height, width], from 0 to 1 in each image.
+    """
+    model = _read_source(source)
+    for axis in (2, 3):  # the file is fixed at 320, though every layer takes other sizes
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side_{axis}"
+        for output in model.graph.output:
+            output.type.tensor_type.shape.dim[axis].dim_param = f"side_{axis}"
+    data, name = model.SerializeToString(), model.graph.input[0].name
+    probabilities = []
+    for image in images:
+        planes = ((image / image.max() - MEAN) / STD).transpose(2, 0, 1)[None].astype(np.float32)
+        raw = run_model(data, {name: planes})[model.graph.output[0].name][0, 0].astype(np.float64)
+        probabilities.append((raw - raw.min()) / (raw.max() - raw.min()))
+    return np.stack(probabilities)
+
+
+def compare(found: Mapping[str, NDArray[Any]], reference: NDArray[np.float64]) -> dict[str, float]:
+    """Measure the bundle's `mask` and `occupancy` against the reference's probabilities."""
+    probabilities, foreground = found["mask"] / 255, reference > 0.5
+    mask = probabilities > 0.5
+    iou = (mask & foreground).sum(axis=(1, 2)) / (mask | foreground).sum(axis=(1, 2))
+    return {
+        "max_probability_difference": float(np.abs(probabilities - reference).max()),
+        "mask_iou_loss": float(1 - iou.min()),
+        "max_occupancy_error": float(np.abs(found["occupancy"] - foreground.mean(axis=(1, 2))).max()),
+    }
 
 
 def build_u2netp(source: bytes, size: int) -> onnx.ModelProto:
@@ -56,9 +133,21 @@ def build_u2netp(source: bytes, size: int) -> onnx.ModelProto:
     )
 
 
+def _read_source(source: bytes) -> onnx.ModelProto:
+    model = read_model(source, "The source of U2-Netp")
+    inputs, outputs = tensor_specs(model.graph.input), tensor_specs(model.graph.output)
+    channels = [spec.shape[1] for spec in (*inputs, *outputs[:1]) if len(spec.shape) == 4]
+    if channels != [3, 1]:
+        raise BundleError(
+            f"The source is no U2-Netp: it maps {[spec.shape for spec in inputs]} to "
+            f"{[spec.shape for spec in outputs[:1]]}, not three planes to one"
+        )
+    return model
+
+
 def _network(source: bytes, size: int) -> onnx.ModelProto:
     """The published network for one input size, at the current opset, free of shape arithmetic."""
-    model = read_model(source, "The source of U2-Netp")
+    model = _read_source(source)
     del model.graph.output[1:]  # the side outputs serve training only
     del model.graph.value_info[:]
     for value in (*model.graph.input, *model.graph.output):
@@ -66,10 +155,10 @@ def _network(source: bytes, size: int) -> onnx.ModelProto:
             if length is not None:
                 axis.dim_value = length
     model = slim_model(model)  # at batch 1 every size becomes a constant
-    version_converter: Any = import_extra("onnx.version_converter", EXTRA)
-    model = version_converter.convert_version(model, OPSET)
-    _resize_by_scales(model)
-    return model
+    version_converter = import_extra("onnx.version_converter", EXTRA)
+    converted: onnx.ModelProto = version_converter.convert_version(model, OPSET)
+    _resize_by_scales(converted)
+    return converted
 
 
 def _resize_by_scales(model: onnx.ModelProto) -> None:
@@ -77,9 +166,7 @@ def _resize_by_scales(model: onnx.ModelProto) -> None:
     onnx_: Any = import_extra("onnx", EXTRA)
     inferred = onnx_.shape_inference.infer_shapes(model, strict_mode=True)
     values = (*inferred.graph.value_info, *inferred.graph.output)
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values
-    }
+    shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
     for node in model.graph.node:
         if node.op_type != "Resize":
             continue
@@ -90,11 +177,20 @@ def _resize_by_scales(model: onnx.ModelProto) -> None:
 
 
 def _add_postprocessing(builder: GraphBuilder, probability: str) -> None:
+    """Scale each image's map to fill [0, 1]; where no pixel is more likely foreground than not, all is 0.
+
+    Without that condition the scaling would stretch what little noise an empty image gives to full contrast.
+    At 160 pixels and more, the highest probability is above 0.8 on each of 427 photographs of clothes, and
+    below 0.1 on flat and graded images.
+    """
     low = builder.node("ReduceMin", probability, axes=[1, 2, 3], keepdims=1)
     high = builder.node("ReduceMax", probability, axes=[1, 2, 3], keepdims=1)
+    half = builder.constant(0.5)
+    found = builder.cast(builder.node("Greater", high, half), np.float32)
     span = builder.node("Max", builder.node("Sub", high, low), builder.constant(1e-6))
     scaled = builder.node("Div", builder.node("Sub", probability, low), span)
-    foreground = builder.cast(builder.node("Greater", scaled, builder.constant(0.5)), np.float32)
+    scaled = builder.node("Mul", scaled, found)
+    foreground = builder.cast(builder.node("Greater", scaled, half), np.float32)
     builder.node("ReduceMean", foreground, axes=[1, 2, 3], keepdims=0, output="occupancy")
     grey = builder.node("Round", builder.node("Mul", scaled, builder.constant(255.0)))
     grey = builder.node("Squeeze", grey, builder.constant([1], np.int64))

@@ -32,7 +32,7 @@ CROPS = 5
 # The bars that a runtime's decisions must reach to be taken by itself.
 OCCUPANCY_ERROR = 0.01  # mean over the pictures
 LOSS_REGRET = 0.02  # nats by which the crop chosen is worse than the reference's, mean over the pictures
-FEATURE_ERROR = 0.05  # mean over the features, as a share of their mean size
+COSINE_DISTANCE = 0.01  # of a view's features from the reference's, mean over the views
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
         expected, found = (_run(bundle, runtime, views, "logits") for runtime in (reference, candidate))
         return Agreement("regret of the chosen crop in nats", _regret(expected, found), LOSS_REGRET)
     expected, found = (_run(bundle, runtime, views, "features") for runtime in (reference, candidate))
-    return Agreement("relative feature error", float(np.abs(expected - found).mean() / np.abs(expected).mean()), FEATURE_ERROR)
+    return Agreement("cosine distance of features", _cosine_distance(expected, found), COSINE_DISTANCE)
 
 
 def _picture(index: int) -> Images:
@@ -179,3 +179,9 @@ def _regret(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
         (np.logaddexp.reduce(logits, axis=2) - logits[rows, :, labels])[:, 1:] for logits in (expected, found)
     )
     return float((true_losses[rows, losses.argmin(axis=1)] - true_losses.min(axis=1)).mean())
+
+
+def _cosine_distance(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """Mean over rows of 1 - the cosine of the angle between features [n, channels] each."""
+    lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    return float(1 - ((expected * found).sum(axis=1) / lengths).mean())

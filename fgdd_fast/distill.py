@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,26 @@ class Plan:
         return statistics.fmean(loss for plan in self.classes for loss in plan.full_losses)
 
 
+def check_pool(images: Sequence[SourceImage], crops: int, settings: MosaicSettings) -> None:
+    """Refuse a class that is too small for its mosaics whatever is measured, before the long work.
+
+    Args:
+        images: the pool.
+        crops: candidate crops of each image; the whole of it is one more tile at most.
+        settings: how many tiles a class needs.
+
+    Raises:
+        DataError: a class cannot fill its mosaics.
+    """
+    for name, count in Counter(image.class_name for image in images).items():
+        if count * (crops + 1) < settings.tiles_per_class:
+            raise DataError(
+                f"The class '{name}' is too small: {settings.tiles_per_class} distinct tiles are needed, and "
+                f"{count} images of at most {crops + 1} tiles each cannot give them",
+                "Lower --ipc or --factor, raise --crops or --pool, or add images to the class.",
+            )
+
+
 def decide(
     dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
 ) -> Plan:
@@ -138,7 +159,6 @@ def write_mosaics(
     settings: MosaicSettings,
     *,
     threads: int,
-    advance: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, str, Mosaic]]:
     """Cut the tiles from their images, join and write them.
 
@@ -148,7 +168,6 @@ def write_mosaics(
         folder: the output's temporary folder.
         settings: sizes and format.
         threads: images read and encoded at the same time.
-        advance: called once for each mosaic that is written.
 
     Yields:
         (path of the file within the folder, class, mosaic).
@@ -166,7 +185,6 @@ def write_mosaics(
     with ThreadPoolExecutor(threads, "compose") as executor:
         for name, mosaic, content in ordered_map(executor, render, plan.mosaics, 2 * threads):
             yield write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
-            advance()
 
 
 def _tile(tile: Tile, path: Path, settings: MosaicSettings) -> Pixels:

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fgdd_fast.drawing_backgrounds import paint_background
-from fgdd_fast.drawing_objects import SUBJECTS, Mark, Shape, Subject
-from fgdd_fast.drawing_tools import Bytes, Colour, Dice, Field, Points, darker, noise, rotation
+from fgdd_fast.drawing_objects import KINDS, Mark, Shape, Subject
+from fgdd_fast.drawing_tools import Bytes, Colour, Dice, Points, darker, noise, rotation
 
-CLASSES: tuple[str, ...] = tuple(sorted(SUBJECTS))
+CLASSES: tuple[str, ...] = tuple(sorted(KINDS))
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 _CONTOUR = 0.022  # width in object units
@@ -82,27 +82,28 @@ def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: 
         KeyError: no such class.
     """
     dice = Dice(seed, class_name)
-    subject = SUBJECTS[class_name](dice)
+    subject = KINDS[class_name].make(dice)
     height, width = size
     pose = _fitting_pose(dice, subject, occupancy_target, size)
     canvas = paint_background(dice, height, width, avoid_hue=subject.hue)
     light = rotation(dice.number(-35, 35)) @ np.array([-0.5, -0.85])
     covered = _silhouette(subject, pose, size)
     _cast_shadow(canvas, covered, light, min(size) * dice.number(0.02, 0.045))
-    grain = noise(dice, height, width, cells=[(60, 60), (20, 20), (6, 6), (2, 2)])
+    grain = noise(dice, height, width, cells=[(60, 60), (20, 20), (6, 6), (2, 2)]) * 7
     for shape in subject.shapes:
-        _paint_shape(canvas, shape, pose, light, grain)
-    lamp = 1 + 0.13 * noise(dice, height, width, cells=[(max(size), max(size))])
-    film = 2.5 * noise(dice, height, width, cells=[(2, 2), (1, 1)])
-    pixels = np.clip(canvas * lamp[..., None] + film[..., None] + np.float32(0.5), 0, 255).astype(np.uint8)
+        _paint_shape(canvas, shape, pose, light, grain.astype(np.int16))
+    lamp = noise(dice, height, width, cells=[(max(size), max(size))]) * 16 + 128
+    film = dice.grid(height, width) // 43
+    lit = _scaled(canvas, lamp.astype(np.uint16)) + film[..., None]
     mask = covered >= 128
-    return DrawnImage(pixels, mask, float(mask.mean()), class_name)
+    return DrawnImage((np.maximum(lit, 3) - 3).clip(0, 255).astype(np.uint8), mask, float(mask.mean()), class_name)
 
 
 def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tuple[DrawnSource, ...]:
     """Write `folder/<class>/<class>_0000.jpg` and so on, of mixed sizes, each file whole or not at all.
 
-    The occupancies of a class spread evenly from about 0.05 to 0.8. Files of an earlier run are replaced.
+    The occupancies of a class spread evenly from 0.05 to 0.6, or up to 0.8, as the class allows. Files of an
+    earlier run are replaced.
 
     Raises:
         OSError: a file cannot be written.
@@ -112,12 +113,20 @@ def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tu
         (folder / class_name).mkdir(parents=True, exist_ok=True)
         for index in range(images_per_class):
             dice = Dice(seed, class_name, str(index))
-            target = 0.05 + 0.75 * (index + dice.number()) / images_per_class
-            image = draw(class_name, target, dice.choose(_SIZES), dice.whole(0, 2**31))
+            share = (index + dice.number()) / images_per_class
+            target = 0.05 + (KINDS[class_name].largest - 0.05) * share
+            image = draw(class_name, target, _frame(dice, class_name, share), dice.whole(0, 2**31))
             source = f"{class_name}/{class_name}_{index:04d}.jpg"
             _write_jpeg(folder / source, image.pixels)
             sources.append(DrawnSource(source, class_name, image.occupancy))
     return tuple(sources)
+
+
+def _frame(dice: Dice, class_name: str, share: float) -> tuple[int, int]:
+    """A size, the better suited to the class the larger (`share` in [0, 1)) its object is to be."""
+    aspect = KINDS[class_name].aspect
+    by_fit = sorted(_SIZES, key=lambda size: abs(np.log(size[1] / size[0] / aspect)))
+    return dice.choose(by_fit[: max(2, round(len(by_fit) * (1 - share)))])
 
 
 def _write_jpeg(path: Path, pixels: Bytes) -> None:
@@ -140,7 +149,7 @@ def _fitting_pose(dice: Dice, subject: Subject, target: float, size: tuple[int, 
     shrink = 160 / max(size)
     frame = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     low, high = 0.02 * max(frame), 4.0 * max(frame)
-    for _ in range(12):
+    for _ in range(10):
         scale = float(np.sqrt(low * high))
         share = float((_silhouette(subject, _placed(turn, outline, scale, place, frame), frame) >= 128).mean())
         low, high = (scale, high) if share < target else (low, scale)
@@ -173,13 +182,11 @@ def _stamp(canvas: Bytes, shape: Shape, pose: _Pose, corner: tuple[float, float]
     """Add the shape and its contour to the coverage in `canvas`, whose top left is at `corner`."""
     points = _fixed(pose.pixels(shape.points) - corner)
     contour = max(1, round(_CONTOUR * pose.scale))
-    layer = np.zeros_like(canvas)
     if shape.line:
-        cv2.polylines(layer, [points], False, 255, max(1, round(shape.line * pose.scale)) + contour, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(canvas, [points], False, 255, max(1, round(shape.line * pose.scale)) + contour, cv2.LINE_AA, _SHIFT)
     else:
-        cv2.fillPoly(layer, [points], 255, cv2.LINE_AA, _SHIFT)
-        cv2.polylines(layer, [points], True, 255, contour, cv2.LINE_AA, _SHIFT)
-    np.maximum(canvas, layer, out=canvas)
+        cv2.fillPoly(canvas, [points], 255, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(canvas, [points], True, 255, contour, cv2.LINE_AA, _SHIFT)
 
 
 def _fixed(points: Points) -> npt.NDArray[np.int32]:
@@ -188,15 +195,17 @@ def _fixed(points: Points) -> npt.NDArray[np.int32]:
 
 def _cast_shadow(canvas: Bytes, covered: Bytes, light: Points, distance: float) -> None:
     """Darken the surface beside the object, away from the light, in place."""
+    step = 4
     shift = np.rint(-light * distance).astype(int)
     height, width = covered.shape
-    rows = np.clip(np.arange(height) - shift[1], 0, height - 1)
-    columns = np.clip(np.arange(width) - shift[0], 0, width - 1)
-    shadow = cv2.GaussianBlur(covered[rows[:, None], columns[None]], (0, 0), distance * 0.7)
-    canvas[...] = canvas * (1 - shadow[..., None].astype(np.float32) * np.float32(0.5 / 255))
+    rows = np.clip(np.arange(0, height, step) - shift[1], 0, height - 1)
+    columns = np.clip(np.arange(0, width, step) - shift[0], 0, width - 1)
+    soft = cv2.GaussianBlur(covered[rows[:, None], columns[None]], (0, 0), distance * 0.7 / step)
+    shadow = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+    canvas[...] = _scaled(canvas, 128 - shadow.astype(np.uint16) // 4)
 
 
-def _paint_shape(canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain: Field) -> None:
+def _paint_shape(canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain: npt.NDArray[np.int16]) -> None:
     """Paint a shape with its marks, contour and shading, in place."""
     points = pose.pixels(shape.points)
     margin = shape.line * pose.scale + 4
@@ -214,10 +223,11 @@ def _paint_shape(canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain:
         _paint_mark(paint, mark, pose, (left, top))
     _paint_contour(paint, covered, shape, pose, (left, top))
     thickness = shape.line * pose.scale or float(np.min(np.ptp(points, axis=0)))
-    shade = _relief(covered, thickness, light) * np.float32(shape.relief) + (1 + np.float32(0.05) * grain[window])
-    lit = np.clip(paint * shade[..., None] + np.maximum(shade - np.float32(1.22), 0)[..., None] * 150, 0, 255)
-    alpha = covered[..., None].astype(np.float32) / 255
-    canvas[window] = lit * alpha + part * (1 - alpha) + np.float32(0.5)
+    shade = (_relief(covered, thickness, light, shape.relief) + grain[window]).astype(np.uint16)
+    gloss = np.maximum(shade, 156) - 156
+    lit = np.minimum(_scaled(paint, shade) + gloss[..., None], 255)
+    alpha = (covered + (covered >> 7).astype(np.uint16))[..., None]
+    canvas[window] = (lit * alpha + part * (256 - alpha)) >> 8
 
 
 def _paint_mark(paint: Bytes, mark: Mark, pose: _Pose, corner: tuple[float, float]) -> None:
@@ -241,8 +251,13 @@ def _paint_contour(paint: Bytes, covered: Bytes, shape: Shape, pose: _Pose, corn
         _paint_mark(paint, Mark(np.vstack([shape.points, shape.points[:1]]), rim, _CONTOUR), pose, corner)
 
 
-def _relief(covered: Bytes, thickness: float, light: Points) -> Field:
-    """Light gained or lost on a cushion of the shape's outline, about -0.35 to 0.35, as exact as uint8 allows."""
+def _scaled(pixels: Bytes, shade: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """`pixels` times `shade` / 128, where `shade` [height, width] is at most 255; not clipped."""
+    return (pixels * shade[..., None]) >> 7
+
+
+def _relief(covered: Bytes, thickness: float, light: Points, strength: float) -> npt.NDArray[np.int16]:
+    """Light on a cushion of the shape's outline: 128 is neutral, and it stays within 50 to 206."""
     step = 4
     inside = covered[::step, ::step].astype(np.float64)
     reach = int(min(max(thickness * 0.16 / step, 1), 24))
@@ -253,6 +268,5 @@ def _relief(covered: Bytes, thickness: float, light: Points) -> Field:
     slope_x = padded[1:-1, 2:] - padded[1:-1, :-2]
     slope_y = padded[2:, 1:-1] - padded[:-2, 1:-1]
     gain = -(slope_x * -light[0] + slope_y * -light[1]) * reach * -1.1 + 0.16 * (inside - 0.8)
-    coarse = np.clip(np.rint(gain * 255 + 128), 0, 255).astype(np.uint8)
-    fine = cv2.resize(coarse, covered.shape[::-1], interpolation=cv2.INTER_LINEAR_EXACT)
-    return (fine.astype(np.float32) - 128) / np.float32(255)
+    coarse = np.clip(np.rint(gain * (128 * strength) + 128), 50, 206).astype(np.uint8)
+    return cv2.resize(coarse, covered.shape[::-1], interpolation=cv2.INTER_LINEAR_EXACT).astype(np.int16)

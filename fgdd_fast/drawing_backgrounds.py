@@ -26,8 +26,8 @@ def paint_background(dice: Dice, height: int, width: int, *, avoid_hue: float) -
     tone = colour(hue + dice.number(-0.03, 0.03), saturation * dice.number(0.6, 1), dice.number(low, high))
     texture = painter(dice, height, width, min(height, width) / 400)
     surface = np.clip(texture[..., None] * np.float32(tone), 0, 255).astype(np.uint8)
-    focus = dice.number(0.7, 1.8)
-    return np.asarray(cv2.GaussianBlur(surface, (0, 0), focus), np.uint8)
+    focus = dice.choose((3, 5, 7))
+    return np.asarray(cv2.GaussianBlur(surface, (focus, focus), 0), np.uint8)
 
 
 def _hue_distance(one: float, other: float) -> float:

@@ -150,7 +150,7 @@ def flower(dice: Dice) -> Subject:
     """A blossom on a stem with two leaves."""
     hue = dice.choose((0.0, 0.04, 0.13, 0.58, 0.72, 0.82, 0.92))
     petal = colour(hue, dice.number(0.55, 0.85), dice.number(0.85, 1.0))
-    count, wide = dice.whole(6, 10), dice.number(0.5, 0.62)
+    count, wide = dice.whole(6, 9), dice.number(0.62, 0.74)
     leaf = colour(dice.number(0.27, 0.36), 0.62, dice.number(0.45, 0.62))
     bend = dice.number(-0.25, 0.25)
     stem = smooth([(0, 0), (bend, 0.8), (0.1, 1.75), (bend, 0.8)])[:20]
@@ -165,10 +165,10 @@ def flower(dice: Dice) -> Subject:
     heart = colour(0.12, 0.75, 0.9) if abs(hue - 0.13) > 0.05 else colour(0.07, 0.7, 0.42)
     seeds = tuple(
         Mark(ellipse(r * np.cos(a), r * np.sin(a), 0.022, 0.022), darker(heart, 0.66))
-        for r in (0.06, 0.13, 0.2)
+        for r in (0.05, 0.11, 0.17)
         for a in np.arange(0, 6.28, 0.055 / r)
     )
-    shapes = (Shape(stem, darker(leaf, 0.9), line=0.1), *leaves, *petals, Shape(ellipse(0, 0, 0.27, 0.27), heart, seeds))
+    shapes = (Shape(stem, darker(leaf, 0.9), line=0.1), *leaves, *petals, Shape(ellipse(0, 0, 0.24, 0.24), heart, seeds))
     return Subject(shapes, hue, tilt=28)
 
 
@@ -292,7 +292,7 @@ def _leafage(dice: Dice, hue: float) -> list[Shape]:
         angles = np.radians(np.arange(0, 360, 20))
         lobes = size * np.array([1.0 + 0.12 * (-1) ** k + dice.number(-0.04, 0.04) for k in range(18)])
         outline = smooth(np.stack([x + lobes * np.cos(angles), y + lobes * np.sin(angles)], axis=1), samples=5)
-        tone = colour(hue + dice.number(-0.02, 0.02), dice.number(0.62, 0.78), 0.5 + 0.045 * order)
+        tone = colour(hue + dice.number(-0.02, 0.02), dice.number(0.62, 0.78), 0.58 + 0.03 * order)
         leaves = tuple(
             Mark(ellipse(x + dice.number(-1, 1) * size, y + dice.number(-1, 1) * size, 0.05, 0.03, tilt=dice.number(0, 180)), darker(tone, dice.choose((0.8, 1.22))))
             for _ in range(26)
@@ -305,8 +305,8 @@ def umbrella(dice: Dice) -> Subject:
     """An open umbrella from its side."""
     hue = dice.choose((0.0, 0.1, 0.15, 0.4, 0.52, 0.6, 0.8, 0.92))
     cloth = colour(hue, dice.number(0.65, 0.9), dice.number(0.75, 0.95))
-    other = dice.choose((WHITE, colour(hue + 0.08, 0.7, 0.95), darker(cloth, 0.7), colour(hue + 0.5, 0.5, 0.9)))
-    rise, foot, count = dice.number(0.72, 0.92), 0.32, dice.choose((5, 6, 7))
+    other = dice.choose((darker(cloth, 1.3), colour(hue + 0.07, 0.75, 0.95), darker(cloth, 0.72)))
+    rise, foot, count = dice.number(0.8, 1.0), 0.32, dice.choose((5, 6, 7))
     hem_x = -np.cos(np.linspace(0, np.pi, count + 1)) * 1.08
     hem = [
         ellipse((a + b) / 2, foot, (b - a) / 2, 0.1, 360, 180) for a, b in zip(hem_x[::-1][1:], hem_x[::-1][:-1], strict=True)
@@ -327,12 +327,27 @@ def umbrella(dice: Dice) -> Subject:
     return Subject(shapes, hue, tilt=26)
 
 
-SUBJECTS: dict[str, Callable[[Dice], Subject]] = {
-    "car": car,
-    "fish": fish,
-    "flower": flower,
-    "house": house,
-    "mug": mug,
-    "tree": tree,
-    "umbrella": umbrella,
+@dataclass(frozen=True)
+class Kind:
+    """A class of objects.
+
+    Attributes:
+        make: draws one of them.
+        aspect: width by height of the frame that suits it when it is large.
+        largest: the greatest share of a picture at which it is still an object and no mere texture.
+    """
+
+    make: Callable[[Dice], Subject]
+    aspect: float
+    largest: float
+
+
+KINDS: dict[str, Kind] = {
+    "car": Kind(car, 1.7, 0.7),
+    "fish": Kind(fish, 1.7, 0.65),
+    "flower": Kind(flower, 0.8, 0.6),
+    "house": Kind(house, 1.2, 0.7),
+    "mug": Kind(mug, 1.1, 0.82),
+    "tree": Kind(tree, 0.9, 0.7),
+    "umbrella": Kind(umbrella, 1.0, 0.6),
 }

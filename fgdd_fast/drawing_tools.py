@@ -72,18 +72,17 @@ def noise(dice: Dice, height: int, width: int, *, cells: Sequence[tuple[int, int
         dice: where the values come from.
         height: rows.
         width: columns.
-        cells: (height, width) in pixels of each octave's cells, coarsest first; each octave counts 0.6 times
-            the one before.
+        cells: (height, width) in pixels of each octave's cells, coarsest first, at most five; each counts
+            about 0.6 times the one before.
     """
-    total = np.zeros((height, width), np.float32)
-    weight, weights = 1.0, 0.0
-    for cell_height, cell_width in cells:
+    total = np.zeros((height, width), np.uint16)
+    weights = [32, 19, 12, 7, 4][: len(cells)]
+    for weight, (cell_height, cell_width) in zip(weights, cells, strict=True):
         grid = dice.grid(height // cell_height + 2, width // cell_width + 2)
         octave = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-        total += np.float32(weight) * octave
-        weights += weight
-        weight *= 0.6
-    return (total - np.float32(127.5 * weights)) / np.float32(90 * weights)
+        total += octave * np.uint16(weight)
+    middle = np.float32(127.5 * sum(weights))
+    return (total - middle) * np.float32(1 / (90 * sum(weights)))
 
 
 def ellipse(

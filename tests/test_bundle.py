@@ -92,7 +92,7 @@ def test_a_missing_model_is_refused(written: Bundle) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "tiny.onnx", ".", "/"])
 def test_a_missing_sidecar_is_refused(written: Bundle, name: str) -> None:
     written.sidecar.unlink()
-    with pytest.raises(BundleError, match="its sidecar .* is missing"):
+    with pytest.raises(BundleError, match=r"its sidecar .* is missing"):
         load_bundle(written.onnx.parent / name if name != "." else Path(name))
 
 

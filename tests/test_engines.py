@@ -131,7 +131,7 @@ class TestContract:
             engine.run(feeds)
 
     def test_an_unknown_output_is_refused(self, engine: Engine) -> None:
-        with pytest.raises(EngineError, match="no output.*'probabilities'"):
+        with pytest.raises(EngineError, match=r"no output.*'probabilities'"):
             engine.run(tiny_feeds(BATCH), ["probabilities"])
 
     def test_a_closed_engine_refuses_to_run(self, engine: Engine) -> None:
@@ -244,7 +244,7 @@ class TestOpening:
         model = onnx.load_model_from_string(tiny_graph())
         next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Frobnicate"
         broken = write_bundle(tiny_description(tmp_path / "broken.onnx"), model.SerializeToString())
-        with pytest.raises(EngineError, match="cannot load 'tiny': .*Frobnicate"):
+        with pytest.raises(EngineError, match=r"cannot load 'tiny': .*Frobnicate"):
             opened(broken, backend)
         assert capfd.readouterr() == ("", "")
 
@@ -337,9 +337,11 @@ class TestFailures:
         [MemoryError(), RuntimeError("std::bad_alloc"), RuntimeError("Failed to allocate memory for 8")],
     )
     def test_want_of_memory_comes_with_advice(self, error: Exception) -> None:
-        with pytest.raises(EngineError, match="cannot run: out of memory. Use a smaller batch"):
-            with told_as_engine_error("It cannot run"):
-                raise error
+        with (
+            pytest.raises(EngineError, match=r"cannot run: out of memory\. Use a smaller batch"),
+            told_as_engine_error("It cannot run"),
+        ):
+            raise error
 
     def test_an_interrupt_passes(self) -> None:
         with pytest.raises(KeyboardInterrupt), told_as_engine_error("It cannot run"):
@@ -351,26 +353,29 @@ class TestPool:
         pool = Pool(["only"])
         turned_away = threading.Event()
 
-        def wait_for_a_member() -> None:
+        def borrow() -> None:
+            with pool.borrow():
+                pass
+
+        def wait_in_vain() -> None:
             with pytest.raises(EngineError, match="closed"):
-                for _ in range(100):
-                    with pool.borrow():
-                        pass
-                    threading.Event().wait(0.01)
+                borrow()
             turned_away.set()
 
         with pool.borrow() as member:
             assert member == "only"
-            waiter = threading.Thread(target=wait_for_a_member)
             closer = threading.Thread(target=pool.close)
-            waiter.start()
             closer.start()
             closer.join(0.05)
             assert closer.is_alive()
+            waiter = threading.Thread(target=wait_in_vain)
+            waiter.start()
         closer.join(5)
         waiter.join(5)
         assert not closer.is_alive()
         assert turned_away.is_set()
+        with pytest.raises(EngineError, match="closed"):
+            borrow()
 
     def test_a_member_comes_back_after_an_error(self) -> None:
         pool = Pool(["only"])

@@ -21,7 +21,7 @@ _WEIGHTS = _rng.normal(0, 1, (CHANNELS, len(CLASSES))).astype(np.float32)
 
 
 def tiny_graph() -> bytes:
-    """A serialised graph: images uint8 [batch, 24, 24, 3] and labels int32 [batch] to logits, loss and mask."""
+    """A serialised graph that takes images uint8 and labels int32 to logits, loss and a mask."""
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["pixels", "scale"], ["scaled"]),

@@ -20,7 +20,8 @@ from fgdd_fast.cli.session import (
     progress_bar,
     report_skipped,
 )
-from fgdd_fast.distill import MosaicSettings, Plan, decide, write_mosaics
+from fgdd_fast.dataset import pool, scan
+from fgdd_fast.distill import MosaicSettings, Plan, check_pool, decide, write_mosaics
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.manifest import DistilledImage, Manifest, Model, Setting, build, write
 from fgdd_fast.mosaic import Format
@@ -28,16 +29,12 @@ from fgdd_fast.output import check_output, output_folder
 from fgdd_fast.thresholds import RULES_HELP, Rule, parse_rule
 
 
-class RuleType(click.ParamType[Rule]):
-    """A threshold rule, by its text."""
-
-    name = "RULE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Rule:
-        try:
-            return value if isinstance(value, Rule) else parse_rule(value)
-        except SettingsError as error:
-            self.fail(str(error), param, ctx)
+def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
+    """Parse a threshold rule."""
+    try:
+        return parse_rule(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -46,7 +43,14 @@ class RuleType(click.ParamType[Rule]):
 @click.option(
     "--ipc", type=click.IntRange(min=1), default=10, show_default=True, help="Images (mosaics) per class."
 )
-@click.option("--rule", type=RuleType(), default="quantile:0.3", show_default=True, help=f"{RULES_HELP}.")
+@click.option(
+    "--rule",
+    callback=rule_option,
+    default="quantile:0.3",
+    show_default=True,
+    metavar="RULE",
+    help=f"Which images are kept whole. {RULES_HELP}.",
+)
 @measure_options()
 @click.option(
     "--format", type=click.Choice(["png", "jpg"]), default="png", show_default=True, help="Of the mosaics."
@@ -86,7 +90,9 @@ def run_distill(
         format=format,
     )
     check_output(out, data, overwrite=overwrite)
-    with open_session(data, options, console) as session:
+    dataset = scan(data)
+    check_pool(pool(dataset, options.pool, options.seed), options.crops, settings)
+    with open_session(dataset, options, console) as session:
         measured = measure_pool(session, console)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in session.images if image.source not in left_out]

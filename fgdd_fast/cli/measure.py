@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fgdd_fast.cli.options import folder, measure_options
 from fgdd_fast.cli.session import MeasureOptions, measure_pool, open_session, report_skipped
+from fgdd_fast.dataset import scan
 
 
 @click.command()
@@ -23,7 +24,7 @@ def measure(data: Path, **options: Any) -> None:
     decides and writes.
     """
     console = Console(stderr=True)
-    with open_session(data, MeasureOptions(**options), console) as session:
+    with open_session(scan(data), MeasureOptions(**options), console) as session:
         begin = time.perf_counter()
         measured = measure_pool(session, console)
         seconds = time.perf_counter() - begin

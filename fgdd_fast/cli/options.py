@@ -17,21 +17,13 @@ FOREGROUND = "saliency-u2netp"
 BACKBONE = "imagenet-efficientnet-lite0"
 
 
-class PoolSize(click.ParamType[int | None]):
-    """A number of images per class, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == "all":
-            return None
-        try:
-            number = int(value)
-        except ValueError:
-            number = 0
-        if number < 1:
-            self.fail(f"{value!r} is neither a number of images nor 'all'", param, ctx)
-        return number
+def pool_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Parse a number of images per class; `all` is None."""
+    if value == "all":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of images nor 'all'.")
+    return int(value)
 
 
 def folder() -> click.Path:
@@ -127,9 +119,10 @@ def measure_options() -> Callable[[F], F]:
         ),
         click.option(
             "--pool",
-            type=PoolSize(),
+            callback=pool_size,
             default="300",
             show_default=True,
+            metavar="N|all",
             help="Images considered per class.",
         ),
         click.option(

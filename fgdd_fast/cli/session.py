@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool, scan
+from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.devices import choose_device
 from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.bundle import Bundle
@@ -102,19 +102,18 @@ def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> R
 
 
 @contextmanager
-def open_session(data: Path, options: MeasureOptions, console: Console) -> Iterator[Session]:
-    """Scan the data set, check the models against it, and open everything.
+def open_session(dataset: DataSet, options: MeasureOptions, console: Console) -> Iterator[Session]:
+    """Check the models against a data set, and open everything that measures its pool.
 
     Raises:
-        FgddError: the folder, a bundle, a runtime or the store cannot be used.
+        FgddError: a bundle, a runtime or the store cannot be used.
     """
     if options.teacher is None:
         raise TeacherError(
             "No teacher is named",
-            f"Fit one on these images: fgdd-fast teacher fit {data} -o teacher.onnx   "
+            f"Fit one on these images: fgdd-fast teacher fit {dataset.root} -o teacher.onnx   "
             "Then add: --teacher teacher.onnx",
         )
-    dataset = scan(data)
     images = pool(dataset, options.pool, options.seed)
     foreground_bundle = find_bundle(options.foreground, "foreground")
     teacher_bundle = find_bundle(options.teacher, "teacher")

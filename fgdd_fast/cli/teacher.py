@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.cli.options import BACKBONE, PoolSize, folder, resize_option, runtime_options, seed_option
+from fgdd_fast.cli.options import BACKBONE, pool_size, folder, resize_option, runtime_options, seed_option
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, printable, progress_bar, report_skipped
 from fgdd_fast.dataset import DataSet, SourceImage, pool, scan
 from fgdd_fast.engines.bundle import Bundle
@@ -148,7 +148,15 @@ def fit_teacher(
 @teacher.command()
 @click.argument("bundle")
 @click.argument("data", type=folder())
-@click.option("--pool", "limit", type=PoolSize(), default="20", show_default=True, help="Images tried per class.")
+@click.option(
+    "--pool",
+    "limit",
+    callback=pool_size,
+    default="20",
+    show_default=True,
+    metavar="N|all",
+    help="Images tried per class.",
+)
 @resize_option()
 @seed_option()
 @runtime_options()

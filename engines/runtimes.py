@@ -1,0 +1,43 @@
+"""Import the runtimes without their telemetry.
+
+Both report to their makers' analytics services by default and leave an identifier in the home folder: recent
+wheels of ONNX Runtime on their own, OpenVINO through its conversion tools, which `import openvino` imports.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+
+from fgdd_fast.extras import import_extra
+
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime; its own switch, read once, turns its telemetry off whole.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return import_extra("onnxruntime", "cpu")
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO; its tools go on in silence where they do not find the package `openvino_telemetry`.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    if "openvino" in sys.modules:
+        return import_extra("openvino", "cpu")
+    telemetry = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # the import system's way to say: not there
+    try:
+        return import_extra("openvino", "cpu")
+    finally:
+        del sys.modules[_TELEMETRY]
+        if telemetry is not None:
+            sys.modules[_TELEMETRY] = telemetry

@@ -1,0 +1,105 @@
+"""Imports run one way, and the base install is enough for every --help."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVES = {"errors", "extras"}
+HEAVY = ["onnx", "onnxruntime", "onnxslim", "openvino", "sklearn", "torch", "transformers", "tensorrt"]
+COMMANDS = [
+    [],
+    ["demo"],
+    ["distill"],
+    ["measure"],
+    ["models"],
+    ["models", "pull"],
+    ["sheet"],
+    ["teacher"],
+    ["teacher", "fit"],
+    ["teacher", "check"],
+]
+
+
+def imported(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every module that the files of a package import anywhere, also inside functions."""
+    for file in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((file, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file.name} imports relatively"
+                yield file, node.module or ""
+
+
+def part(module: str) -> str:
+    """The part of the project that a module belongs to; '' for other projects."""
+    names = module.split(".")
+    return "" if names[0] != "fgdd_fast" else names[1] if len(names) > 1 else "fgdd_fast"
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("fgdd_fast", {"cli", "export", "benchmarks"}),
+        ("export", {"cli", "benchmarks"}),
+        ("benchmarks", {"cli"}),
+    ],
+)
+def test_imports_run_one_way(folder: str, forbidden: set[str]) -> None:
+    found = list(imported(ROOT / folder))
+    assert found
+    assert [(file.name, module) for file, module in found if part(module) in forbidden] == []
+
+
+def test_engines_import_nothing_of_the_pipeline() -> None:
+    allowed = {"", "engines", *LEAVES}
+    found = [(file.name, module) for file, module in imported(ROOT / "engines") if part(module) not in allowed]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", ["fgdd_fast", "fgdd_fast/cli", "engines"])
+def test_no_heavy_package_is_imported_directly(folder: str) -> None:
+    found = [(file.name, module) for file, module in imported(ROOT / folder) if module.split(".")[0] in HEAVY]
+    assert found == []
+
+
+def test_help_needs_the_base_install_only() -> None:
+    script = (
+        "import sys\n"
+        f"for name in {HEAVY}: sys.modules[name] = None\n"  # importing them fails, as if they were absent
+        "from click.testing import CliRunner\n"
+        "from fgdd_fast.cli import main\n"
+        f"for command in {COMMANDS}:\n"
+        "    result = CliRunner().invoke(main, [*command, '--help'])\n"
+        "    assert result.exit_code == 0, (command, result.output, result.exception)\n"
+        "    assert 'Usage' in result.output\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_missing_extra_gives_the_install_line(tmp_path: Path) -> None:
+    (tmp_path / "data" / "cat").mkdir(parents=True)
+    script = (
+        "import sys\n"
+        "sys.modules['onnx'] = None\n"
+        "from fgdd_fast.cli import main\n"
+        "main(['models', 'pull', 'saliency-u2netp', '--from', sys.argv[1]])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "absent.whl")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"FGDD_FAST_CACHE": str(tmp_path / "cache"), "PATH": ""},
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "pip install 'fgdd-fast[models]'" in result.stderr or "absent.whl" in result.stderr

@@ -1,0 +1,308 @@
+"""`fgdd-fast distill` from folder to mosaics, with networks small enough to see through."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+from fgdd_fast.cli import main
+from fgdd_fast.decode import read_image
+from fgdd_fast.manifest_reading import read_manifest
+
+IMAGES = 8  # of each class
+
+
+@pytest.fixture()
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `data`, the two tiny models, and a cache of its own."""
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+    tiny.write_squares(tmp_path / "data", IMAGES)
+    tiny.foreground_bundle(tmp_path)
+    tiny.teacher_bundle(tmp_path)
+    return tmp_path
+
+
+def arguments(folder: Path, out: str = "out", **options: Any) -> list[str]:
+    """The command line of a small distillation; options are added or replaced, None takes one away."""
+    chosen: dict[str, Any] = {
+        "ipc": 1,
+        "factor": 2,
+        "size": 16,
+        "crops": 3,
+        "device": "cpu",
+        "threads": 2,
+        "foreground": folder / "tiny-foreground.onnx",
+        "teacher": folder / "tiny-teacher.onnx",
+        "store": folder / "store",
+        **options,
+    }
+    given = ((f"--{name.replace('_', '-')}", str(value)) for name, value in chosen.items() if value is not None)
+    return ["distill", str(folder / "data"), str(folder / out), *(word for pair in given for word in pair)]
+
+
+def distill(folder: Path, out: str = "out", *flags: str, **options: Any) -> Result:
+    return CliRunner().invoke(main, [*arguments(folder, out, **options), *flags])
+
+
+def contents(out: Path) -> dict[str, str]:
+    """The hash of each file below a folder."""
+    files = (path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_output_is_what_the_manifest_says(workplace: Path) -> None:
+    result = distill(workplace, ipc=2)
+    assert result.exit_code == 0, result.output
+    out = workplace / "out"
+    data = json.loads((out / "manifest.json").read_bytes())
+    assert data["format"] == 1
+    assert data["dataset"] == {"classes": ["blue", "green", "red"], "images": 3 * IMAGES}
+    assert data["settings"]["rule"] == "quantile:0.3"
+    assert data["skipped"] == []
+    for role in ("foreground", "teacher"):
+        model = workplace / f"tiny-{role}.onnx"
+        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        assert data["models"][role] == {"name": f"tiny-{role}", "sha256": sha256}
+    expected = {f"images/{name}/{name}_{index:05d}.png" for name in tiny.CLASSES for index in range(2)}
+    assert {str(path.relative_to(out)) for path in out.rglob("*.png")} == expected
+    assert {image["file"] for image in data["images"]} == expected
+    sources = [tile["source"] for image in data["images"] for tile in image["tiles"]]
+    assert len(set(sources)) == len(sources) == 3 * 2 * 4
+    for image in data["images"]:
+        mosaic = cv2.cvtColor(cv2.imread(str(out / image["file"])), cv2.COLOR_BGR2RGB)
+        assert mosaic.shape == (16, 16, 3)
+        assert [tile["cell"] for tile in image["tiles"]] == [[0, 0], [0, 1], [1, 0], [1, 1]]
+        for tile in image["tiles"]:
+            source = read_image(workplace / "data" / tile["source"])
+            assert tile["sha256"] == source.sha256
+            x, y, width, height = tile["box"]
+            assert 0 <= x <= x + width <= source.pixels.shape[1]
+            assert 0 <= y <= y + height <= source.pixels.shape[0]
+            part = source.pixels[y : y + height, x : x + width]
+            row, column = (8 * place for place in tile["cell"])
+            resized = cv2.resize(part, (8, 8), interpolation=cv2.INTER_AREA)
+            assert np.array_equal(mosaic[row : row + 8, column : column + 8], resized)
+            assert tile["threshold"] == data["thresholds"][image["class"]]
+            assert (tile["path"] == "full") == (tile["occupancy"] >= tile["threshold"])
+    assert not list(workplace.glob(".out*"))
+
+
+def test_the_same_input_gives_the_same_bytes(workplace: Path) -> None:
+    """Whatever the threads, the order of the files on disk, and what the store held before."""
+    assert distill(workplace, "one", threads=1).exit_code == 0
+    assert distill(workplace, "again").exit_code == 0
+    assert distill(workplace, "many", threads=5, store=workplace / "other").exit_code == 0
+    shutil.move(workplace / "data", workplace / "original")
+    files = sorted((workplace / "original").rglob("*.png"), reverse=True)
+    random.Random(0).shuffle(files)
+    for file in files:
+        target = workplace / "data" / file.relative_to(workplace / "original")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    assert distill(workplace, "shuffled", store=workplace / "third").exit_code == 0
+    expected = contents(workplace / "one")
+    for other in ("again", "many", "shuffled"):
+        assert contents(workplace / other) == expected
+    text = (workplace / "one" / "manifest.json").read_text()
+    assert str(workplace) not in text
+
+
+def test_another_batch_size_chooses_the_same_tiles(workplace: Path) -> None:
+    assert distill(workplace, "one").exit_code == 0
+    assert distill(workplace, "four", batch=4, store=workplace / "other").exit_code == 0
+    one, four = (read_manifest(workplace / out) for out in ("one", "four"))
+    differing = [
+        (a, b)
+        for first, second in zip(one.images, four.images, strict=True)
+        for a, b in zip(first.tiles, second.tiles, strict=True)
+        if (a.source, a.box) != (b.source, b.box)
+    ]
+    assert len(differing) == 0, f"{len(differing)} tiles differ"
+
+
+def test_a_run_killed_and_resumed_gives_the_same_bytes(workplace: Path) -> None:
+    assert distill(workplace, "whole").exit_code == 0
+    command = [sys.executable, "-m", "fgdd_fast", *arguments(workplace, "killed", store=workplace / "other")]
+    rng = random.Random(1)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0.3, 1.2))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+        if (workplace / "killed").exists():
+            shutil.rmtree(workplace / "killed")
+    assert kills > 0
+    assert distill(workplace, "killed", store=workplace / "other").exit_code == 0
+    assert contents(workplace / "killed") == contents(workplace / "whole")
+    assert not list(workplace.glob(".killed*"))
+
+
+def test_another_ipc_or_rule_measures_nothing(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert distill(workplace).exit_code == 0
+
+    def fail(*_: object) -> None:
+        raise AssertionError("nothing is missing")
+
+    monkeypatch.setattr("fgdd_fast.measure.Measurer._infer", fail)
+    result = distill(workplace, "other", ipc=2, rule="always-patch")
+    assert result.exit_code == 0, result.output
+    paths = {tile.path for image in read_manifest(workplace / "other").images for tile in image.tiles}
+    assert paths == {"crop"}
+
+
+def test_jpeg_mosaics(workplace: Path) -> None:
+    assert distill(workplace, format="jpg").exit_code == 0
+    assert len(list((workplace / "out").rglob("*.jpg"))) == 3
+
+
+def test_a_small_class_takes_further_crops_and_says_so(workplace: Path) -> None:
+    for file in sorted((workplace / "data" / "red").iterdir())[3:]:
+        file.unlink()
+    assert distill(workplace).exit_code == 0
+    manifest = read_manifest(workplace / "out")
+    assert manifest.further_crops == {"red": 1}
+    tiles = [(t.source, t.box) for image in manifest.images if image.class_name == "red" for t in image.tiles]
+    assert len(set(tiles)) == 4
+    assert len({source for source, _ in tiles}) == 3
+
+
+def test_a_class_that_is_far_too_small_is_named(workplace: Path) -> None:
+    for file in sorted((workplace / "data" / "red").iterdir())[1:]:
+        file.unlink()
+    result = distill(workplace, ipc=4)
+    refused(result, "'red'", "--ipc")
+    assert not (workplace / "out").exists()
+    assert not (workplace / "store").exists()  # it was seen before anything was measured
+
+
+def test_bad_images_are_listed_and_the_rest_distilled(workplace: Path) -> None:
+    red = workplace / "data" / "red"
+    (red / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    shutil.copyfile(red / "00.png", red / "copy of 00.png")
+    (red / "loop.png").symlink_to("loop.png")
+    result = distill(workplace)
+    assert result.exit_code == 0, result.output
+    skipped = {item.source: item.reason for item in read_manifest(workplace / "out").skipped}
+    assert skipped.keys() == {"red/broken.jpg", "red/copy of 00.png", "red/loop.png"}
+    assert skipped["red/copy of 00.png"] == "same bytes as red/00.png"
+
+
+def test_names_with_spaces_quotes_emoji_and_broken_bytes(workplace: Path) -> None:
+    odd = os.fsdecode(b"it's a \"cat\" \xf0\x9f\x90\xb1 \xff")
+    (workplace / "data" / "red").rename(workplace / "data" / odd)
+    tiny.teacher_bundle(workplace, ("blue", "green", odd))
+    result = distill(workplace)
+    assert result.exit_code == 0, result.output
+    assert (workplace / "out" / "images" / odd / f"{odd}_00000.png").is_file()
+    assert odd in read_manifest(workplace / "out").classes
+
+
+def refused(result: Result, *words: str) -> None:
+    """The command failed with a message, and no traceback."""
+    assert result.exit_code not in (0, None)
+    assert isinstance(result.exception, SystemExit), result.exception
+    for word in words:
+        assert word in result.output.replace("\n", " "), result.output
+
+
+def test_without_a_teacher_it_says_how_to_fit_one(workplace: Path) -> None:
+    refused(distill(workplace, teacher=None), "fgdd-fast teacher fit")
+
+
+def test_a_teacher_of_other_classes_is_refused(workplace: Path) -> None:
+    tiny.teacher_bundle(workplace, ("cat", "dog", "red"))
+    refused(distill(workplace), "'blue', 'green'", "'cat'")
+
+
+def test_a_bundle_with_the_wrong_hash_is_refused(workplace: Path) -> None:
+    with (workplace / "tiny-teacher.onnx").open("ab") as file:
+        file.write(b"\0")
+    refused(distill(workplace), "SHA-256")
+
+
+def test_a_bundle_of_another_role_is_refused(workplace: Path) -> None:
+    refused(distill(workplace, foreground=workplace / "tiny-teacher.onnx"), "teacher", "foreground")
+
+
+def test_an_out_that_exists_is_refused_unless_overwritten(workplace: Path) -> None:
+    assert distill(workplace).exit_code == 0
+    before = contents(workplace / "out")
+    refused(distill(workplace, ipc=2), "--overwrite")
+    assert contents(workplace / "out") == before
+    assert distill(workplace, "out", "--overwrite", ipc=2).exit_code == 0
+    assert len(list((workplace / "out").rglob("*.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"rule": "quantile:2"}, ["quantile:Q"]),
+        ({"size": 15}, ["--size"]),
+        ({"pool": "none"}, ["'all'"]),
+        ({"foreground": "saliency-u2nett"}, ["saliency-u2netp"]),
+        ({"foreground": "saliency-u2netp"}, ["fgdd-fast models pull saliency-u2netp"]),
+        ({"device": "cpu", "precision": "bf16"}, ["openvino"]),
+        ({"ipc": 0}, ["--ipc"]),
+    ],
+)
+def test_bad_options_are_explained(workplace: Path, options: dict[str, Any], words: list[str]) -> None:
+    refused(distill(workplace, **options), *words)
+    assert not (workplace / "out").exists()
+
+
+def test_bad_folders_are_explained(workplace: Path) -> None:
+    shutil.rmtree(workplace / "data")
+    refused(distill(workplace), "data")
+    (workplace / "data").mkdir()
+    refused(distill(workplace), "DATA")
+    (workplace / "data" / "cat").mkdir()
+    refused(distill(workplace), "cat")
+
+
+def test_a_store_that_is_damaged_is_explained(workplace: Path) -> None:
+    (workplace / "store").mkdir()
+    (workplace / "store" / "measurements.sqlite3").write_bytes(b"nonsense" * 1000)
+    refused(distill(workplace), "not a database", "remove")
+
+
+def test_a_full_disk_leaves_no_output_and_loses_no_measurement(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        refused(distill(workplace), "No space left", "free some space")
+    assert not (workplace / "out").exists()
+    assert not list(workplace.glob(".out*"))
+    monkeypatch.setattr("fgdd_fast.measure.Measurer._infer", full)  # nothing is measured again
+    assert distill(workplace).exit_code == 0
+
+
+def test_ctrl_c_says_that_work_is_kept(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> Iterator[None]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fgdd_fast.cli.distill.write_mosaics", interrupt)
+    result = distill(workplace)
+    assert result.exit_code == 130
+    assert "kept" in result.output
+    assert not (workplace / "out").exists()
+    assert not list(workplace.glob(".out*"))

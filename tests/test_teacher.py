@@ -1,0 +1,197 @@
+"""Fitting and checking teachers, with a backbone whose features are mean colours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgdd_fast.cli import main
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.engines.bundle import load_bundle
+from fgdd_fast.engines.opening import open_engine
+from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_classes
+
+sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+
+@pytest.fixture()
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+    tiny.write_squares(tmp_path / "data", 12)
+    tiny.backbone_bundle(tmp_path)
+    tiny.teacher_bundle(tmp_path)
+    return tmp_path
+
+
+def fit(folder: Path, *options: str) -> Result:
+    backbone = str(folder / "tiny-backbone.onnx")
+    words = ["teacher", "fit", str(folder / "data"), "-o", str(folder / "fitted.onnx"), "--backbone", backbone]
+    return CliRunner().invoke(main, [*words, "--device", "cpu", *options])
+
+
+def check(folder: Path, bundle: str = "tiny-teacher.onnx") -> Result:
+    words = ["teacher", "check", str(folder / bundle), str(folder / "data"), "--device", "cpu"]
+    return CliRunner().invoke(main, words)
+
+
+def test_a_fitted_teacher_knows_its_classes_and_says_how_well(workplace: Path) -> None:
+    result = fit(workplace)
+    assert result.exit_code == 0, result.output
+    bundle = load_bundle(workplace / "fitted.onnx", "teacher")
+    assert bundle.classes == tiny.CLASSES
+    assert bundle.accuracy["top1"] > 0.9
+    assert bundle.accuracy["images"] == 6  # a fifth of 12, for 3 classes
+    assert "100.0 %" in result.output
+    result = check(workplace, "fitted.onnx")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_bundle_computes_the_head_on_the_backbones_features(workplace: Path) -> None:
+    assert fit(workplace).exit_code == 0
+    bundle = load_bundle(workplace / "fitted.onnx")
+    images = np.stack([tiny.square(name, 0.9, (tiny.SIDE, tiny.SIDE)) for name in tiny.CLASSES])
+    labels = np.array([0, 1, 1], np.int32)
+    with open_engine(bundle, device="cpu", axes={"batch": 3}, threads=1) as engine:
+        results = engine.run({"images": images, "labels": labels})
+    assert results["logits"].argmax(axis=1).tolist() == [0, 1, 2]
+    expected = np.logaddexp.reduce(results["logits"], axis=1) - results["logits"][np.arange(3), labels]
+    assert results["loss"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_validation_folder_is_what_is_judged(workplace: Path) -> None:
+    tiny.write_squares(workplace / "held", 5)
+    assert fit(workplace, "--validation", str(workplace / "held")).exit_code == 0
+    assert load_bundle(workplace / "fitted.onnx").accuracy["images"] == 15
+
+
+def test_a_teacher_at_chance_level_is_refused(workplace: Path) -> None:
+    files = sorted((workplace / "data").rglob("*.png"))
+    contents = [file.read_bytes() for file in files]
+    for file, place in zip(files, np.random.default_rng(3).permutation(len(files)), strict=True):
+        file.write_bytes(contents[place])  # labels mean nothing now
+    result = fit(workplace)
+    assert result.exit_code == 1
+    assert "no better than guessing" in result.output.replace("\n", " ")
+    assert not (workplace / "fitted.onnx").exists()
+    assert fit(workplace, "--force").exit_code == 0
+
+
+def test_one_class_alone_cannot_be_fitted(workplace: Path) -> None:
+    (workplace / "data").rename(workplace / "all")
+    tiny.write_squares(workplace / "data", 4, classes=["red"])
+    result = fit(workplace)
+    assert result.exit_code == 1
+    assert "one class" in result.output
+
+
+def test_check_accepts_a_good_teacher(workplace: Path) -> None:
+    result = check(workplace)
+    assert result.exit_code == 0, result.output
+    assert "knows these classes" in result.output
+
+
+def test_check_names_the_classes_that_are_in_the_wrong_order(workplace: Path) -> None:
+    tiny.teacher_bundle(workplace, ("green", "blue", "red"))
+    result = check(workplace)
+    assert result.exit_code == 1
+    text = result.output.replace("\n", " ")
+    assert "folder 'green' are taken for 'blue'" in text
+    assert "folder 'blue' are taken for 'green'" in text
+    assert "'red' are" not in text
+
+
+def test_check_names_classes_that_the_teacher_lacks(workplace: Path) -> None:
+    tiny.teacher_bundle(workplace, ("blue", "Green", "red"))
+    result = check(workplace)
+    assert result.exit_code == 1
+    assert "'green'" in result.output
+    assert "'Green'" in result.output
+
+
+def test_check_refuses_a_sidecar_that_was_edited_into_nonsense(workplace: Path) -> None:
+    sidecar = workplace / "tiny-teacher.json"
+    data = json.loads(sidecar.read_text())
+    del data["classes"]
+    sidecar.write_text(json.dumps(data))
+    result = check(workplace)
+    assert result.exit_code == 1
+    assert "classes" in result.output
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_head_is_scikit_learns_on_standardised_features(count: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, count, 90)
+    features = rng.normal(labels[:, None] * 1.5, 1, (90, 4)) * [1, 100, 0.01, 0] + [0, 5, -3, 7]
+    features = features.astype(np.float32)
+    head = fit_head(features, labels)
+    assert head.weight.shape == (count, 4)
+    shares = np.exp(head.logits(features))
+    shares /= shares.sum(axis=1, keepdims=True)
+    scale = np.where(features.std(axis=0) == 0, 1, features.std(axis=0))
+    standardised = (features - features.mean(axis=0)) / scale
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=3 / 90, max_iter=1000).fit(standardised, labels)
+    assert shares == pytest.approx(model.predict_proba(standardised), abs=2e-3)
+
+
+def sources(counts: dict[str, int]) -> list[SourceImage]:
+    return [SourceImage(f"{name}/{i}.jpg", name, Path()) for name, count in counts.items() for i in range(count)]
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 30), min_size=1), st.floats(0.01, 0.99))
+def test_holding_out_splits_every_class(counts: dict[str, int], share: float) -> None:
+    images = sources(counts)
+    fitted, held = hold_out(images, share, 0)
+    assert sorted(map(str, (*fitted, *held))) == sorted(map(str, images))
+    for name, count in counts.items():
+        parts = [sum(image.class_name == name for image in part) for part in (fitted, held)]
+        assert parts[0] >= 1
+        assert parts[1] >= (count > 1)
+        assert abs(parts[1] - share * count) <= 1
+
+
+def test_holding_out_depends_on_the_seed_alone() -> None:
+    images = sources({"a": 20, "b": 20})
+    assert hold_out(images, 0.3, 0) == hold_out(images, 0.3, 0)
+    assert hold_out(images, 0.3, 0) != hold_out(images, 0.3, 1)
+    _, held = hold_out(images, 0.3, 0)
+    _, reversed_held = hold_out(images[::-1], 0.3, 0)
+    assert set(held) == set(reversed_held)
+
+
+def test_accuracy_counts_by_class() -> None:
+    logits = np.array([[2, 1, 0], [0, 1, 2], [0, 3, 1], [5, 1, 0]], np.float32)
+    judged = accuracy(logits, np.array([0, 2, 1, 1]), ["a", "b", "c"])
+    assert judged.top1 == 0.75
+    assert judged.per_class == {"a": 1.0, "b": 0.5, "c": 1.0}
+    assert judged.chance == 0.5
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "expected"),
+    [(4, 4, False), (10, 10, True), (60, 100, False), (63, 100, True), (0, 10, False)],
+)
+def test_chance_is_judged_by_the_exact_binomial_tail(right: int, total: int, expected: bool) -> None:
+    """Two classes of equal size: 63 of 100 has a tail of 0.006, and 4 of 4 one of 0.06."""
+    half = total // 2
+    first = min(right, half)
+    confusion = np.array([[first, half - first], [half - (right - first), right - first]])
+    assert Accuracy(confusion, ("a", "b")).above_chance() is expected
+
+
+def test_swapped_classes_are_cycles_of_majorities() -> None:
+    order = np.array([[9, 1, 0, 0], [0, 1, 9, 0], [0, 0, 0, 10], [0, 10, 0, 0]])
+    assert swapped_classes(order) == ((1, 2), (2, 3), (3, 1))
+    confused = np.array([[2, 8, 0], [1, 9, 0], [0, 3, 7]])  # one class is mistaken for another, not swapped
+    assert swapped_classes(confused) == ()
+    undecided = np.array([[2, 4, 4], [4, 2, 4], [4, 4, 2]])
+    assert swapped_classes(undecided) == ()
