@@ -93,16 +93,16 @@ def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: 
     for shape in subject.shapes:
         _paint_shape(canvas, shape, pose, light, grain.astype(np.int16))
     lamp = noise(dice, height, width, cells=[(max(size), max(size))]) * 16 + 128
-    film = dice.grid(height, width) // 43
-    lit = _scaled(canvas, lamp.astype(np.uint16)) + film[..., None]
+    film = dice.grid(height, width).astype(np.uint16) // 43
+    lit = np.maximum(_scaled(canvas, lamp.astype(np.uint16)) + _thrice(film), 3) - 3
     mask = covered >= 128
-    return DrawnImage((np.maximum(lit, 3) - 3).clip(0, 255).astype(np.uint8), mask, float(mask.mean()), class_name)
+    return DrawnImage(np.minimum(lit, 255).astype(np.uint8), mask, float(mask.mean()), class_name)
 
 
 def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tuple[DrawnSource, ...]:
     """Write `folder/<class>/<class>_0000.jpg` and so on, of mixed sizes, each file whole or not at all.
 
-    The occupancies of a class spread evenly from 0.05 to 0.6, or up to 0.8, as the class allows. Files of an
+    The occupancies of a class spread evenly from 0.05 to the most that suits it, 0.5 to 0.8. Files of an
     earlier run are replaced.
 
     Raises:
@@ -151,7 +151,9 @@ def _fitting_pose(dice: Dice, subject: Subject, target: float, size: tuple[int, 
     low, high = 0.02 * max(frame), 4.0 * max(frame)
     for _ in range(10):
         scale = float(np.sqrt(low * high))
-        share = float((_silhouette(subject, _placed(turn, outline, scale, place, frame), frame) >= 128).mean())
+        share = float(
+            (_silhouette(subject, _placed(turn, outline, scale, place, frame), frame) >= 128).mean()
+        )
         low, high = (scale, high) if share < target else (low, scale)
     return _placed(turn, outline, scale / shrink, place, size)
 
@@ -183,7 +185,15 @@ def _stamp(canvas: Bytes, shape: Shape, pose: _Pose, corner: tuple[float, float]
     points = _fixed(pose.pixels(shape.points) - corner)
     contour = max(1, round(_CONTOUR * pose.scale))
     if shape.line:
-        cv2.polylines(canvas, [points], False, 255, max(1, round(shape.line * pose.scale)) + contour, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            canvas,
+            [points],
+            False,
+            255,
+            max(1, round(shape.line * pose.scale)) + contour,
+            cv2.LINE_AA,
+            _SHIFT,
+        )
     else:
         cv2.fillPoly(canvas, [points], 255, cv2.LINE_AA, _SHIFT)
         cv2.polylines(canvas, [points], True, 255, contour, cv2.LINE_AA, _SHIFT)
@@ -205,7 +215,9 @@ def _cast_shadow(canvas: Bytes, covered: Bytes, light: Points, distance: float) 
     canvas[...] = _scaled(canvas, 128 - shadow.astype(np.uint16) // 4)
 
 
-def _paint_shape(canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain: npt.NDArray[np.int16]) -> None:
+def _paint_shape(
+    canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain: npt.NDArray[np.int16]
+) -> None:
     """Paint a shape with its marks, contour and shading, in place."""
     points = pose.pixels(shape.points)
     margin = shape.line * pose.scale + 4
@@ -225,27 +237,33 @@ def _paint_shape(canvas: Bytes, shape: Shape, pose: _Pose, light: Points, grain:
     thickness = shape.line * pose.scale or float(np.min(np.ptp(points, axis=0)))
     shade = (_relief(covered, thickness, light, shape.relief) + grain[window]).astype(np.uint16)
     gloss = np.maximum(shade, 156) - 156
-    lit = np.minimum(_scaled(paint, shade) + gloss[..., None], 255)
-    alpha = (covered + (covered >> 7).astype(np.uint16))[..., None]
+    lit = np.minimum(_scaled(paint, shade) + _thrice(gloss), 255)
+    alpha = _thrice(covered + (covered >> 7).astype(np.uint16))
     canvas[window] = (lit * alpha + part * (256 - alpha)) >> 8
 
 
 def _paint_mark(paint: Bytes, mark: Mark, pose: _Pose, corner: tuple[float, float]) -> None:
     points = _fixed(pose.pixels(mark.points) - corner)
     if mark.line:
-        cv2.polylines(paint, [points], False, mark.colour, max(1, round(mark.line * pose.scale)), cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            paint, [points], False, mark.colour, max(1, round(mark.line * pose.scale)), cv2.LINE_AA, _SHIFT
+        )
     else:
         cv2.fillPoly(paint, [points], mark.colour, cv2.LINE_AA, _SHIFT)
 
 
-def _paint_contour(paint: Bytes, covered: Bytes, shape: Shape, pose: _Pose, corner: tuple[float, float]) -> None:
+def _paint_contour(
+    paint: Bytes, covered: Bytes, shape: Shape, pose: _Pose, corner: tuple[float, float]
+) -> None:
     """Darken the shape's rim in its own hue."""
     width = max(1, round(_CONTOUR * pose.scale))
     rim: Colour = darker(shape.colour, 0.42)
     if shape.line:
         inner = np.zeros_like(covered)
         points = _fixed(pose.pixels(shape.points) - corner)
-        cv2.polylines(inner, [points], False, 255, max(1, round(shape.line * pose.scale)), cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            inner, [points], False, 255, max(1, round(shape.line * pose.scale)), cv2.LINE_AA, _SHIFT
+        )
         paint[inner < 128] = rim
     else:
         _paint_mark(paint, Mark(np.vstack([shape.points, shape.points[:1]]), rim, _CONTOUR), pose, corner)
@@ -253,7 +271,12 @@ def _paint_contour(paint: Bytes, covered: Bytes, shape: Shape, pose: _Pose, corn
 
 def _scaled(pixels: Bytes, shade: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     """`pixels` times `shade` / 128, where `shade` [height, width] is at most 255; not clipped."""
-    return (pixels * shade[..., None]) >> 7
+    return (pixels * _thrice(shade)) >> 7
+
+
+def _thrice(plane: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """A value for each pixel as one for each channel; several times faster than broadcasting."""
+    return np.asarray(cv2.merge([plane, plane, plane]), np.uint16)
 
 
 def _relief(covered: Bytes, thickness: float, light: Points, strength: float) -> npt.NDArray[np.int16]:

@@ -96,28 +96,62 @@ def car(dice: Dice) -> Subject:
 
 def _wheel(x: float, y: float, rim: Colour) -> tuple[Shape, ...]:
     spokes = tuple(
-        Mark(np.array([[x, y], [x, y]]) + 0.16 * np.array([[0, 0], [np.cos(a), np.sin(a)]]), darker(rim, 0.6), 0.03)
+        Mark(
+            np.array([[x, y], [x, y]]) + 0.16 * np.array([[0, 0], [np.cos(a), np.sin(a)]]),
+            darker(rim, 0.6),
+            0.03,
+        )
         for a in np.radians(np.arange(0, 360, 60))
     )
     tyre = Shape(ellipse(x, y, 0.245, 0.245), (52, 50, 56), relief=0.6)
-    return tyre, Shape(ellipse(x, y, 0.14, 0.14), rim, spokes, relief=0.6), Shape(ellipse(x, y, 0.04, 0.04), INK)
+    return (
+        tyre,
+        Shape(ellipse(x, y, 0.14, 0.14), rim, spokes, relief=0.6),
+        Shape(ellipse(x, y, 0.04, 0.04), INK),
+    )
 
 
 def fish(dice: Dice) -> Subject:
     """A fish from its side."""
     hue = dice.choose((0.0, 0.05, 0.09, 0.14, 0.5, 0.6, 0.83, 0.92))
     skin = colour(hue, dice.number(0.65, 0.9), dice.number(0.8, 0.98))
-    fin = colour(hue + dice.choose((-0.06, 0.06, 0.5)), 0.7, dice.number(0.7, 0.95))
+    fin = colour(hue + dice.choose((-0.06, 0.06, 0.1)), 0.75, dice.number(0.7, 0.95))
     belly, tall = dice.number(0.38, 0.56), dice.number(0.4, 0.56)
     body = smooth(
         [(-1.0, 0.04), (-0.78, -0.6 * tall), (-0.3, -tall), (0.2, -0.85 * tall), (0.6, -0.16), (0.8, -0.08)]
         + [(0.8, 0.1), (0.6, 0.17), (0.2, 0.85 * belly), (-0.3, belly), (-0.78, 0.6 * belly)]
     )
-    tail = smooth([(0.68, 0), (0.98, -0.34), (1.24, -0.5), (1.14, -0.2), (1.08, 0), (1.14, 0.22), (1.24, 0.5), (0.98, 0.34)])
-    back_fin = smooth([(-0.5, -0.7 * tall), (-0.3, -tall - 0.2), (0.0, -tall - 0.24), (0.36, -tall - 0.06), (0.46, -0.18), (0, -0.2)])
-    low_fin = smooth([(0.0, 0.2), (0.42, 0.16), (0.36, belly + 0.12), (0.2, belly + 0.16), (0.02, belly * 0.9)])
-    rays = tuple(Mark(polygon((0.7, 0), (1.3, y)), darker(fin, 0.72), 0.02) for y in (-0.42, -0.22, 0, 0.22, 0.42))
-    back_rays = tuple(Mark(polygon((x, 0), (x + 0.12, -1)), darker(fin, 0.72), 0.018) for x in np.arange(-0.4, 0.4, 0.13))
+    tail = smooth(
+        [
+            (0.68, 0),
+            (0.98, -0.34),
+            (1.24, -0.5),
+            (1.14, -0.2),
+            (1.08, 0),
+            (1.14, 0.22),
+            (1.24, 0.5),
+            (0.98, 0.34),
+        ]
+    )
+    back_fin = smooth(
+        [
+            (-0.5, -0.7 * tall),
+            (-0.3, -tall - 0.2),
+            (0.0, -tall - 0.24),
+            (0.36, -tall - 0.06),
+            (0.46, -0.18),
+            (0, -0.2),
+        ]
+    )
+    low_fin = smooth(
+        [(0.0, 0.2), (0.42, 0.16), (0.36, belly + 0.12), (0.2, belly + 0.16), (0.02, belly * 0.9)]
+    )
+    rays = tuple(
+        Mark(polygon((0.7, 0), (1.3, y)), darker(fin, 0.72), 0.02) for y in (-0.42, -0.22, 0, 0.22, 0.42)
+    )
+    back_rays = tuple(
+        Mark(polygon((x, 0), (x + 0.12, -1)), darker(fin, 0.72), 0.018) for x in np.arange(-0.4, 0.4, 0.13)
+    )
     pattern = dice.choose((_bands, _scales))(dice, skin, fin)
     face = (
         Mark(ellipse(-0.1, 0.62, 1.1, 0.42), darker(skin, 1.35)),
@@ -129,9 +163,18 @@ def fish(dice: Dice) -> Subject:
     eye_y = -0.12 * tall / 0.45
     eye = (
         Shape(ellipse(-0.74, eye_y, 0.105, 0.105), WHITE, relief=0.4),
-        Shape(ellipse(-0.755, eye_y, 0.055, 0.055), INK, (Mark(ellipse(-0.775, eye_y - 0.02, 0.02, 0.02), WHITE),)),
+        Shape(
+            ellipse(-0.755, eye_y, 0.055, 0.055),
+            INK,
+            (Mark(ellipse(-0.775, eye_y - 0.02, 0.02, 0.02), WHITE),),
+        ),
     )
-    shapes = (Shape(tail, fin, rays), Shape(back_fin, fin, back_rays), Shape(low_fin, fin), Shape(body, skin, face))
+    shapes = (
+        Shape(tail, fin, rays),
+        Shape(back_fin, fin, back_rays),
+        Shape(low_fin, fin),
+        Shape(body, skin, face),
+    )
     return Subject((*shapes, Shape(side_fin, fin), *eye), hue, tilt=24)
 
 
@@ -142,7 +185,11 @@ def _bands(dice: Dice, skin: Colour, fin: Colour) -> list[Mark]:
 
 
 def _scales(dice: Dice, skin: Colour, fin: Colour) -> list[Mark]:
-    rows = [(x + 0.065 * (row % 2), y) for row, y in enumerate(np.arange(-0.5, 0.5, 0.11)) for x in np.arange(-0.4, 0.7, 0.13)]
+    rows = [
+        (x + 0.065 * (row % 2), y)
+        for row, y in enumerate(np.arange(-0.5, 0.5, 0.11))
+        for x in np.arange(-0.4, 0.7, 0.13)
+    ]
     return [Mark(ellipse(x, y, 0.075, 0.075, -70, 70), darker(skin, 0.72), 0.016) for x, y in rows]
 
 
@@ -168,13 +215,27 @@ def flower(dice: Dice) -> Subject:
         for r in (0.05, 0.11, 0.17)
         for a in np.arange(0, 6.28, 0.055 / r)
     )
-    shapes = (Shape(stem, darker(leaf, 0.9), line=0.1), *leaves, *petals, Shape(ellipse(0, 0, 0.24, 0.24), heart, seeds))
+    shapes = (
+        Shape(stem, darker(leaf, 0.9), line=0.1),
+        *leaves,
+        *petals,
+        Shape(ellipse(0, 0, 0.24, 0.24), heart, seeds),
+    )
     return Subject(shapes, hue, tilt=28)
 
 
 def _petal(length: float, wide: float, degrees: float, tone: Colour) -> Shape:
     turn = rotation(degrees).T
-    outline = smooth([(0.05, 0), (0.45 * length, -wide * 0.8), (0.82 * length, -wide * 0.75), (length, 0), (0.82 * length, wide * 0.75), (0.45 * length, wide * 0.8)])
+    outline = smooth(
+        [
+            (0.05, 0),
+            (0.45 * length, -wide * 0.8),
+            (0.82 * length, -wide * 0.75),
+            (length, 0),
+            (0.82 * length, wide * 0.75),
+            (0.45 * length, wide * 0.8),
+        ]
+    )
     veins = tuple(
         Mark(polygon((0.2 * length, 0), (0.8 * length, y)) @ turn, darker(tone, 0.8), 0.016)
         for y in (-0.35 * wide, 0, 0.35 * wide)
@@ -201,17 +262,47 @@ def house(dice: Dice) -> Subject:
     slope = polygon((-0.48, ridge - 0.04), (0.56, ridge - 0.1), (1.12, -0.14), (0.1, -0.02))
     eaves = polygon((-1.05, -0.02), (-0.46, ridge - 0.02), (0.1, -0.02))
     rows = tuple(
-        Mark(polygon((-0.48 + 0.58 * t, ridge + (-ridge) * t), (0.56 + 0.56 * t, ridge - 0.08 + (-ridge) * t)), darker(roof, 0.72), 0.02)
+        Mark(
+            polygon((-0.48 + 0.58 * t, ridge + (-ridge) * t), (0.56 + 0.56 * t, ridge - 0.08 + (-ridge) * t)),
+            darker(roof, 0.72),
+            0.02,
+        )
         for t in np.arange(0.12, 1, 0.14)
     )
-    boards = tuple(Mark(polygon((-1, y), (0.1, y)), darker(wall, 0.86), 0.012) for y in np.arange(-0.6, 0.8, 0.1))
+    boards = tuple(
+        Mark(polygon((-1, y), (0.1, y)), darker(wall, 0.86), 0.012) for y in np.arange(-0.6, 0.8, 0.1)
+    )
     door = colour(dice.choose((0.05, 0.35, 0.6)), 0.6, 0.5)
-    front_marks = (*boards, Mark(ellipse(-0.45, -0.28, 0.13, 0.13), WHITE), Mark(ellipse(-0.45, -0.28, 0.09, 0.09), (96, 134, 168)))
-    entry = Shape(polygon((-0.58, 0.8), (-0.58, 0.26), (-0.32, 0.26), (-0.32, 0.8)), door, (Mark(ellipse(-0.37, 0.54, 0.025, 0.025), WHITE),), relief=0.4)
-    panes = [_window(x, 0.2, 0.2, 0.26, lean) for x, lean in ((-0.88, 0.0), (-0.22, 0.0), (0.22, -0.05), (0.64, -0.07))]
-    chimney = Shape(polygon((0.46, -0.5), (0.46, ridge - 0.3), (0.66, ridge - 0.32), (0.66, -0.5)), darker(roof, 0.85), relief=0.5)
-    shapes = (chimney, Shape(side, darker(wall, 0.78), relief=0.5), Shape(front, wall, front_marks, relief=0.5))
-    return Subject((*shapes, Shape(slope, roof, rows, relief=0.6), Shape(eaves, roof, line=0.09), entry, *panes), hue, tilt=5)
+    front_marks = (
+        *boards,
+        Mark(ellipse(-0.45, -0.28, 0.13, 0.13), WHITE),
+        Mark(ellipse(-0.45, -0.28, 0.09, 0.09), (96, 134, 168)),
+    )
+    entry = Shape(
+        polygon((-0.58, 0.8), (-0.58, 0.26), (-0.32, 0.26), (-0.32, 0.8)),
+        door,
+        (Mark(ellipse(-0.37, 0.54, 0.025, 0.025), WHITE),),
+        relief=0.4,
+    )
+    panes = [
+        _window(x, 0.2, 0.2, 0.26, lean)
+        for x, lean in ((-0.88, 0.0), (-0.22, 0.0), (0.22, -0.05), (0.64, -0.07))
+    ]
+    chimney = Shape(
+        polygon((0.46, -0.5), (0.46, ridge - 0.3), (0.66, ridge - 0.32), (0.66, -0.5)),
+        darker(roof, 0.85),
+        relief=0.5,
+    )
+    shapes = (
+        chimney,
+        Shape(side, darker(wall, 0.78), relief=0.5),
+        Shape(front, wall, front_marks, relief=0.5),
+    )
+    return Subject(
+        (*shapes, Shape(slope, roof, rows, relief=0.6), Shape(eaves, roof, line=0.09), entry, *panes),
+        hue,
+        tilt=5,
+    )
 
 
 def _window(x: float, y: float, width: float, height: float, lean: float) -> Shape:
@@ -238,7 +329,10 @@ def mug(dice: Dice) -> Subject:
     inside = Shape(
         ellipse(0, -tall, top * 0.9, 0.132),
         darker(glaze, 0.6),
-        (Mark(ellipse(0, -tall + 0.06, top * 0.86, 0.12), drink), Mark(ellipse(0, -tall + 0.06, top * 0.6, 0.07, 190, 270), darker(drink, 1.7), 0.025)),
+        (
+            Mark(ellipse(0, -tall + 0.06, top * 0.86, 0.12), drink),
+            Mark(ellipse(0, -tall + 0.06, top * 0.6, 0.07, 190, 270), darker(drink, 1.7), 0.025),
+        ),
         relief=0.2,
     )
     rim = Shape(ellipse(0, -tall, top, 0.17), darker(glaze, 1.12), relief=0.3)
@@ -246,12 +340,18 @@ def mug(dice: Dice) -> Subject:
 
 
 def _mug_bands(dice: Dice, trim: Colour) -> tuple[Mark, ...]:
-    return tuple(Mark(ellipse(0, y, 0.8, 0.16, 0, 180), trim, dice.number(0.05, 0.14)) for y in (-0.3, 0.0, 0.3))
+    return tuple(
+        Mark(ellipse(0, y, 0.8, 0.16, 0, 180), trim, dice.number(0.05, 0.14)) for y in (-0.3, 0.0, 0.3)
+    )
 
 
 def _mug_dots(dice: Dice, trim: Colour) -> tuple[Mark, ...]:
     size = dice.number(0.055, 0.085)
-    places = [(x + 0.12 * (row % 2), y + 0.12 * (1 - x * x)) for row, y in enumerate((-0.42, -0.18, 0.06, 0.3, 0.54)) for x in (-0.66, -0.42, -0.18, 0.06, 0.3, 0.54)]
+    places = [
+        (x + 0.12 * (row % 2), y + 0.12 * (1 - x * x))
+        for row, y in enumerate((-0.42, -0.18, 0.06, 0.3, 0.54))
+        for x in (-0.66, -0.42, -0.18, 0.06, 0.3, 0.54)
+    ]
     return tuple(Mark(ellipse(x, y, size, size), trim) for x, y in places)
 
 
@@ -266,11 +366,24 @@ def tree(dice: Dice) -> Subject:
     """A tree in leaf or in autumn, or a fir."""
     hue = dice.choose((0.0, 0.04, 0.08, 0.13, 0.26, 0.3, 0.36, 0.94))
     trunk = Shape(
-        smooth([(-0.11, 0.3), (-0.12, 0.9), (-0.26, 1.32), (0, 1.24), (0.27, 1.32), (0.13, 0.9), (0.11, 0.3), (0, 0.2)]),
+        smooth(
+            [
+                (-0.11, 0.3),
+                (-0.12, 0.9),
+                (-0.26, 1.32),
+                (0, 1.24),
+                (0.27, 1.32),
+                (0.13, 0.9),
+                (0.11, 0.3),
+                (0, 0.2),
+            ]
+        ),
         colour(0.07, 0.5, dice.number(0.36, 0.5)),
         tuple(Mark(polygon((x, 0.4), (x * 1.5, 1.25)), (62, 44, 32), 0.022) for x in (-0.07, -0.01, 0.06)),
     )
-    crown = _fir(dice, dice.number(0.34, 0.44)) if 0.25 < hue < 0.4 and dice.chance(0.5) else _leafage(dice, hue)
+    crown = (
+        _fir(dice, dice.number(0.34, 0.44)) if 0.25 < hue < 0.4 and dice.chance(0.5) else _leafage(dice, hue)
+    )
     return Subject((trunk, *crown), hue, tilt=8)
 
 
@@ -286,15 +399,29 @@ def _fir(dice: Dice, hue: float) -> list[Shape]:
 
 def _leafage(dice: Dice, hue: float) -> list[Shape]:
     blobs = []
-    ring = [(0.52 * np.cos(a) * 1.05, 0.46 * np.sin(a)) for a in np.radians(np.arange(90, 450, 60) + dice.number(-20, 20))]
+    ring = [
+        (0.52 * np.cos(a) * 1.05, 0.46 * np.sin(a))
+        for a in np.radians(np.arange(90, 450, 60) + dice.number(-20, 20))
+    ]
     for order, (x, y) in enumerate([*ring, (0.0, 0.0), (-0.16, -0.26)]):
         size = dice.number(0.4, 0.5) if order < len(ring) else dice.number(0.34, 0.44)
         angles = np.radians(np.arange(0, 360, 20))
         lobes = size * np.array([1.0 + 0.12 * (-1) ** k + dice.number(-0.04, 0.04) for k in range(18)])
-        outline = smooth(np.stack([x + lobes * np.cos(angles), y + lobes * np.sin(angles)], axis=1), samples=5)
+        outline = smooth(
+            np.stack([x + lobes * np.cos(angles), y + lobes * np.sin(angles)], axis=1), samples=5
+        )
         tone = colour(hue + dice.number(-0.02, 0.02), dice.number(0.62, 0.78), 0.58 + 0.03 * order)
         leaves = tuple(
-            Mark(ellipse(x + dice.number(-1, 1) * size, y + dice.number(-1, 1) * size, 0.05, 0.03, tilt=dice.number(0, 180)), darker(tone, dice.choose((0.8, 1.22))))
+            Mark(
+                ellipse(
+                    x + dice.number(-1, 1) * size,
+                    y + dice.number(-1, 1) * size,
+                    0.05,
+                    0.03,
+                    tilt=dice.number(0, 180),
+                ),
+                darker(tone, dice.choose((0.8, 1.22))),
+            )
             for _ in range(26)
         )
         blobs.append(Shape(outline, tone, leaves))
@@ -309,7 +436,8 @@ def umbrella(dice: Dice) -> Subject:
     rise, foot, count = dice.number(0.8, 1.0), 0.32, dice.choose((5, 6, 7))
     hem_x = -np.cos(np.linspace(0, np.pi, count + 1)) * 1.08
     hem = [
-        ellipse((a + b) / 2, foot, (b - a) / 2, 0.1, 360, 180) for a, b in zip(hem_x[::-1][1:], hem_x[::-1][:-1], strict=True)
+        ellipse((a + b) / 2, foot, (b - a) / 2, 0.1, 360, 180)
+        for a, b in zip(hem_x[::-1][1:], hem_x[::-1][:-1], strict=True)
     ]
     dome = np.vstack([ellipse(0, foot, 1.08, rise, 180, 360), *hem])
     t = np.linspace(0, np.pi / 2, 14)
@@ -345,9 +473,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "car": Kind(car, 1.7, 0.7),
     "fish": Kind(fish, 1.7, 0.65),
-    "flower": Kind(flower, 0.8, 0.6),
+    "flower": Kind(flower, 0.8, 0.52),
     "house": Kind(house, 1.2, 0.7),
-    "mug": Kind(mug, 1.1, 0.82),
+    "mug": Kind(mug, 1.1, 0.8),
     "tree": Kind(tree, 0.9, 0.7),
-    "umbrella": Kind(umbrella, 1.0, 0.6),
+    "umbrella": Kind(umbrella, 1.0, 0.5),
 }
