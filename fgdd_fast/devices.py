@@ -1,6 +1,6 @@
-"""Choose a runtime: OpenVINO where it is installed and its decisions agree with the reference, else ONNX Runtime.
+"""Choose a runtime: OpenVINO where it is installed and decides as ONNX Runtime, the reference, does.
 
-The two run the same drawn pictures once for each bundle and pair of versions; the verdict is kept in the cache.
+The two run the same drawn pictures, once for each bundle and pair of versions; the cache keeps the verdict.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from fgdd_fast.catalogue import cache_folder
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.drawing import CLASSES, draw
-from fgdd_fast.engines.base import Precision
+from fgdd_fast.engines.base import Array, Precision
 from fgdd_fast.engines.bundle import Bundle, write_file
 from fgdd_fast.engines.opening import Device, available_devices
 from fgdd_fast.errors import EngineError, MissingExtraError
@@ -29,7 +30,7 @@ from fgdd_fast.resize import resize
 
 PICTURES = 12
 CROPS = 5
-# The bars that a runtime's decisions must reach to be taken by itself.
+# How far a runtime's decisions may lie from the reference's for `auto` to take it.
 OCCUPANCY_ERROR = 0.01  # mean over the pictures
 LOSS_REGRET = 0.02  # nats by which the crop chosen is worse than the reference's, mean over the pictures
 COSINE_DISTANCE = 0.01  # of a view's features from the reference's, mean over the views
@@ -84,7 +85,7 @@ def choose_device(bundle: Bundle, requested: Device | Literal["auto"], precision
     installed = available_devices()
     if not installed:
         raise MissingExtraError("onnxruntime", "cpu")
-    if installed == ("cpu",) or installed == ("openvino",):
+    if len(installed) == 1:
         return Choice(installed[0], "the only runtime installed")
     try:
         agreement = _remembered_agreement(bundle, precision)
@@ -129,18 +130,21 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
     """
     reference = Runtime("cpu", "fp32", threads=1)
     candidate = Runtime("openvino", precision, threads=1)
-    side = (bundle.preprocessing.width, bundle.preprocessing.height)
+    size = (bundle.preprocessing.width, bundle.preprocessing.height)
     pictures = [_picture(index) for index in range(PICTURES)]
     if bundle.role == "foreground":
-        inputs = np.stack([resize(picture, side, "area") for picture in pictures])
-        expected, found = (_run(bundle, runtime, inputs, "occupancy") for runtime in (reference, candidate))
+        feeds = {"images": np.stack([resize(picture, size, "area") for picture in pictures])}
+        expected, found = (_run(bundle, runtime, feeds, "occupancy") for runtime in (reference, candidate))
         return Agreement("occupancy error", float(np.abs(expected - found).mean()), OCCUPANCY_ERROR)
     parts = (part for index, picture in enumerate(pictures) for part in _parts(picture, index))
-    views = np.stack([resize(part, side, "area") for part in parts])
+    feeds = {"images": np.stack([resize(part, size, "area") for part in parts])}
     if bundle.role == "teacher":
-        expected, found = (_run(bundle, runtime, views, "logits") for runtime in (reference, candidate))
+        feeds["labels"] = np.zeros(len(feeds["images"]), np.int32)
+        favourites = _run(bundle, reference, feeds, "logits")[:: 1 + CROPS].argmax(axis=1)
+        feeds["labels"] = np.repeat(favourites, 1 + CROPS).astype(np.int32)
+        expected, found = (_run(bundle, runtime, feeds, "loss") for runtime in (reference, candidate))
         return Agreement("regret of the chosen crop in nats", _regret(expected, found), LOSS_REGRET)
-    expected, found = (_run(bundle, runtime, views, "features") for runtime in (reference, candidate))
+    expected, found = (_run(bundle, runtime, feeds, "features") for runtime in (reference, candidate))
     return Agreement("cosine distance of features", _cosine_distance(expected, found), COSINE_DISTANCE)
 
 
@@ -157,28 +161,22 @@ def _parts(picture: Images, index: int) -> list[Images]:
     return [picture, *(picture[box.y : box.y + box.height, box.x : box.x + box.width] for box in boxes)]
 
 
-def _run(bundle: Bundle, runtime: Runtime, images: Images, output: str) -> NDArray[np.float32]:
+def _run(bundle: Bundle, runtime: Runtime, feeds: Mapping[str, Array], output: str) -> NDArray[np.float32]:
     side = bundle.preprocessing
-    with closing(BatchedNetwork(bundle, runtime, batch=1, height=side.height, width=side.width)) as network:
-        feeds = {"images": images}
-        if bundle.role == "teacher":
-            feeds["labels"] = np.zeros(len(images), np.int32)
+    # A batch of two: a runtime that mistakes a graph's axes may still be right on single images.
+    with closing(BatchedNetwork(bundle, runtime, batch=2, height=side.height, width=side.width)) as network:
         return network.run(feeds, output)
 
 
 def _regret(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """How much worse the crops chosen by `found` are, by the losses of `expected`; logits [n, classes] each.
+    """How much worse the crops chosen by the losses `found` are, by the losses `expected`; mean, in nats.
 
-    The label of a picture is the reference's favourite on the whole of it.
+    Losses are [pictures * (1 + CROPS)], each picture's whole view first.
     """
-    shape = (PICTURES, 1 + CROPS, -1)
-    expected, found = expected.reshape(shape), found.reshape(shape)
-    labels = expected[:, 0].argmax(axis=1)
-    rows = np.arange(PICTURES)
-    true_losses, losses = (
-        (np.logaddexp.reduce(logits, axis=2) - logits[rows, :, labels])[:, 1:] for logits in (expected, found)
-    )
-    return float((true_losses[rows, losses.argmin(axis=1)] - true_losses.min(axis=1)).mean())
+    expected, found = expected.reshape(PICTURES, -1), found.reshape(PICTURES, -1)
+    true_losses, losses = expected[:, 1:], found[:, 1:]
+    chosen = true_losses[np.arange(PICTURES), losses.argmin(axis=1)]
+    return float((chosen - true_losses.min(axis=1)).mean())
 
 
 def _cosine_distance(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:

@@ -10,9 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import Array, Engine
+from fgdd_fast.engines.base import Array, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.opening import Device, open_engine
 from fgdd_fast.errors import BundleError, SettingsError, TeacherError
 from fgdd_fast.views import ScoreView, teacher_view
@@ -41,7 +40,7 @@ class ForegroundModel(Protocol):
         """Occupancies in [0, 1], shape [n], of images uint8 [n, height, width, 3] in RGB."""
 
     def masks(self, images: Images) -> Images:
-        """Foreground probabilities 0..255, uint8 [n, height, width], of images uint8 [n, height, width, 3]."""
+        """Foreground probabilities 0..255, uint8 [n, height, width], of images as `occupancies` takes."""
 
     def close(self) -> None:
         """Free the runtime's memory."""
@@ -91,7 +90,9 @@ class BatchedNetwork:
 
     def run(self, feeds: Mapping[str, Array], output: str) -> Array:
         """One output for any number of samples along the first axis of each feed."""
-        return np.concatenate([self.engine.run(part, [output])[output][:count] for part, count in self._parts(feeds)])
+        return np.concatenate(
+            [self.engine.run(part, [output])[output][:count] for part, count in self._parts(feeds)]
+        )
 
     def _parts(self, feeds: Mapping[str, Array]) -> Iterator[tuple[dict[str, Array], int]]:
         total = len(next(iter(feeds.values())))
@@ -117,9 +118,7 @@ class SaliencyModel(BatchedNetwork):
 
     def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
         preprocessing = bundle.preprocessing
-        super().__init__(
-            bundle, runtime, batch=batch, height=preprocessing.height, width=preprocessing.width
-        )
+        super().__init__(bundle, runtime, batch=batch, height=preprocessing.height, width=preprocessing.width)
 
     def occupancies(self, images: Images) -> NDArray[np.float32]:
         """See `ForegroundModel.occupancies`."""

@@ -12,12 +12,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered_map(executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def ordered_map(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
     """Apply `function` in `executor`, and yield the results in the order of the items.
 
-    At most `ahead` items are taken, being worked on or done but not yet yielded, so chained stages overlap and
-    memory does not grow with the number of items. An exception of `function` is raised at its item's place;
-    then, and when the caller stops early, work that has not begun is cancelled.
+    At most `ahead` items are taken, being worked on or done but not yet yielded, so chained stages overlap
+    and memory does not grow with the number of items. An exception of `function` is raised at its item's
+    place; then, and when the caller stops early, work that has not begun is cancelled.
 
     Args:
         executor: runs the function.

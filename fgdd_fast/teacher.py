@@ -73,7 +73,9 @@ class Accuracy:
         totals = self.confusion.sum(axis=1)
         shares = np.diag(self.confusion) / np.maximum(totals, 1)
         return {
-            name: float(share) for name, share, total in zip(self.classes, shares, totals, strict=True) if total
+            name: float(share)
+            for name, share, total in zip(self.classes, shares, totals, strict=True)
+            if total
         }
 
     @property
@@ -87,8 +89,11 @@ class Accuracy:
         if chance >= 1 or total == 0:
             return False
         terms = (
-            math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1)
-            + k * math.log(chance) + (total - k) * math.log1p(-chance)
+            math.lgamma(total + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(total - k + 1)
+            + k * math.log(chance)
+            + (total - k) * math.log1p(-chance)
             for k in range(right, total + 1)
         )
         return math.fsum(math.exp(term) for term in terms) < CHANCE_P_VALUE
@@ -172,7 +177,10 @@ def whole_images(
         return [image for image, _ in batch], run(np.stack([pixels for _, pixels in batch]))
 
     ahead = 2 * network.batch * network.streams + 2 * threads
-    with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(network.streams, "infer") as runners:
+    with (
+        ThreadPoolExecutor(threads, "read") as readers,
+        ThreadPoolExecutor(network.streams, "infer") as runners,
+    ):
         batches = batched(usable(ordered_map(readers, read, images, ahead)), network.batch)
         parts = list(ordered_map(runners, infer, batches, 2 * network.streams))
     if not parts:

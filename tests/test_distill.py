@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
+
 from fgdd_fast.cli import main
 from fgdd_fast.decode import read_image
 from fgdd_fast.manifest_reading import read_manifest
@@ -27,7 +28,7 @@ from fgdd_fast.manifest_reading import read_manifest
 IMAGES = 8  # of each class
 
 
-@pytest.fixture()
+@pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `data`, the two tiny models, and a cache of its own."""
     monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
@@ -51,7 +52,9 @@ def arguments(folder: Path, out: str = "out", **options: Any) -> list[str]:
         "store": folder / "store",
         **options,
     }
-    given = ((f"--{name.replace('_', '-')}", str(value)) for name, value in chosen.items() if value is not None)
+    given = (
+        (f"--{name.replace('_', '-')}", str(value)) for name, value in chosen.items() if value is not None
+    )
     return ["distill", str(folder / "data"), str(folder / out), *(word for pair in given for word in pair)]
 
 
@@ -204,7 +207,7 @@ def test_bad_images_are_listed_and_the_rest_distilled(workplace: Path) -> None:
 
 
 def test_names_with_spaces_quotes_emoji_and_broken_bytes(workplace: Path) -> None:
-    odd = os.fsdecode(b"it's a \"cat\" \xf0\x9f\x90\xb1 \xff")
+    odd = os.fsdecode(b'it\'s a "cat" \xf0\x9f\x90\xb1 \xff')
     (workplace / "data" / "red").rename(workplace / "data" / odd)
     tiny.teacher_bundle(workplace, ("blue", "green", odd))
     result = distill(workplace)

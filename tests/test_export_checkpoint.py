@@ -19,7 +19,12 @@ from fgdd_fast.errors import BundleError
 from fgdd_fast.export.checkpoint import LEGACY_MAGIC, LEGACY_PROTOCOL, read_checkpoint
 from fgdd_fast.export.graph import Array
 
-STORAGES = {"float32": "FloatStorage", "int64": "LongStorage", "float16": "HalfStorage", "bool": "BoolStorage"}
+STORAGES = {
+    "float32": "FloatStorage",
+    "int64": "LongStorage",
+    "float16": "HalfStorage",
+    "bool": "BoolStorage",
+}
 
 
 class Storage:
@@ -32,7 +37,9 @@ class Storage:
 class Tensor:
     """A view of a storage that pickles as PyTorch's tensors do."""
 
-    def __init__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    def __init__(
+        self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> None:
         self.arguments = (storage, offset, shape, strides, False, OrderedDict())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -193,4 +200,6 @@ def test_real_checkpoint() -> None:
         tensors = read_checkpoint(file, "The checkpoint")
     assert tensors["_fc.weight"].shape == (1000, 1280)
     assert tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
-    assert sum(t.size for name, t in tensors.items() if "running" not in name and "num" not in name) == 4_652_008
+    assert (
+        sum(t.size for name, t in tensors.items() if "running" not in name and "num" not in name) == 4_652_008
+    )

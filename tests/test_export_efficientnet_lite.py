@@ -68,7 +68,12 @@ def random_weights(seed: int = 0) -> dict[str, Array]:
 
     def add(weight: str, norm: str, shape: tuple[int, ...]) -> None:
         weights[f"{weight}.weight"] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
-        for part, low, high in (("weight", 0.8, 1.2), ("bias", 0, 1), ("running_mean", -1, 1), ("running_var", 0.5, 2)):
+        for part, low, high in (
+            ("weight", 0.8, 1.2),
+            ("bias", 0, 1),
+            ("running_mean", -1, 1),
+            ("running_var", 0.5, 2),
+        ):
             weights[f"{norm}.{part}"] = rng.uniform(low, high, shape[0]).astype(np.float32)
         weights[f"{norm}.num_batches_tracked"] = np.array(5)
 
@@ -102,8 +107,8 @@ def test_graph_is_the_network_at_any_size(
     images = drawn_images(height, width)[:2]
     features, logits = network(images)
     found = run_model(model, {"images": images})
-    assert 0.1 < features.std()
-    assert 0 < features.min()
+    assert features.std() > 0.1
+    assert features.min() > 0
     np.testing.assert_allclose(found["features"], features, atol=1e-4)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
 

@@ -173,7 +173,9 @@ def test_hub_failure_and_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         fetch_source(entry)
 
 
-FETCH = "from fgdd_fast.catalogue import *; from fgdd_fast.fetch import *; fetch_source(load_catalogue()['mine'])"
+FETCH = (
+    "from fgdd_fast.catalogue import *; from fgdd_fast.fetch import *; fetch_source(load_catalogue()['mine'])"
+)
 
 
 def test_killed_while_writing_leaves_nothing_that_passes_for_it(tmp_path: Path) -> None:

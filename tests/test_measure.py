@@ -48,7 +48,7 @@ def measure(
         return measured, list(measuring.records(data.images))
 
 
-@pytest.fixture()
+@pytest.fixture
 def squares(tmp_path: Path) -> DataSet:
     return scan(tiny.write_squares(tmp_path / "data", 6))
 
@@ -62,7 +62,7 @@ def test_the_occupancy_and_the_losses_are_those_of_the_image(squares: DataSet, t
         coloured = np.ptp(decoded.pixels.astype(int), axis=2) > 60
         assert record.occupancy == pytest.approx(coloured.mean(), abs=0.08)  # seen at 16 x 16
         assert (record.source, record.sha256) == (image.source, decoded.sha256)
-        # The teacher's logits are a tenth of the mean of each channel; a tile of 8 fills a quarter of its input.
+        # The teacher's logits are a tenth of each channel's mean; a tile fills a quarter of the input.
         tile = cv2.resize(decoded.pixels, (8, 8), interpolation=cv2.INTER_AREA)
         logits = tile.mean(axis=(0, 1))[::-1] * 0.1 / 4
         label = tiny.CLASSES.index(image.class_name)
@@ -75,7 +75,9 @@ def test_the_occupancy_and_the_losses_are_those_of_the_image(squares: DataSet, t
     [replace(SETTINGS, threads=1), replace(SETTINGS, threads=5), replace(SETTINGS, batch=4)],
     ids=["1 thread", "5 threads", "batch 4"],
 )
-def test_threads_and_batches_change_nothing(squares: DataSet, tmp_path: Path, settings: MeasureSettings) -> None:
+def test_threads_and_batches_change_nothing(
+    squares: DataSet, tmp_path: Path, settings: MeasureSettings
+) -> None:
     (tmp_path / "other").mkdir()
     assert measure(squares, tmp_path)[1] == measure(squares, tmp_path / "other", settings)[1]
 
@@ -92,7 +94,9 @@ def test_openvino_measures_the_same(squares: DataSet, tmp_path: Path) -> None:
         assert isinstance(other, ImageRecord)
         assert one.occupancy == pytest.approx(other.occupancy, abs=1e-6)
         assert [view.box for view in one.crops] == [view.box for view in other.crops]
-        assert [view.loss for view in one.crops] == pytest.approx([view.loss for view in other.crops], abs=1e-4)
+        assert [view.loss for view in one.crops] == pytest.approx(
+            [view.loss for view in other.crops], abs=1e-4
+        )
 
 
 def test_a_second_run_reads_nothing(
@@ -154,7 +158,9 @@ def test_bad_files_are_skipped_with_their_reason_and_the_others_measured(tmp_pat
     root = tiny.write_squares(tmp_path / "data", 3)
     (root / "red" / "empty.jpg").write_bytes(b"")
     (root / "red" / "text.jpg").write_text("no image at all, but long enough to look like one")
-    (root / "red" / os.fsdecode(b"\xff '\"\xf0\x9f\x90\xb1.png")).write_bytes((root / "red" / "00.png").read_bytes())
+    (root / "red" / os.fsdecode(b"\xff '\"\xf0\x9f\x90\xb1.png")).write_bytes(
+        (root / "red" / "00.png").read_bytes()
+    )
     data = scan(root)
     measured, records = measure(data, tmp_path)
     assert measured.measured == 10
@@ -170,7 +176,9 @@ def test_a_file_that_vanishes_is_skipped(squares: DataSet, tmp_path: Path) -> No
     assert [item.source for item in measured.skipped] == [squares.images[3].source]
 
 
-def test_a_failing_network_stops_the_run_and_keeps_what_was_measured(squares: DataSet, tmp_path: Path) -> None:
+def test_a_failing_network_stops_the_run_and_keeps_what_was_measured(
+    squares: DataSet, tmp_path: Path
+) -> None:
     with measurer(tmp_path) as measuring:
         losses, calls = Teacher.losses, 0
 

@@ -20,7 +20,9 @@ SHA = "ab" * 32
 BOX = Box(1, 2, 3, 4)
 
 
-def measurement(path: Path, *, sha256: str = SHA, occupancy: float | None = 0.25, label: int = 0) -> Measurement:
+def measurement(
+    path: Path, *, sha256: str = SHA, occupancy: float | None = 0.25, label: int = 0
+) -> Measurement:
     return Measurement(path, "signature", KnownFile(sha256, 40, 30), occupancy, label, {BOX: 1.5})
 
 
@@ -130,6 +132,12 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store")
 
 
+def add_many(store: Store, folder: Path) -> None:
+    for number in range(10_000):
+        row = measurement(folder / f"{number}.jpg", sha256=f"{number:064x}")
+        store.add([row], foreground=1, teacher=2)
+
+
 def test_no_space_left_keeps_what_was_added_before(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.add([measurement(tmp_path / "a.jpg")], foreground=1, teacher=2)
@@ -138,9 +146,7 @@ def test_no_space_left_keeps_what_was_added_before(tmp_path: Path) -> None:
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
             with pytest.raises(StoreError, match="failed"):
-                for number in range(10_000):
-                    row = measurement(tmp_path / f"{number}.jpg", sha256=f"{number:064x}")
-                    store.add([row], foreground=1, teacher=2)
+                add_many(store, tmp_path)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
             signal.signal(signal.SIGXFSZ, ignored)

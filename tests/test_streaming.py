@@ -18,7 +18,9 @@ from fgdd_fast.streaming import batched, ordered_map
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 5), st.integers(1, 4))
 def test_results_come_in_the_order_of_the_items(items: list[int], ahead: int, threads: int) -> None:
     with ThreadPoolExecutor(threads) as executor:
-        assert list(ordered_map(executor, lambda item: item + 1, items, ahead)) == [item + 1 for item in items]
+        assert list(ordered_map(executor, lambda item: item + 1, items, ahead)) == [
+            item + 1 for item in items
+        ]
 
 
 def test_slow_items_do_not_change_the_order() -> None:

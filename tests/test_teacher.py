@@ -21,7 +21,7 @@ from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_cl
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
 
-@pytest.fixture()
+@pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
     tiny.write_squares(tmp_path / "data", 12)
@@ -32,7 +32,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fit(folder: Path, *options: str) -> Result:
     backbone = str(folder / "tiny-backbone.onnx")
-    words = ["teacher", "fit", str(folder / "data"), "-o", str(folder / "fitted.onnx"), "--backbone", backbone]
+    words = [
+        "teacher",
+        "fit",
+        str(folder / "data"),
+        "-o",
+        str(folder / "fitted.onnx"),
+        "--backbone",
+        backbone,
+    ]
     return CliRunner().invoke(main, [*words, "--device", "cpu", *options])
 
 
@@ -144,7 +152,9 @@ def test_the_head_is_scikit_learns_on_standardised_features(count: int) -> None:
 
 
 def sources(counts: dict[str, int]) -> list[SourceImage]:
-    return [SourceImage(f"{name}/{i}.jpg", name, Path()) for name, count in counts.items() for i in range(count)]
+    return [
+        SourceImage(f"{name}/{i}.jpg", name, Path()) for name, count in counts.items() for i in range(count)
+    ]
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 30), min_size=1), st.floats(0.01, 0.99))

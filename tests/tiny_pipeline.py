@@ -60,7 +60,10 @@ def foreground_bundle(folder: Path) -> Bundle:
         helper.make_node("Mul", ["share", "white"], ["bright"]),
         helper.make_node("Cast", ["bright"], ["mask"], to=TensorProto.UINT8),
     ]
-    outputs = [TensorSpec("occupancy", "float32", ("batch",)), TensorSpec("mask", "uint8", ("batch", SIDE, SIDE))]
+    outputs = [
+        TensorSpec("occupancy", "float32", ("batch",)),
+        TensorSpec("mask", "uint8", ("batch", SIDE, SIDE)),
+    ]
     constants = {"limit": np.float32(60), "white": np.float32(255)}
     return _write(folder / "tiny-foreground.onnx", "foreground", nodes, constants, outputs, None)
 

@@ -1,3 +1,6 @@
 import click
+
+
 @click.command()
-def demo(): pass
+def demo():
+    pass

@@ -144,7 +144,12 @@ def _report(plan: Plan, session: Session, manifest: Manifest, console: Console) 
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for part in plan.classes:
         paths = [tile.path for tile in part.selection.tiles]
-        counts = (len(part.full_losses), f"{part.selection.threshold:.3f}", paths.count("full"), paths.count("crop"))
+        counts = (
+            len(part.full_losses),
+            f"{part.selection.threshold:.3f}",
+            paths.count("full"),
+            paths.count("crop"),
+        )
         table.add_row(printable(part.name), *map(str, counts), str(part.selection.further))
     console.print(table)
     report_skipped(manifest.skipped, console)

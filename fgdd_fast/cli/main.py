@@ -57,7 +57,9 @@ class _Commands(click.Group):
             raise _Stopped("Stopped. Finished work is kept; the same command goes on from there.") from error
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(fgdd_fast.__version__, prog_name="fgdd-fast")
 def main() -> None:
     """Foreground-aware dataset distillation: a folder of labelled images becomes a tiny data set.

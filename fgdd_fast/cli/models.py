@@ -62,4 +62,6 @@ def verify(names: tuple[str, ...]) -> None:
             damaged.append(entry)
     if damaged:
         listed = " ".join(entry.name for entry in damaged)
-        raise BundleError(f"{len(damaged)} of these models cannot be used", f"Run: fgdd-fast models pull {listed}")
+        raise BundleError(
+            f"{len(damaged)} of these models cannot be used", f"Run: fgdd-fast models pull {listed}"
+        )

@@ -54,7 +54,9 @@ def default_store() -> Path:
 
 def seed_option() -> Callable[[F], F]:
     """The seed of every random choice."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+    return click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
+    )
 
 
 def runtime_options() -> Callable[[F], F]:
@@ -65,7 +67,7 @@ def runtime_options() -> Callable[[F], F]:
             type=click.Choice(["auto", "cpu", "openvino"]),
             default="auto",
             show_default=True,
-            help="Runtime: cpu is ONNX Runtime, the reference; auto takes OpenVINO where its decisions agree.",
+            help="cpu is ONNX Runtime, the reference; auto takes OpenVINO where its decisions agree.",
         ),
         click.option(
             "--precision",

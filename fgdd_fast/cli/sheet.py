@@ -1,3 +1,6 @@
 import click
+
+
 @click.command()
-def sheet(): pass
+def sheet():
+    pass

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.cli.options import BACKBONE, pool_size, folder, resize_option, runtime_options, seed_option
+from fgdd_fast.cli.options import BACKBONE, folder, pool_size, resize_option, runtime_options, seed_option
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, printable, progress_bar, report_skipped
 from fgdd_fast.dataset import DataSet, SourceImage, pool, scan
 from fgdd_fast.engines.bundle import Bundle
@@ -41,8 +41,12 @@ def teacher() -> None:
 @teacher.command()
 @click.argument("data", type=folder())
 @click.option("-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write.")
-@click.option("--backbone", default=BACKBONE, show_default=True, metavar="NAME|BUNDLE", help="Gives the features.")
-@click.option("--validation", type=folder(), help="Folder of held-out images; else a part of DATA is held out.")
+@click.option(
+    "--backbone", default=BACKBONE, show_default=True, metavar="NAME|BUNDLE", help="Gives the features."
+)
+@click.option(
+    "--validation", type=folder(), help="Folder of held-out images; else a part of DATA is held out."
+)
 @click.option(
     "--hold-out",
     "share",
@@ -115,7 +119,8 @@ def fit_teacher(
     absent = [name for place, name in enumerate(dataset.classes) if place not in set(labels)]
     if absent:
         raise DataError(
-            f"No image of the class '{absent[0]}' is left to fit on", "Add images to it, or remove its folder."
+            f"No image of the class '{absent[0]}' is left to fit on",
+            "Add images to it, or remove its folder.",
         )
     with console.status("Fitting the classifier"):
         head = fit_head(inputs, labels)
@@ -182,7 +187,8 @@ def check(bundle: str, data: Path, limit: int | None, **options: Any) -> None:
     swapped = swapped_classes(judged.confusion)
     if swapped:
         pairs = "; ".join(
-            f"images in the folder '{classes[folder]}' are taken for '{classes[taken]}'" for folder, taken in swapped
+            f"images in the folder '{classes[folder]}' are taken for '{classes[taken]}'"
+            for folder, taken in swapped
         )
         raise TeacherError(
             f"The teacher's class names are not in the order of its outputs: {pairs}",
@@ -190,7 +196,8 @@ def check(bundle: str, data: Path, limit: int | None, **options: Any) -> None:
         )
     if not judged.above_chance():
         raise TeacherError(
-            f"The teacher is no better than guessing on these images: {judged.top1:.1%} of {judged.images} are right",
+            f"The teacher is no better than guessing on these images: {judged.top1:.1%} of {judged.images} "
+            "are right",
             "Is it the right teacher, and are the labels right? To fit one: fgdd-fast teacher fit",
         )
     click.echo(f"{loaded.name} knows these classes: {judged.top1:.1%} of {judged.images} images right")
