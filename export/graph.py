@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,16 +163,33 @@ def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...
     )
 
 
-def run_model(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Run a serialised model once with ONNX Runtime on the CPU, as the reference for parity.
+def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+    """Load a serialised model into ONNX Runtime on the CPU, as the reference for parity.
 
-    Bundles run through `fgdd_fast.engines`; this serves the networks that bundles are made from, and a
-    model that is not yet allowed to become a bundle.
+    Bundles run through `fgdd_fast.engines`; this serves the networks that bundles are made from, and models
+    that are not yet allowed to become bundles.
+
+    Returns:
+        A function from inputs to outputs, both by name.
+
+    Raises:
+        EngineError: ONNX Runtime cannot load the model, or later cannot run it.
     """
     onnxruntime = import_extra("onnxruntime", "cpu")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    with told_as_engine_error("ONNX Runtime cannot run the model that is being prepared"):
+    problem = "ONNX Runtime cannot run the model that is being prepared"
+    with told_as_engine_error(problem):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    names = [output.name for output in session.get_outputs()]
+
+    def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        with told_as_engine_error(problem):
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    return run
+
+
+def run_model(model: bytes, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Load a serialised model and run it once; see `load_model`."""
+    return load_model(model)(feeds)

@@ -22,6 +22,7 @@ from fgdd_fast.export.graph import (
     OPSET,
     GraphBuilder,
     cut_model,
+    load_model,
     read_model,
     run_model,
     serialise,
@@ -80,11 +81,11 @@ def reference_probabilities(source: bytes, images: NDArray[np.uint8]) -> NDArray
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side_{axis}"
         for output in model.graph.output:
             output.type.tensor_type.shape.dim[axis].dim_param = f"side_{axis}"
-    data, name = model.SerializeToString(), model.graph.input[0].name
+    run, name = load_model(serialise(model)), model.graph.input[0].name
     probabilities = []
     for image in images:
         planes = ((image / image.max() - MEAN) / STD).transpose(2, 0, 1)[None].astype(np.float32)
-        raw = run_model(data, {name: planes})[model.graph.output[0].name][0, 0].astype(np.float64)
+        raw = run({name: planes})[model.graph.output[0].name][0, 0].astype(np.float64)
         probabilities.append((raw - raw.min()) / (raw.max() - raw.min()))
     return np.stack(probabilities)
 

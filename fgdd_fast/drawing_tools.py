@@ -80,7 +80,7 @@ def noise(dice: Dice, height: int, width: int, *, cells: Sequence[tuple[int, int
     for weight, (cell_height, cell_width) in zip(weights, cells, strict=True):
         grid = dice.grid(height // cell_height + 2, width // cell_width + 2)
         octave = cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
-        total += octave * np.uint16(weight)
+        total += np.asarray(octave, np.uint16) * np.uint16(weight)
     middle = np.float32(127.5 * sum(weights))
     return (total - middle) * np.float32(1 / (90 * sum(weights)))
 
@@ -88,7 +88,7 @@ def noise(dice: Dice, height: int, width: int, *, cells: Sequence[tuple[int, int
 def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, start: float = 0, stop: float = 360, tilt: float = 0
 ) -> Points:
-    """Points on an ellipse's arc from `start` to `stop` degrees (clockwise on screen), turned by `tilt` degrees."""
+    """Points on an ellipse's arc from `start` to `stop`, turned by `tilt`: degrees, clockwise on screen."""
     angles = np.radians(np.linspace(start, stop, max(8, int(abs(stop - start) / 7))))
     arc = np.stack([radius_x * np.cos(angles), radius_y * np.sin(angles)], axis=1)
     return arc @ rotation(tilt).T + (x, y)

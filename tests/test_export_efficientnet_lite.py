@@ -108,7 +108,6 @@ def test_graph_is_the_network_at_any_size(
     features, logits = network(images)
     found = run_model(model, {"images": images})
     assert features.std() > 0.1
-    assert features.min() > 0
     np.testing.assert_allclose(found["features"], features, atol=1e-4)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
 

@@ -40,9 +40,7 @@ def test_pull_makes_a_bundle_that_runs(own_catalogue: Path) -> None:
             assert ((occupancy >= 0) & (occupancy <= 1)).all()
 
 
-def test_pull_again_does_nothing(
-    own_catalogue: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pull_again_does_nothing(own_catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pull("mine")
     time = first.onnx.stat().st_mtime_ns
     assert pull("mine") == first
@@ -104,9 +102,7 @@ def test_the_real_backbone_meets_its_golden_logits(tmp_path: Path) -> None:
     assert features.shape == (1, 1280)
 
 
-def test_another_network_fails_its_golden_logits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_network_fails_its_golden_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = real_source("imagenet-efficientnet-lite0")
     monkeypatch.setattr("fgdd_fast.export.efficientnet_lite.MEAN", 128.0)
     with pytest.raises(BundleError, match="max logit difference"):
