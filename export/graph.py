@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.failures import told_as_engine_error
+from fgdd_fast.engines.runtimes import import_onnxruntime
 from fgdd_fast.errors import BundleError
 from fgdd_fast.extras import import_extra
 
@@ -175,7 +176,7 @@ def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]
     Raises:
         EngineError: ONNX Runtime cannot load the model, or later cannot run it.
     """
-    onnxruntime = import_extra("onnxruntime", "cpu")
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     problem = "ONNX Runtime cannot run the model that is being prepared"

@@ -112,8 +112,9 @@ def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[
 def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
     """Cut a backbone at `features` and add a linear head with its cross-entropy.
 
-    The loss is log(sum(exp(z - max))) + (max - z[label]): no exponential overflows, neither part is
-    negative, and TensorRT has every operator.
+    The loss is the negative of LogSoftmax at the label. Written out with ReduceSum, ONNX Runtime rounds some
+    samples of a batch in another order than others; ReduceLogSumExp is reduced over wrong axes by OpenVINO
+    (openvinotoolkit/openvino issue 38238); and TensorRT has no SoftmaxCrossEntropyLoss.
     """
     builder = GraphBuilder("head_")
     nodes, constants = cut_model(backbone, ["features"])
@@ -123,12 +124,10 @@ def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.Mode
         "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
     )
     columns = builder.constant([1], np.int64)
-    highest = builder.node("ReduceMax", logits, axes=[1], keepdims=1)
-    powers = builder.node("Exp", builder.node("Sub", logits, highest))
-    spread = builder.node("Log", builder.node("ReduceSum", powers, columns, keepdims=1))
+    scores = builder.node("LogSoftmax", logits, axis=1)
     labels = builder.node("Unsqueeze", "labels", columns)
-    distance = builder.node("Sub", highest, builder.node("GatherElements", logits, labels, axis=1))
-    builder.node("Squeeze", builder.node("Add", spread, distance), columns, output="loss")
+    score = builder.node("GatherElements", scores, labels, axis=1)
+    builder.node("Squeeze", builder.node("Neg", score), columns, output="loss")
     images = tensor_specs(backbone.graph.input)[0]
     return builder.model(
         f"{backbone.graph.name}_teacher",

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import fgdd_fast
 from fgdd_fast.catalogue import cache_folder
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.drawing import CLASSES, draw
@@ -98,8 +99,9 @@ def choose_device(bundle: Bundle, requested: Device | Literal["auto"], precision
 
 
 def _remembered_agreement(bundle: Bundle, precision: Precision) -> Agreement:
-    versions = (version("onnxruntime"), version("openvino"), platform.machine(), _processor())
-    key = hashlib.sha256(repr((bundle.sha256, precision, *versions)).encode()).hexdigest()
+    bars = (PICTURES, CROPS, OCCUPANCY_ERROR, LOSS_REGRET, COSINE_DISTANCE)
+    versions = (fgdd_fast.__version__, version("onnxruntime"), version("openvino"), _processor())
+    key = hashlib.sha256(repr((bundle.sha256, precision, bars, versions)).encode()).hexdigest()
     path = cache_folder() / "agreement" / f"{key}.json"
     try:
         return Agreement(**json.loads(path.read_text(encoding="utf-8")))

@@ -69,12 +69,14 @@ class ClassPlan:
 
     Attributes:
         name: the class.
-        full_losses: the teacher's cross-entropy (nats) on the whole of each image measured.
+        occupancies: of each image measured, by its source.
+        full_losses: the teacher's cross-entropy (nats) on the whole of each of them.
         selection: the tiles.
         mosaics: the tiles, arranged.
     """
 
     name: str
+    occupancies: Mapping[str, float]
     full_losses: tuple[float, ...]
     selection: Selection
     mosaics: tuple[Mosaic, ...]
@@ -148,7 +150,9 @@ def decide(
         selection = select(records, settings.rule, settings.tiles_per_class, settings.seed)
         skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
         mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
-        plans.append(ClassPlan(name, tuple(record.full.loss for record in records), selection, mosaics))
+        occupancies = {record.source: record.occupancy for record in records}
+        full_losses = tuple(record.full.loss for record in records)
+        plans.append(ClassPlan(name, occupancies, full_losses, selection, mosaics))
     return Plan(tuple(plans), tuple(skipped))
 
 

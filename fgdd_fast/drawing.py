@@ -90,7 +90,7 @@ def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: 
 
     Args:
         class_name: one of `CLASSES`.
-        occupancy_target: wanted share of the picture, in (0, 1); met within about 0.02 between 0.03 and 0.8.
+        occupancy_target: wanted share of the picture, in (0, 1); met within 0.04 between 0.03 and 0.8.
         size: (height, width) in pixels, each at least 32.
         seed: a whole number from 0.
 

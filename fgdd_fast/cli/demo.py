@@ -1,6 +1,126 @@
+"""`fgdd-fast demo`: everything at once, on drawn pictures or on the user's own photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import click
+import numpy as np
+from rich.console import Console
+
+from fgdd_fast.catalogue import load_catalogue
+from fgdd_fast.cli.distill import run_distill
+from fgdd_fast.cli.options import BACKBONE, FOREGROUND, folder, runtime_options
+from fgdd_fast.cli.session import MeasureOptions, RuntimeOptions
+from fgdd_fast.cli.sheet import draw_sheet
+from fgdd_fast.cli.teacher import TeacherOptions, fit_teacher
+from fgdd_fast.distill import Plan
+from fgdd_fast.drawing import DrawnSource, write_drawn_dataset
+from fgdd_fast.export.prepare import pull
+from fgdd_fast.manifest import Manifest
+from fgdd_fast.output import writing
+from fgdd_fast.thresholds import parse_rule
+
+DRAWN_PER_CLASS = 30
+FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the demo stays short
 
 
 @click.command()
-def demo():
-    pass
+@click.option("--data", type=folder(), help="Your own photographs, one folder a class; else pictures are drawn.")
+@click.option(
+    "--out",
+    type=folder(),
+    default=Path("fgdd-demo"),
+    show_default=True,
+    help="Folder for everything that the demo makes.",
+)
+@click.option(
+    "--ipc", type=click.IntRange(min=1), default=2, show_default=True, help="Images (mosaics) per class."
+)
+@runtime_options()
+def demo(data: Path | None, out: Path, ipc: int, **options: Any) -> None:
+    """Pull the models, fit a teacher, distil, and draw a contact sheet of what was chosen.
+
+    Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
+    """
+    console = Console(stderr=True)
+    runtime = RuntimeOptions(**options)
+    for name in (FOREGROUND, BACKBONE):
+        console.rule(f"Model {name}", align="left")
+        entry = load_catalogue()[name]
+        bundle = pull(name, progress=console.print)
+        console.print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
+    drawn: Sequence[DrawnSource] = ()
+    if data is None:
+        console.rule("Drawing a data set", align="left")
+        data = out / "data"
+        with writing(data):
+            drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
+        console.print(f"{len(drawn)} pictures in {data}")
+    console.rule("Fitting a teacher", align="left")
+    teacher = fit_teacher(
+        data,
+        out / "teacher.onnx",
+        BACKBONE,
+        None,
+        0.2,
+        False,
+        TeacherOptions(resize="area", seed=0, **options),
+        console,
+    )
+    console.rule("Distilling", align="left")
+    distilled = out / "distilled"
+    plan, manifest = run_distill(
+        data,
+        distilled,
+        ipc,
+        parse_rule("quantile:0.3"),
+        "png",
+        True,
+        _measure_options(out, teacher.onnx, options),
+        console,
+    )
+    sheet = out / "contact-sheet.png"
+    draw_sheet(distilled, data, sheet, None, 6, 2, runtime, console)
+    _report(plan, manifest, drawn, console)
+    click.echo(f"Mosaics:       {distilled / 'images'}")
+    click.echo(f"Manifest:      {distilled / 'manifest.json'}")
+    click.echo(f"Teacher:       {teacher.onnx}")
+    click.echo(f"Contact sheet: {sheet}   (look at this first)")
+
+
+def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> MeasureOptions:
+    return MeasureOptions(
+        foreground=FOREGROUND,
+        teacher=str(teacher),
+        pool=FIRST_IMAGES,
+        crops=5,
+        size=224,
+        factor=2,
+        score_view="pad",
+        resize="area",
+        seed=0,
+        store=out / "store",
+        **options,
+    )
+
+
+def _report(plan: Plan, manifest: Manifest, drawn: Sequence[DrawnSource], console: Console) -> None:
+    """What became of the images and, where the truth is known, how well occupancies were measured."""
+    console.rule("Done", align="left")
+    occupancies = {source: value for part in plan.classes for source, value in part.occupancies.items()}
+    known = [(occupancies[item.source], item.occupancy) for item in drawn if item.source in occupancies]
+    if known:
+        measured, true = np.array(known).T
+        errors = np.abs(measured - true)
+        console.print(
+            f"Measured against true occupancy of {len(known)} pictures: mean error {errors.mean():.3f}, "
+            f"largest {errors.max():.3f}, correlation {np.corrcoef(measured, true)[0, 1]:.3f}"
+        )
+    tiles_count = sum(len(image.tiles) for image in manifest.images)
+    console.print(
+        f"{manifest.image_count} images became {len(manifest.images)} mosaics of {tiles_count} tiles, "
+        f"for {len(manifest.classes)} classes."
+    )

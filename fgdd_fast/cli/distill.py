@@ -61,7 +61,7 @@ def distill(
 ) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     console = Console(stderr=True)
-    manifest = run_distill(data, out, ipc, rule, format, overwrite, MeasureOptions(**options), console)
+    _, manifest = run_distill(data, out, ipc, rule, format, overwrite, MeasureOptions(**options), console)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
 
 
@@ -74,8 +74,11 @@ def run_distill(
     overwrite: bool,
     options: MeasureOptions,
     console: Console,
-) -> Manifest:
+) -> tuple[Plan, Manifest]:
     """Measure what is missing, decide, and write OUT whole.
+
+    Returns:
+        What was decided, and what was written.
 
     Raises:
         FgddError: see `fgdd_fast.errors`; OUT is then as it was.
@@ -117,7 +120,7 @@ def run_distill(
             )
             write(manifest, partial)
     _report(plan, session, manifest, console)
-    return manifest
+    return plan, manifest
 
 
 def _settings(settings: MosaicSettings, options: MeasureOptions) -> dict[str, Setting]:
@@ -139,7 +142,7 @@ def _settings(settings: MosaicSettings, options: MeasureOptions) -> dict[str, Se
 
 
 def _report(plan: Plan, session: Session, manifest: Manifest, console: Console) -> None:
-    table = Table(title="Distilled", title_justify="left")
+    table = Table()
     for heading in ("class", "images", "threshold", "whole tiles", "crop tiles", "further crops"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for part in plan.classes:

@@ -24,7 +24,7 @@ def list_models() -> None:
     """List the models that can be pulled, and which are here."""
     table = Table()
     for heading in ("name", "role", "licence", "state", "what it is"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "name")
     for entry in load_catalogue():
         table.add_row(entry.name, entry.role, entry.licence, verify_model(entry).state, entry.description)
     Console().print(table)

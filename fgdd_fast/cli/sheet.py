@@ -1,6 +1,87 @@
+"""`fgdd-fast sheet`: a picture of what was chosen, and why."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
 import click
+from rich.console import Console
+
+from fgdd_fast.catalogue import find_bundle
+from fgdd_fast.cli.options import folder, runtime_options
+from fgdd_fast.cli.session import RuntimeOptions, open_runtime
+from fgdd_fast.contact_sheet import contact_sheet
+from fgdd_fast.engines.bundle import write_file
+from fgdd_fast.errors import BundleError
+from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.mosaic import encode
+from fgdd_fast.networks import SaliencyModel
+from fgdd_fast.output import writing
+from fgdd_fast.sheet import sheet_classes
 
 
 @click.command()
-def sheet():
-    pass
+@click.argument("out", type=folder())
+@click.argument("data", type=folder())
+@click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The PNG file to write.")
+@click.option(
+    "--foreground",
+    metavar="NAME|BUNDLE",
+    help="The foreground model that OUT was distilled with; by default the one that its manifest names.",
+)
+@click.option(
+    "--sources", type=click.IntRange(min=1), default=6, show_default=True, help="Images shown of each class."
+)
+@click.option(
+    "--mosaics", type=click.IntRange(min=1), default=2, show_default=True, help="Mosaics shown of each class."
+)
+@runtime_options()
+def sheet(
+    out: Path, data: Path, output: Path, foreground: str | None, sources: int, mosaics: int, **options: Any
+) -> None:
+    """Draw a contact sheet of the distilled data set OUT, made from DATA.
+
+    It shows, for each class, source images with their foreground outlined, their occupancy, the path taken and
+    the box chosen, beside the mosaics.
+    """
+    console = Console(stderr=True)
+    draw_sheet(out, data, output, foreground, sources, mosaics, RuntimeOptions(**options), console)
+    click.echo(str(output))
+
+
+def draw_sheet(
+    out: Path,
+    data: Path,
+    output: Path,
+    foreground: str | None,
+    sources: int,
+    mosaics: int,
+    options: RuntimeOptions,
+    console: Console,
+) -> None:
+    """Write the contact sheet of a distilled data set.
+
+    Raises:
+        DataError: the manifest or an image cannot be read.
+        BundleError: the foreground model is not the one that OUT was distilled with.
+        OutputError: the file cannot be written.
+    """
+    manifest = read_manifest(out)
+    used = manifest.models["foreground"]
+    bundle = find_bundle(foreground or used.name, "foreground")
+    if bundle.sha256 != used.sha256:
+        raise BundleError(
+            f"The foreground model {bundle.name} is not the one that {out} was distilled with",
+            "Name that one with --foreground.",
+        )
+    with (
+        console.status("Drawing the contact sheet"),
+        closing(SaliencyModel(bundle, open_runtime(bundle, options, console), batch=1)) as model,
+    ):
+        classes = sheet_classes(manifest, out, data, model, sources=sources, mosaics=mosaics)
+        picture = contact_sheet(classes, total=len(manifest.classes))
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_file(output, encode(picture, "png"))

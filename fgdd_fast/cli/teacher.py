@@ -239,7 +239,8 @@ def _labelled(
 
 
 def _show_accuracy(judged: Accuracy, console: Console) -> None:
-    table = Table(title=f"{judged.top1:.1%} of {judged.images} images right", title_justify="left")
+    console.print(f"{judged.top1:.1%} of {judged.images} images right")
+    table = Table()
     table.add_column("class")
     table.add_column("right", justify="right")
     for name, share in judged.per_class.items():

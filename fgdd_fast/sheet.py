@@ -1,0 +1,78 @@
+"""Gather from a distilled data set and its source images what a contact sheet shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fgdd_fast.contact_sheet import SheetClass, SheetSource
+from fgdd_fast.decode import read_image
+from fgdd_fast.errors import DataError, ImageError
+from fgdd_fast.manifest import Manifest
+from fgdd_fast.networks import ForegroundModel
+from fgdd_fast.records import Tile
+from fgdd_fast.resize import Pixels, ResizeMethod, resize
+
+
+def sheet_classes(
+    manifest: Manifest, out: Path, data: Path, foreground: ForegroundModel, *, sources: int, mosaics: int
+) -> Iterator[SheetClass]:
+    """Read the images of each class, find their foreground again, and describe what was chosen.
+
+    Args:
+        manifest: of the distilled data set.
+        out: its folder.
+        data: the folder of the source images.
+        foreground: the model that measured the occupancies.
+        sources: source images shown of each class; both paths are shown where both were taken.
+        mosaics: mosaics shown of each class.
+
+    Raises:
+        DataError: a mosaic or a source image is missing, or changed since.
+    """
+    method: ResizeMethod = "pil" if manifest.settings.get("resize") == "pil" else "area"
+    for name in manifest.classes:
+        images = [image for image in manifest.images if image.class_name == name]
+        tiles = [tile for image in images for tile in image.tiles]
+        yield SheetClass(
+            name=name,
+            threshold=manifest.thresholds[name],
+            tiles=len(tiles),
+            whole_tiles=sum(tile.path == "full" for tile in tiles),
+            sources=tuple(_source(tile, data, foreground, method) for tile in _both_paths(tiles, sources)),
+            mosaics=tuple(_read(out / image.file) for image in images[:mosaics]),
+        )
+
+
+def _both_paths(tiles: list[Tile], count: int) -> list[Tile]:
+    """At most `count` tiles, lowest loss first, half of each path as far as there are so many."""
+    ranked = sorted(tiles, key=lambda tile: (tile.loss, tile.source))
+    whole = [tile for tile in ranked if tile.path == "full"]
+    crops = [tile for tile in ranked if tile.path == "crop"]
+    number = max(min(len(whole), (count + 1) // 2), count - len(crops))
+    return whole[:number] + crops[: count - number]
+
+
+def _source(tile: Tile, data: Path, foreground: ForegroundModel, method: ResizeMethod) -> SheetSource:
+    pixels = _read(data / tile.source, tile.sha256)
+    mask = foreground.masks(np.stack([resize(pixels, foreground.size, method)]))[0]
+    return SheetSource(
+        pixels=pixels,
+        mask=mask,
+        box=tile.box,
+        path=tile.path,
+        occupancy=tile.occupancy,
+        loss=tile.loss,
+    )
+
+
+def _read(path: Path, sha256: str | None = None) -> Pixels:
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise DataError(f"{path} cannot be shown: {error.problem}", "Distil again.") from error
+    if sha256 not in (None, image.sha256):
+        raise DataError(f"{path} changed since it was distilled", "Distil again.")
+    return image.pixels
