@@ -22,7 +22,9 @@ def environment() -> dict[str, object]:
     flags = set(fields.get("flags", "").split())
     return {
         "processor": fields.get("model name", platform.processor()),
-        "vector_units": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}),
+        "vector_units": sorted(
+            flags & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
+        ),
         "cores": len(os.sched_getaffinity(0)),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),

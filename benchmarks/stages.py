@@ -2,9 +2,9 @@
 
     python -m fgdd_fast.benchmarks.stages DATA --teacher BUNDLE --images 300 --repeats 3 --json OUT.json
 
-Each repeat runs every stage alone, with all threads, and then the whole into an empty store, on the same images;
-so slow spells of the machine meet all of them. The stages' times add up to what the whole cannot undercut on
-busy processors; the whole's surplus over that sum is what the pipeline costs.
+Each repeat runs every stage alone, with all threads, and then the whole into an empty store, on the same
+images; so slow spells of the machine meet all of them. The stages' times add up to what the whole cannot
+undercut on busy processors; the whole's surplus over that sum is what the pipeline costs.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def part(module: str) -> str:
     ("folder", "forbidden"),
     [
         ("fgdd_fast", {"cli", "export", "benchmarks"}),
+        ("fgdd_fast/drawing", {"cli", "export", "benchmarks", "engines"}),
         ("export", {"cli", "benchmarks"}),
         ("benchmarks", {"cli"}),
     ],
@@ -66,7 +67,7 @@ def test_engines_import_nothing_of_the_pipeline() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["fgdd_fast", "fgdd_fast/cli", "engines"])
+@pytest.mark.parametrize("folder", ["fgdd_fast", "fgdd_fast/cli", "fgdd_fast/drawing", "engines"])
 def test_no_heavy_package_is_imported_directly(folder: str) -> None:
     found = [(file.name, module) for file, module in imported(ROOT / folder) if module.split(".")[0] in HEAVY]
     assert found == []

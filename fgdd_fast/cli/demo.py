@@ -28,7 +28,9 @@ FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the de
 
 
 @click.command()
-@click.option("--data", type=folder(), help="Your own photographs, one folder a class; else pictures are drawn.")
+@click.option(
+    "--data", type=folder(), help="Your own photographs, one folder a class; else pictures are drawn."
+)
 @click.option(
     "--out",
     type=folder(),

@@ -43,8 +43,8 @@ def sheet(
 ) -> None:
     """Draw a contact sheet of the distilled data set OUT, made from DATA.
 
-    It shows, for each class, source images with their foreground outlined, their occupancy, the path taken and
-    the box chosen, beside the mosaics.
+    It shows, for each class, source images with their foreground outlined, their occupancy, the path taken
+    and the box chosen, beside the mosaics.
     """
     console = Console(stderr=True)
     draw_sheet(out, data, output, foreground, sources, mosaics, RuntimeOptions(**options), console)

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgdd_fast.drawing_backgrounds import paint_background
-from fgdd_fast.drawing_nature import fish, flower, tree
-from fgdd_fast.drawing_paint import Pose, cast_shadow, paint_shape, scaled, silhouette, thrice
-from fgdd_fast.drawing_shapes import Subject
-from fgdd_fast.drawing_things import car, house, mug, umbrella
-from fgdd_fast.drawing_tools import Bytes, Dice, Points, noise, rotation
+from fgdd_fast.drawing.backgrounds import paint_background
+from fgdd_fast.drawing.nature import fish, flower, tree
+from fgdd_fast.drawing.paint import Pose, cast_shadow, paint_shape, scaled, silhouette, thrice
+from fgdd_fast.drawing.shapes import Subject
+from fgdd_fast.drawing.things import car, house, mug, umbrella
+from fgdd_fast.drawing.tools import Bytes, Dice, Points, noise, rotation
 
 # Height and width in pixels.
 _SIZES = ((480, 640), (640, 480), (400, 600), (480, 480), (320, 480), (560, 420), (360, 640))

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgdd_fast.drawing_shapes import Mark, Shape, Subject
-from fgdd_fast.drawing_tools import Bytes, Colour, Points, darker
+from fgdd_fast.drawing.shapes import Mark, Shape, Subject
+from fgdd_fast.drawing.tools import Bytes, Colour, Points, darker
 
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 _CONTOUR = 0.022  # width in object units

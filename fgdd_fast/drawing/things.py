@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fgdd_fast.drawing_shapes import INK, WHITE, Mark, Shape, Subject
-from fgdd_fast.drawing_tools import Colour, Dice, colour, darker, ellipse, polygon, smooth
+from fgdd_fast.drawing.shapes import INK, WHITE, Mark, Shape, Subject
+from fgdd_fast.drawing.tools import Colour, Dice, colour, darker, ellipse, polygon, smooth
 
 
 def car(dice: Dice) -> Subject:

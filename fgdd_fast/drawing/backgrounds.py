@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from fgdd_fast.drawing_tools import Bytes, Dice, Field, colour, noise
+from fgdd_fast.drawing.tools import Bytes, Dice, Field, colour, noise
 
 Painter = Callable[[Dice, int, int], Field]
 

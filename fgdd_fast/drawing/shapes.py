@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fgdd_fast.drawing_tools import Colour, Points
+from fgdd_fast.drawing.tools import Colour, Points
 
 WHITE: Colour = (244, 243, 238)
 INK: Colour = (34, 32, 38)
