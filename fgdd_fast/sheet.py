@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +34,22 @@ def sheet_classes(
         DataError: a mosaic or a source image is missing, or changed since.
     """
     method: ResizeMethod = "pil" if manifest.settings.get("resize") == "pil" else "area"
-    for name in manifest.classes:
-        images = [image for image in manifest.images if image.class_name == name]
-        tiles = [tile for image in images for tile in image.tiles]
-        yield SheetClass(
-            name=name,
-            threshold=manifest.thresholds[name],
-            tiles=len(tiles),
-            whole_tiles=sum(tile.path == "full" for tile in tiles),
-            sources=tuple(_source(tile, data, foreground, method) for tile in _both_paths(tiles, sources)),
-            mosaics=tuple(_read(out / image.file) for image in images[:mosaics]),
-        )
+
+    def source(tile: Tile) -> SheetSource:
+        return _source(tile, data, foreground, method)
+
+    with ThreadPoolExecutor(foreground.streams, "sheet") as executor:
+        for name in manifest.classes:
+            images = [image for image in manifest.images if image.class_name == name]
+            tiles = [tile for image in images for tile in image.tiles]
+            yield SheetClass(
+                name=name,
+                threshold=manifest.thresholds[name],
+                tiles=len(tiles),
+                whole_tiles=sum(tile.path == "full" for tile in tiles),
+                sources=tuple(executor.map(source, _both_paths(tiles, sources))),
+                mosaics=tuple(_read(out / image.file) for image in images[:mosaics]),
+            )
 
 
 def _both_paths(tiles: list[Tile], count: int) -> list[Tile]:
