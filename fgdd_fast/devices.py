@@ -137,7 +137,7 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
     if bundle.role == "foreground":
         feeds = {"images": np.stack([resize(picture, size, "area") for picture in pictures])}
         expected, found = (_run(bundle, runtime, feeds, "occupancy") for runtime in (reference, candidate))
-        return Agreement("occupancy error", float(np.abs(expected - found).mean()), OCCUPANCY_ERROR)
+        return Agreement("mean occupancy error", float(np.abs(expected - found).mean()), OCCUPANCY_ERROR)
     parts = (part for index, picture in enumerate(pictures) for part in _parts(picture, index))
     feeds = {"images": np.stack([resize(part, size, "area") for part in parts])}
     if bundle.role == "teacher":
@@ -145,9 +145,9 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
         favourites = _run(bundle, reference, feeds, "logits")[:: 1 + CROPS].argmax(axis=1)
         feeds["labels"] = np.repeat(favourites, 1 + CROPS).astype(np.int32)
         expected, found = (_run(bundle, runtime, feeds, "loss") for runtime in (reference, candidate))
-        return Agreement("regret of the chosen crop in nats", _regret(expected, found), LOSS_REGRET)
+        return Agreement("mean regret of the chosen crop, in nats,", _regret(expected, found), LOSS_REGRET)
     expected, found = (_run(bundle, runtime, feeds, "features") for runtime in (reference, candidate))
-    return Agreement("cosine distance of features", _cosine_distance(expected, found), COSINE_DISTANCE)
+    return Agreement("mean cosine distance of features", _cosine_distance(expected, found), COSINE_DISTANCE)
 
 
 def _picture(index: int) -> Images:

@@ -97,7 +97,8 @@ class Session:
 def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> Runtime:
     """Choose the runtime of a bundle, and say which."""
     choice = choose_device(bundle, options.device, options.precision)
-    console.print(f"{bundle.name}: {choice.device} ({escape(choice.reason)})", highlight=False, style="dim")
+    line = f"{bundle.name}: {choice.device} ({escape(choice.reason)})"
+    console.print(line, highlight=False, soft_wrap=True, style="dim")
     return Runtime(choice.device, options.precision, options.threads)
 
 

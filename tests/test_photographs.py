@@ -1,0 +1,193 @@
+"""The real models on real photographs: the whole way, at a size that a test can afford.
+
+Skipped where the models have not been pulled or the photographs are absent.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_pipeline
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+from rded_reference import synthesise
+
+from fgdd_fast.catalogue import bundle_path, cache_folder, find_bundle, load_catalogue
+from fgdd_fast.cli import main
+from fgdd_fast.crops import candidate_boxes
+from fgdd_fast.decode import read_image
+from fgdd_fast.engines.base import Array
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.opening import Device, available_devices, open_engine
+from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.resize import resize
+
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
+CACHE = cache_folder()
+CLASSES = ("dress", "hat", "pants", "shoes")
+PER_CLASS = 12
+
+pytestmark = [
+    pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason=f"no photographs at {PHOTOGRAPHS}"),
+    pytest.mark.skipif(
+        not all(
+            bundle_path(load_catalogue()[name]).exists()
+            for name in ("saliency-u2netp", "imagenet-efficientnet-lite0")
+        ),
+        reason="run: fgdd-fast models pull saliency-u2netp imagenet-efficientnet-lite0",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with links to some photographs, and a teacher fitted on them."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for split, count in (("train", PER_CLASS), ("validation", 10)):
+        for name in CLASSES:
+            (folder / split / name).mkdir(parents=True)
+            for file in sorted((PHOTOGRAPHS / split / name).iterdir())[:count]:
+                (folder / split / name / file.name).symlink_to(file)
+    result = run(
+        "teacher", "fit", folder / "train", "-o", folder / "teacher", "--validation", folder / "validation"
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+def distill(place: Path, out: str, *words: object) -> Path:
+    store = ("--teacher", place / "teacher", "--store", place / "store")
+    result = run("distill", place / "train", place / out, "--ipc", 2, *store, *words)
+    assert result.exit_code == 0, result.output
+    return place / out
+
+
+def test_a_few_photographs_make_a_good_teacher(place: Path) -> None:
+    assert find_bundle(str(place / "teacher"), "teacher").accuracy["top1"] > 0.8
+    result = run("teacher", "check", place / "teacher", place / "validation")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_foreground_of_garments_is_found(place: Path) -> None:
+    manifest = read_manifest(distill(place, "garments"))
+    occupancies = [tile.occupancy for image in manifest.images for tile in image.tiles]
+    assert len(occupancies) == 4 * 2 * 4
+    assert 0.3 < np.mean(occupancies) < 0.6
+    assert {tile.path for image in manifest.images for tile in image.tiles} == {"full", "crop"}
+
+
+def test_runtimes_and_batches_choose_the_same_but_for_near_ties(place: Path) -> None:
+    if set(available_devices()) != {"cpu", "openvino"}:
+        pytest.skip("both runtimes are needed")
+    reference = distill(place, "reference", "--device", "cpu")
+    other = distill(place, "other", "--device", "openvino", "--precision", "fp32", "--batch", 3)
+    chosen = [
+        {(tile.source, tile.box) for image in read_manifest(out).images for tile in image.tiles}
+        for out in (reference, other)
+    ]
+    differing = len(chosen[0] - chosen[1])
+    assert differing <= 1, f"{differing} of {len(chosen[0])} tiles differ"
+
+
+@pytest.mark.parametrize("device", ["cpu", "openvino"])
+@pytest.mark.parametrize("model", ["saliency-u2netp", "teacher"])
+def test_a_photograph_s_result_does_not_depend_on_its_neighbours(
+    place: Path, device: Device, model: str
+) -> None:
+    if device not in available_devices():
+        pytest.skip(f"the runtime of {device} is not installed")
+    role = "teacher" if model == "teacher" else "foreground"
+    bundle = find_bundle(str(place / "teacher") if model == "teacher" else model, role)
+    batch, output = (6, "loss") if model == "teacher" else (2, "occupancy")
+    images = photographs(place, bundle, 2 * batch)
+    orders = [list(range(batch)), list(range(batch))[::-1], [batch + k if k else 0 for k in range(batch)]]
+    found = []
+    for threads in (1, 2):
+        axes = {"batch": batch}
+        if model == "teacher":
+            axes |= {"height": 224, "width": 224}
+        with open_engine(bundle, device=device, axes=axes, threads=threads) as engine:
+            for order in orders:
+                feeds: dict[str, Array] = {"images": images[order]}
+                if model == "teacher":
+                    feeds["labels"] = np.array(order, np.int32) % len(CLASSES)
+                found.append(engine.run(feeds, [output])[output][order.index(0)])
+    assert len(set(map(float, found))) == 1
+
+
+def photographs(place: Path, bundle: Bundle, count: int) -> NDArray[np.uint8]:
+    files = sorted((place / "train").rglob("*.jpg"))[:: len(CLASSES)][:count]
+    size = (bundle.preprocessing.width, bundle.preprocessing.height)
+    return np.stack([resize(read_image(file).pixels, size, "area") for file in files])
+
+
+def test_always_patch_is_rded_with_a_real_teacher(place: Path) -> None:
+    foreground = tiny_pipeline.foreground_bundle(place)  # it plays no part in RDED, and is quick
+    options = (
+        "--rule",
+        "always-patch",
+        "--resize",
+        "pil",
+        "--device",
+        "cpu",
+        "--foreground",
+        foreground.onnx,
+    )
+    out = distill(place, "rded", *options)
+    manifest = read_manifest(out)
+    teacher = find_bundle(str(place / "teacher"), "teacher")
+    with open_engine(
+        teacher, device="cpu", axes={"batch": 1, "height": 224, "width": 224}, threads=2
+    ) as engine:
+
+        def logits(images: NDArray[np.floating]) -> NDArray[np.floating]:
+            pixels = (
+                np.rint(images * 128 + 127).astype(np.uint8).transpose(0, 2, 3, 1)
+            )  # the bundle normalises
+            feeds = {"images": np.ascontiguousarray(pixels), "labels": np.zeros(1, np.int32)}
+            return engine.run(feeds, ["logits"])["logits"]
+
+        for label, name in enumerate(CLASSES[:2]):
+            files = sorted((place / "train" / name).iterdir(), key=lambda file: os.fsencode(file.name))
+            images = [Image.open(file).convert("RGB") for file in files]
+            boxes = [
+                candidate_boxes(f"{name}/{file.name}", *image.size, count=5, seed=0)
+                for file, image in zip(files, images, strict=True)
+            ]
+            expected = synthesise(
+                images,
+                boxes,
+                label,
+                logits,
+                ipc=2,
+                factor=2,
+                size=224,
+                input_size=224,
+                mean=(127 / 255,) * 3,
+                std=(128 / 255,) * 3,
+            )
+            mosaics = [image.tiles for image in manifest.images if image.class_name == name]
+            found = [[(tile.source, tuple(tile.box)) for tile in tiles] for tiles in mosaics]
+            wanted = [
+                [(f"{name}/{files[i].name}", tuple(boxes[i][j])) for i, j in cells]
+                for cells in expected.mosaics
+            ]
+            assert found == wanted, f"smallest margin {expected.smallest_margin():.2g} nats"
+
+
+def test_losses_are_finite_and_thresholds_quantiles(place: Path) -> None:
+    manifest = read_manifest(distill(place, "quantiles", "--rule", "median"))
+    for image in manifest.images:
+        losses: Sequence[float] = [tile.loss for tile in image.tiles]
+        assert all(math.isfinite(loss) and loss >= 0 for loss in losses)
+        assert all(0 < manifest.thresholds[image.class_name] < 1 for _ in losses)
