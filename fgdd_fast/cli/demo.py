@@ -62,30 +62,21 @@ def demo(data: Path | None, out: Path, ipc: int, **options: Any) -> None:
             drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
         console.print(f"{len(drawn)} pictures in {data}")
     console.rule("Fitting a teacher", align="left")
-    teacher = fit_teacher(
-        data,
-        out / "teacher.onnx",
-        BACKBONE,
-        None,
-        0.2,
-        False,
-        TeacherOptions(resize="area", seed=0, **options),
-        console,
-    )
+    fitting = TeacherOptions(resize="area", seed=0, **options)
+    teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console)
     console.rule("Distilling", align="left")
     distilled = out / "distilled"
     plan, manifest = run_distill(
         data,
         distilled,
-        ipc,
-        parse_rule("quantile:0.3"),
-        "png",
-        True,
-        _measure_options(out, teacher.onnx, options),
-        console,
+        ipc=ipc,
+        rule=parse_rule("quantile:0.3"),
+        overwrite=True,
+        options=_measure_options(out, teacher.onnx, options),
+        console=console,
     )
     sheet = out / "contact-sheet.png"
-    draw_sheet(distilled, data, sheet, None, 6, 2, runtime, console)
+    draw_sheet(distilled, data, sheet, options=runtime, console=console)
     _report(plan, manifest, drawn, console)
     click.echo(f"Mosaics:       {distilled / 'images'}")
     click.echo(f"Manifest:      {distilled / 'manifest.json'}")

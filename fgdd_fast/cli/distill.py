@@ -61,16 +61,26 @@ def distill(
 ) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     console = Console(stderr=True)
-    _, manifest = run_distill(data, out, ipc, rule, format, overwrite, MeasureOptions(**options), console)
+    _, manifest = run_distill(
+        data,
+        out,
+        ipc=ipc,
+        rule=rule,
+        format=format,
+        overwrite=overwrite,
+        options=MeasureOptions(**options),
+        console=console,
+    )
     click.echo(f"{len(manifest.images)} mosaics in {out}")
 
 
 def run_distill(
     data: Path,
     out: Path,
+    *,
     ipc: int,
     rule: Rule,
-    format: Format,
+    format: Format = "png",
     overwrite: bool,
     options: MeasureOptions,
     console: Console,

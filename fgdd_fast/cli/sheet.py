@@ -21,6 +21,9 @@ from fgdd_fast.networks import SaliencyModel
 from fgdd_fast.output import writing
 from fgdd_fast.sheet import sheet_classes
 
+SOURCES = 6  # of each class
+MOSAICS = 2
+
 
 @click.command()
 @click.argument("out", type=folder())
@@ -32,10 +35,18 @@ from fgdd_fast.sheet import sheet_classes
     help="The foreground model that OUT was distilled with; by default the one that its manifest names.",
 )
 @click.option(
-    "--sources", type=click.IntRange(min=1), default=6, show_default=True, help="Images shown of each class."
+    "--sources",
+    type=click.IntRange(min=1),
+    default=SOURCES,
+    show_default=True,
+    help="Images shown of each class.",
 )
 @click.option(
-    "--mosaics", type=click.IntRange(min=1), default=2, show_default=True, help="Mosaics shown of each class."
+    "--mosaics",
+    type=click.IntRange(min=1),
+    default=MOSAICS,
+    show_default=True,
+    help="Mosaics shown of each class.",
 )
 @runtime_options()
 def sheet(
@@ -47,7 +58,16 @@ def sheet(
     and the box chosen, beside the mosaics.
     """
     console = Console(stderr=True)
-    draw_sheet(out, data, output, foreground, sources, mosaics, RuntimeOptions(**options), console)
+    draw_sheet(
+        out,
+        data,
+        output,
+        foreground=foreground,
+        sources=sources,
+        mosaics=mosaics,
+        options=RuntimeOptions(**options),
+        console=console,
+    )
     click.echo(str(output))
 
 
@@ -55,9 +75,10 @@ def draw_sheet(
     out: Path,
     data: Path,
     output: Path,
-    foreground: str | None,
-    sources: int,
-    mosaics: int,
+    *,
+    foreground: str | None = None,
+    sources: int = SOURCES,
+    mosaics: int = MOSAICS,
     options: RuntimeOptions,
     console: Console,
 ) -> None:

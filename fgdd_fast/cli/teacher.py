@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -70,7 +71,16 @@ def fit(
 ) -> None:
     """Fit a linear classifier for DATA's classes on a frozen backbone, and write both as one bundle."""
     console = Console(stderr=True)
-    fitted = fit_teacher(data, output, backbone, validation, share, force, TeacherOptions(**options), console)
+    fitted = fit_teacher(
+        data,
+        output,
+        backbone=backbone,
+        validation=validation,
+        share=share,
+        force=force,
+        options=TeacherOptions(**options),
+        console=console,
+    )
     click.echo(
         f"{fitted.onnx}: {len(fitted.classes or ())} classes, "
         f"{100 * float(fitted.accuracy['top1']):.1f} % of {fitted.accuracy['images']} held-out images right"
@@ -80,10 +90,11 @@ def fit(
 def fit_teacher(
     data: Path,
     output: Path,
-    backbone: str,
-    validation: Path | None,
-    share: float,
-    force: bool,
+    *,
+    backbone: str = BACKBONE,
+    validation: Path | None = None,
+    share: float = 0.2,
+    force: bool = False,
     options: TeacherOptions,
     console: Console,
 ) -> Bundle:
@@ -110,7 +121,7 @@ def fit_teacher(
     height, width = preprocessing.height, preprocessing.width
     with closing(BatchedNetwork(bundle, runtime, batch=options.batch, height=height, width=width)) as network:
 
-        def features(images: Images) -> Any:
+        def features(images: Images) -> NDArray[np.float32]:
             return network.run({"images": images}, "features")
 
         inputs, labels = _labelled(fitting, dataset.classes, network, features, options, console)
@@ -218,10 +229,10 @@ def _labelled(
     images: Sequence[SourceImage],
     classes: Sequence[str],
     network: BatchedNetwork,
-    run: Any,
+    run: Callable[[Images], NDArray[np.float32]],
     options: TeacherOptions,
     console: Console,
-) -> tuple[Any, Any]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the network says of whole images [n, ...], and the images' labels [n]."""
     with progress_bar(console) as bar:
         task = bar.add_task("Reading images", total=len(images))

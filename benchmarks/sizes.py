@@ -1,0 +1,124 @@
+"""What the foreground model's input size and precision cost in decisions.
+
+    python -m fgdd_fast.benchmarks.sizes DATA --json OUT.json
+
+Measures the occupancy of every image of DATA with each model, and compares errors and the paths that the
+default rule takes with those of the first model in fp32.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from fgdd_fast.benchmarks.environment import environment
+from fgdd_fast.catalogue import find_bundle
+from fgdd_fast.dataset import SourceImage, pool, scan
+from fgdd_fast.engines.base import Precision
+from fgdd_fast.networks import Runtime, SaliencyModel
+from fgdd_fast.teacher import whole_images
+
+MODELS = (
+    "saliency-u2netp",
+    "saliency-u2netp-256",
+    "saliency-u2netp-192",
+    "saliency-u2netp-160",
+    "saliency-u2netp-128",
+)
+QUANTILE = 0.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one precision, against the reference.
+
+    Attributes:
+        model, runtime: what was run.
+        images_per_second: reading, resizing and inference together.
+        occupancy_error: mean absolute difference.
+        path_agreement: share of the images that the rule sends the same way.
+    """
+
+    model: str
+    runtime: str
+    images_per_second: float
+    occupancy_error: float
+    path_agreement: float
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--pool", "limit", type=click.IntRange(min=1), help="Images per class; all by default.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "openvino"]), default="openvino", show_default=True)
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
+def main(data: Path, limit: int | None, threads: int, device: Any, output: Path | None) -> None:
+    """Compare sizes and precisions of the foreground model on the images of DATA."""
+    images = pool(scan(data), limit, 0)
+    before = environment()
+    runs: list[tuple[str, Precision]] = [(MODELS[0], "fp32"), *((name, "auto") for name in MODELS)]
+    rows: list[Row] = []
+    reference: NDArray[np.float32] | None = None
+    for name, precision in runs:
+        occupancies, used, runtime, rate = _occupancies(name, Runtime(device, precision, threads), images)
+        reference = occupancies if reference is None else reference
+        error = float(np.abs(occupancies - reference).mean())
+        agreement = float((_paths(occupancies, used) == _paths(reference, used)).mean())
+        rows.append(Row(name, runtime, rate, error, agreement))
+    if output is not None:
+        result = {
+            "command": "python -m fgdd_fast.benchmarks.sizes",
+            "images": len(images),
+            "environment": before,
+            "rule": f"quantile:{QUANTILE}",
+            "rows": [vars(row) for row in rows],
+        }
+        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _show(rows)
+
+
+def _occupancies(
+    name: str, runtime: Runtime, images: Sequence[SourceImage]
+) -> tuple[NDArray[np.float32], tuple[SourceImage, ...], str, float]:
+    bundle = find_bundle(name, "foreground")
+    with closing(SaliencyModel(bundle, runtime, batch=1)) as model:
+        begin = time.perf_counter()
+        found, used, _ = whole_images(
+            images, model, model.occupancies, method="area", threads=runtime.threads
+        )
+        return found, used, model.engine.arithmetic, len(used) / (time.perf_counter() - begin)
+
+
+def _paths(occupancies: NDArray[np.float32], images: Sequence[SourceImage]) -> NDArray[np.bool_]:
+    """Which images reach their class's threshold."""
+    classes = np.array([image.class_name for image in images])
+    whole = np.zeros(len(images), bool)
+    for name in np.unique(classes):
+        members = classes == name
+        whole[members] = occupancies[members] >= np.quantile(occupancies[members], QUANTILE)
+    return whole
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = Table()
+    for heading in ("model", "runtime", "images a second", "occupancy error", "same path"):
+        table.add_column(heading, justify="left" if heading in ("model", "runtime") else "right")
+    for row in rows:
+        figures = (f"{row.images_per_second:.1f}", f"{row.occupancy_error:.4f}", f"{row.path_agreement:.1%}")
+        table.add_row(row.model, row.runtime, *figures)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
