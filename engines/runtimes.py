@@ -21,8 +21,13 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    quieten_onnxruntime()
     return import_extra("onnxruntime", "cpu")
+
+
+def quieten_onnxruntime() -> None:
+    """Turn ONNX Runtime's telemetry off before another package imports it."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def import_openvino() -> ModuleType:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.engines.runtimes import import_onnxruntime
+from fgdd_fast.engines.runtimes import import_onnxruntime, quieten_onnxruntime
 from fgdd_fast.errors import BundleError
 from fgdd_fast.extras import import_extra
 
@@ -123,6 +123,7 @@ def check_model(model: onnx.ModelProto) -> None:
 
 def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and remove redundant nodes, with onnxslim."""
+    quieten_onnxruntime()  # onnxslim imports it
     onnxslim = import_extra("onnxslim", EXTRA)
     logging.getLogger("onnxslim").setLevel(logging.ERROR)
     return onnxslim.slim(model)  # type: ignore[no-any-return]

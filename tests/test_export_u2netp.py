@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -138,3 +141,20 @@ def test_real_weights_on_photographs() -> None:
     assert 0.3 < found["occupancy"].mean() < 0.6
     empty = np.stack([np.full((256, 256, 3), grey, np.uint8) for grey in (0, 128, 255)])
     assert (run({"images": empty})["occupancy"] == 0).all()
+
+
+def test_preparing_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """onnxslim imports ONNX Runtime, whose telemetry would leave an identifier there."""
+    (tmp_path / "source.onnx").write_bytes(saliency_source())
+    script = (
+        "import sys\n"
+        "from fgdd_fast.export.u2netp import build_u2netp\n"
+        "build_u2netp(open(sys.argv[1], 'rb').read(), 64)\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    environment.pop("XDG_CACHE_HOME", None)
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "source.onnx")], env=environment, check=True)
+    assert list(home.rglob("*")) == []
