@@ -8,10 +8,12 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -138,20 +140,43 @@ def test_another_batch_size_chooses_the_same_tiles(workplace: Path) -> None:
     assert len(differing) == 0, f"{len(differing)} tiles differ"
 
 
+SLOWLY = """
+import sys, time
+from fgdd_fast.cli import main
+from fgdd_fast.networks import Teacher
+
+losses = Teacher.losses
+
+def slow_losses(*arguments):
+    time.sleep(0.1)
+    return losses(*arguments)
+
+Teacher.losses = slow_losses
+main(sys.argv[1:])
+"""
+
+
+def stored(store: Path) -> int:
+    """How many images a store knows, also while another process writes to it."""
+    try:
+        with closing(sqlite3.connect(f"file:{store / 'measurements.sqlite3'}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM occupancies").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # not made yet
+
+
 def test_a_run_killed_and_resumed_gives_the_same_bytes(workplace: Path) -> None:
     assert distill(workplace, "whole").exit_code == 0
-    command = [sys.executable, "-m", "fgdd_fast", *arguments(workplace, "killed", store=workplace / "other")]
-    rng = random.Random(1)
-    kills = 0
-    for _ in range(3):
+    store = workplace / "other"
+    command = [sys.executable, "-c", SLOWLY, *arguments(workplace, "killed", store=store)]
+    for enough in (3, 9, 17):
         process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.3, 1.2))
+        while process.poll() is None and stored(store) < enough:
+            time.sleep(0.01)
         process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        if (workplace / "killed").exists():
-            shutil.rmtree(workplace / "killed")
-    assert kills > 0
-    assert distill(workplace, "killed", store=workplace / "other").exit_code == 0
+        assert process.wait() == -signal.SIGKILL
+        assert enough <= stored(store) < 3 * IMAGES
+    assert distill(workplace, "killed", store=store).exit_code == 0
     assert contents(workplace / "killed") == contents(workplace / "whole")
     assert not list(workplace.glob(".killed*"))
 
