@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_pipeline as tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"errors", "extras"}
@@ -89,20 +90,19 @@ def test_help_needs_the_base_install_only() -> None:
 
 
 def test_a_missing_extra_gives_the_install_line(tmp_path: Path) -> None:
-    (tmp_path / "data" / "cat").mkdir(parents=True)
+    tiny.write_squares(tmp_path / "data", 2)
+    tiny.foreground_bundle(tmp_path)
+    tiny.teacher_bundle(tmp_path)
     script = (
         "import sys\n"
-        "sys.modules['onnx'] = None\n"
+        "sys.modules['onnxruntime'] = sys.modules['openvino'] = None\n"
         "from fgdd_fast.cli import main\n"
-        "main(['models', 'pull', 'saliency-u2netp', '--from', sys.argv[1]])\n"
+        "main(['measure', 'data', '--foreground', 'tiny-foreground.onnx', '--teacher', 'tiny-teacher.onnx',"
+        " '--store', 'store', *sys.argv[1:]])\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "absent.whl")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"FGDD_FAST_CACHE": str(tmp_path / "cache"), "PATH": ""},
-    )
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert "pip install 'fgdd-fast[models]'" in result.stderr or "absent.whl" in result.stderr
+    for options in ([], ["--device", "cpu"], ["--device", "openvino"]):
+        command = [sys.executable, "-c", script, *options]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert "pip install 'fgdd-fast[cpu]'" in result.stderr
