@@ -14,7 +14,7 @@ from fgdd_fast.engines.base import Array, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.opening import Device, open_engine
 from fgdd_fast.errors import BundleError, SettingsError, TeacherError
-from fgdd_fast.views import ScoreView, teacher_view
+from fgdd_fast.views import ScoreView, teacher_view, view_size
 
 Images = NDArray[np.uint8]
 
@@ -144,17 +144,21 @@ class Teacher(BatchedNetwork):
     ) -> None:
         if bundle.classes is None:
             raise BundleError(f"The teacher {bundle.onnx} does not name its classes")
-        height, width = bundle.preprocessing.height, bundle.preprocessing.width
-        if view == "native":
-            height = width = tile_size
-        super().__init__(bundle, runtime, batch=batch, height=height, width=width)
-        self.view = view
-        self.tile_size = tile_size
+        side = view_size(view, tile_size, bundle.preprocessing.width)
+        fixed = bundle.inputs[0].shape[1:3]
+        if any(isinstance(length, int) and length != side for length in fixed):
+            raise SettingsError(
+                f"The teacher {bundle.name} takes views of {fixed[0]} x {fixed[1]} pixels, not {side} x {side}",
+                "Use --score-view pad or resize.",
+            )
         if view == "pad" and bundle.preprocessing.pad_value is None:
             raise SettingsError(
                 f"The teacher {bundle.name} has no pixel value that stands for zero padding",
                 "Use --score-view resize or native.",
             )
+        super().__init__(bundle, runtime, batch=batch, height=side, width=side)
+        self.view = view
+        self.tile_size = tile_size
         self._pad_value = bundle.preprocessing.pad_value or (0, 0, 0)
         self._labels = {name: index for index, name in enumerate(bundle.classes)}
 
