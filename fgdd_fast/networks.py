@@ -148,7 +148,7 @@ class Teacher(BatchedNetwork):
         fixed = bundle.inputs[0].shape[1:3]
         if any(isinstance(length, int) and length != side for length in fixed):
             raise SettingsError(
-                f"The teacher {bundle.name} takes views of {fixed[0]} x {fixed[1]} pixels, not {side} x {side}",
+                f"The teacher {bundle.name} takes views of {fixed[0]} x {fixed[1]} pixels, not of {side}",
                 "Use --score-view pad or resize.",
             )
         if view == "pad" and bundle.preprocessing.pad_value is None:
