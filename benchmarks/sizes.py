@@ -26,6 +26,7 @@ from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.engines.base import Precision
+from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.networks import Runtime, SaliencyModel
 from fgdd_fast.teacher import whole_images
 
@@ -59,23 +60,34 @@ class Row:
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=MODELS,
+    metavar="NAME|BUNDLE",
+    help="Foreground models, the reference first; the catalogue's by default.",
+)
 @click.option("--pool", "limit", type=click.IntRange(min=1), help="Images per class; all by default.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "openvino"]), default="openvino", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
-def main(data: Path, limit: int | None, threads: int, device: Any, output: Path | None) -> None:
+def main(
+    data: Path, models: Sequence[str], limit: int | None, threads: int, device: Any, output: Path | None
+) -> None:
     """Compare sizes and precisions of the foreground model on the images of DATA."""
     images = pool(scan(data), limit, 0)
     before = environment()
-    runs: list[tuple[str, Precision]] = [(MODELS[0], "fp32"), *((name, "auto") for name in MODELS)]
+    bundles = [find_bundle(model, "foreground") for model in models]
+    runs: list[tuple[Bundle, Precision]] = [(bundles[0], "fp32"), *((bundle, "auto") for bundle in bundles)]
     rows: list[Row] = []
     reference: NDArray[np.float32] | None = None
-    for name, precision in runs:
-        occupancies, used, runtime, rate = _occupancies(name, Runtime(device, precision, threads), images)
+    for bundle, precision in runs:
+        occupancies, used, runtime, rate = _occupancies(bundle, Runtime(device, precision, threads), images)
         reference = occupancies if reference is None else reference
         error = float(np.abs(occupancies - reference).mean())
         agreement = float((_paths(occupancies, used) == _paths(reference, used)).mean())
-        rows.append(Row(name, runtime, rate, error, agreement))
+        rows.append(Row(bundle.name, runtime, rate, error, agreement))
     if output is not None:
         result = {
             "command": "python -m fgdd_fast.benchmarks.sizes",
@@ -89,9 +101,8 @@ def main(data: Path, limit: int | None, threads: int, device: Any, output: Path 
 
 
 def _occupancies(
-    name: str, runtime: Runtime, images: Sequence[SourceImage]
+    bundle: Bundle, runtime: Runtime, images: Sequence[SourceImage]
 ) -> tuple[NDArray[np.float32], tuple[SourceImage, ...], str, float]:
-    bundle = find_bundle(name, "foreground")
     with closing(SaliencyModel(bundle, runtime, batch=1)) as model:
         begin = time.perf_counter()
         found, used, _ = whole_images(

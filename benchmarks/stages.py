@@ -114,6 +114,7 @@ class Stages:
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--crops", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--tile", "tile_size", type=click.IntRange(min=1), default=112, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "openvino"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
@@ -125,6 +126,7 @@ def main(
     repeats: int,
     threads: int,
     crops: int,
+    tile_size: int,
     device: Any,
     precision: Any,
     output: Path | None,
@@ -141,7 +143,9 @@ def main(
     cv2.setNumThreads(1)
     with (
         closing(SaliencyModel(bundles[0], runtimes[0], batch=1)) as foreground,
-        closing(Teacher(bundles[1], runtimes[1], view="pad", tile_size=112, batch=crops + 1)) as teacher,
+        closing(
+            Teacher(bundles[1], runtimes[1], view="pad", tile_size=tile_size, batch=crops + 1)
+        ) as teacher,
     ):
         stages = Stages(images, foreground, teacher, settings)
         before = environment()
@@ -151,6 +155,7 @@ def main(
             "images": len(images),
             "threads": threads,
             "crops": crops,
+            "tile": tile_size,
             "models": {bundle.role: {"name": bundle.name, "sha256": bundle.sha256} for bundle in bundles},
             "runtimes": [foreground.description, teacher.description],
             "environment": before,
