@@ -32,7 +32,7 @@ from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.devices import choose_device
 from fgdd_fast.measure import Measurer, MeasureSettings
-from fgdd_fast.networks import Images, Runtime, SaliencyModel, Teacher, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, SaliencyModel, Teacher, check_classes
 from fgdd_fast.records import Box
 from fgdd_fast.resize import resize
 from fgdd_fast.store import Store
@@ -144,7 +144,7 @@ def main(
     with (
         closing(SaliencyModel(bundles[0], runtimes[0], batch=1)) as foreground,
         closing(
-            Teacher(bundles[1], runtimes[1], view="pad", tile_size=tile_size, batch=crops + 1)
+            Teacher(bundles[1], runtimes[1], view="pad", tile_size=tile_size, batch=VIEWS_PER_INFERENCE)
         ) as teacher,
     ):
         stages = Stages(images, foreground, teacher, settings)

@@ -29,7 +29,7 @@ from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.devices import choose_device
-from fgdd_fast.networks import Images, Runtime, Teacher, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, Teacher, check_classes
 from fgdd_fast.records import Box
 from fgdd_fast.views import SCORE_VIEWS, ScoreView, tile_pixels
 
@@ -98,7 +98,9 @@ def main(
     rows: list[Row] = []
     first: NDArray[np.int64] | None = None
     for view in SCORE_VIEWS:
-        with closing(Teacher(bundle, runtime, view=view, tile_size=tile_size, batch=crops + 1)) as teacher:
+        with closing(
+            Teacher(bundle, runtime, view=view, tile_size=tile_size, batch=VIEWS_PER_INFERENCE)
+        ) as teacher:
             labels = np.array([teacher.label(image.class_name) for image in images])
             logits, seconds = _logits(teacher, tiles, threads)
         losses = np.logaddexp.reduce(logits, axis=2) - logits[np.arange(len(images)), :, labels]

@@ -19,6 +19,12 @@ from fgdd_fast.views import ScoreView, teacher_view, view_size
 Images = NDArray[np.uint8]
 
 
+# Views that the teacher scores in one inference, for each image of a batch. It does not follow the number of
+# crops, so that more crops leave the losses of the others as they are. An image's 6 views by default fill two
+# inferences; on a CPU, 6 at once were 4 % faster and 2 at once 7 % slower.
+VIEWS_PER_INFERENCE = 3
+
+
 class ForegroundModel(Protocol):
     """Says how much of each image its foreground covers.
 
@@ -86,6 +92,7 @@ class BatchedNetwork:
             "model": bundle.sha256,
             "runtime": self.engine.arithmetic,
             "size": f"{width}x{height}",
+            "batch": str(batch),
         }
 
     def run(self, feeds: Mapping[str, Array], output: str) -> Array:

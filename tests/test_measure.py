@@ -18,7 +18,7 @@ from fgdd_fast.dataset import DataSet, Skipped, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.errors import EngineError
 from fgdd_fast.measure import Measured, Measurer, MeasureSettings
-from fgdd_fast.networks import Runtime, SaliencyModel, Teacher
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, SaliencyModel, Teacher
 from fgdd_fast.records import ImageRecord
 from fgdd_fast.store import Store
 
@@ -30,7 +30,7 @@ def measurer(folder: Path, settings: MeasureSettings = SETTINGS, device: str = "
     """A measurer with the tiny networks, whose store lies in `folder`."""
     runtime = Runtime(device, "fp32", settings.threads)  # type: ignore[arg-type]
     foreground = SaliencyModel(tiny.foreground_bundle(folder), runtime, batch=settings.batch)
-    batch = settings.batch * (settings.crops + 1)
+    batch = settings.batch * VIEWS_PER_INFERENCE
     teacher = Teacher(tiny.teacher_bundle(folder), runtime, view="pad", tile_size=8, batch=batch)
     with Store(folder / "store") as store:
         yield Measurer(foreground, teacher, settings, store)

@@ -28,7 +28,7 @@ from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.opening import Device
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.measure import Measured, Measurer, MeasureSettings
-from fgdd_fast.networks import Runtime, SaliencyModel, Teacher, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, SaliencyModel, Teacher, check_classes
 from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.store import Store
 from fgdd_fast.views import ScoreView
@@ -137,7 +137,7 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
             open_runtime(teacher_bundle, options, console),
             view=options.score_view,
             tile_size=options.size // options.factor,
-            batch=options.batch * (options.crops + 1),
+            batch=options.batch * VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(teacher))
         yield Session(dataset, images, foreground, teacher, Measurer(foreground, teacher, settings, store))
