@@ -21,7 +21,7 @@ Images = NDArray[np.uint8]
 
 # Views that the teacher scores in one inference, for each image of a batch. It does not follow the number of
 # crops, so that more crops leave the losses of the others as they are. An image's 6 views by default fill two
-# inferences; on a CPU, 6 at once were 4 % faster and 2 at once 7 % slower.
+# inferences; on two cores, 6 at once were 4 % faster and 2 at once 6 % slower.
 VIEWS_PER_INFERENCE = 3
 
 
