@@ -108,7 +108,7 @@ def test_a_photograph_s_result_does_not_depend_on_its_neighbours(
         pytest.skip(f"the runtime of {device} is not installed")
     role = "teacher" if model == "teacher" else "foreground"
     bundle = find_bundle(str(place / "teacher") if model == "teacher" else model, role)
-    batch, output = (3, "loss") if model == "teacher" else (2, "occupancy")
+    batch, output = (6, "loss") if model == "teacher" else (2, "occupancy")
     images = photographs(place, bundle, 2 * batch)
     orders = [list(range(batch)), list(range(batch))[::-1], [batch + k if k else 0 for k in range(batch)]]
     found = []
