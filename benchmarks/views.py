@@ -134,6 +134,7 @@ def main(
 def _logits(teacher: Teacher, tiles: Any, threads: int) -> tuple[NDArray[np.float32], float]:
     """Logits [images, views, classes] of all tiles, and the seconds that inference took."""
     shown = [np.stack([teacher.show(tile) for tile in row]) for row in tiles]
+    teacher.logits(shown[0])  # warm-up
     begin = time.perf_counter()
     with ThreadPoolExecutor(threads) as executor:
         logits = np.stack(list(executor.map(teacher.logits, shown)))
