@@ -214,7 +214,7 @@ def test_a_class_that_is_far_too_small_is_named(workplace: Path) -> None:
     for file in sorted((workplace / "data" / "red").iterdir())[1:]:
         file.unlink()
     result = distill(workplace, ipc=4)
-    refused(result, "'red'", "--ipc")
+    assert_refused(result, "'red'", "--ipc")
     assert not (workplace / "out").exists()
     assert not (workplace / "store").exists()  # it was seen before anything was measured
 
@@ -241,7 +241,7 @@ def test_names_with_spaces_quotes_emoji_and_broken_bytes(workplace: Path) -> Non
     assert odd in read_manifest(workplace / "out").classes
 
 
-def refused(result: Result, *words: str) -> None:
+def assert_refused(result: Result, *words: str) -> None:
     """The command failed with a message, and no traceback."""
     assert result.exit_code not in (0, None)
     assert isinstance(result.exception, SystemExit), result.exception
@@ -250,28 +250,28 @@ def refused(result: Result, *words: str) -> None:
 
 
 def test_without_a_teacher_it_says_how_to_fit_one(workplace: Path) -> None:
-    refused(distill(workplace, teacher=None), "fgdd-fast teacher fit")
+    assert_refused(distill(workplace, teacher=None), "fgdd-fast teacher fit")
 
 
 def test_a_teacher_of_other_classes_is_refused(workplace: Path) -> None:
     tiny.teacher_bundle(workplace, ("cat", "dog", "red"))
-    refused(distill(workplace), "'blue', 'green'", "'cat'")
+    assert_refused(distill(workplace), "'blue', 'green'", "'cat'")
 
 
 def test_a_bundle_with_the_wrong_hash_is_refused(workplace: Path) -> None:
     with (workplace / "tiny-teacher.onnx").open("ab") as file:
         file.write(b"\0")
-    refused(distill(workplace), "SHA-256")
+    assert_refused(distill(workplace), "SHA-256")
 
 
 def test_a_bundle_of_another_role_is_refused(workplace: Path) -> None:
-    refused(distill(workplace, foreground=workplace / "tiny-teacher.onnx"), "teacher", "foreground")
+    assert_refused(distill(workplace, foreground=workplace / "tiny-teacher.onnx"), "teacher", "foreground")
 
 
 def test_an_out_that_exists_is_refused_unless_overwritten(workplace: Path) -> None:
     assert distill(workplace).exit_code == 0
     before = contents(workplace / "out")
-    refused(distill(workplace, ipc=2), "--overwrite")
+    assert_refused(distill(workplace, ipc=2), "--overwrite")
     assert contents(workplace / "out") == before
     assert distill(workplace, "out", "--overwrite", ipc=2).exit_code == 0
     assert len(list((workplace / "out").rglob("*.png"))) == 6
@@ -290,23 +290,23 @@ def test_an_out_that_exists_is_refused_unless_overwritten(workplace: Path) -> No
     ],
 )
 def test_bad_options_are_explained(workplace: Path, options: dict[str, Any], words: list[str]) -> None:
-    refused(distill(workplace, **options), *words)
+    assert_refused(distill(workplace, **options), *words)
     assert not (workplace / "out").exists()
 
 
 def test_bad_folders_are_explained(workplace: Path) -> None:
     shutil.rmtree(workplace / "data")
-    refused(distill(workplace), "data")
+    assert_refused(distill(workplace), "data")
     (workplace / "data").mkdir()
-    refused(distill(workplace), "DATA")
+    assert_refused(distill(workplace), "DATA")
     (workplace / "data" / "cat").mkdir()
-    refused(distill(workplace), "cat")
+    assert_refused(distill(workplace), "cat")
 
 
 def test_a_store_that_is_damaged_is_explained(workplace: Path) -> None:
     (workplace / "store").mkdir()
     (workplace / "store" / "measurements.sqlite3").write_bytes(b"nonsense" * 1000)
-    refused(distill(workplace), "not a database", "remove")
+    assert_refused(distill(workplace), "not a database", "remove")
 
 
 def test_a_full_disk_leaves_no_output_and_loses_no_measurement(
@@ -317,7 +317,7 @@ def test_a_full_disk_leaves_no_output_and_loses_no_measurement(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        refused(distill(workplace), "No space left", "free some space")
+        assert_refused(distill(workplace), "No space left", "free some space")
     assert not (workplace / "out").exists()
     assert not list(workplace.glob(".out*"))
     monkeypatch.setattr("fgdd_fast.measure.Measurer._infer", full)  # nothing is measured again
@@ -337,6 +337,6 @@ def test_ctrl_c_says_that_work_is_kept(workplace: Path, monkeypatch: pytest.Monk
 
 
 def test_a_view_that_the_teacher_cannot_take_is_refused_before_measuring(workplace: Path) -> None:
-    refused(distill(workplace, score_view="native"), "--score-view pad or resize")
-    refused(distill(workplace, size=64), "'pad' cannot show tiles of 32 pixels")
+    assert_refused(distill(workplace, score_view="native"), "--score-view pad or resize")
+    assert_refused(distill(workplace, size=64), "'pad' cannot show tiles of 32 pixels")
     assert distill(workplace, size=64, score_view="resize").exit_code == 0

@@ -205,3 +205,27 @@ def test_swapped_classes_are_cycles_of_majorities() -> None:
     assert swapped_classes(confused) == ()
     undecided = np.array([[2, 4, 4], [4, 2, 4], [4, 4, 2]])
     assert swapped_classes(undecided) == ()
+
+
+def test_classes_with_a_single_image_cannot_be_held_out(workplace: Path) -> None:
+    for file in sorted((workplace / "data").rglob("*.png")):
+        if file.name != "00.png":
+            file.unlink()
+    result = fit(workplace)
+    assert result.exit_code == 1
+    assert "--validation" in result.output
+
+
+def test_a_validation_folder_of_other_classes_is_refused(workplace: Path) -> None:
+    (tiny.write_squares(workplace / "held", 2) / "red").rename(workplace / "held" / "crimson")
+    result = fit(workplace, "--validation", str(workplace / "held"))
+    assert result.exit_code == 1
+    assert "'crimson'" in result.output
+
+
+def test_a_class_of_unreadable_images_is_named(workplace: Path) -> None:
+    for file in (workplace / "data" / "red").iterdir():
+        file.write_bytes(b"")
+    result = fit(workplace)
+    assert result.exit_code == 1
+    assert "'red'" in result.output

@@ -105,16 +105,7 @@ def fit_teacher(
     """
     onnx = output if output.suffix == ".onnx" else output.with_name(output.name + ".onnx")
     dataset = scan(data)
-    if len(dataset.classes) < 2:
-        raise TeacherError(f"{data} has one class, and a teacher must tell at least two apart")
-    fitting, held = hold_out(dataset.images, share, options.seed)
-    if validation is not None:
-        fitting, held = dataset.images, _validation_images(validation, dataset)
-    if not held:
-        raise DataError(
-            f"No image of {data} can be held out: every class has a single one",
-            "Add images, or name held-out ones with --validation.",
-        )
+    fitting, held = _split(dataset, validation, share, options.seed)
     bundle = find_bundle(backbone, "backbone")
     preprocessing = bundle.preprocessing
     runtime = open_runtime(bundle, options, console)
@@ -127,7 +118,8 @@ def fit_teacher(
         inputs, labels = _labelled(fitting, dataset.classes, network, features, options, console)
         held_inputs, held_labels = _labelled(held, dataset.classes, network, features, options, console)
         arithmetic = network.engine.arithmetic
-    absent = [name for place, name in enumerate(dataset.classes) if place not in set(labels)]
+    present = set(labels.tolist())
+    absent = [name for place, name in enumerate(dataset.classes) if place not in present]
     if absent:
         raise DataError(
             f"No image of the class '{absent[0]}' is left to fit on",
@@ -214,15 +206,28 @@ def check(bundle: str, data: Path, limit: int | None, **options: Any) -> None:
     click.echo(f"{loaded.name} knows these classes: {judged.top1:.1%} of {judged.images} images right")
 
 
-def _validation_images(validation: Path, dataset: DataSet) -> tuple[SourceImage, ...]:
-    held = scan(validation)
-    unknown = sorted(set(held.classes) - set(dataset.classes))
+def _split(
+    dataset: DataSet, validation: Path | None, share: float, seed: int
+) -> tuple[tuple[SourceImage, ...], tuple[SourceImage, ...]]:
+    """The images to fit on, and those held out: a share of each class, or all of another folder."""
+    if len(dataset.classes) < 2:
+        raise TeacherError(f"{dataset.root} has one class, and a teacher must tell at least two apart")
+    if validation is None:
+        fitting, held = hold_out(dataset.images, share, seed)
+        if not held:
+            raise DataError(
+                f"No image of {dataset.root} can be held out: every class has a single one",
+                "Add images, or name held-out ones with --validation.",
+            )
+        return fitting, held
+    other = scan(validation)
+    unknown = sorted(set(other.classes) - set(dataset.classes))
     if unknown:
         raise SettingsError(
             f"{validation} has classes that the images to fit on lack: {', '.join(map(repr, unknown))}",
             "Both folders need the same class folders.",
         )
-    return held.images
+    return dataset.images, other.images
 
 
 def _labelled(
