@@ -174,7 +174,7 @@ class Measurer:
                 outcome.count_reused()
 
     def _missing(self, files: Iterable[_Read], outcome: _Outcome) -> Iterator[_Work]:
-        """The files of whose content something is missing; a copy or a renamed file may lack nothing."""
+        """The files of whose content something is missing; a file that was only moved may lack nothing."""
         for read in files:
             known = self._store.known_content(read.file.sha256)
             needs = None if known is None else self._needs(read.image, known)

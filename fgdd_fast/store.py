@@ -1,7 +1,8 @@
 """The store of measurements: one SQLite file, keyed by what was measured and not by where it lies.
 
 An occupancy belongs to the bytes of an image and to a foreground model; a loss to the bytes, a teacher's view
-of a box, and a label. So a renamed image, another IPC, another rule or more crops measure nothing again.
+of a box, and a label. So a moved data set, another IPC or another rule measure nothing again, and more crops
+only these. (A renamed image keeps its occupancy, and draws other crops: they follow its path.)
 """
 
 from __future__ import annotations
