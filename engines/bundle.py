@@ -1,6 +1,8 @@
 """A bundle: an ONNX file and, beside it, a JSON sidecar that says what it is.
 
 `NAME.onnx` and `NAME.json` lie in one folder. The sidecar comes last, so a bundle with a sidecar is whole.
+A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `NAME.PART.json`), and attached
+files (`NAME.FILE`); its sidecar holds their hashes.
 """
 
 from __future__ import annotations
@@ -12,14 +14,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.errors import BundleError
 
 FORMAT = 1
-Role = Literal["foreground", "teacher", "backbone"]
-ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")
+AGAIN = "Pull or make the bundle again; do not use this file."
+Role = Literal[
+    "foreground",
+    "teacher",
+    "backbone",
+    "detector",
+    "text-encoder",
+    "segmenter",
+    "image-encoder",
+    "mask-decoder",
+]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,29 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Prompting:
+    """How a foreground model is asked for a class by its name.
+
+    Attributes:
+        form: one phrase of a prompt with `{}` for the name, such as `a {}.`; phrases follow each other.
+        text_length: tokens of a prompt, with the first and the last, which are special; at most these many
+            are taken.
+        special_tokens: ids of the tokens that separate phrases, the first and the last token among them.
+        threshold: score in [0, 1] above which a box is taken, unless the user names another.
+        boxes: boxes taken of an image, at most.
+        fit: how an image is brought to the detector's canvas: `letterbox` keeps its aspect and leaves the
+            rest of the canvas empty, `squash` fills the canvas.
+    """
+
+    form: str
+    text_length: int
+    special_tokens: tuple[int, ...]
+    threshold: float
+    boxes: int
+    fit: Literal["letterbox", "squash"]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A model on disk with its description.
 
@@ -49,7 +84,10 @@ class Bundle:
         role: `foreground` (outputs `occupancy` float32 [batch] in [0, 1] and `mask` uint8
             [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
             [batch, classes] and `loss` float32 [batch], nats) or `backbone` (outputs `features` float32
-            [batch, channels]). All take `images` uint8 [batch, height, width, 3], RGB.
+            [batch, channels]). All take `images` uint8 [batch, height, width, 3], RGB. A foreground model
+            that is asked for a class has `prompting` and more inputs: see `fgdd_fast.grounded`. The other
+            roles are networks of such a model: `text-encoder`, `detector`, `segmenter` (made of
+            `image-encoder` and `mask-decoder`).
         sha256: hexadecimal hash of the ONNX file.
         inputs, outputs: the graph's tensors; axes that an engine may choose are named.
         preprocessing: what the graph does to its input.
@@ -58,6 +96,9 @@ class Bundle:
         licence: SPDX identifier of the weights' licence.
         parity: what was measured of this file against the network that it was made from.
         accuracy: what was measured of a teacher on held-out images; empty otherwise.
+        prompting: how the model is asked for a class; None for a model that needs no prompt.
+        parts: the SHA-256 of the ONNX file of each part, by the part's name.
+        files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
     """
 
     onnx: Path
@@ -72,11 +113,43 @@ class Bundle:
     licence: str
     parity: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    prompting: Prompting | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sidecar(self) -> Path:
         """Path of the JSON sidecar."""
         return self.onnx.with_suffix(".json")
+
+    def beside(self, name: str) -> Path:
+        """Path of a part's ONNX file (`PART.onnx`) or of an attached file (`tokenizer.json`)."""
+        return self.onnx.with_name(f"{self.onnx.stem}.{name}")
+
+    def part(self, name: str) -> Bundle:
+        """Load a part, and check that it is the one that belongs to this bundle.
+
+        Raises:
+            BundleError: the part is missing, damaged, or of another bundle.
+        """
+        bundle = load_bundle(self.beside(f"{name}.onnx"))
+        if bundle.sha256 != self.parts[name]:
+            raise BundleError(
+                f"The part {bundle.onnx} does not belong to the bundle {self.onnx}",
+                "Make the bundle again, all parts in one go.",
+            )
+        return bundle
+
+    def file(self, name: str) -> Path:
+        """Path of an attached file, whose content has been checked.
+
+        Raises:
+            BundleError: the file is missing or changed.
+        """
+        path = self.beside(name)
+        if _file_hash(path) != self.files[name]:
+            raise BundleError(f"The file {path} is not the one that {self.sidecar.name} describes", AGAIN)
+        return path
 
 
 def load_bundle(path: Path, role: Role | None = None) -> Bundle:
@@ -93,17 +166,21 @@ def load_bundle(path: Path, role: Role | None = None) -> Bundle:
     bundle = _read_sidecar(onnx)
     if role is not None and bundle.role != role:
         raise BundleError(f"The bundle {onnx} is a {bundle.role}, but a {role} is needed here")
-    try:
-        found = file_sha256(onnx)
-    except OSError as error:
-        raise BundleError(f"The model file {onnx} cannot be read: {error.strerror}") from error
+    found = _file_hash(onnx)
     if found != bundle.sha256:
         raise BundleError(
             f"The model file {onnx} is not the one that its sidecar describes: its SHA-256 is {found}, "
             f"the sidecar says {bundle.sha256}",
-            "Pull or make the bundle again; do not use this file.",
+            AGAIN,
         )
     return bundle
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"The model file {path} cannot be read: {error.strerror}") from error
 
 
 def _read_sidecar(onnx: Path) -> Bundle:
@@ -143,9 +220,27 @@ def _read_sidecar(onnx: Path) -> Bundle:
             licence=str(data["licence"]),
             parity=dict(data["parity"]),
             accuracy=dict(data["accuracy"]),
+            prompting=_prompting(data.get("prompting")),
+            parts=dict(data.get("parts", {})),
+            files=dict(data.get("files", {})),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
+
+
+def _prompting(data: Mapping[str, Any] | None) -> Prompting | None:
+    if data is None:
+        return None
+    if data["fit"] not in ("letterbox", "squash"):
+        raise ValueError(f"fit {data['fit']!r}")
+    return Prompting(
+        form=str(data["form"]),
+        text_length=int(data["text_length"]),
+        special_tokens=tuple(int(token) for token in data["special_tokens"]),
+        threshold=float(data["threshold"]),
+        boxes=int(data["boxes"]),
+        fit=data["fit"],
+    )
 
 
 def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -1,0 +1,175 @@
+"""Miniatures of Grounding DINO and SAM 2: transformers' own classes with small configurations, saved as published
+checkpoints are, so that everything which reads, exports and runs the real ones can be tried on them in seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    BertConfig,
+    BertTokenizerFast,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    Sam2Config,
+    Sam2HieraDetConfig,
+    Sam2MaskDecoderConfig,
+    Sam2Model,
+    Sam2PromptEncoderConfig,
+    Sam2VisionConfig,
+    SwinConfig,
+)
+
+from fgdd_fast.drawing.scenes import COLOURS, SHAPES
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+SHORTEST_EDGE, LONGEST_EDGE = 128, 208  # of the detector's images; 800 and 1333 in the published one
+SEGMENTER_SIDE = 256
+TEXT_LENGTH = 64
+
+# Grounding DINO's code has these ids of BERT's vocabulary written into it.
+_FIXED_TOKENS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+_VOCABULARY_SIZE = 1032
+
+
+def new_detector() -> GroundingDinoForObjectDetection:
+    """A Grounding DINO of about a million parameters with fresh weights: Swin at three levels and one more, BERT."""
+    backbone = SwinConfig(
+        image_size=SHORTEST_EDGE,
+        embed_dim=24,
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 4, 8),
+        window_size=4,
+        mlp_ratio=2.0,
+        drop_path_rate=0.0,
+        out_indices=[2, 3, 4],
+    )
+    text = BertConfig(
+        vocab_size=_VOCABULARY_SIZE,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=TEXT_LENGTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    config = GroundingDinoConfig(
+        backbone_config=backbone,
+        text_config=text,
+        num_queries=30,
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        max_text_len=TEXT_LENGTH,
+        dropout=0.0,
+        fusion_droppath=0.0,
+    )
+    detector = GroundingDinoForObjectDetection(config)
+    with torch.no_grad():  # published training begins at 1e-4, which a short one cannot afford
+        for name, parameter in detector.named_parameters():
+            if name.endswith(("vision_param", "text_param")):
+                parameter.fill_(0.3)
+    return detector
+
+
+def new_tokenizer() -> BertTokenizerFast:
+    """BERT's word pieces with the words of the scenes, letters and digits; all other slots are unused."""
+    pieces = ["a", "an", *COLOURS, *SHAPES, *"!\"#$%&'()*+,-/:;", *string.digits, *string.ascii_lowercase[1:]]
+    pieces += [f"##{character}" for character in string.ascii_lowercase + string.digits]
+    free = iter(slot for slot in range(104, _VOCABULARY_SIZE) if slot not in _FIXED_TOKENS)
+    tokens = _FIXED_TOKENS | dict(zip(free, pieces, strict=False))
+    vocabulary = {tokens.get(slot, f"[unused{slot}]"): slot for slot in range(_VOCABULARY_SIZE)}
+    return BertTokenizerFast(vocab=vocabulary, model_max_length=TEXT_LENGTH)
+
+
+def save_detector(detector: GroundingDinoForObjectDetection, folder: Path) -> None:
+    """Write a folder that `from_pretrained` loads: weights in half precision, tokenizer, image processor."""
+    _save(
+        detector,
+        folder,
+        {
+            "do_convert_annotations": True,
+            "do_pad": True,
+            "format": "coco_detection",
+            "image_processor_type": "GroundingDinoImageProcessor",
+            "processor_class": "GroundingDinoProcessor",
+            "size": {"shortest_edge": SHORTEST_EDGE, "longest_edge": LONGEST_EDGE},
+        },
+        new_tokenizer(),
+    )
+
+
+def new_segmenter() -> Sam2Model:
+    """A SAM 2 of about half a million parameters with fresh weights, for images of 256 x 256."""
+    backbone = Sam2HieraDetConfig(
+        image_size=[SEGMENTER_SIDE, SEGMENTER_SIDE],
+        hidden_size=16,
+        embed_dim_per_stage=[16, 32, 64, 128],
+        num_attention_heads_per_stage=[1, 2, 4, 8],
+        blocks_per_stage=[1, 1, 2, 1],
+        global_attention_blocks=[3],
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[128, 64, 32, 16],
+        backbone_feature_sizes=[[SEGMENTER_SIDE // stride] * 2 for stride in (4, 8, 16)],
+        fpn_hidden_size=64,
+    )
+    prompt = Sam2PromptEncoderConfig(hidden_size=64, image_size=SEGMENTER_SIDE, patch_size=16)
+    decoder = Sam2MaskDecoderConfig(hidden_size=64, mlp_dim=128, num_attention_heads=4, iou_head_hidden_dim=64)
+    segmenter = Sam2Model(
+        Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    )
+    # One random projection encodes positions for images and for prompts.
+    segmenter.shared_image_embedding.positional_embedding.copy_(
+        segmenter.prompt_encoder.shared_embedding.positional_embedding
+    )
+    return segmenter
+
+
+def save_segmenter(segmenter: Sam2Model, folder: Path) -> None:
+    """Write a folder that `from_pretrained` loads: weights in half precision, image processor."""
+    _save(
+        segmenter,
+        folder,
+        {
+            "image_processor_type": "Sam2ImageProcessor",
+            "processor_class": "Sam2Processor",
+            "size": {"height": SEGMENTER_SIDE, "width": SEGMENTER_SIDE},
+            "mask_size": {"height": SEGMENTER_SIDE // 4, "width": SEGMENTER_SIDE // 4},
+        },
+    )
+
+
+def _save(
+    network: Any, folder: Path, processing: dict[str, Any], tokenizer: BertTokenizerFast | None = None
+) -> None:
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    halves = {name: value.half() for name, value in network.state_dict().items()}
+    network.save_pretrained(part, state_dict=halves)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(part)
+    common = {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+    }
+    settings = json.dumps(common | processing, indent=2, sort_keys=True)
+    (part / "preprocessor_config.json").write_text(settings + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

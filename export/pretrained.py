@@ -1,0 +1,173 @@
+"""Load PyTorch checkpoints: folders and hub names as transformers does, and bare files of tensors.
+
+Weights come from safetensors, or from a pickle that is read with `weights_only`, so no checkpoint can execute
+code. Weights that do not fill the network are refused: one with a few random layers looks fine until somebody
+trusts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from fgdd_fast.errors import BundleError
+
+NO_HUB = "Without a network, give the path of a folder with config.json and model.safetensors."
+
+
+def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
+    """Read a checkpoint's `config.json`.
+
+    Args:
+        checkpoint: a folder, or a name of the hub.
+        model_types: the architectures wanted, as `model_type` names them; any when empty.
+
+    Raises:
+        BundleError: it is not there, or is of another architecture.
+    """
+    with _explained(checkpoint):
+        config = transformers.AutoConfig.from_pretrained(checkpoint)
+    if model_types and config.model_type not in model_types:
+        raise BundleError(
+            f"The checkpoint {checkpoint} is a {config.model_type}, not a {' or '.join(model_types)}",
+            "Name the checkpoint of the other architecture.",
+        )
+    return config
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights.
+
+    Attributes:
+        model: in float32 and evaluation mode.
+        unused: names of the checkpoint's tensors for which the network has no place.
+    """
+
+    model: Any
+    unused: tuple[str, ...]
+
+
+def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
+    """Load a network and its weights as transformers does, and refuse a network that is not filled whole.
+
+    Args:
+        checkpoint: a folder, or a name of the hub.
+        model_class: a transformers class with `from_pretrained`.
+        config: replaces the checkpoint's own.
+
+    Raises:
+        BundleError: the weights are missing, damaged, incomplete, of another shape, or executable.
+    """
+    options = {} if config is None else {"config": config}
+    with _explained(checkpoint):
+        model, loading = model_class.from_pretrained(
+            checkpoint,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    check_loading(
+        checkpoint,
+        missing=loading["missing_keys"],
+        mismatched=[str(key[0]) for key in loading["mismatched_keys"]],
+    )
+    model.eval()
+    return Loaded(model, tuple(sorted(loading["unexpected_keys"])))
+
+
+def check_loading(checkpoint: object, *, missing: Iterable[str], mismatched: Iterable[str]) -> None:
+    """Refuse weights that do not fill a network.
+
+    Args:
+        checkpoint: where they come from.
+        missing: names of the network's tensors that it does not hold.
+        mismatched: names of those that it holds in another shape.
+
+    Raises:
+        BundleError: there are such tensors.
+    """
+    for what, keys in (("lacks", sorted(missing)), ("has the wrong shape for", sorted(mismatched))):
+        if keys:
+            listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise BundleError(
+                f"The checkpoint {checkpoint} {what} {len(keys)} of the network's tensors: {listed}",
+                "It belongs to another architecture or size, or was cut short.",
+            )
+
+
+def read_tensors(path: Path) -> Mapping[str, Any]:
+    """Read a file of tensors: safetensors, or a pickle that holds nothing but tensors and plain containers.
+
+    Returns:
+        What the file holds, most often a dictionary of tensors by name, or one that holds such a dictionary.
+
+    Raises:
+        BundleError: the file is missing, damaged, or would execute code.
+    """
+    with _explained(str(path)):
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, Mapping):
+        raise BundleError(f"The checkpoint {path} holds no dictionary of tensors")
+    return content
+
+
+@contextmanager
+def _explained(checkpoint: str) -> Iterator[None]:
+    """Turn what transformers, safetensors and PyTorch raise for a bad checkpoint into one kind of error."""
+    if _looks_like_path(checkpoint) and not Path(checkpoint).exists():
+        raise BundleError(f"There is no checkpoint {checkpoint}", NO_HUB)
+    try:
+        with _quiet():
+            yield
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"The checkpoint {checkpoint} is a pickle that holds more than tensors, or is damaged",
+            "Such a file can execute code when it is loaded. Save the weights as safetensors.",
+        ) from error
+    except FileNotFoundError as error:
+        raise BundleError(f"There is no checkpoint {checkpoint}", NO_HUB) from error
+    except OSError as error:
+        raise BundleError(
+            f"The checkpoint {checkpoint} cannot be loaded: {_first_line(error)}",
+            "" if Path(checkpoint).is_file() else NO_HUB,
+        ) from error
+    except Exception as error:  # a dozen types, of several packages
+        raise BundleError(f"The checkpoint {checkpoint} cannot be loaded: {_first_line(error)}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers and its hub client from writing over the terminal; errors are raised all the same."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.utils.logging.enable_progress_bar()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _looks_like_path(checkpoint: str) -> bool:
+    """A hub name is NAME or OWNER/NAME."""
+    return checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), repr(error))
