@@ -261,13 +261,10 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
         The bundle as written.
     """
     bundle = replace(bundle, sha256=hashlib.sha256(model).hexdigest())
-    data = asdict(bundle)
-    del data["onnx"]
-    text = json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n"
     staged: dict[Path, Path] = {}
     try:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((bundle.onnx, model), (bundle.sidecar, text.encode())):
+        for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
             staged[path] = _stage(path, content)
         for path, temporary in staged.items():
             temporary.replace(path)
@@ -277,6 +274,13 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
     return bundle
+
+
+def sidecar_text(bundle: Bundle) -> bytes:
+    """What a bundle's sidecar holds."""
+    data = asdict(bundle)
+    del data["onnx"]
+    return (json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n").encode()
 
 
 def write_file(path: Path, content: bytes) -> None:

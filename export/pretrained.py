@@ -19,6 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from fgdd_fast.engines.bundle import file_sha256
 from fgdd_fast.errors import BundleError
 
 NO_HUB = "Without a network, give the path of a folder with config.json and model.safetensors."
@@ -171,3 +172,18 @@ def _looks_like_path(checkpoint: str) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), repr(error))
+
+
+def provenance(checkpoint: str) -> dict[str, Any]:
+    """What names a checkpoint in a sidecar: its name without the machine's path, and its weights' hash.
+
+    A name of the hub has no hash of its own here: the file is wherever the hub's client keeps it.
+    """
+    path = Path(checkpoint)
+    if not path.exists():
+        return {"checkpoint": checkpoint}
+    weights = [path] if path.is_file() else sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))
+    return {
+        "checkpoint": path.resolve().name,
+        "weights": {file.name: file_sha256(file) for file in weights},
+    }

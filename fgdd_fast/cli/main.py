@@ -10,7 +10,7 @@ import click
 import fgdd_fast
 from fgdd_fast.errors import FgddError
 
-COMMANDS = ("demo", "distill", "measure", "models", "sheet", "teacher")
+COMMANDS = ("demo", "distill", "export", "measure", "models", "sheet", "teacher")
 
 
 class _Failure(click.ClickException):

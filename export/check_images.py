@@ -1,0 +1,71 @@
+"""Images on which an exported network is compared with the one that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+
+from fgdd_fast.dataset import SourceImage, pool, scan
+from fgdd_fast.decode import read_image
+from fgdd_fast.drawing.scenes import absent_name, draw_scene
+from fgdd_fast.errors import DataError, ImageError
+from fgdd_fast.foreground import Pixels
+
+SIZES = ((480, 640), (640, 480), (512, 512), (320, 640), (600, 450))  # height and width of drawn scenes
+
+
+@dataclass(frozen=True)
+class CheckImage:
+    """An image, and what to look for in it.
+
+    Attributes:
+        pixels: uint8 [height, width, 3], RGB.
+        image: its place in a data set; the class is what to look for.
+    """
+
+    pixels: Pixels
+    image: SourceImage
+
+
+def check_images(data: Path | None, count: int) -> tuple[CheckImage, ...]:
+    """Photographs of a data set, taken from its classes in turn; drawn scenes where none is named.
+
+    Args:
+        data: a folder with one folder of images for each class.
+        count: how many images, at most.
+
+    Raises:
+        DataError: the folder is missing or holds no image that can be read.
+    """
+    if data is None:
+        return tuple(_scene(index) for index in range(count))
+    images = tuple(islice(_readable(_in_turn(pool(scan(data), count, seed=0))), count))
+    if not images:
+        raise DataError(f"No image in {data} can be read", "Name another folder with --check.")
+    return images
+
+
+def _scene(index: int) -> CheckImage:
+    """A drawn scene, and the name of something in it; in every third scene, of something that is not."""
+    scene = draw_scene(index, SIZES[index % len(SIZES)])
+    name = absent_name(scene, index) if index % 3 == 2 else scene.objects[0].name
+    return CheckImage(scene.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
+
+
+def _in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:
+    """One image of each class, then a second of each, and so on."""
+    classes: dict[str, list[SourceImage]] = {}
+    for image in images:
+        classes.setdefault(image.class_name, []).append(image)
+    for row in zip_longest(*classes.values()):
+        yield from (image for image in row if image is not None)
+
+
+def _readable(images: Iterator[SourceImage]) -> Iterator[CheckImage]:
+    for image in images:
+        try:
+            yield CheckImage(read_image(image.path).pixels, image)
+        except (ImageError, OSError):
+            continue

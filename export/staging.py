@@ -1,0 +1,56 @@
+"""Make a bundle of several files in a folder of its own, and move it into place once it has passed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fgdd_fast.engines.bundle import Bundle, sidecar_text, write_file
+from fgdd_fast.errors import BundleError
+
+
+@contextmanager
+def staging_folder(onnx: Path) -> Iterator[Path]:
+    """A folder on the same disk as the bundle's place, removed at the end whatever happens.
+
+    Yields:
+        The path for the ONNX file within it.
+
+    Raises:
+        BundleError: the bundle's folder cannot be written.
+    """
+    try:
+        onnx.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{onnx.stem}.", dir=onnx.parent) as folder:
+            yield Path(folder) / onnx.name
+    except OSError as error:
+        raise BundleError(
+            f"The bundle {onnx} cannot be written: {error.strerror}",
+            "Free some space, or name another place.",
+        ) from error
+
+
+def publish(staged: Bundle, onnx: Path, parity: Mapping[str, Any]) -> Bundle:
+    """Move a staged bundle with its parts and files into place; its own sidecar comes last.
+
+    Until then the old sidecar's hashes refuse the new files, so no mixture of two bundles is ever used.
+
+    Args:
+        staged: in its staging folder.
+        onnx: where the ONNX file goes; everything else goes beside it.
+        parity: replaces the staged one.
+
+    Returns:
+        The bundle in its place.
+    """
+    bundle = replace(staged, onnx=onnx, parity=parity)
+    beside = [f"{part}.{suffix}" for part in staged.parts for suffix in ("onnx", "json")]
+    for name in (*beside, *staged.files):
+        staged.beside(name).replace(bundle.beside(name))
+    staged.onnx.replace(onnx)
+    write_file(bundle.sidecar, sidecar_text(bundle))
+    return bundle

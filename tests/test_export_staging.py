@@ -1,0 +1,91 @@
+"""A bundle of several files appears whole, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fgdd_fast.engines.bundle import Bundle, Preprocessing, load_bundle, write_bundle, write_file
+from fgdd_fast.errors import BundleError
+from fgdd_fast.export.staging import publish, staging_folder
+
+
+def staged_bundle(onnx: Path, content: bytes) -> Bundle:
+    """A bundle with one part and one attached file; nothing here looks into an ONNX file."""
+    bundle = Bundle(
+        onnx=onnx,
+        name=onnx.stem,
+        role="foreground",
+        sha256="",
+        inputs=(),
+        outputs=(),
+        preprocessing=Preprocessing(8, 8, "none"),
+        classes=None,
+        source={},
+        licence="MIT",
+    )
+    part = replace(bundle, onnx=bundle.beside("text.onnx"), role="text-encoder")
+    part = write_bundle(part, content + b" text")
+    write_file(bundle.beside("tokenizer.json"), b"{}")
+    hashes = {"tokenizer.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
+    return write_bundle(replace(bundle, parts={"text": part.sha256}, files=hashes), content)
+
+
+def test_everything_is_moved_into_place_with_its_parity(tmp_path: Path) -> None:
+    onnx = tmp_path / "new" / "model.onnx"
+    with staging_folder(onnx) as place:
+        publish(staged_bundle(place, b"one"), onnx, {"measure": 0.5})
+    bundle = load_bundle(onnx, "foreground")
+    assert bundle.parity == {"measure": 0.5}
+    assert bundle.part("text").role == "text-encoder"
+    assert bundle.file("tokenizer.json").read_bytes() == b"{}"
+    assert sorted(file.name for file in onnx.parent.iterdir()) == [
+        "model.json",
+        "model.onnx",
+        "model.text.json",
+        "model.text.onnx",
+        "model.tokenizer.json",
+    ]
+
+
+def test_a_failure_leaves_the_older_bundle_as_it_was(tmp_path: Path) -> None:
+    onnx = tmp_path / "model.onnx"
+    with staging_folder(onnx) as place:
+        publish(staged_bundle(place, b"one"), onnx, {})
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def fail() -> None:
+        with staging_folder(onnx) as place:
+            staged_bundle(place, b"two")
+            raise BundleError("it differs")
+
+    with pytest.raises(BundleError, match="differs"):
+        fail()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_part_of_another_bundle_is_refused(tmp_path: Path) -> None:
+    first, second = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    for onnx in (first, second):
+        with staging_folder(onnx) as place:
+            publish(staged_bundle(place, onnx.stem.encode()), onnx, {})
+    for suffix in ("onnx", "json"):
+        (tmp_path / f"two.text.{suffix}").replace(tmp_path / f"one.text.{suffix}")
+    with pytest.raises(BundleError, match="does not belong"):
+        load_bundle(first).part("text")
+
+
+def test_a_changed_attached_file_is_refused(tmp_path: Path) -> None:
+    onnx = tmp_path / "one.onnx"
+    bundle = staged_bundle(onnx, b"one")
+    bundle.beside("tokenizer.json").write_text("{ }")
+    with pytest.raises(BundleError, match="not the one"):
+        load_bundle(onnx).file("tokenizer.json")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BundleError, match="cannot be written"), staging_folder(tmp_path / "file" / "x.onnx"):
+        pass
