@@ -64,6 +64,8 @@ class Prompting:
         boxes: boxes taken of an image, at most.
         fit: how an image is brought to the detector's canvas: `letterbox` keeps its aspect and leaves the
             rest of the canvas empty, `squash` fills the canvas.
+        shortest_edge: pixels to which a letterbox brings an image's shorter side, where the canvas has room
+            for that: the size at which the detector was trained.
     """
 
     form: str
@@ -72,6 +74,7 @@ class Prompting:
     threshold: float
     boxes: int
     fit: Literal["letterbox", "squash"]
+    shortest_edge: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Bundle:
             [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
             [batch, classes] and `loss` float32 [batch], nats) or `backbone` (outputs `features` float32
             [batch, channels]). All take `images` uint8 [batch, height, width, 3], RGB. A foreground model
-            that is asked for a class has `prompting` and more inputs: see `fgdd_fast.grounded`. The other
+            that is asked for a class has `prompting`: see `fgdd_fast.grounded_tensors`. The other
             roles are networks of such a model: `text-encoder`, `detector`, `segmenter` (made of
             `image-encoder` and `mask-decoder`).
         sha256: hexadecimal hash of the ONNX file.
@@ -240,6 +243,7 @@ def _prompting(data: Mapping[str, Any] | None) -> Prompting | None:
         threshold=float(data["threshold"]),
         boxes=int(data["boxes"]),
         fit=data["fit"],
+        shortest_edge=int(data["shortest_edge"]),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -29,19 +29,23 @@ class CheckImage:
     image: SourceImage
 
 
-def check_images(data: Path | None, count: int) -> tuple[CheckImage, ...]:
+def check_images(
+    data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]] | None = None
+) -> tuple[CheckImage, ...]:
     """Photographs of a data set, taken from its classes in turn; drawn scenes where none is named.
 
     Args:
         data: a folder with one folder of images for each class.
         count: how many images, at most.
+        prompts: what to look for in images of a class, where its name says it badly; the first phrase is taken.
 
     Raises:
         DataError: the folder is missing or holds no image that can be read.
     """
     if data is None:
         return tuple(_scene(index) for index in range(count))
-    images = tuple(islice(_readable(_in_turn(pool(scan(data), count, seed=0))), count))
+    named = (_renamed(image, prompts or {}) for image in _in_turn(pool(scan(data), count, seed=0)))
+    images = tuple(islice(_readable(named), count))
     if not images:
         raise DataError(f"No image in {data} can be read", "Name another folder with --check.")
     return images
@@ -52,6 +56,11 @@ def _scene(index: int) -> CheckImage:
     scene = draw_scene(index, SIZES[index % len(SIZES)])
     name = absent_name(scene, index) if index % 3 == 2 else scene.objects[0].name
     return CheckImage(scene.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
+
+
+def _renamed(image: SourceImage, prompts: Mapping[str, tuple[str, ...]]) -> SourceImage:
+    phrases = prompts.get(image.class_name)
+    return image if phrases is None else replace(image, class_name=phrases[0])
 
 
 def _in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:

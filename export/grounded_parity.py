@@ -102,7 +102,7 @@ def _cases(
 
 
 def _with_threshold(case: _Case, threshold: float) -> _Case:
-    inputs = {**case.inputs, "threshold": np.float32(threshold)}
+    inputs = {**case.inputs, "threshold": np.asarray(threshold, np.float32)}
     return _Case(case.check, inputs, case.prompt, case.proposals, threshold)
 
 

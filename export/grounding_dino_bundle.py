@@ -28,7 +28,7 @@ from fgdd_fast.export.pretrained import provenance
 from fgdd_fast.export.pytorch_reference import DetectorReference, box_corners
 from fgdd_fast.export.recipe import check_parity
 from fgdd_fast.export.staging import publish, staging_folder
-from fgdd_fast.grounded import letterbox
+from fgdd_fast.grounded import bring_to_canvas
 from fgdd_fast.prompts import PromptTokenizer, phrases_of, prompt_text
 
 TEXT = "text"
@@ -64,7 +64,15 @@ class DetectorSettings:
     def prompting(self, dino: GroundingDino, boxes: int) -> Prompting:
         """As a sidecar says it."""
         special = tuple(int(token) for token in dino.model.model.special_tokens)
-        return Prompting(self.form, self.text_length, special, self.threshold, boxes, self.fit)
+        return Prompting(
+            form=self.form,
+            text_length=self.text_length,
+            special_tokens=special,
+            threshold=self.threshold,
+            boxes=boxes,
+            fit=self.fit,
+            shortest_edge=dino.shortest_edge,
+        )
 
     def check(self, dino: GroundingDino) -> None:
         """Make sure that the settings fit the network.
@@ -77,8 +85,12 @@ class DetectorSettings:
                 f"The prompt form {self.form!r} needs {{}} for the name and a full stop at its end",
                 "The published form is 'a {}.'",
             )
-        if min(self.canvas_of(dino)) < SMALLEST_CANVAS:
-            raise SettingsError(f"A canvas needs at least {SMALLEST_CANVAS} pixels along each side")
+        canvas = self.canvas_of(dino)
+        if not SMALLEST_CANVAS <= min(canvas) <= max(canvas) <= dino.longest_edge:
+            raise SettingsError(
+                f"A canvas for this detector has sides of {SMALLEST_CANVAS} to {dino.longest_edge} pixels, "
+                f"not {canvas[0]} x {canvas[1]}"
+            )
 
 
 def export_grounding_dino(
@@ -179,11 +191,11 @@ def _measure_parity(
     assert bundle.prompting is not None
     tokenizer = PromptTokenizer(bundle.file(TOKENIZER), bundle.prompting)
     encode, detect = (load_model(part.onnx.read_bytes()) for part in (bundle.part(TEXT), bundle))
-    height, width = bundle.preprocessing.height, bundle.preprocessing.width
+    size = bundle.preprocessing.height, bundle.preprocessing.width
     distances = []
     for image in images:
         prompt = prompt_text(phrases_of(image.image.class_name, {}), bundle.prompting.form)
-        canvas, valid = letterbox(image.pixels, height, width, "area")
+        canvas, valid = bring_to_canvas(image.pixels, size, bundle.prompting, "area")
         tokens = tokenizer.encode(prompt)
         text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
             {

@@ -13,11 +13,27 @@ import tiny_pipeline as tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"errors", "extras"}
-HEAVY = ["onnx", "onnxruntime", "onnxslim", "openvino", "sklearn", "torch", "transformers", "tensorrt"]
+HEAVY = [
+    "onnx",
+    "onnxruntime",
+    "onnxslim",
+    "openvino",
+    "safetensors",
+    "sklearn",
+    "tensorrt",
+    "tokenizers",
+    "torch",
+    "transformers",
+]
 COMMANDS = [
     [],
     ["demo"],
     ["distill"],
+    ["export"],
+    ["export", "grounded-sam2"],
+    ["export", "grounding-dino"],
+    ["export", "sam2"],
+    ["export", "teacher"],
     ["measure"],
     ["models"],
     ["models", "pull"],
@@ -87,6 +103,32 @@ def test_help_needs_the_base_install_only() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["grounded-sam2", "--detector", "a/b", "--segmenter", "a/b", "-o", "x"], "export"),
+        (["grounding-dino", "a/b", "-o", "x"], "export"),
+        (["sam2", "a/b", "-o", "x"], "export"),
+        (["teacher", "a/b", "-o", "x"], "export"),
+    ],
+)
+def test_an_export_without_its_packages_gives_the_install_line(
+    tmp_path: Path, arguments: list[str], extra: str
+) -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from fgdd_fast.cli import main\n"
+        "main(['export', *sys.argv[1:]])\n"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert f"pip install 'fgdd-fast[{extra}]'" in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_extra_gives_the_install_line(tmp_path: Path) -> None:

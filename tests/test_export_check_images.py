@@ -42,3 +42,9 @@ def test_a_folder_without_readable_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="No image"):
         check_images(tmp_path, 4)
+
+
+def test_prompts_replace_names(tmp_path: Path) -> None:
+    data = tiny.write_squares(tmp_path / "data", 1)
+    images = check_images(data, 9, {tiny.CLASSES[0]: ("tabby cat", "tabby")})
+    assert sorted(image.image.class_name for image in images) == sorted((*tiny.CLASSES[1:], "tabby cat"))

@@ -18,6 +18,7 @@ from fgdd_fast.export.check_images import check_images
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
 from fgdd_fast.extras import import_extra
+from fgdd_fast.prompts import read_prompts
 
 F = TypeVar("F", bound=Callable[..., Any])
 PACKAGES = ("torch", "transformers", "onnx", "onnxslim", "tokenizers")
@@ -69,6 +70,12 @@ def written_options(images: int) -> Callable[[F], F]:
 def detector_options() -> Callable[[F], F]:
     """What is fixed in an exported detector."""
     return combined(
+        click.option(
+            "--prompts",
+            type=folder(),
+            metavar="FILE",
+            help="What to look for in the classes of --check, as for 'distill'.",
+        ),
         click.option(
             "--canvas",
             callback=canvas_size,
@@ -146,6 +153,7 @@ def export_grounded_sam2_command(
     output: Path,
     check: Path | None,
     count: int,
+    prompts: Path | None,
     licence: str,
     force: bool,
     boxes: int,
@@ -161,7 +169,7 @@ def export_grounded_sam2_command(
         segmenter,
         onnx_path(output),
         exporter.GroundedSettings(exporter.DetectorSettings(**detector_settings), boxes=boxes, split=split),
-        check=check_images(check, count),
+        check=check_images(check, count, prompts and read_prompts(prompts)),
         licence=licence,
         threads=threads,
         force=force,
@@ -179,6 +187,7 @@ def export_grounding_dino_command(
     output: Path,
     check: Path | None,
     count: int,
+    prompts: Path | None,
     licence: str,
     force: bool,
     **settings: Any,
@@ -190,7 +199,7 @@ def export_grounding_dino_command(
         checkpoint,
         onnx_path(output),
         exporter.DetectorSettings(**settings),
-        check=check_images(check, count),
+        check=check_images(check, count, prompts and read_prompts(prompts)),
         licence=licence,
         force=force,
         progress=_progress(console),

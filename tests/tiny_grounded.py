@@ -1,0 +1,373 @@
+"""A Grounded SAM 2 small enough to see through, as an ONNX bundle in the joint and in the split form.
+
+An object is what is red, green or blue; the prompt says which of these are asked for. The detector finds one
+box for each colour, around all that has it, and scores it by the purest pixel; the segmenter takes the
+coloured pixels in the boxes. "a not red." asks for nothing, and only tokens after the first of a phrase
+count: so a prompt is understood only with the right masks and positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from fgdd_fast.engines.base import Array, TensorSpec
+from fgdd_fast.engines.bundle import (
+    Bundle,
+    Preprocessing,
+    Prompting,
+    Role,
+    file_sha256,
+    write_bundle,
+    write_file,
+)
+
+CANVAS = (24, 32)  # height and width: not a square, so that a mix-up shows
+SIDE = 16  # of the segmenter's input and of its mask
+TEXT_LENGTH = 12
+COLOURS = ("red", "green", "blue")
+BOXES = len(COLOURS)
+DIM = len(COLOURS)
+COLOURED = 0.25  # a pixel's strongest channel exceeds the others by this share of 255
+PROMPTING = Prompting(
+    form="a {}.",
+    text_length=TEXT_LENGTH,
+    special_tokens=(101, 102, 1012, 1029),
+    threshold=0.4,
+    boxes=BOXES,
+    fit="letterbox",
+    shortest_edge=1000,
+)
+_WORDS = ("a", "not", "patch", "##s", *COLOURS)
+_FIRST_WORD = 1037
+VOCABULARY = {
+    "[PAD]": 0,
+    "[UNK]": 100,
+    "[CLS]": 101,
+    "[SEP]": 102,
+    ".": 1012,
+    "?": 1029,
+    **{word: _FIRST_WORD + index for index, word in enumerate(_WORDS)},
+}
+
+CANVAS_SPEC = TensorSpec("canvas", "uint8", ("batch", *CANVAS, 3))
+VALID = TensorSpec("valid", "int32", ("batch", 2))
+IMAGES = TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))
+FEATURES = TensorSpec("text_features", "float32", ("batch", TEXT_LENGTH, DIM))
+POSITIONS = TensorSpec("text_positions", "float32", ("batch", TEXT_LENGTH, DIM))
+TEXT_MASK = TensorSpec("text_mask", "float32", ("batch", TEXT_LENGTH))
+TEXT_SELF_MASK = TensorSpec("text_self_mask", "float32", ("batch", TEXT_LENGTH, TEXT_LENGTH))
+THRESHOLD = TensorSpec("threshold", "float32", ("batch",))
+OCCUPANCY = TensorSpec("occupancy", "float32", ("batch",))
+BOXES_SPEC = TensorSpec("boxes", "float32", ("batch", BOXES, 4))
+SCORES = TensorSpec("scores", "float32", ("batch", BOXES))
+MASK = TensorSpec("mask", "uint8", ("batch", SIDE, SIDE))
+DETECTOR_INPUTS = (CANVAS_SPEC, VALID, FEATURES, POSITIONS, TEXT_MASK, TEXT_SELF_MASK, THRESHOLD)
+TEXT_INPUTS = (
+    TensorSpec("input_ids", "int32", ("batch", TEXT_LENGTH)),
+    TensorSpec("self_mask", "float32", ("batch", TEXT_LENGTH, TEXT_LENGTH)),
+    TensorSpec("position_ids", "int32", ("batch", TEXT_LENGTH)),
+)
+_Constants = dict[str, Array]
+
+
+def scene(size: tuple[int, int], **patches: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """A grey picture uint8 [height, width, 3] with patches of colour.
+
+    Args:
+        size: height and width.
+        patches: left, top, right and bottom edge in pixels by colour, as in `red=(0, 0, 8, 8)`.
+    """
+    pixels = np.full((*size, 3), 127, np.uint8)
+    for name, (left, top, right, bottom) in patches.items():
+        pixels[top:bottom, left:right] = [250 if colour == name else 30 for colour in COLOURS]
+    return pixels
+
+
+def write_grounded_bundle(folder: Path, *, split: bool = False) -> Bundle:
+    """Write the bundle with its parts and its tokenizer into a folder."""
+    path = folder / ("tiny-grounded-split.onnx" if split else "tiny-grounded.onnx")
+    text_outputs = (FEATURES, POSITIONS)
+    parts = {"text": _write(path, "text", "text-encoder", *_text_encoder(), TEXT_INPUTS, text_outputs)}
+    detect, detector_constants = _detector()
+    segment, segmenter_constants = _segmenter()
+    inputs, outputs = DETECTOR_INPUTS, (BOXES_SPEC, SCORES)
+    if split:
+        inputs_of_part = (IMAGES, BOXES_SPEC, SCORES)
+        parts["segmenter"] = _write(
+            path, "segmenter", "segmenter", segment, segmenter_constants, inputs_of_part, (OCCUPANCY, MASK)
+        )
+        nodes, constants = detect, detector_constants
+    else:
+        inputs, outputs = (*inputs, IMAGES), (OCCUPANCY, *outputs, MASK)
+        nodes, constants = [*detect, *segment], {**detector_constants, **segmenter_constants}
+    tokenizer = path.with_name(f"{path.stem}.tokenizer.json")
+    write_file(tokenizer, tokenizer_json().encode())
+    return _write(
+        path,
+        "",
+        "foreground",
+        nodes,
+        constants,
+        inputs,
+        outputs,
+        parts={name: part.sha256 for name, part in parts.items()},
+        files={"tokenizer.json": file_sha256(tokenizer)},
+    )
+
+
+def tokenizer_json() -> str:
+    """A tokenizer with BERT's rules and special tokens and few words, in the format of `tokenizers`."""
+    words = {index: word for word, index in VOCABULARY.items()}
+    vocabulary = {words.get(index, f"[unused{index}]"): index for index in range(max(words) + 1)}
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    first, last = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("[CLS]", "[SEP]"))
+    sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    data = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": VOCABULARY[name],
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for name in special
+        ],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [first, sequence, last],
+            "pair": [first, sequence, last, {"Sequence": {"id": "B", "type_id": 1}}, last],
+            "special_tokens": {
+                name: {"id": name, "ids": [VOCABULARY[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")
+            },
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": vocabulary,
+        },
+    }
+    return json.dumps(data)
+
+
+def _text_encoder() -> tuple[list[onnx.NodeProto], _Constants]:
+    """The feature of a token is the colour that its word names; its position is its place in the phrase."""
+    embeddings = np.zeros((max(VOCABULARY.values()) + 1, DIM), np.float32)
+    for channel, colour in enumerate(COLOURS):
+        embeddings[VOCABULARY[colour], channel] = 1
+    embeddings[VOCABULARY["not"]] = -1
+    nodes = [
+        helper.make_node("Gather", ["embeddings", "input_ids"], ["words"], axis=0),
+        helper.make_node("MatMul", ["self_mask", "words"], ["phrases"]),
+        helper.make_node("Clip", ["phrases", "none", "whole"], ["text_features"]),
+        helper.make_node("Cast", ["position_ids"], ["places"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["places", "last"], ["place"]),
+        helper.make_node("Expand", ["place", "channels"], ["text_positions"]),
+    ]
+    constants = {
+        "embeddings": embeddings,
+        "none": np.float32(0),
+        "whole": np.float32(1),
+        "last": np.array([2]),
+        "channels": np.array([1, 1, DIM]),
+    }
+    return nodes, constants
+
+
+def _detector() -> tuple[list[onnx.NodeProto], _Constants]:
+    """Boxes and scores: of each colour asked for, all that has it."""
+    node = helper.make_node
+    nodes = [
+        # Which colours are asked for, [batch, 1, 1, colours].
+        node("MatMul", ["text_self_mask", "text_features"], ["seen"]),
+        node("Greater", ["text_positions", "zero"], ["after_first"]),
+        node("Cast", ["after_first"], ["after_first_float"], to=TensorProto.FLOAT),
+        node("Mul", ["seen", "after_first_float"], ["seen_after_first"]),
+        node("Unsqueeze", ["text_mask", "axis_2"], ["text_mask_column"]),
+        node("Mul", ["seen_after_first", "text_mask_column"], ["seen_of_prompt"]),
+        node("ReduceMax", ["seen_of_prompt"], ["named"], axes=[1], keepdims=0),
+        node("Clip", ["named", "zero", "one"], ["named_once"]),
+        node("Unsqueeze", ["named_once", "axes_12"], ["asked"]),
+        # How much each channel exceeds the others, where the image is, [batch, rows, columns, colours].
+        node("Cast", ["canvas"], ["canvas_float"], to=TensorProto.FLOAT),
+        node("Div", ["canvas_float", "white"], ["canvas_share"]),
+        node("Gather", ["canvas_share", "next"], ["second"], axis=3),
+        node("Gather", ["canvas_share", "after_next"], ["third"], axis=3),
+        node("Max", ["second", "third"], ["rival"]),
+        node("Sub", ["canvas_share", "rival"], ["excess"]),
+        node("Cast", ["valid"], ["valid_float"], to=TensorProto.FLOAT),
+        node("Split", ["valid_float", "ones"], ["valid_rows", "valid_columns"], axis=1),
+        node("Unsqueeze", ["valid_rows", "axes_23"], ["rows_end"]),
+        node("Unsqueeze", ["valid_columns", "axes_23"], ["columns_end"]),
+        node("Less", ["rows", "rows_end"], ["in_rows"]),
+        node("Less", ["columns", "columns_end"], ["in_columns"]),
+        node("And", ["in_rows", "in_columns"], ["inside"]),
+        node("Cast", ["inside"], ["inside_float"], to=TensorProto.FLOAT),
+        node("Mul", ["excess", "asked"], ["excess_asked"]),
+        node("Mul", ["excess_asked", "inside_float"], ["strength"]),
+        # A box around each colour, and its score.
+        node("ReduceMax", ["strength"], ["purest"], axes=[1, 2], keepdims=0),
+        node("Greater", ["strength", "coloured"], ["hit"]),
+        *_edges("rows", "valid_rows", "top", "bottom"),
+        *_edges("columns", "valid_columns", "left", "right"),
+        node("Concat", ["left", "top", "right", "bottom"], ["found"], axis=2),
+        # The best first; nothing below the threshold.
+        node("Unsqueeze", ["threshold", "axis_1"], ["threshold_column"]),
+        node("Greater", ["purest", "threshold_column"], ["above"]),
+        node("Where", ["above", "purest", "zero"], ["taken"]),
+        node("TopK", ["taken", "count"], ["scores", "order"], axis=1),
+        node("Unsqueeze", ["order", "axis_2"], ["order_column"]),
+        node("Expand", ["order_column", "edges"], ["order_of_edges"]),
+        node("GatherElements", ["found", "order_of_edges"], ["found_in_order"], axis=1),
+        node("Greater", ["scores", "zero"], ["is_box"]),
+        node("Unsqueeze", ["is_box", "axis_2"], ["is_box_column"]),
+        node("Where", ["is_box_column", "found_in_order", "zero"], ["boxes"]),
+    ]
+    constants = {
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "white": np.float32(255),
+        "coloured": np.float32(COLOURED),
+        "far": np.float32(1e6),
+        "axis_1": np.array([1]),
+        "axis_2": np.array([2]),
+        "axes_12": np.array([1, 2]),
+        "axes_23": np.array([2, 3]),
+        "ones": np.array([1, 1]),
+        "next": np.array([1, 2, 0]),
+        "after_next": np.array([2, 0, 1]),
+        "rows": np.arange(CANVAS[0], dtype=np.float32).reshape(1, -1, 1, 1),
+        "columns": np.arange(CANVAS[1], dtype=np.float32).reshape(1, 1, -1, 1),
+        "count": np.array([BOXES]),
+        "edges": np.array([1, 1, 4]),
+    }
+    return nodes, constants
+
+
+def _edges(index: str, length: str, low: str, high: str) -> list[onnx.NodeProto]:
+    """Both edges of each colour's box along one axis, [batch, colours, 1], as shares of the image."""
+    node = helper.make_node
+    return [
+        node("Where", ["hit", index, "far"], [f"{low}_of_hits"]),
+        node("ReduceMin", [f"{low}_of_hits"], [f"{low}_pixel"], axes=[1, 2], keepdims=0),
+        node("Add", [index, "one"], [f"{index}_after"]),
+        node("Where", ["hit", f"{index}_after", "zero"], [f"{high}_of_hits"]),
+        node("ReduceMax", [f"{high}_of_hits"], [f"{high}_pixel"], axes=[1, 2], keepdims=0),
+        node("Div", [f"{low}_pixel", length], [f"{low}_share"]),
+        node("Div", [f"{high}_pixel", length], [f"{high}_share"]),
+        node("Unsqueeze", [f"{low}_share", "axis_2"], [low]),
+        node("Unsqueeze", [f"{high}_share", "axis_2"], [high]),
+    ]
+
+
+def _segmenter() -> tuple[list[onnx.NodeProto], _Constants]:
+    """The mask: coloured pixels whose centre lies in a box."""
+    node = helper.make_node
+    sides = {"box_left": 0, "box_top": 1, "box_right": 2, "box_bottom": 3}
+    nodes = [
+        node("Cast", ["images"], ["image_float"], to=TensorProto.FLOAT),
+        node("ReduceMax", ["image_float"], ["highest"], axes=[3], keepdims=0),
+        node("ReduceMin", ["image_float"], ["lowest"], axes=[3], keepdims=0),
+        node("Sub", ["highest", "lowest"], ["range"]),
+        node("Greater", ["range", "coloured_range"], ["coloured_pixel"]),
+        node("Unsqueeze", ["coloured_pixel", "mask_axis_1"], ["coloured_pixels"]),
+        *(node("Gather", ["boxes", name], [f"{name}_edge"], axis=2) for name in sides),
+        *(node("Unsqueeze", [f"{name}_edge", "mask_axis_2"], [f"{name}_share"]) for name in sides),
+        node("Greater", ["across", "box_left_share"], ["after_left"]),
+        node("Less", ["across", "box_right_share"], ["before_right"]),
+        node("Greater", ["down", "box_top_share"], ["below_top"]),
+        node("Less", ["down", "box_bottom_share"], ["above_bottom"]),
+        node("Unsqueeze", ["scores", "mask_axes_23"], ["score_of_box"]),
+        node("Greater", ["score_of_box", "no_score"], ["box_is_real"]),
+        node("And", ["after_left", "before_right"], ["within_columns"]),
+        node("And", ["below_top", "above_bottom"], ["within_rows"]),
+        node("And", ["within_columns", "within_rows"], ["within"]),
+        node("And", ["within", "box_is_real"], ["within_real"]),
+        node("And", ["within_real", "coloured_pixels"], ["object"]),
+        node("Cast", ["object"], ["object_float"], to=TensorProto.FLOAT),
+        node("ReduceMax", ["object_float"], ["union"], axes=[1], keepdims=0),
+        node("ReduceMean", ["union"], ["occupancy"], axes=[1, 2], keepdims=0),
+        node("Mul", ["union", "brightest"], ["bright"]),
+        node("Cast", ["bright"], ["mask"], to=TensorProto.UINT8),
+    ]
+    centres = ((np.arange(SIDE) + 0.5) / SIDE).astype(np.float32)
+    constants: _Constants = {
+        "coloured_range": np.float32(255 * COLOURED),
+        "no_score": np.float32(0),
+        "brightest": np.float32(255),
+        "mask_axis_1": np.array([1]),
+        "mask_axis_2": np.array([2]),
+        "mask_axes_23": np.array([2, 3]),
+        "across": centres.reshape(1, 1, 1, -1),
+        "down": centres.reshape(1, 1, -1, 1),
+        **{name: np.array([index]) for name, index in sides.items()},
+    }
+    return nodes, constants
+
+
+def _write(
+    path: Path,
+    part: str,
+    role: Role,
+    nodes: Sequence[onnx.NodeProto],
+    constants: _Constants,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    *,
+    parts: dict[str, str] | None = None,
+    files: dict[str, str] | None = None,
+) -> Bundle:
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [_value(spec) for spec in inputs],
+        [_value(spec) for spec in outputs],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    name = f"{path.stem}.{part}" if part else path.stem
+    bundle = Bundle(
+        onnx=path.with_name(f"{name}.onnx"),
+        name=name,
+        role=role,
+        sha256="",
+        inputs=inputs,
+        outputs=outputs,
+        preprocessing=Preprocessing(*CANVAS, "pixels / 255"),
+        classes=None,
+        source={"made": "by the tests"},
+        licence="Apache-2.0",
+        prompting=PROMPTING if role == "foreground" else None,
+        parts=parts or {},
+        files=files or {},
+    )
+    return write_bundle(bundle, model.SerializeToString())
+
+
+def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
+    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+    return helper.make_tensor_value_info(spec.name, types[spec.dtype], list(spec.shape))
