@@ -1,5 +1,8 @@
-"""Miniatures of Grounding DINO and SAM 2: transformers' own classes with small configurations, saved as published
-checkpoints are, so that everything which reads, exports and runs the real ones can be tried on them in seconds."""
+"""Miniatures of Grounding DINO and SAM 2: transformers' own classes with small configurations.
+
+They are saved as published checkpoints are, so that whatever reads, exports and runs the real ones can be
+tried on them in seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 import torch
 from transformers import (
     BertConfig,
-    BertTokenizerFast,
+    BertTokenizer,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     Sam2Config,
@@ -28,8 +31,8 @@ from fgdd_fast.drawing.scenes import COLOURS, SHAPES
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-SHORTEST_EDGE, LONGEST_EDGE = 128, 208  # of the detector's images; 800 and 1333 in the published one
-SEGMENTER_SIDE = 256
+SHORTEST_EDGE, LONGEST_EDGE = 96, 160  # of the detector's images; 800 and 1333 in the published one
+SEGMENTER_SIDE = 128
 TEXT_LENGTH = 64
 
 # Grounding DINO's code has these ids of BERT's vocabulary written into it.
@@ -38,7 +41,8 @@ _VOCABULARY_SIZE = 1032
 
 
 def new_detector() -> GroundingDinoForObjectDetection:
-    """A Grounding DINO of about a million parameters with fresh weights: Swin at three levels and one more, BERT."""
+    """A Grounding DINO of a million parameters freshly drawn: three levels of Swin and one more, BERT."""
+    levels: dict[str, Any] = {"out_indices": [2, 3, 4]}
     backbone = SwinConfig(
         image_size=SHORTEST_EDGE,
         embed_dim=24,
@@ -47,7 +51,7 @@ def new_detector() -> GroundingDinoForObjectDetection:
         window_size=4,
         mlp_ratio=2.0,
         drop_path_rate=0.0,
-        out_indices=[2, 3, 4],
+        **levels,
     )
     text = BertConfig(
         vocab_size=_VOCABULARY_SIZE,
@@ -70,26 +74,28 @@ def new_detector() -> GroundingDinoForObjectDetection:
         decoder_ffn_dim=128,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
+        encoder_n_points=2,
         max_text_len=TEXT_LENGTH,
         dropout=0.0,
         fusion_droppath=0.0,
     )
     detector = GroundingDinoForObjectDetection(config)
-    with torch.no_grad():  # published training begins at 1e-4, which a short one cannot afford
-        for name, parameter in detector.named_parameters():
-            if name.endswith(("vision_param", "text_param")):
-                parameter.fill_(0.3)
+    with torch.no_grad():  # a short training cannot afford the gentle beginning of the published one
+        for layer in detector.model.encoder.layers:
+            layer.fusion_layer.vision_param.fill_(0.3)
+            layer.fusion_layer.text_param.fill_(0.3)
+        detector.model.encoder.layers[-1].text_enhancer_layer.layer_norm_after.weight.fill_(0.1)
     return detector
 
 
-def new_tokenizer() -> BertTokenizerFast:
+def new_tokenizer() -> BertTokenizer:
     """BERT's word pieces with the words of the scenes, letters and digits; all other slots are unused."""
     pieces = ["a", "an", *COLOURS, *SHAPES, *"!\"#$%&'()*+,-/:;", *string.digits, *string.ascii_lowercase[1:]]
     pieces += [f"##{character}" for character in string.ascii_lowercase + string.digits]
     free = iter(slot for slot in range(104, _VOCABULARY_SIZE) if slot not in _FIXED_TOKENS)
     tokens = _FIXED_TOKENS | dict(zip(free, pieces, strict=False))
     vocabulary = {tokens.get(slot, f"[unused{slot}]"): slot for slot in range(_VOCABULARY_SIZE)}
-    return BertTokenizerFast(vocab=vocabulary, model_max_length=TEXT_LENGTH)
+    return BertTokenizer(vocab=vocabulary, model_max_length=TEXT_LENGTH)
 
 
 def save_detector(detector: GroundingDinoForObjectDetection, folder: Path) -> None:
@@ -110,7 +116,7 @@ def save_detector(detector: GroundingDinoForObjectDetection, folder: Path) -> No
 
 
 def new_segmenter() -> Sam2Model:
-    """A SAM 2 of about half a million parameters with fresh weights, for images of 256 x 256."""
+    """A SAM 2 of about half a million parameters with fresh weights, for images of 128 x 128."""
     backbone = Sam2HieraDetConfig(
         image_size=[SEGMENTER_SIDE, SEGMENTER_SIDE],
         hidden_size=16,
@@ -126,7 +132,9 @@ def new_segmenter() -> Sam2Model:
         fpn_hidden_size=64,
     )
     prompt = Sam2PromptEncoderConfig(hidden_size=64, image_size=SEGMENTER_SIDE, patch_size=16)
-    decoder = Sam2MaskDecoderConfig(hidden_size=64, mlp_dim=128, num_attention_heads=4, iou_head_hidden_dim=64)
+    decoder = Sam2MaskDecoderConfig(
+        hidden_size=64, mlp_dim=128, num_attention_heads=4, iou_head_hidden_dim=64
+    )
     segmenter = Sam2Model(
         Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
     )
@@ -152,7 +160,7 @@ def save_segmenter(segmenter: Sam2Model, folder: Path) -> None:
 
 
 def _save(
-    network: Any, folder: Path, processing: dict[str, Any], tokenizer: BertTokenizerFast | None = None
+    network: Any, folder: Path, processing: dict[str, Any], tokenizer: BertTokenizer | None = None
 ) -> None:
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)

@@ -11,24 +11,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from fgdd_fast.benchmarks.environment import environment
-from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import SourceImage, pool, scan
+from fgdd_fast.decode import read_image
 from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.networks import Runtime, SaliencyModel
-from fgdd_fast.teacher import whole_images
+from fgdd_fast.errors import ImageError
+from fgdd_fast.foreground import Inputs
+from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground
+from fgdd_fast.networks import Runtime
+from fgdd_fast.streaming import ordered_map
 
 MODELS = (
     "saliency-u2netp",
@@ -76,18 +80,24 @@ def main(
     data: Path, models: Sequence[str], limit: int | None, threads: int, device: Any, output: Path | None
 ) -> None:
     """Compare sizes and precisions of the foreground model on the images of DATA."""
-    images = pool(scan(data), limit, 0)
+    cv2.setNumThreads(1)
+    dataset = scan(data)
+    images = pool(dataset, limit, 0)
     before = environment()
-    bundles = [find_bundle(model, "foreground") for model in models]
-    runs: list[tuple[Bundle, Precision]] = [(bundles[0], "fp32"), *((bundle, "auto") for bundle in bundles)]
+    choices = [choose_foreground(model, dataset.classes) for model in models]
+    runs: list[tuple[ForegroundChoice, Precision]] = [
+        (choices[0], "fp32"),
+        *((choice, "auto") for choice in choices),
+    ]
     rows: list[Row] = []
-    reference: NDArray[np.float32] | None = None
-    for bundle, precision in runs:
-        occupancies, used, runtime, rate = _occupancies(bundle, Runtime(device, precision, threads), images)
+    reference: NDArray[np.float64] | None = None
+    for choice, precision in runs:
+        runtime, found, rate = _occupancies(choice, Runtime(device, precision, threads), images)
+        occupancies = np.array(list(found.values()))
         reference = occupancies if reference is None else reference
         error = float(np.abs(occupancies - reference).mean())
-        agreement = float((_paths(occupancies, used) == _paths(reference, used)).mean())
-        rows.append(Row(bundle.name, runtime, rate, error, agreement))
+        agreement = float((_paths(occupancies, list(found)) == _paths(reference, list(found))).mean())
+        rows.append(Row(choice.name, runtime, rate, error, agreement))
     if output is not None:
         result = {
             "command": "python -m fgdd_fast.benchmarks.sizes",
@@ -101,17 +111,34 @@ def main(
 
 
 def _occupancies(
-    bundle: Bundle, runtime: Runtime, images: Sequence[SourceImage]
-) -> tuple[NDArray[np.float32], tuple[SourceImage, ...], str, float]:
-    with closing(SaliencyModel(bundle, runtime, batch=1)) as model:
+    choice: ForegroundChoice, runtime: Runtime, images: Sequence[SourceImage]
+) -> tuple[str, dict[SourceImage, float], float]:
+    """What ran the model, the occupancy of each image that can be read, and images a second."""
+    threads = runtime.threads
+    model = open_foreground(choice, runtime=lambda _: runtime, batch=1, resize="area", threads=threads)
+
+    def read(image: SourceImage) -> tuple[SourceImage, Inputs] | None:
+        try:
+            return image, model.prepare(read_image(image.path).pixels, image)
+        except ImageError:
+            return None
+
+    def find(item: tuple[SourceImage, Inputs]) -> tuple[SourceImage, float]:
+        image, inputs = item
+        return image, model.find([inputs])[0].occupancy
+
+    with (
+        closing(model),
+        ThreadPoolExecutor(threads) as readers,
+        ThreadPoolExecutor(model.streams) as runners,
+    ):
         begin = time.perf_counter()
-        found, used, _ = whole_images(
-            images, model, model.occupancies, method="area", threads=runtime.threads
-        )
-        return found, used, model.engine.arithmetic, len(used) / (time.perf_counter() - begin)
+        prepared = (item for item in ordered_map(readers, read, images, 2 * threads) if item is not None)
+        found = dict(ordered_map(runners, find, prepared, 2 * model.streams))
+        return model.description, found, len(found) / (time.perf_counter() - begin)
 
 
-def _paths(occupancies: NDArray[np.float32], images: Sequence[SourceImage]) -> NDArray[np.bool_]:
+def _paths(occupancies: NDArray[np.float64], images: Sequence[SourceImage]) -> NDArray[np.bool_]:
     """Which images reach their class's threshold."""
     classes = np.array([image.class_name for image in images])
     whole = np.zeros(len(images), bool)

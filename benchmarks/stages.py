@@ -31,10 +31,13 @@ from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.devices import choose_device
-from fgdd_fast.measure import Measurer, MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, SaliencyModel, Teacher, check_classes
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.foreground import ForegroundModel, Inputs
+from fgdd_fast.foreground_opening import choose_foreground, open_foreground
+from fgdd_fast.inventory import MeasureSettings
+from fgdd_fast.measure import Measurer
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, Teacher, check_classes
 from fgdd_fast.records import Box
-from fgdd_fast.resize import resize
 from fgdd_fast.store import Store
 from fgdd_fast.views import tile_pixels
 
@@ -53,7 +56,7 @@ class Stages:
     def __init__(
         self,
         images: Sequence[SourceImage],
-        foreground: SaliencyModel,
+        foreground: ForegroundModel,
         teacher: Teacher,
         settings: MeasureSettings,
     ) -> None:
@@ -61,18 +64,17 @@ class Stages:
         self._foreground = foreground
         self._teacher = teacher
         self._settings = settings
-        self._sample = [read_image(image.path).pixels for image in images[:: max(len(images) // 32, 1)]]
-        self._inputs = [self._cut(image, pixels) for image, pixels in zip(images, self._sample, strict=False)]
+        sample = images[:: max(len(images) // 32, 1)]
+        self._sample = [(image, read_image(image.path).pixels) for image in sample]
+        self._inputs = [self._cut(image, pixels) for image, pixels in self._sample]
 
     def seconds(self, stage: str) -> float:
         """Wall time of a stage over all images, all threads working."""
         run: dict[str, Callable[[int], object]] = {
             "decode": lambda index: read_image(self._images[index].path),
-            "resize and crop": lambda index: self._cut(
-                self._images[index], self._sample[index % len(self._sample)]
-            ),
-            "foreground": lambda index: self._foreground.occupancies(self._prepared(index)[0]),
-            "teacher": lambda index: self._teacher.losses(*self._prepared(index)[1:]),
+            "resize and crop": lambda index: self._cut(*self._sample[index % len(self._sample)]),
+            "foreground": lambda index: self._foreground.find([self._inputs_of(index)[0]]),
+            "teacher": lambda index: self._losses(self._inputs_of(index)[1]),
         }
         begin = time.perf_counter()
         if stage == "whole":
@@ -84,7 +86,7 @@ class Stages:
                     pass
         return time.perf_counter() - begin
 
-    def _cut(self, image: SourceImage, pixels: Images) -> tuple[Images, list[Images]]:
+    def _cut(self, image: SourceImage, pixels: Images) -> tuple[Inputs, list[Images]]:
         height, width = pixels.shape[:2]
         settings = self._settings
         boxes = candidate_boxes(image.source, width, height, count=settings.crops, seed=settings.seed)
@@ -93,15 +95,19 @@ class Stages:
             for box in (Box(0, 0, width, height), *boxes)
         )
         views = [self._teacher.show(tile) for tile in tiles]
-        return resize(pixels, self._foreground.size, settings.resize), views
+        return self._foreground.prepare(pixels, image), views
 
-    def _prepared(self, index: int) -> tuple[Images, Images, Any]:
-        whole, views = self._inputs[index % len(self._inputs)]
-        return whole[None], np.stack(views), np.zeros(len(views), np.int32)
+    def _inputs_of(self, index: int) -> tuple[Inputs, list[Images]]:
+        return self._inputs[index % len(self._inputs)]
+
+    def _losses(self, views: Sequence[Images]) -> object:
+        return self._teacher.losses(np.stack(views), np.zeros(len(views), np.int32))
 
     def _whole(self) -> None:
+        classes = tuple({image.class_name: None for image in self._images})
         with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
-            measured = Measurer(self._foreground, self._teacher, self._settings, store).measure(self._images)
+            measurer = Measurer(self._foreground, self._teacher, self._settings, store, classes)
+            measured = measurer.measure(self._images)
         if measured.measured != len(self._images):
             raise click.ClickException(f"{len(measured.skipped)} of the images cannot be measured")
 
@@ -134,17 +140,21 @@ def main(
     """Measure the stages on COUNT images of DATA, drawn from all classes alike."""
     dataset = scan(data)
     images = pool(dataset, -(-count // len(dataset.classes)), 0)[:count]
-    bundles = find_bundle(foreground_name, "foreground"), find_bundle(teacher_name, "teacher")
-    check_classes(bundles[1], dataset.classes)
-    runtimes = [
-        Runtime(choose_device(bundle, device, precision).device, precision, threads) for bundle in bundles
-    ]
+    choice = choose_foreground(foreground_name, dataset.classes)
+    bundle = find_bundle(teacher_name, "teacher")
+    check_classes(bundle, dataset.classes)
+
+    def runtime(bundle: Bundle) -> Runtime:
+        return Runtime(choose_device(bundle, device, precision).device, precision, threads)
+
     settings = MeasureSettings(crops=crops, seed=0, resize="area", batch=1, threads=threads)
     cv2.setNumThreads(1)
     with (
-        closing(SaliencyModel(bundles[0], runtimes[0], batch=1)) as foreground,
         closing(
-            Teacher(bundles[1], runtimes[1], view="pad", tile_size=tile_size, batch=VIEWS_PER_INFERENCE)
+            open_foreground(choice, runtime=runtime, batch=1, resize=settings.resize, threads=threads)
+        ) as foreground,
+        closing(
+            Teacher(bundle, runtime(bundle), view="pad", tile_size=tile_size, batch=VIEWS_PER_INFERENCE)
         ) as teacher,
     ):
         stages = Stages(images, foreground, teacher, settings)
@@ -156,8 +166,11 @@ def main(
             "threads": threads,
             "crops": crops,
             "tile": tile_size,
-            "models": {bundle.role: {"name": bundle.name, "sha256": bundle.sha256} for bundle in bundles},
-            "runtimes": [foreground.description, teacher.description],
+            "models": {
+                "foreground": {"name": choice.name, "sha256": foreground.sha256},
+                "teacher": {"name": bundle.name, "sha256": bundle.sha256},
+            },
+            "runtimes": [foreground.description, teacher.engine.arithmetic],
             "environment": before,
             "seconds": times,
             "surplus": [_surplus(row) for row in times],

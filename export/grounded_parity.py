@@ -107,9 +107,10 @@ def _with_threshold(case: _Case, threshold: float) -> _Case:
 
 
 def _widest_gap(proposals: Detections, boxes: int) -> float:
-    """The middle of the widest gap between two successive scores among the best."""
+    """The middle of the widest gap between two successive scores that leaves two boxes or more."""
     best = -np.sort(-proposals.scores)[: boxes + 1].astype(np.float64)
-    place = int(np.argmax(best[:-1] - best[1:]))
+    least = min(2, boxes)
+    place = least - 1 + int(np.argmax(best[least - 1 : -1] - best[least:]))
     return float((best[place] + best[place + 1]) / 2)
 
 

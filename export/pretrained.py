@@ -36,7 +36,7 @@ def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
         BundleError: it is not there, or is of another architecture.
     """
     with _explained(checkpoint):
-        config = transformers.AutoConfig.from_pretrained(checkpoint)
+        config = transformers.AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     if model_types and config.model_type not in model_types:
         raise BundleError(
             f"The checkpoint {checkpoint} is a {config.model_type}, not a {' or '.join(model_types)}",

@@ -110,30 +110,54 @@ def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[
 
 
 def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
-    """Cut a backbone at `features` and add a linear head with its cross-entropy.
+    """Cut a backbone at `features` and add a linear head with its cross-entropy."""
+    builder = _cut(backbone, "features")
+    builder.node(
+        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
+    )
+    return _finish(builder, backbone, len(bias))
+
+
+def add_loss(network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
+    """Cut a network at `logits` float32 [batch, classes] and add their cross-entropy.
+
+    Args:
+        network: its first input is `images`, and its opset is `OPSET`.
+        classes: how many logits it gives.
+
+    Returns:
+        A model from `images` and `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
+    """
+    return _finish(_cut(network, "logits"), network, classes)
+
+
+def _cut(network: onnx.ModelProto, output: str) -> GraphBuilder:
+    """A builder that holds what a network needs to compute one tensor."""
+    builder = GraphBuilder("head_")
+    nodes, constants = cut_model(network, [output])
+    builder.nodes += nodes
+    builder.constants += constants
+    return builder
+
+
+def _finish(builder: GraphBuilder, network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
+    """Add the cross-entropy of `logits`, and assemble the teacher.
 
     The loss is the negative of LogSoftmax at the label. Written out with ReduceSum, ONNX Runtime rounds some
     samples of a batch in another order than others; ReduceLogSumExp is reduced over wrong axes by OpenVINO
     (openvinotoolkit/openvino issue 38238); and TensorRT has no SoftmaxCrossEntropyLoss.
     """
-    builder = GraphBuilder("head_")
-    nodes, constants = cut_model(backbone, ["features"])
-    builder.nodes += nodes
-    builder.constants += constants
-    logits = builder.node(
-        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
-    )
     columns = builder.constant([1], np.int64)
-    scores = builder.node("LogSoftmax", logits, axis=1)
+    scores = builder.node("LogSoftmax", "logits", axis=1)
     labels = builder.node("Unsqueeze", "labels", columns)
     score = builder.node("GatherElements", scores, labels, axis=1)
     builder.node("Squeeze", builder.node("Neg", score), columns, output="loss")
-    images = tensor_specs(backbone.graph.input)[0]
+    images = tensor_specs(network.graph.input)[0]
     return builder.model(
-        f"{backbone.graph.name}_teacher",
+        f"{network.graph.name}_teacher",
         [images, TensorSpec("labels", "int32", images.shape[:1])],
         [
-            TensorSpec("logits", "float32", (images.shape[0], len(bias))),
+            TensorSpec("logits", "float32", (images.shape[0], classes)),
             TensorSpec("loss", "float32", images.shape[:1]),
         ],
     )

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgdd_fast.foreground import ScoredBox
 from fgdd_fast.records import Box, Path
 
 Pixels = npt.NDArray[np.uint8]
@@ -50,6 +51,7 @@ class SheetSource:
         path: "full" where the image was kept whole, "crop" where a part of it was.
         occupancy: the foreground's share of the image, in [0, 1].
         loss: the teacher's cross-entropy (nats) on the chosen part.
+        found: boxes of the objects that the foreground model found.
     """
 
     pixels: Pixels
@@ -58,6 +60,7 @@ class SheetSource:
     path: Path
     occupancy: float
     loss: float
+    found: Sequence[ScoredBox] = ()
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,8 @@ def _place_source(band: Pixels, source: SheetSource, x: int, y: int, thumb: int)
         _fade_outside(small, box)
     if source.mask is not None:
         _outline_mask(small, source.mask)
+    for found in source.found:
+        _outline_box(small, found)
     _frame(small, box, PATH_COLOURS[source.path])
     _place(band, small, x, y, thumb)
     baseline = y + thumb + 17
@@ -265,6 +270,15 @@ def _outline_mask(small: Pixels, mask: Pixels) -> None:
         border = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, brush)
         covered = cv2.resize(border, (width, height), interpolation=cv2.INTER_AREA)[..., None] / 255
         small[...] = np.rint(small * (1 - covered) + np.array(tone) * covered)
+
+
+def _outline_box(small: Pixels, found: ScoredBox) -> None:
+    """Draw a thin box around an object that was found, in the colours of the mask's border."""
+    height, width = small.shape[:2]
+    top_left = (round(found.left * width), round(found.top * height))
+    bottom_right = (round(found.right * width) - 1, round(found.bottom * height) - 1)
+    for tone, thickness in ((INK, 3), (FOREGROUND, 1)):
+        cv2.rectangle(small, top_left, bottom_right, tone, thickness)
 
 
 def _frame(small: Pixels, box: Corners, tone: Colour) -> None:

@@ -1,6 +1,8 @@
 """Choose a runtime: OpenVINO where it is installed and decides as ONNX Runtime, the reference, does.
 
 The two run the same drawn pictures, once for each bundle and pair of versions; the cache keeps the verdict.
+A model that is asked for a class by its name runs on the reference: drawn pictures say little about the names
+that it will be asked for, and comparing would take minutes.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from fgdd_fast.networks import BatchedNetwork, Images, Runtime
 from fgdd_fast.resize import resize
 
 PICTURES = 12
+FEWEST_PICTURES = 4
+# A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
+FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
 CROPS = 5
 # How far a runtime's decisions may lie from the reference's for `auto` to take it.
 OCCUPANCY_ERROR = 0.01  # mean over the pictures
@@ -88,6 +93,8 @@ def choose_device(bundle: Bundle, requested: Device | Literal["auto"], precision
         raise MissingExtraError("onnxruntime", "cpu")
     if len(installed) == 1:
         return Choice(installed[0], "the only runtime installed")
+    if bundle.prompting is not None:
+        return Choice("cpu", "no runtimes are compared on a model that is asked for a class by its name")
     try:
         agreement = _remembered_agreement(bundle, precision)
     except EngineError as error:
@@ -99,7 +106,7 @@ def choose_device(bundle: Bundle, requested: Device | Literal["auto"], precision
 
 
 def _remembered_agreement(bundle: Bundle, precision: Precision) -> Agreement:
-    bars = (PICTURES, CROPS, OCCUPANCY_ERROR, LOSS_REGRET, COSINE_DISTANCE)
+    bars = (PICTURES, FEWEST_PICTURES, FULL_COMPARISON, CROPS, OCCUPANCY_ERROR, LOSS_REGRET, COSINE_DISTANCE)
     versions = (fgdd_fast.__version__, version("onnxruntime"), version("openvino"), _processor())
     key = hashlib.sha256(repr((bundle.sha256, precision, bars, versions)).encode()).hexdigest()
     path = cache_folder() / "agreement" / f"{key}.json"
@@ -133,7 +140,7 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
     reference = Runtime("cpu", "fp32", threads=1)
     candidate = Runtime("openvino", precision, threads=1)
     size = (bundle.preprocessing.width, bundle.preprocessing.height)
-    pictures = [_picture(index) for index in range(PICTURES)]
+    pictures = [_picture(index) for index in range(_picture_count(bundle))]
     if bundle.role == "foreground":
         feeds = {"images": np.stack([resize(picture, size, "area") for picture in pictures])}
         expected, found = (_run(bundle, runtime, feeds, "occupancy") for runtime in (reference, candidate))
@@ -141,13 +148,15 @@ def measure_agreement(bundle: Bundle, precision: Precision) -> Agreement:
     parts = (part for index, picture in enumerate(pictures) for part in _parts(picture, index))
     feeds = {"images": np.stack([resize(part, size, "area") for part in parts])}
     if bundle.role == "teacher":
-        feeds["labels"] = np.zeros(len(feeds["images"]), np.int32)
-        favourites = _run(bundle, reference, feeds, "logits")[:: 1 + CROPS].argmax(axis=1)
-        feeds["labels"] = np.repeat(favourites, 1 + CROPS).astype(np.int32)
-        expected, found = (_run(bundle, runtime, feeds, "loss") for runtime in (reference, candidate))
-        return Agreement("mean regret of the chosen crop, in nats,", _regret(expected, found), LOSS_REGRET)
+        regret = _measure_regret(bundle, reference, candidate, feeds["images"])
+        return Agreement("mean regret of the chosen crop, in nats,", regret, LOSS_REGRET)
     expected, found = (_run(bundle, runtime, feeds, "features") for runtime in (reference, candidate))
     return Agreement("mean cosine distance of features", _cosine_distance(expected, found), COSINE_DISTANCE)
+
+
+def _picture_count(bundle: Bundle) -> int:
+    size = bundle.onnx.stat().st_size
+    return max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
 
 
 def _picture(index: int) -> Images:
@@ -164,10 +173,20 @@ def _parts(picture: Images, index: int) -> list[Images]:
 
 
 def _run(bundle: Bundle, runtime: Runtime, feeds: Mapping[str, Array], output: str) -> NDArray[np.float32]:
-    side = bundle.preprocessing
     # A batch of two: a runtime that mistakes a graph's axes may still be right on single images.
-    with closing(BatchedNetwork(bundle, runtime, batch=2, height=side.height, width=side.width)) as network:
-        return network.run(feeds, output)
+    with closing(BatchedNetwork(bundle, runtime, batch=2)) as network:
+        return network.run(feeds, [output])[output]
+
+
+def _measure_regret(bundle: Bundle, reference: Runtime, candidate: Runtime, views: Images) -> float:
+    """`_regret` of a candidate's losses, for the class that the reference sees in each whole picture.
+
+    Views are [pictures * (1 + CROPS), height, width, 3], each picture's whole view first.
+    """
+    logits = _run(bundle, reference, {"images": views, "labels": np.zeros(len(views), np.int32)}, "logits")
+    labels = np.repeat(logits[:: 1 + CROPS].argmax(axis=1), 1 + CROPS).astype(np.int32)
+    expected = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return _regret(expected, _run(bundle, candidate, {"images": views, "labels": labels}, "loss"))
 
 
 def _regret(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
@@ -175,9 +194,8 @@ def _regret(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
 
     Losses are [pictures * (1 + CROPS)], each picture's whole view first.
     """
-    expected, found = expected.reshape(PICTURES, -1), found.reshape(PICTURES, -1)
-    true_losses, losses = expected[:, 1:], found[:, 1:]
-    chosen = true_losses[np.arange(PICTURES), losses.argmin(axis=1)]
+    true_losses, losses = (array.reshape(-1, 1 + CROPS)[:, 1:] for array in (expected, found))
+    chosen = true_losses[np.arange(len(true_losses)), losses.argmin(axis=1)]
     return float((chosen - true_losses.min(axis=1)).mean())
 
 

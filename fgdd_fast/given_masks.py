@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.decode import MAX_PIXELS, read_file
+from fgdd_fast.engines.bundle import file_sha256
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.headers import read_header
@@ -42,12 +43,12 @@ class GivenMasks:
         DataError: the folder is missing, cannot be read, or holds no mask.
     """
 
+    name = "masks"
     description = "given masks"
 
     def __init__(self, folder: Path, *, streams: int) -> None:
         self._folder = folder
         self.streams = streams
-        self.name = folder.resolve().name
         self.sha256 = _masks_sha256(folder)
 
     def fingerprint(self, class_name: str) -> Mapping[str, str]:
@@ -84,14 +85,13 @@ class GivenMasks:
 
 
 def _masks_sha256(folder: Path) -> str:
-    """Name the masks by their paths within the folder, sizes, and times of change; none is read."""
+    """Name the masks by their paths within the folder and their content, so that a copy has the same name."""
     digest = hashlib.sha256()
     empty = True
     try:
         for file in _mask_files(folder, ()):
-            status = file.stat()
             digest.update(os.fsencode(os.path.relpath(file.path, folder)))
-            digest.update(f"\0{status.st_size} {status.st_mtime_ns}\0".encode())
+            digest.update(f"\0{file_sha256(Path(file.path))}\0".encode())
             empty = False
     except FileNotFoundError as error:
         raise DataError(f"There is no folder of masks {folder}", LAYOUT) from error

@@ -6,6 +6,7 @@
      "tool": {"fgdd-fast", "numpy", "opencv", "runtime": versions},
      "dataset": {"classes": [names], "images": images considered},
      "settings": {every setting that the result depends on},
+     "prompts": {class: [phrases by which the foreground model is asked for it]; only for such a model},
      "models": {"foreground": {"name", "sha256"}, "teacher": {"name", "sha256"}},
      "thresholds": {class: occupancy from which an image is kept whole},
      "further_crops": {class: tiles taken from images that had given one before; only classes with any},
@@ -47,8 +48,8 @@ class Model:
     """Which model was used.
 
     Attributes:
-        name: the bundle's name.
-        sha256: hexadecimal hash of its ONNX file.
+        name: the bundle's name; `masks` for given masks.
+        sha256: hexadecimal hash of its ONNX file, or of the masks given in its place.
     """
 
     name: str
@@ -79,6 +80,8 @@ class Manifest:
         classes: the classes in the order of their labels.
         image_count: images of DATA that were considered, the skipped ones included.
         settings: every setting that the result depends on.
+        prompts: the phrases by which the foreground model is asked for each class; empty for a model that is
+            not asked.
         models: the model of each role.
         thresholds: each class's occupancy threshold, in [0, 1].
         further_crops: for each class with too few images, how many tiles are further crops.
@@ -90,17 +93,25 @@ class Manifest:
     classes: tuple[str, ...]
     image_count: int
     settings: Mapping[str, Setting]
+    prompts: Mapping[str, tuple[str, ...]]
     models: Mapping[str, Model]
     thresholds: Mapping[str, float]
     further_crops: Mapping[str, int]
     images: tuple[DistilledImage, ...]
     skipped: tuple[Skipped, ...]
 
+    @property
+    def box_threshold(self) -> float | None:
+        """Score above which the foreground model took a box; None for a model that finds none."""
+        value = self.settings.get("box_threshold")
+        return None if value is None else float(value)
+
 
 def build(
     *,
     image_count: int,
     settings: Mapping[str, Setting],
+    prompts: Mapping[str, tuple[str, ...]],
     models: Mapping[str, Model],
     selections: Mapping[str, Selection],
     images: Sequence[DistilledImage],
@@ -112,6 +123,7 @@ def build(
     Args:
         image_count: images of DATA that were considered, the skipped ones included.
         settings: every setting that the result depends on; no paths, threads or other facts of the machine.
+        prompts: phrases of each class, where the foreground model is asked for classes; else empty.
         models: the models by role, `foreground` and `teacher`.
         selections: what was selected of each class, in the order of the labels.
         images: the mosaics as written, class by class.
@@ -128,6 +140,7 @@ def build(
         classes=tuple(selections),
         image_count=image_count,
         settings=dict(settings),
+        prompts=dict(prompts),
         models=dict(models),
         thresholds={name: selection.threshold for name, selection in selections.items()},
         further_crops={
@@ -156,6 +169,7 @@ def serialise(manifest: Manifest) -> bytes:
         "tool": dict(manifest.tool),
         "dataset": {"classes": list(manifest.classes), "images": manifest.image_count},
         "settings": dict(manifest.settings),
+        **({"prompts": dict(manifest.prompts)} if manifest.prompts else {}),
         "models": {
             role: {"name": model.name, "sha256": model.sha256} for role, model in manifest.models.items()
         },

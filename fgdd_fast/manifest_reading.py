@@ -46,7 +46,7 @@ def read_manifest(path: Path) -> Manifest:
         raise DataError(f"{path} is no manifest of format {FORMAT}: {error}", "Distil again.") from error
 
 
-def _manifest(data: object) -> Manifest:
+def _manifest(data: Any) -> Manifest:
     if _get(data, "format", int, "manifest") != FORMAT:
         raise ValueError(f"it says format {_get(data, 'format', int, 'manifest')}")
     dataset = _get(data, "dataset", dict, "manifest")
@@ -60,11 +60,14 @@ def _manifest(data: object) -> Manifest:
     _require(thresholds.keys() == set(classes), "thresholds must name each class once")
     skipped = _get(data, "skipped", list, "manifest")
     tool = _get(data, "tool", dict, "manifest")
+    prompts = _get({"prompts": {}, **data}, "prompts", dict, "manifest")
+    _require(not prompts or prompts.keys() == set(classes), "prompts must name each class once")
     return Manifest(
         tool={name: _get(tool, name, str, "tool") for name in tool},
         classes=tuple(classes),
         image_count=_get(dataset, "images", int, "dataset"),
         settings=_settings(_get(data, "settings", dict, "manifest")),
+        prompts={name: _phrases(prompts, name) for name in prompts},
         models={role: _model(models, role) for role in ("foreground", "teacher")},
         thresholds={name: _share(thresholds, name, "thresholds") for name in thresholds},
         further_crops={name: _get(further, name, int, "further_crops") for name in further},
@@ -81,7 +84,18 @@ def _settings(data: dict[str, Any]) -> dict[str, Setting]:
         _require(
             value is None or isinstance(value, str | int | float), f"settings.{name} must be a plain value"
         )
+    if "box_threshold" in data:
+        _share(data, "box_threshold", "settings")
     return data
+
+
+def _phrases(prompts: dict[str, Any], name: str) -> tuple[str, ...]:
+    phrases = _get(prompts, name, list, "prompts")
+    _require(
+        bool(phrases) and all(isinstance(phrase, str) for phrase in phrases),
+        f"prompts.{name} must be phrases",
+    )
+    return tuple(phrases)
 
 
 def _model(models: dict[str, Any], role: str) -> Model:

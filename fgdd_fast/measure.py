@@ -1,4 +1,4 @@
-"""Measure a pool of images once: occupancy, and the teacher's loss on the whole and on each candidate crop.
+"""Measure a pool of images once: foreground, and the teacher's loss on the whole and on each candidate crop.
 
 The store is asked first, so only what is missing is read and measured. Reading and resizing, inference, and
 storing overlap: they are chained by bounded windows, so memory does not grow with the pool.
@@ -14,40 +14,19 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import Skipped, SourceImage
 from fgdd_fast.decode import FileContent, decode_image, read_file
 from fgdd_fast.errors import ImageError
-from fgdd_fast.networks import ForegroundModel, Teacher, fingerprint_text
-from fgdd_fast.records import Box, ImageRecord, View
-from fgdd_fast.resize import ResizeMethod, resize
+from fgdd_fast.foreground import ForegroundModel, Inputs
+from fgdd_fast.inventory import Inventory, MeasureSettings, Needs
+from fgdd_fast.networks import Images, Teacher
+from fgdd_fast.records import Box, ImageRecord
 from fgdd_fast.store import KnownFile, Measurement, Store, file_signature
 from fgdd_fast.streaming import batched, ordered_map
 from fgdd_fast.views import tile_pixels
 
-Images = NDArray[np.uint8]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class MeasureSettings:
-    """How images are measured.
-
-    Attributes:
-        crops: candidate crops of each image.
-        seed: of the candidate crops.
-        resize: how images and tiles are resized.
-        batch: images an inference.
-        threads: processor threads.
-    """
-
-    crops: int
-    seed: int
-    resize: ResizeMethod
-    batch: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -66,21 +45,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Needs:
-    """What is missing of an image whose size is known."""
+class _Read:
+    """A file's bytes, and its signature from before they were read."""
 
-    occupancy: bool
-    boxes: tuple[Box, ...]
+    image: SourceImage
+    signature: str
+    file: FileContent
 
 
 @dataclass(frozen=True)
 class _Work:
     """A file that was read; `needs` is None when its content was never measured in any way."""
 
-    image: SourceImage
-    signature: str
-    file: FileContent
-    needs: _Needs | None
+    read: _Read
+    needs: Needs | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +68,7 @@ class _Prepared:
     image: SourceImage
     signature: str
     known: KnownFile
-    foreground: Images | None
+    foreground: Inputs | None
     boxes: tuple[Box, ...]
     views: tuple[Images, ...]
 
@@ -99,23 +77,26 @@ class Measurer:
     """Measures images with two networks, and reads the records back.
 
     Args:
-        foreground: measures occupancies.
-        teacher: measures losses; knows every class of the images.
+        foreground: finds foregrounds.
+        teacher: measures losses; knows every class.
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
+        classes: of the images.
     """
 
     def __init__(
-        self, foreground: ForegroundModel, teacher: Teacher, settings: MeasureSettings, store: Store
+        self,
+        foreground: ForegroundModel,
+        teacher: Teacher,
+        settings: MeasureSettings,
+        store: Store,
+        classes: Sequence[str],
     ) -> None:
         self._foreground = foreground
         self._teacher = teacher
         self._settings = settings
         self._store = store
-        resized = {"resize": settings.resize}
-        self._occupancy_key = store.fingerprint(fingerprint_text(foreground.fingerprint, resized))
-        views = {"view": teacher.view, "tile": str(teacher.tile_size)}
-        self._loss_key = store.fingerprint(fingerprint_text(teacher.fingerprint, views, resized))
+        self._inventory = Inventory(foreground, teacher, settings, store, classes)
 
     def measure(self, images: Sequence[SourceImage], advance: Callable[[], None] = lambda: None) -> Measured:
         """Measure what is missing of the images.
@@ -138,37 +119,22 @@ class Measurer:
             work = self._missing(outcome.usable(files), outcome)
             prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead))
             for results in ordered_map(runners, self._infer, batched(prepared, batch), 2 * streams):
-                self._store.add(results, foreground=self._occupancy_key, teacher=self._loss_key)
+                self._store.add(results)
                 outcome.count_measured(len(results))
         return outcome.measured()
 
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """What the store holds of the images, in their order; `Skipped` for one that changed since."""
         for image in images:
-            known = self._known(image)
-            record = None if known is None else self._record(image, known)
+            known = self._inventory.known_file(image)
+            record = None if known is None else self._inventory.record(image, known)
             yield record or Skipped(image.source, "changed while it was being measured")
-
-    def _known(self, image: SourceImage) -> KnownFile | None:
-        try:
-            return self._store.known_file(image.path, file_signature(image.path))
-        except OSError:
-            return None
-
-    def _record(self, image: SourceImage, known: KnownFile) -> ImageRecord | None:
-        occupancy = self._store.occupancy(known.sha256, self._occupancy_key)
-        losses = self._losses(image, known)
-        boxes = self._boxes(image, known.width, known.height)
-        if occupancy is None or not losses.keys() >= set(boxes):
-            return None
-        full, *crops = (View(box, losses[box]) for box in boxes)
-        return ImageRecord(image.source, known.sha256, image.class_name, occupancy, full, tuple(crops))
 
     def _unknown(self, images: Iterable[SourceImage], outcome: _Outcome) -> Iterator[SourceImage]:
         """The images that have to be read: changed, never seen, or not measured in full."""
         for image in images:
-            known = self._known(image)
-            if known is None or self._needs(image, known) is not None:
+            known = self._inventory.known_file(image)
+            if known is None or self._inventory.needs(image, known) is not None:
                 yield image
             else:
                 outcome.count_reused()
@@ -177,45 +143,29 @@ class Measurer:
         """The files of whose content something is missing; a file that was only moved may lack nothing."""
         for read in files:
             known = self._store.known_content(read.file.sha256)
-            needs = None if known is None else self._needs(read.image, known)
+            needs = None if known is None else self._inventory.needs(read.image, known)
             if known is not None and needs is None:
-                label = self._teacher.label(read.image.class_name)
-                nothing = Measurement(read.image.path, read.signature, known, None, label, {})
-                self._store.add([nothing], foreground=self._occupancy_key, teacher=self._loss_key)
+                nothing = self._inventory.measurement(read.image, read.signature, known, None, {})
+                self._store.add([nothing])
                 outcome.count_reused()
             else:
-                yield _Work(read.image, read.signature, read.file, needs)
-
-    def _needs(self, image: SourceImage, known: KnownFile) -> _Needs | None:
-        """What is missing of an image; None when nothing is."""
-        occupancy = self._store.occupancy(known.sha256, self._occupancy_key) is None
-        losses = self._losses(image, known)
-        distinct = dict.fromkeys(self._boxes(image, known.width, known.height))
-        boxes = tuple(box for box in distinct if box not in losses)
-        return _Needs(occupancy, boxes) if occupancy or boxes else None
-
-    def _losses(self, image: SourceImage, known: KnownFile) -> dict[Box, float]:
-        return self._store.losses(known.sha256, self._loss_key, self._teacher.label(image.class_name))
-
-    def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
-        """The whole image first, then its candidate crops."""
-        settings = self._settings
-        crops = candidate_boxes(image.source, width, height, count=settings.crops, seed=settings.seed)
-        return (Box(0, 0, width, height), *crops)
+                yield _Work(read, needs)
 
     def _prepare(self, work: _Work) -> _Prepared | Skipped:
-        """Decode an image and cut from it what is missing; runs in a reading thread."""
+        """Decode an image and take from it what is missing; runs in a reading thread."""
+        image, file = work.read.image, work.read.file
         try:
-            pixels = decode_image(work.file.content)
+            pixels = decode_image(file.content)
+            height, width = pixels.shape[:2]
+            needs = work.needs or self._inventory.needs_of_unknown(image, width, height)
+            foreground = self._foreground.prepare(pixels, image) if needs.foreground else None
         except ImageError as error:
-            return Skipped(work.image.source, error.problem)
-        height, width = pixels.shape[:2]
-        needs = work.needs or _Needs(True, tuple(dict.fromkeys(self._boxes(work.image, width, height))))
+            return Skipped(image.source, error.problem)
         return _Prepared(
-            work.image,
-            work.signature,
-            KnownFile(work.file.sha256, width, height),
-            resize(pixels, self._foreground.size, self._settings.resize) if needs.occupancy else None,
+            image,
+            work.read.signature,
+            KnownFile(file.sha256, width, height),
+            foreground,
             needs.boxes,
             tuple(self._view(pixels, box) for box in needs.boxes),
         )
@@ -227,30 +177,20 @@ class Measurer:
     def _infer(self, batch: Sequence[_Prepared]) -> list[Measurement]:
         """Measure what was prepared; runs in an inference thread."""
         inputs = [item.foreground for item in batch if item.foreground is not None]
-        occupancies = iter(self._foreground.occupancies(np.stack(inputs)) if inputs else ())
+        foregrounds = iter(self._foreground.find(inputs, masks=self._settings.keep_masks) if inputs else ())
         labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
         views = [view for item in batch for view in item.views]
         losses = iter(self._teacher.losses(np.stack(views), np.array(labels, np.int32)) if views else ())
         return [
-            Measurement(
-                item.image.path,
+            self._inventory.measurement(
+                item.image,
                 item.signature,
                 item.known,
-                None if item.foreground is None else float(next(occupancies)),
-                self._teacher.label(item.image.class_name),
+                None if item.foreground is None else next(foregrounds),
                 {box: float(next(losses)) for box in item.boxes},
             )
             for item in batch
         ]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file's bytes, and its signature from before they were read."""
-
-    image: SourceImage
-    signature: str
-    file: FileContent
 
 
 def _read(image: SourceImage) -> _Read | Skipped:

@@ -1,11 +1,10 @@
-"""The two networks of the method, each behind what the pipeline asks of it."""
+"""Networks at a fixed batch, and the teacher: a classifier that scores views."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,37 +17,9 @@ from fgdd_fast.views import ScoreView, teacher_view, view_size
 
 Images = NDArray[np.uint8]
 
-
 # Views that the teacher scores in one inference, for each image of a batch: an image has 6 by default.
 # It does not follow the number of crops, so that more crops leave the losses of the others as they are.
 VIEWS_PER_INFERENCE = 6
-
-
-class ForegroundModel(Protocol):
-    """Says how much of each image its foreground covers.
-
-    Attributes:
-        bundle: the model.
-        size: (width, height) in pixels to which images are resized for it.
-        fingerprint: everything about the model and its runtime that a result depends on.
-        description: the runtime, for reports.
-        streams: how many calls are worth having in flight.
-    """
-
-    bundle: Bundle
-    size: tuple[int, int]
-    fingerprint: Mapping[str, str]
-    description: str
-    streams: int
-
-    def occupancies(self, images: Images) -> NDArray[np.float32]:
-        """Occupancies in [0, 1], shape [n], of images uint8 [n, height, width, 3] in RGB."""
-
-    def masks(self, images: Images) -> Images:
-        """Foreground probabilities 0..255, uint8 [n, height, width], of images as `occupancies` takes."""
-
-    def close(self) -> None:
-        """Free the runtime's memory."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +41,31 @@ class BatchedNetwork:
     """A bundle's engine at a fixed batch: inputs are cut into batches, and the last one is filled up.
 
     The batch is always whole, so a sample's result does not depend on how many came with it.
+
+    Args:
+        bundle: the network.
+        runtime: how its engine is opened.
+        batch: samples an inference.
+        height, width: pixels of the input, where the bundle leaves them open; by default those for which the
+            network was made.
+
+    Attributes:
+        size: (width, height) of the input in pixels.
+        description: the runtime and its streams, for reports.
+        streams: how many calls are worth having in flight.
+        fingerprint: everything but the inputs that a result depends on.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, height: int, width: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        *,
+        batch: int,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        height, width = height or bundle.preprocessing.height, width or bundle.preprocessing.width
         lengths = {"batch": batch, "height": height, "width": width}
         named = {axis for spec in bundle.inputs for axis in spec.shape if isinstance(axis, str)}
         self.bundle = bundle
@@ -94,11 +87,13 @@ class BatchedNetwork:
             "batch": str(batch),
         }
 
-    def run(self, feeds: Mapping[str, Array], output: str) -> Array:
-        """One output for any number of samples along the first axis of each feed."""
-        return np.concatenate(
-            [self.engine.run(part, [output])[output][:count] for part, count in self._parts(feeds)]
-        )
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Some outputs for any number of samples, at least one, along the first axis of each feed."""
+        parts = [
+            {name: array[:count] for name, array in self.engine.run(part, outputs).items()}
+            for part, count in self._parts(feeds)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     def _parts(self, feeds: Mapping[str, Array]) -> Iterator[tuple[dict[str, Array], int]]:
         total = len(next(iter(feeds.values())))
@@ -117,22 +112,6 @@ class BatchedNetwork:
 def _filled(feed: Array, length: int) -> Array:
     filling = np.repeat(feed[-1:], length - len(feed), axis=0)
     return np.concatenate([feed, filling])
-
-
-class SaliencyModel(BatchedNetwork):
-    """A foreground model that needs no prompt: what stands out in the image is its foreground."""
-
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
-        preprocessing = bundle.preprocessing
-        super().__init__(bundle, runtime, batch=batch, height=preprocessing.height, width=preprocessing.width)
-
-    def occupancies(self, images: Images) -> NDArray[np.float32]:
-        """See `ForegroundModel.occupancies`."""
-        return np.clip(self.run({"images": images}, "occupancy"), 0, 1)  # a float32 mean may pass 1 by a bit
-
-    def masks(self, images: Images) -> Images:
-        """See `ForegroundModel.masks`."""
-        return self.run({"images": images}, "mask")
 
 
 class Teacher(BatchedNetwork):
@@ -178,11 +157,12 @@ class Teacher(BatchedNetwork):
 
     def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:
         """Cross-entropies (nats) [n] of views uint8 [n, height, width, 3] in RGB for labels [n]."""
-        return self.run({"images": images, "labels": labels}, "loss")
+        return self.run({"images": images, "labels": labels}, ["loss"])["loss"]
 
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Logits [n, classes] of views uint8 [n, height, width, 3] in RGB."""
-        return self.run({"images": images, "labels": np.zeros(len(images), np.int32)}, "logits")
+        feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}
+        return self.run(feeds, ["logits"])["logits"]
 
 
 def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from fgdd_fast.contact_sheet import SheetClass, SheetSource
+from fgdd_fast.dataset import SourceImage
 from fgdd_fast.decode import read_image
 from fgdd_fast.errors import DataError, ImageError
+from fgdd_fast.foreground import ForegroundModel, Pixels
 from fgdd_fast.manifest import Manifest
-from fgdd_fast.networks import ForegroundModel
 from fgdd_fast.records import Tile
-from fgdd_fast.resize import Pixels, ResizeMethod, resize
 
 
 def sheet_classes(
@@ -33,21 +32,18 @@ def sheet_classes(
     Raises:
         DataError: a mosaic or a source image is missing, or changed since.
     """
-    method: ResizeMethod = "pil" if manifest.settings.get("resize") == "pil" else "area"
-
-    def source(tile: Tile) -> SheetSource:
-        return _source(tile, data, foreground, method)
-
     with ThreadPoolExecutor(foreground.streams, "sheet") as executor:
         for name in manifest.classes:
             images = [image for image in manifest.images if image.class_name == name]
             tiles = [tile for image in images for tile in image.tiles]
+            shown = _both_paths(tiles, sources)
+            origins = [SourceImage(tile.source, name, data) for tile in shown]
             yield SheetClass(
                 name=name,
                 threshold=manifest.thresholds[name],
                 tiles=len(tiles),
                 whole_tiles=sum(tile.path == "full" for tile in tiles),
-                sources=tuple(executor.map(source, _both_paths(tiles, sources))),
+                sources=tuple(executor.map(partial(_source, foreground), shown, origins)),
                 mosaics=tuple(_read(out / image.file) for image in images[:mosaics]),
             )
 
@@ -61,16 +57,21 @@ def _both_paths(tiles: list[Tile], count: int) -> list[Tile]:
     return whole[:number] + crops[: count - number]
 
 
-def _source(tile: Tile, data: Path, foreground: ForegroundModel, method: ResizeMethod) -> SheetSource:
-    pixels = _read(data / tile.source, tile.sha256)
-    mask = foreground.masks(np.stack([resize(pixels, foreground.size, method)]))[0]
+def _source(foreground: ForegroundModel, tile: Tile, image: SourceImage) -> SheetSource:
+    pixels = _read(image.path, tile.sha256)
+    try:
+        prepared = foreground.prepare(pixels, image)
+    except ImageError as error:
+        raise DataError(f"{image.path} cannot be shown: {error.problem}", "Distil again.") from error
+    found = foreground.find([prepared], masks=True)[0]
     return SheetSource(
         pixels=pixels,
-        mask=mask,
+        mask=found.mask,
         box=tile.box,
         path=tile.path,
         occupancy=tile.occupancy,
         loss=tile.loss,
+        found=found.boxes,
     )
 
 

@@ -1,8 +1,9 @@
 """The store of measurements: one SQLite file, keyed by what was measured and not by where it lies.
 
-An occupancy belongs to the bytes of an image and to a foreground model; a loss to the bytes, a teacher's view
-of a box, and a label. So a moved data set, another IPC or another rule measure nothing again, and more crops
-only these. (A renamed image keeps its occupancy, and draws other crops: they follow its path.)
+A foreground (occupancy, boxes found, mask) belongs to the bytes of an image and to a foreground model as it
+is asked for the image's class; a loss to the bytes, a teacher's view of a box, and a label. So a moved data
+set, another IPC or another rule measure nothing again, and more crops only these. (A renamed image keeps its
+occupancy, and draws other crops: they follow its path.)
 """
 
 from __future__ import annotations
@@ -15,32 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import cv2
+import numpy as np
+
 from fgdd_fast.errors import StoreError
+from fgdd_fast.foreground import Foreground, Pixels, ScoredBox
 from fgdd_fast.records import Box
+from fgdd_fast.store_schema import SCHEMAS, VERSION
 
 FILE_NAME = "measurements.sqlite3"
-VERSION = 1
-SCHEMA = """
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, signature TEXT NOT NULL, sha256 BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE images (
-    sha256 BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE fingerprints (
-    id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE
-);
-CREATE TABLE occupancies (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, occupancy REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint)
-) WITHOUT ROWID;
-CREATE TABLE losses (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, label INTEGER NOT NULL,
-    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    loss REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint, label, x, y, width, height)
-) WITHOUT ROWID;
-"""
+_PNG = (cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9)
 
 
 @dataclass(frozen=True)
@@ -65,17 +50,21 @@ class Measurement:
         path: the file.
         signature: `file_signature` of it, taken before it was read.
         known: its content and size.
-        occupancy: the share of foreground, if that was missing.
-        label: the teacher's index of the image's class.
+        foreground: what was found of its foreground, if that was missing.
+        foreground_fingerprint: number of the way in which the foreground was found.
         losses: the loss (nats) of each box that was missing.
+        label: the teacher's index of the image's class.
+        loss_fingerprint: number of the way in which the losses were measured.
     """
 
     path: Path
     signature: str
     known: KnownFile
-    occupancy: float | None
-    label: int
+    foreground: Foreground | None
+    foreground_fingerprint: int
     losses: Mapping[Box, float]
+    label: int
+    loss_fingerprint: int
 
 
 def file_signature(path: Path) -> str:
@@ -120,16 +109,17 @@ class Store:
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN IMMEDIATE")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in SCHEMA.split(";"):
-                self._database.execute(statement)
-            self._database.execute(f"PRAGMA user_version = {VERSION}")
-        self._database.execute("COMMIT")
-        if version not in (0, VERSION):
+        if version > VERSION:
+            self._database.execute("ROLLBACK")
             raise StoreError(
                 f"The store {self._path} has format {version}, and this version reads format {VERSION}",
                 "Name another folder with --store, or remove this one to measure anew.",
             )
+        for schema in SCHEMAS[version:]:
+            for statement in schema.split(";"):
+                self._database.execute(statement)
+        self._database.execute(f"PRAGMA user_version = {VERSION}")
+        self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Close the file; what was added is on disk already."""
@@ -184,6 +174,37 @@ class Store:
             ).fetchone()
         return None if row is None else float(row[0])
 
+    def boxes(self, sha256: str, fingerprint: int) -> tuple[ScoredBox, ...]:
+        """The boxes found in an image in this way, best first; empty also where it was not measured."""
+        with self._explained():
+            rows = self._database.execute(
+                'SELECT "left", top, "right", bottom, score FROM boxes'
+                " WHERE sha256 = ? AND fingerprint = ? ORDER BY place",
+                (bytes.fromhex(sha256), fingerprint),
+            ).fetchall()
+        return tuple(ScoredBox(*row) for row in rows)
+
+    def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
+        """The mask of an image's foreground, if it was kept: uint8 [height, width], 0 or 255.
+
+        The resolution is that of the model which found it.
+        """
+        with self._explained():
+            row = self._database.execute(
+                "SELECT png FROM masks WHERE sha256 = ? AND fingerprint = ?",
+                (bytes.fromhex(sha256), fingerprint),
+            ).fetchone()
+        return None if row is None else _decode_mask(row[0])
+
+    def has_mask(self, sha256: str, fingerprint: int) -> bool:
+        """Whether `mask` would find one."""
+        with self._explained():
+            row = self._database.execute(
+                "SELECT 1 FROM masks WHERE sha256 = ? AND fingerprint = ?",
+                (bytes.fromhex(sha256), fingerprint),
+            ).fetchone()
+        return row is not None
+
     def losses(self, sha256: str, fingerprint: int, label: int) -> dict[Box, float]:
         """The losses (nats) of all boxes of an image that were measured in this way for this label."""
         with self._explained():
@@ -194,19 +215,13 @@ class Store:
             ).fetchall()
         return {Box(*row[:4]): float(row[4]) for row in rows}
 
-    def add(self, measurements: Iterable[Measurement], *, foreground: int, teacher: int) -> None:
-        """Keep measurements, all or none of them.
-
-        Args:
-            measurements: what was measured.
-            foreground: fingerprint of the occupancies.
-            teacher: fingerprint of the losses.
-        """
+    def add(self, measurements: Iterable[Measurement]) -> None:
+        """Keep measurements, all or none of them; what is known already stays as it is."""
         with self._explained(), self._transaction():
             for measurement in measurements:
-                self._add(measurement, foreground, teacher)
+                self._add(measurement)
 
-    def _add(self, measurement: Measurement, foreground: int, teacher: int) -> None:
+    def _add(self, measurement: Measurement) -> None:
         known = measurement.known
         sha256 = bytes.fromhex(known.sha256)
         execute = self._database.execute
@@ -215,15 +230,30 @@ class Store:
             (_path_key(measurement.path), measurement.signature, sha256),
         )
         execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", (sha256, known.width, known.height))
-        if measurement.occupancy is not None:
-            execute(
-                "INSERT OR IGNORE INTO occupancies VALUES (?, ?, ?)",
-                (sha256, foreground, measurement.occupancy),
-            )
+        if measurement.foreground is not None:
+            self._add_foreground(sha256, measurement.foreground_fingerprint, measurement.foreground)
         self._database.executemany(
             "INSERT OR IGNORE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(sha256, teacher, measurement.label, *box, loss) for box, loss in measurement.losses.items()],
+            [
+                (sha256, measurement.loss_fingerprint, measurement.label, *box, loss)
+                for box, loss in measurement.losses.items()
+            ],
         )
+
+    def _add_foreground(self, sha256: bytes, fingerprint: int, foreground: Foreground) -> None:
+        added = self._database.execute(
+            "INSERT OR IGNORE INTO occupancies VALUES (?, ?, ?)", (sha256, fingerprint, foreground.occupancy)
+        )
+        if added.rowcount == 1:  # the boxes belong to the occupancy that is kept
+            self._database.executemany(
+                "INSERT INTO boxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(sha256, fingerprint, place, *box) for place, box in enumerate(foreground.boxes)],
+            )
+        if foreground.mask is not None:
+            self._database.execute(
+                "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
+                (sha256, fingerprint, _encode_mask(foreground.mask)),
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -242,6 +272,16 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path} failed: {error}", _advice(error)) from error
+
+
+def _encode_mask(mask: Pixels) -> bytes:
+    """A PNG of one bit a pixel, from probabilities 0 to 255; most take less than a kilobyte."""
+    foreground = np.where(mask > 127, 255, 0).astype(np.uint8)
+    return cv2.imencode(".png", foreground, _PNG)[1].tobytes()
+
+
+def _decode_mask(png: bytes) -> Pixels:
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
 def _path_key(path: Path) -> bytes:

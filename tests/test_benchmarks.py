@@ -10,6 +10,7 @@ import click
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner
+from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast.benchmarks import sizes, stages, views
 
@@ -34,8 +35,10 @@ def run(command: click.Command, folder: Path, *options: str) -> dict[str, Any]:
     return dict(data)
 
 
-def test_stages(workplace: Path) -> None:
-    foreground, teacher = (str(workplace / f"tiny-{role}.onnx") for role in ("foreground", "teacher"))
+@pytest.mark.parametrize("model", ["tiny-foreground", "tiny-grounded"])
+def test_stages(workplace: Path, model: str) -> None:
+    write_grounded_bundle(workplace)
+    foreground, teacher = (str(workplace / f"{name}.onnx") for name in (model, "tiny-teacher"))
     options = (
         "--teacher",
         teacher,
@@ -50,6 +53,7 @@ def test_stages(workplace: Path) -> None:
     )
     data = run(stages.main, workplace, *options)
     assert data["images"] == 12
+    assert data["models"]["foreground"]["name"] == model
     assert len(data["seconds"]) == len(data["surplus"]) == 2
     for times, surplus in zip(data["seconds"], data["surplus"], strict=True):
         parts = [seconds for stage, seconds in times.items() if stage != "whole"]
@@ -63,6 +67,15 @@ def test_sizes_compare_with_the_first_model(workplace: Path) -> None:
     data = run(sizes.main, workplace, "--model", model)
     assert [(row["occupancy_error"], row["path_agreement"]) for row in data["rows"]] == [(0, 1), (0, 1)]
     assert data["images"] == 18
+
+
+def test_sizes_leave_out_what_cannot_be_read(workplace: Path) -> None:
+    (workplace / "data" / "red" / "broken.png").write_bytes(b"\x89PNG and no more")
+    grounded = str(write_grounded_bundle(workplace).onnx)
+    saliency = str(workplace / "tiny-foreground.onnx")
+    data = run(sizes.main, workplace, "--model", saliency, "--model", grounded)
+    assert [row["model"] for row in data["rows"]] == ["tiny-foreground", "tiny-foreground", "tiny-grounded"]
+    assert data["rows"][2]["occupancy_error"] < 0.05
 
 
 def test_views_compare_with_the_first_view(workplace: Path) -> None:

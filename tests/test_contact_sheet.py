@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from fgdd_fast.contact_sheet import (
     SheetSource,
     contact_sheet,
 )
+from fgdd_fast.foreground import ScoredBox
 from fgdd_fast.records import Box, Path
 
 Pixels = npt.NDArray[np.uint8]
@@ -229,3 +231,24 @@ def test_a_sheet_can_be_written_as_png_and_read_again() -> None:
 
     assert done
     assert (cv2.imdecode(encoded, cv2.IMREAD_COLOR) == sheet).all()
+
+
+def test_what_was_found_is_framed_thinly() -> None:
+    found = ScoredBox(0.25, 0.1, 0.75, 0.6, 0.5)
+    sheet = sheet_of(a_class(replace(a_source(grey(400, 400)), found=(found,))))
+    x, y = 36, 124 + 54
+    left, top, right, bottom = where(sheet, FOREGROUND)
+    assert (left - x, top - y, right - x, bottom - y) == (50, 20, 150, 120)
+    inside = sheet[y + 30 : y + 110, x + 60 : x + 140]
+    assert (inside == GREY).all()
+
+
+def test_a_found_box_may_reach_over_the_edges() -> None:
+    found = (ScoredBox(-0.02, -0.5, 1.03, 1.5, 0.9), ScoredBox(0.5, 0.5, 0.5, 0.5, 0.1))
+    plain = sheet_of(a_class(a_source(grey(30, 400))))
+    sheet = sheet_of(a_class(replace(a_source(grey(30, 400)), found=found)))
+    changed = (sheet != plain).any(axis=2)
+    rows, columns = np.nonzero(changed)
+    assert columns.min() >= 36
+    assert columns.max() < 36 + THUMB
+    assert np.ptp(rows) <= THUMB

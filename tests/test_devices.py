@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
+from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast import devices
 from fgdd_fast.devices import Agreement, choose_device, measure_agreement
@@ -38,9 +41,10 @@ def distort(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make OpenVINO's results wrong: other samples' results come back."""
     run = BatchedNetwork.run
 
-    def distorted(self: BatchedNetwork, feeds: dict[str, Array], output: str) -> Array:
-        result = run(self, feeds, output)
-        return result[::-1].copy() if "OpenVINO" in self.engine.arithmetic else result
+    def distorted(self: BatchedNetwork, feeds: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        results = run(self, feeds, outputs)
+        step = -1 if "OpenVINO" in self.engine.arithmetic else 1
+        return {name: result[::step].copy() for name, result in results.items()}
 
     monkeypatch.setattr(BatchedNetwork, "run", distorted)
 
@@ -112,10 +116,52 @@ def test_what_is_asked_for_is_not_questioned(bundle: Bundle, monkeypatch: pytest
     assert choose_device(bundle, "openvino", "auto").device == "openvino"
 
 
+def test_a_model_that_is_asked_for_a_class_runs_on_the_reference_uncompared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Agreement:
+        raise AssertionError("nothing is compared")
+
+    monkeypatch.setattr(devices, "measure_agreement", fail)
+    bundle = write_grounded_bundle(tmp_path)
+    choice = choose_device(bundle, "auto", "auto")
+    assert choice.device == "cpu"
+    assert "asked for a class" in choice.reason
+    assert choose_device(bundle, "openvino", "auto").device == "openvino"
+
+
+@pytest.mark.parametrize(("limit", "pictures"), [(10**9, 12), (1, 4)])
+def test_a_large_network_is_shown_fewer_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, pictures: int
+) -> None:
+    shown: list[int] = []
+    run = BatchedNetwork.run
+
+    def counted(self: BatchedNetwork, feeds: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        shown.append(len(feeds["images"]))
+        return run(self, feeds, outputs)
+
+    monkeypatch.setattr(BatchedNetwork, "run", counted)
+    monkeypatch.setattr(devices, "FULL_COMPARISON", limit)
+    assert measure_agreement(tiny.teacher_bundle(tmp_path), "fp32").accepted
+    assert shown == [6 * pictures, 6 * pictures]
+
+
+def test_several_outputs_come_from_one_inference(tmp_path: Path) -> None:
+    bundle = tiny.foreground_bundle(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
+    with closing(BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=2)) as network:
+        both = network.run({"images": images}, ["mask", "occupancy"])
+        assert list(both) == ["mask", "occupancy"]
+        for name, array in both.items():
+            assert np.array_equal(array, network.run({"images": images}, [name])[name])
+    assert both["occupancy"] == pytest.approx((both["mask"] > 0).mean(axis=(1, 2)), abs=1e-6)
+
+
 def test_a_network_fills_up_its_last_batch(tmp_path: Path) -> None:
     bundle = tiny.backbone_bundle(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (7, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
-    network = BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=3, height=tiny.SIDE, width=tiny.SIDE)
-    features = network.run({"images": images}, "features")
+    network = BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=3)
+    features = network.run({"images": images}, ["features"])["features"]
     network.close()
     assert features == pytest.approx(images.mean(axis=(1, 2)), rel=1e-5)

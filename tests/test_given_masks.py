@@ -180,24 +180,23 @@ def test_a_mask_that_cannot_be_used_is_told(tmp_path: Path, content: bytes, prob
 def test_the_hash_names_the_masks(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         for name in ("cat/1.png", "cat/sub/2.png", "dog/1.jpg.png"):
-            os.utime(write(tmp_path / folder, png(white()), name), (1, 1))
+            write(tmp_path / folder, png(white()), name)
+    os.utime(tmp_path / "one" / "cat" / "1.png", (1, 1))  # a copy may have other times
     one, two = (GivenMasks(tmp_path / folder, streams=1) for folder in ("one", "two"))
     assert one.sha256 == two.sha256
-    assert (one.name, two.name, one.description) == ("one", "two", two.description)
+    assert one.name == two.name == "masks"
     assert one.fingerprint("cat") == two.fingerprint("cat")
     assert one.fingerprint("cat") != one.fingerprint("dog")
 
 
-@pytest.mark.parametrize("change", ["time", "size", "name", "another", "gone"])
+@pytest.mark.parametrize("change", ["content", "name", "another", "gone"])
 def test_every_change_of_the_masks_changes_the_hash(tmp_path: Path, change: str) -> None:
     path = write(tmp_path, png(white()))
     second = write(tmp_path, png(white()), "dog/1.png")
     before = GivenMasks(tmp_path, streams=1)
-    if change == "time":
-        os.utime(path, (1, 1))
-    elif change == "size":
+    if change == "content":
         status = path.stat()
-        path.write_bytes(path.read_bytes() + b"\0")
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     elif change == "name":
         path.rename(path.with_name("2.png"))

@@ -41,6 +41,7 @@ def make_manifest(**changes: Any) -> Manifest:
     settings: dict[str, Any] = {
         "image_count": 14,
         "settings": {"ipc": 2, "factor": 2, "rule": "mean", "pool": None, "overwrite": False, "scale": 0.1},
+        "prompts": {},
         "models": MODELS,
         "selections": selections,
         "images": [
@@ -118,6 +119,43 @@ def test_it_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert content.isascii()
     assert content.endswith(b"}\n")
     assert serialise(read_manifest(tmp_path)) == content
+
+
+def test_what_the_foreground_model_was_asked_comes_back(tmp_path: Path) -> None:
+    prompts = {ODD: ("café", "a 🐱"), "b": ("bear",)}
+    manifest = make_manifest(prompts=prompts, settings={"ipc": 2, "box_threshold": 0.35})
+    write(manifest, tmp_path)
+    found = read_manifest(tmp_path)
+    assert found == manifest
+    assert found.prompts == prompts
+    assert found.box_threshold == 0.35
+    assert make_manifest().box_threshold is None
+    assert "prompts" not in as_json(make_manifest())  # so older manifests are as they were
+
+
+PROMPTED = {"prompts": {ODD: ["cat"], "b": ["bear"]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"prompts": {"b": ["bear"]}}, "prompts must name each class once"),
+        ({"prompts": {**PROMPTED["prompts"], "c": ["x"]}}, "prompts must name each class once"),
+        ({"prompts": {ODD: ["cat"], "b": "bear"}}, "prompts.b must be of the type list"),
+        ({"prompts": {ODD: ["cat"], "b": []}}, "prompts.b must be phrases"),
+        ({"prompts": {ODD: ["cat"], "b": [1]}}, "prompts.b must be phrases"),
+        ({"prompts": []}, "manifest.prompts must be of the type dict"),
+        ({"settings": {"box_threshold": 1.5}}, "settings.box_threshold must lie within 0 to 1"),
+        ({"settings": {"box_threshold": "0.3"}}, "settings.box_threshold must be a finite number"),
+    ],
+)
+def test_damaged_prompts_are_refused(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    data = as_json(make_manifest()) | PROMPTED
+    (tmp_path / "manifest.json").write_text(json.dumps(data))
+    assert read_manifest(tmp_path).prompts == {ODD: ("cat",), "b": ("bear",)}
+    (tmp_path / "manifest.json").write_text(json.dumps(data | change))
+    with pytest.raises(DataError, match=problem):
+        read_manifest(tmp_path)
 
 
 def test_the_order_of_skipped_images_plays_no_part() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,34 +16,48 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 
-from fgdd_fast.dataset import DataSet, Skipped, scan
+from fgdd_fast.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.errors import EngineError
-from fgdd_fast.measure import Measured, Measurer, MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, SaliencyModel, Teacher
+from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from fgdd_fast.errors import EngineError, ImageError
+from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
+from fgdd_fast.inventory import MeasureSettings
+from fgdd_fast.measure import Measured, Measurer
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, fingerprint_text
 from fgdd_fast.records import ImageRecord
-from fgdd_fast.store import Store
+from fgdd_fast.saliency import SaliencyModel
+from fgdd_fast.store import FILE_NAME, Store
 
 SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
 
 
 @contextmanager
-def measurer(folder: Path, settings: MeasureSettings = SETTINGS, device: str = "cpu") -> Iterator[Measurer]:
-    """A measurer with the tiny networks, whose store lies in `folder`."""
+def measurer(
+    folder: Path,
+    settings: MeasureSettings = SETTINGS,
+    device: str = "cpu",
+    model: ForegroundModel | None = None,
+) -> Iterator[Measurer]:
+    """A measurer with the tiny networks, or another foreground model, whose store lies in `folder`."""
     runtime = Runtime(device, "fp32", settings.threads)  # type: ignore[arg-type]
-    foreground = SaliencyModel(tiny.foreground_bundle(folder), runtime, batch=settings.batch)
+    bundle = tiny.foreground_bundle(folder)
+    foreground = model or SaliencyModel(bundle, runtime, batch=settings.batch, resize=settings.resize)
     batch = settings.batch * VIEWS_PER_INFERENCE
     teacher = Teacher(tiny.teacher_bundle(folder), runtime, view="pad", tile_size=8, batch=batch)
     with Store(folder / "store") as store:
-        yield Measurer(foreground, teacher, settings, store)
+        yield Measurer(foreground, teacher, settings, store, tiny.CLASSES)
     foreground.close()
     teacher.close()
 
 
 def measure(
-    data: DataSet, folder: Path, settings: MeasureSettings = SETTINGS, device: str = "cpu"
+    data: DataSet,
+    folder: Path,
+    settings: MeasureSettings = SETTINGS,
+    device: str = "cpu",
+    model: ForegroundModel | None = None,
 ) -> tuple[Measured, list[ImageRecord | Skipped]]:
-    with measurer(folder, settings, device) as measuring:
+    with measurer(folder, settings, device, model) as measuring:
         done: list[None] = []
         measured = measuring.measure(data.images, lambda: done.append(None))
         assert len(done) == len(data.images)
@@ -124,7 +140,7 @@ def test_more_crops_measure_only_the_new_ones(
     squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, records = measure(squares, tmp_path)
-    monkeypatch.setattr(SaliencyModel, "occupancies", _fail)
+    monkeypatch.setattr(SaliencyModel, "find", _fail)
     measured, more = measure(squares, tmp_path, replace(SETTINGS, crops=5))
     assert measured.measured == 18
     for before, after in zip(records, more, strict=True):
@@ -211,6 +227,139 @@ def test_ctrl_c_stops_at_once_and_keeps_what_was_measured(squares: DataSet, tmp_
         with pytest.raises(KeyboardInterrupt):
             measuring.measure(squares.images, interrupt)
         assert measuring.measure(squares.images).reused >= 7
+
+
+class ByClass:
+    """A foreground model that is asked for a class: occupancy and box follow the class's place alone.
+
+    It has nothing to say of images whose source is in `unknown`, and counts what it finds in `found`.
+    """
+
+    name = "by class"
+    sha256 = "0" * 64
+    description = "no runtime"
+    streams = 2
+
+    def __init__(self, unknown: Sequence[str] = ()) -> None:
+        self._unknown = unknown
+        self.found: list[bool] = []
+
+    def fingerprint(self, class_name: str) -> dict[str, str]:
+        return {"model": self.sha256, "prompt": class_name}
+
+    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
+        if image.source in self._unknown:
+            raise ImageError("has no mask")
+        return {"place": np.array(tiny.CLASSES.index(image.class_name))}
+
+    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
+        places = [int(inputs["place"]) for inputs in prepared]
+        self.found += [masks] * len(places)
+        return [
+            Foreground(
+                (1 + place) / 4,
+                (ScoredBox(0, 0, 0.5, 1, (1 + place) / 4),) * place,
+                np.full((2, 4), 60 * (1 + place), np.uint8) if masks else None,
+            )
+            for place in places
+        ]
+
+    def close(self) -> None:
+        pass
+
+
+def fingerprint(store: Store, model: ForegroundModel, class_name: str) -> int:
+    return store.fingerprint(fingerprint_text(model.fingerprint(class_name)))
+
+
+def test_the_same_bytes_in_two_classes_have_two_foregrounds(tmp_path: Path) -> None:
+    root = tiny.write_squares(tmp_path / "data", 1)
+    for name in ("blue", "green"):
+        shutil.copyfile(root / "red" / "00.png", root / name / "00.png")
+    model = ByClass()
+    measured, records = measure(scan(root), tmp_path, model=model)
+    assert (measured.measured, len(model.found)) == (3, 3)
+    occupancies = {
+        record.class_name: record.occupancy for record in records if isinstance(record, ImageRecord)
+    }
+    assert occupancies == {"blue": 0.25, "green": 0.5, "red": 0.75}
+    sha256 = read_image(root / "red" / "00.png").sha256
+    with Store(tmp_path / "store") as store:
+        for place, name in enumerate(tiny.CLASSES):
+            boxes = store.boxes(sha256, fingerprint(store, model, name))
+            assert boxes == (ScoredBox(0, 0, 0.5, 1, (1 + place) / 4),) * place
+    assert measure(scan(root), tmp_path, model=model)[0].reused == 3
+
+
+def test_an_image_of_which_the_model_has_nothing_to_say_is_skipped(squares: DataSet, tmp_path: Path) -> None:
+    model = ByClass(unknown=["green/02.png"])
+    measured, records = measure(squares, tmp_path, model=model)
+    assert measured.skipped == (Skipped("green/02.png", "has no mask"),)
+    assert measured.measured == 17
+    assert [record.source for record in records if isinstance(record, Skipped)] == ["green/02.png"]
+
+
+def test_masks_are_kept_on_request_and_found_again_where_they_are_missing(
+    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ByClass()
+    _, records = measure(squares, tmp_path, model=model)
+    assert model.found == [False] * 18
+    keeping = replace(SETTINGS, keep_masks=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Teacher, "losses", _fail)  # only the foreground is found again
+        measured, again = measure(squares, tmp_path, keeping, model=model)
+    assert (measured.measured, measured.reused) == (18, 0)
+    assert model.found == [False] * 18 + [True] * 18
+    assert again == records
+    with Store(tmp_path / "store") as store:
+        for image in squares.images:
+            mask = store.mask(read_image(image.path).sha256, fingerprint(store, model, image.class_name))
+            expected = 255 if image.class_name == "red" else 0  # 60, 120 and 180 against half of 255
+            assert np.array_equal(mask, np.full((2, 4), expected))
+    for settings in (keeping, SETTINGS):
+        assert measure(squares, tmp_path, settings, model=model)[0].reused == 18
+
+
+def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) -> None:
+    measure(squares, tmp_path, replace(SETTINGS, keep_masks=True, batch=4))
+    with Store(tmp_path / "store") as store:
+        bundle = tiny.foreground_bundle(tmp_path)
+        model = SaliencyModel(bundle, Runtime("cpu", "fp32", 1), batch=4, resize="area")
+        for image in squares.images:
+            decoded = read_image(image.path)
+            mask = store.mask(decoded.sha256, fingerprint(store, model, image.class_name))
+            (found,) = model.find([model.prepare(decoded.pixels, image)], masks=True)
+            assert np.array_equal(mask, found.mask)
+        model.close()
+
+
+def test_what_the_first_version_measured_is_known(squares: DataSet, tmp_path: Path) -> None:
+    """A saliency model and a teacher keep the keys under which older stores hold their measurements."""
+    with measurer(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
+        texts = [row[0] for row in database.execute("SELECT fingerprint FROM fingerprints ORDER BY id")]
+    runtime = OnnxRuntimeEngine(tiny.foreground_bundle(tmp_path), {"batch": 1}, 1).arithmetic
+    assert [json.loads(text) for text in texts] == [
+        {
+            "batch": "1",
+            "model": tiny.foreground_bundle(tmp_path).sha256,
+            "resize": "area",
+            "runtime": runtime,
+            "size": "16x16",
+        },
+        {
+            "batch": "6",
+            "model": tiny.teacher_bundle(tmp_path).sha256,
+            "resize": "area",
+            "runtime": runtime,
+            "size": "16x16",
+            "tile": "8",
+            "view": "pad",
+        },
+    ]
+    assert texts == [json.dumps(json.loads(text), sort_keys=True) for text in texts]
 
 
 def _fail(*_: object, **__: object) -> None:

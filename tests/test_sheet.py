@@ -1,15 +1,20 @@
-"""The contact sheet of a distilled data set, and the demo, end to end."""
+"""The contact sheet of a distilled data set, end to end."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner
+from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast.cli import main
+from fgdd_fast.contact_sheet import SheetClass, SheetSource, contact_sheet
 
 
 @pytest.fixture
@@ -67,3 +72,72 @@ def test_a_folder_that_is_no_distilled_data_set_is_refused(workplace: Path) -> N
     code, output = sheet(workplace)
     assert code == 1
     assert "manifest" in output
+
+
+def redistill(folder: Path, foreground: str, *options: str) -> None:
+    """Distil into `out` again, with another foreground model."""
+    words = [
+        "distill",
+        str(folder / "data"),
+        str(folder / "out"),
+        "--ipc",
+        "1",
+        "--size",
+        "16",
+        "--overwrite",
+    ]
+    words += ["--teacher", str(folder / "tiny-teacher.onnx"), "--store", str(folder / "store")]
+    result = CliRunner().invoke(main, [*words, "--foreground", foreground, "--device", "cpu", *options])
+    assert result.exit_code == 0, result.output
+
+
+def draw(folder: Path, *options: str) -> str:
+    words = ["sheet", str(folder / "out"), str(folder / "data"), "-o", str(folder / "sheet.png")]
+    result = CliRunner().invoke(main, [*words, *options, "--device", "cpu"])
+    return "" if result.exit_code == 0 else result.output.replace("\n", " ")
+
+
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[SheetSource]:
+    """The sources that the sheets drawn from now on show."""
+    sources: list[SheetSource] = []
+
+    def recorded(classes: Iterable[SheetClass], **options: Any) -> Any:
+        listed = list(classes)
+        sources.extend(source for sheet_class in listed for source in sheet_class.sources)
+        return contact_sheet(listed, **options)
+
+    monkeypatch.setattr("fgdd_fast.cli.sheet.contact_sheet", recorded)
+    return sources
+
+
+def test_the_manifest_says_how_grounded_sam2_was_asked(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = write_grounded_bundle(workplace)
+    (workplace / "prompts.json").write_text('{"green": ["blue"]}')
+    options = ("--prompts", str(workplace / "prompts.json"), "--box-threshold", "0.2")
+    redistill(workplace, str(bundle.onnx), *options)
+    sources = shown(monkeypatch)
+    assert draw(workplace, "--foreground", str(bundle.onnx)) == ""
+    assert sources
+    for source in sources:
+        assert (source.mask > 127).mean() == source.occupancy  # found again as it was measured
+        assert len(source.found) == (source.occupancy > 0)
+    assert {source.occupancy > 0 for source in sources} == {True, False}  # nothing blue in a green square
+
+
+def test_masks_are_named_again(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (workplace / "data").rglob("*.png"):
+        mask = workplace / "masks" / file.relative_to(workplace / "data")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(mask), np.ptp(cv2.imread(str(file)), axis=2))
+    masks = f"masks:{workplace / 'masks'}"
+    redistill(workplace, masks)
+    assert "--foreground masks:FOLDER" in draw(workplace)
+    sources = shown(monkeypatch)
+    assert draw(workplace, "--foreground", masks) == ""
+    assert all((source.mask > 127).mean() == source.occupancy for source in sources)
+    other = str(workplace / "tiny-foreground.onnx")
+    assert "is not the one" in draw(workplace, "--foreground", other)
+    (workplace / "masks" / "red" / "00.png").unlink()
+    assert "is not the one" in draw(workplace, "--foreground", masks)

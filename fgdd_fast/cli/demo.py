@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fgdd_fast.catalogue import load_catalogue
 from fgdd_fast.cli.distill import run_distill
-from fgdd_fast.cli.options import BACKBONE, FOREGROUND, folder, runtime_options
+from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_options
 from fgdd_fast.cli.session import MeasureOptions, RuntimeOptions
 from fgdd_fast.cli.sheet import draw_sheet
 from fgdd_fast.cli.teacher import TeacherOptions, fit_teacher
@@ -41,19 +41,24 @@ FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the de
 @click.option(
     "--ipc", type=click.IntRange(min=1), default=2, show_default=True, help="Images (mosaics) per class."
 )
+@foreground_options()
 @runtime_options()
-def demo(data: Path | None, out: Path, ipc: int, **options: Any) -> None:
+def demo(
+    data: Path | None,
+    out: Path,
+    ipc: int,
+    foreground: str,
+    prompts: Path | None,
+    box_threshold: float | None,
+    **options: Any,
+) -> None:
     """Pull the models, fit a teacher, distil, and draw a contact sheet of what was chosen.
 
     Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
     """
     console = Console(stderr=True)
     runtime = RuntimeOptions(**options)
-    for name in (FOREGROUND, BACKBONE):
-        console.rule(f"Model {name}", align="left")
-        entry = load_catalogue()[name]
-        bundle = pull(name, progress=console.print)
-        console.print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
+    _pull((foreground, BACKBONE), console)
     drawn: Sequence[DrawnSource] = ()
     if data is None:
         console.rule("Drawing a data set", align="left")
@@ -66,17 +71,18 @@ def demo(data: Path | None, out: Path, ipc: int, **options: Any) -> None:
     teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console)
     console.rule("Distilling", align="left")
     distilled = out / "distilled"
+    asked = {"foreground": foreground, "prompts": prompts, "box_threshold": box_threshold}
     plan, manifest = run_distill(
         data,
         distilled,
         ipc=ipc,
         rule=parse_rule("quantile:0.3"),
         overwrite=True,
-        options=_measure_options(out, teacher.onnx, options),
+        options=_measure_options(out, teacher.onnx, {**asked, **options}),
         console=console,
     )
     sheet = out / "contact-sheet.png"
-    draw_sheet(distilled, data, sheet, options=runtime, console=console)
+    draw_sheet(distilled, data, sheet, foreground=foreground, options=runtime, console=console)
     _report(plan, manifest, drawn, console)
     click.echo(f"Mosaics:       {distilled / 'images'}")
     click.echo(f"Manifest:      {distilled / 'manifest.json'}")
@@ -84,9 +90,19 @@ def demo(data: Path | None, out: Path, ipc: int, **options: Any) -> None:
     click.echo(f"Contact sheet: {sheet}   (look at this first)")
 
 
+def _pull(names: Sequence[str], console: Console) -> None:
+    """Pull those of the models that are in the catalogue; others are the user's own."""
+    catalogue = load_catalogue()
+    for name in names:
+        if name in catalogue:
+            console.rule(f"Model {name}", align="left")
+            entry = catalogue[name]
+            bundle = pull(name, progress=console.print)
+            console.print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
+
+
 def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> MeasureOptions:
     return MeasureOptions(
-        foreground=FOREGROUND,
         teacher=str(teacher),
         pool=FIRST_IMAGES,
         crops=5,
@@ -96,6 +112,7 @@ def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> Measu
         resize="area",
         seed=0,
         store=out / "store",
+        keep_masks=False,
         **options,
     )
 

@@ -23,7 +23,8 @@ from fgdd_fast.cli.session import (
 from fgdd_fast.dataset import pool, scan
 from fgdd_fast.distill import MosaicSettings, Plan, check_pool, decide, write_mosaics
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.manifest import DistilledImage, Manifest, Model, Setting, build, write
+from fgdd_fast.foreground_opening import ForegroundChoice
+from fgdd_fast.manifest import DistilledImage, Manifest, Setting, build, write
 from fgdd_fast.mosaic import Format
 from fgdd_fast.output import check_output, output_folder
 from fgdd_fast.thresholds import RULES_HELP, Rule, parse_rule
@@ -121,8 +122,9 @@ def run_distill(
                 bar.advance(task)
             manifest = build(
                 image_count=len(session.images),
-                settings=_settings(settings, options),
-                models={role: Model(bundle.name, bundle.sha256) for role, bundle in session.bundles.items()},
+                settings=_settings(settings, options, session.choice),
+                prompts=session.choice.prompts,
+                models=session.models,
                 selections={plan.name: plan.selection for plan in plan.classes},
                 images=images,
                 skipped=skipped,
@@ -133,8 +135,13 @@ def run_distill(
     return plan, manifest
 
 
-def _settings(settings: MosaicSettings, options: MeasureOptions) -> dict[str, Setting]:
+def _settings(
+    settings: MosaicSettings, options: MeasureOptions, choice: ForegroundChoice
+) -> dict[str, Setting]:
     """Every setting that the result depends on, as on the command line."""
+    asked: dict[str, Setting] = {}
+    if choice.box_threshold is not None:
+        asked["box_threshold"] = choice.box_threshold
     return {
         "ipc": settings.ipc,
         "factor": settings.factor,
@@ -148,6 +155,7 @@ def _settings(settings: MosaicSettings, options: MeasureOptions) -> dict[str, Se
         "seed": settings.seed,
         "batch": options.batch,
         "format": settings.format,
+        **asked,
     }
 
 

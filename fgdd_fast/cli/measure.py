@@ -18,7 +18,7 @@ from fgdd_fast.dataset import scan
 @click.argument("data", type=folder())
 @measure_options()
 def measure(data: Path, **options: Any) -> None:
-    """Measure the images of DATA: occupancy, and the teacher's loss of each view.
+    """Measure the images of DATA: the foreground's occupancy, and the teacher's loss of each view.
 
     What the store holds already is not measured again. 'fgdd-fast distill' with the same options then only
     decides and writes.

@@ -104,16 +104,36 @@ def resize_option() -> Callable[[F], F]:
     )
 
 
-def measure_options() -> Callable[[F], F]:
-    """What is measured of the pool, with which models."""
+def foreground_options() -> Callable[[F], F]:
+    """The foreground model, and how it is asked for a class."""
     return combined(
         click.option(
             "--foreground",
             default=FOREGROUND,
             show_default=True,
-            metavar="NAME|BUNDLE",
-            help="Foreground model: a name of the catalogue, or a bundle.",
+            metavar="NAME|BUNDLE|masks:FOLDER",
+            help="Foreground model: a name of the catalogue, a bundle, or a folder of masks.",
         ),
+        click.option(
+            "--prompts",
+            type=folder(),
+            metavar="FILE",
+            help="What Grounded SAM 2 looks for in each class, instead of its folder's name.",
+        ),
+        click.option(
+            "--box-threshold",
+            type=click.FloatRange(0, 1),
+            metavar="SCORE",
+            show_default="the bundle's own",
+            help="Score above which Grounded SAM 2 takes a box.",
+        ),
+    )
+
+
+def measure_options() -> Callable[[F], F]:
+    """What is measured of the pool, with which models."""
+    return combined(
+        foreground_options(),
         click.option(
             "--teacher",
             metavar="BUNDLE",
@@ -164,5 +184,6 @@ def measure_options() -> Callable[[F], F]:
             show_default="in the cache folder",
             help="Folder that keeps what was measured.",
         ),
+        click.option("--keep-masks", is_flag=True, help="Keep the masks of the foregrounds as well."),
         runtime_options(),
     )

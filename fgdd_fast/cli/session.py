@@ -27,8 +27,13 @@ from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.opening import Device
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.measure import Measured, Measurer, MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, SaliencyModel, Teacher, check_classes
+from fgdd_fast.foreground import ForegroundModel
+from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground
+from fgdd_fast.inventory import MeasureSettings
+from fgdd_fast.manifest import Model
+from fgdd_fast.measure import Measured, Measurer
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
+from fgdd_fast.prompts import read_prompts
 from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.store import Store
 from fgdd_fast.views import ScoreView
@@ -49,6 +54,8 @@ class MeasureOptions(RuntimeOptions):
     """The options of `measure`, named as on the command line."""
 
     foreground: str
+    prompts: Path | None
+    box_threshold: float | None
     teacher: str | None
     pool: int | None
     crops: int
@@ -58,6 +65,7 @@ class MeasureOptions(RuntimeOptions):
     resize: ResizeMethod
     seed: int
     store: Path
+    keep_masks: bool
 
 
 @dataclass(frozen=True)
@@ -67,26 +75,31 @@ class Session:
     Attributes:
         dataset: the folder as scanned.
         images: the pool.
+        choice: which foreground model it is, and how it is asked.
         foreground, teacher: the models.
         measurer: measures the pool, and reads its records.
     """
 
     dataset: DataSet
     images: tuple[SourceImage, ...]
-    foreground: SaliencyModel
+    choice: ForegroundChoice
+    foreground: ForegroundModel
     teacher: Teacher
     measurer: Measurer
 
     @property
     def runtime(self) -> str:
         """Name, version and precision of what runs the models; free of the number of threads."""
-        used = {self.foreground.engine.arithmetic: None, self.teacher.engine.arithmetic: None}
+        used = {self.foreground.description: None, self.teacher.engine.arithmetic: None}
         return " + ".join(used)
 
     @property
-    def bundles(self) -> Mapping[str, Bundle]:
-        """The models by their role."""
-        return {"foreground": self.foreground.bundle, "teacher": self.teacher.bundle}
+    def models(self) -> Mapping[str, Model]:
+        """The models by their role, for the manifest."""
+        return {
+            "foreground": Model(self.choice.name, self.foreground.sha256),
+            "teacher": Model(self.teacher.bundle.name, self.teacher.bundle.sha256),
+        }
 
     @property
     def paths(self) -> Mapping[str, Path]:
@@ -116,7 +129,12 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
             "Then add: --teacher teacher.onnx",
         )
     images = pool(dataset, options.pool, options.seed)
-    foreground_bundle = find_bundle(options.foreground, "foreground")
+    choice = choose_foreground(
+        options.foreground,
+        dataset.classes,
+        prompts=None if options.prompts is None else read_prompts(options.prompts),
+        box_threshold=options.box_threshold,
+    )
     teacher_bundle = find_bundle(options.teacher, "teacher")
     check_classes(teacher_bundle, dataset.classes)
     settings = MeasureSettings(
@@ -125,11 +143,16 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
         resize=options.resize,
         batch=options.batch,
         threads=options.threads,
+        keep_masks=options.keep_masks,
     )
     with ExitStack() as stack:
         store = stack.enter_context(Store(options.store))
-        foreground = SaliencyModel(
-            foreground_bundle, open_runtime(foreground_bundle, options, console), batch=options.batch
+        foreground = open_foreground(
+            choice,
+            runtime=lambda bundle: open_runtime(bundle, options, console),
+            batch=options.batch,
+            resize=options.resize,
+            threads=options.threads,
         )
         stack.enter_context(closing(foreground))
         teacher = Teacher(
@@ -140,7 +163,8 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
             batch=options.batch * VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(teacher))
-        yield Session(dataset, images, foreground, teacher, Measurer(foreground, teacher, settings, store))
+        measurer = Measurer(foreground, teacher, settings, store, dataset.classes)
+        yield Session(dataset, images, choice, foreground, teacher, measurer)
 
 
 def measure_pool(session: Session, console: Console) -> Measured:

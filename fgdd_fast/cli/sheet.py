@@ -9,16 +9,18 @@ from typing import Any
 import click
 from rich.console import Console
 
-from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.options import folder, runtime_options
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime
 from fgdd_fast.contact_sheet import contact_sheet
 from fgdd_fast.engines.bundle import write_file
 from fgdd_fast.errors import BundleError
+from fgdd_fast.foreground import ForegroundModel
+from fgdd_fast.foreground_opening import MASKS, ForegroundChoice, find_foreground, open_foreground
+from fgdd_fast.manifest import Manifest
 from fgdd_fast.manifest_reading import read_manifest
 from fgdd_fast.mosaic import encode
-from fgdd_fast.networks import SaliencyModel
 from fgdd_fast.output import writing
+from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.sheet import sheet_classes
 
 SOURCES = 6  # of each class
@@ -31,7 +33,7 @@ MOSAICS = 2
 @click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The PNG file to write.")
 @click.option(
     "--foreground",
-    metavar="NAME|BUNDLE",
+    metavar="NAME|BUNDLE|masks:FOLDER",
     help="The foreground model that OUT was distilled with; by default the one that its manifest names.",
 )
 @click.option(
@@ -90,19 +92,40 @@ def draw_sheet(
         OutputError: the file cannot be written.
     """
     manifest = read_manifest(out)
-    used = manifest.models["foreground"]
-    bundle = find_bundle(foreground or used.name, "foreground")
-    if bundle.sha256 != used.sha256:
-        raise BundleError(
-            f"The foreground model {bundle.name} is not the one that {out} was distilled with",
-            "Name that one with --foreground.",
-        )
     with (
+        closing(_open_foreground(out, manifest, foreground, options, console)) as model,
         console.status("Drawing the contact sheet"),
-        closing(SaliencyModel(bundle, open_runtime(bundle, options, console), batch=1)) as model,
     ):
         classes = sheet_classes(manifest, out, data, model, sources=sources, mosaics=mosaics)
         picture = contact_sheet(classes, total=len(manifest.classes))
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, encode(picture, "png"))
+
+
+def _open_foreground(
+    out: Path, manifest: Manifest, named: str | None, options: RuntimeOptions, console: Console
+) -> ForegroundModel:
+    """Open the foreground model that OUT was distilled with, and ask it as then."""
+    used = manifest.models["foreground"]
+    if named is None and used.name == MASKS:
+        raise BundleError(
+            f"{out} was distilled with given masks", f"Name their folder: --foreground {MASKS}:FOLDER"
+        )
+    source = find_foreground(named or used.name)
+    choice = ForegroundChoice(source, manifest.classes, manifest.prompts, manifest.box_threshold)
+    method: ResizeMethod = "pil" if manifest.settings.get("resize") == "pil" else "area"
+    model = open_foreground(
+        choice,
+        runtime=lambda bundle: open_runtime(bundle, options, console),
+        batch=1,
+        resize=method,
+        threads=options.threads,
+    )
+    if model.sha256 != used.sha256:
+        model.close()
+        raise BundleError(
+            f"The foreground model {choice.name} is not the one that {out} was distilled with",
+            "Name that one with --foreground.",
+        )
+    return model

@@ -113,7 +113,7 @@ def fit_teacher(
     with closing(BatchedNetwork(bundle, runtime, batch=options.batch, height=height, width=width)) as network:
 
         def features(images: Images) -> NDArray[np.float32]:
-            return network.run({"images": images}, "features")
+            return network.run({"images": images}, ["features"])["features"]
 
         inputs, labels = _labelled(fitting, dataset.classes, network, features, options, console)
         held_inputs, held_labels = _labelled(held, dataset.classes, network, features, options, console)

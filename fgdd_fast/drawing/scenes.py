@@ -12,7 +12,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgdd_fast.drawing.tools import Bytes, Colour, Dice, Field, Points, colour, ellipse, noise, polygon, rotation
+from fgdd_fast.drawing.tools import (
+    Bytes,
+    Colour,
+    Dice,
+    Field,
+    Points,
+    colour,
+    ellipse,
+    noise,
+    polygon,
+    rotation,
+)
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -40,6 +51,7 @@ NAMES = tuple(f"{colour_name} {shape}" for colour_name in COLOURS for shape in S
 _SMALLEST, _LARGEST = 0.02, 0.5  # share of the image that an object covers
 _MOST_OBJECTS = 4
 _COVERED = 0.1  # the most that an object may hide of another, and lie on others itself
+_TILT = 15.0  # degrees to either side: a small network knows shapes by the directions of their edges
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
@@ -133,16 +145,19 @@ def _choose_names(dice: Dice, count: int) -> list[str]:
     return names
 
 
-def _place(dice: Dice, name: str, share: float, placed: list[tuple[str, Mask]], size: tuple[int, int]) -> Bytes:
-    """How far the new object covers each pixel, 0 to 255, at a free place; made smaller until there is one."""
+def _place(
+    dice: Dice, name: str, share: float, placed: list[tuple[str, Mask]], size: tuple[int, int]
+) -> Bytes:
+    """How far the new object covers each pixel, 0 to 255, at a free place; smaller until there is one."""
     height, width = size
     tone, shape = name.split()
     outline = _OUTLINES[shape]
     area = float(cv2.contourArea(outline.astype(np.float32)))
-    radius = min((share * height * width / area) ** 0.5, 0.48 * min(size))
+    radius = min((share * height * width / area) ** 0.5, 0.46 * min(size))
     while True:
-        centre = (dice.number(radius, width - radius), dice.number(radius, height - radius))
-        points = outline @ rotation(dice.number(0, 360)).T * radius + centre
+        margin = radius + 1.5
+        centre = (dice.number(margin, width - margin), dice.number(margin, height - margin))
+        points = outline @ rotation(dice.number(-_TILT, _TILT)).T * radius + centre
         coverage = _stamp(points, size)
         if all(_compatible(coverage >= 128, tone, other, mask) for other, mask in placed):
             return coverage
@@ -154,7 +169,8 @@ def _compatible(new: Mask, tone: str, other: str, mask: Mask) -> bool:
     if other.startswith(f"{tone} "):
         gap = 2 * (min(mask.shape) // 64) + 3
         return not (cv2.dilate(new.astype(np.uint8), np.ones((gap, gap), np.uint8)).astype(bool) & mask).any()
-    return np.count_nonzero(new & mask) <= _COVERED * min(np.count_nonzero(new), np.count_nonzero(mask))
+    overlap, areas = np.count_nonzero(new & mask), (np.count_nonzero(new), np.count_nonzero(mask))
+    return bool(overlap <= _COVERED * min(areas))
 
 
 def _stamp(points: Points, size: tuple[int, int]) -> Bytes:
@@ -166,7 +182,7 @@ def _stamp(points: Points, size: tuple[int, int]) -> Bytes:
 
 def _paint(dice: Dice, canvas: Bytes, coverage: Bytes, name: str) -> None:
     """Lay the object's paint on the canvas where it covers it, in place."""
-    hue = _HUES[name.split()[0]] + dice.number(-0.012, 0.012)
+    hue = _HUES[name.split(maxsplit=1)[0]] + dice.number(-0.012, 0.012)
     tone = colour(hue, dice.number(0.82, 1), dice.number(0.72, 1))
     x, y, width, height = cv2.boundingRect(coverage)
     window = (slice(y, y + height), slice(x, x + width))
@@ -178,11 +194,13 @@ def _paint(dice: Dice, canvas: Bytes, coverage: Bytes, name: str) -> None:
 def _paint_ground(dice: Dice, height: int, width: int) -> Bytes:
     """A muted ground that grades from one tone to another and has texture, uint8 RGB [height, width, 3]."""
     one, other = (colour(dice.number(), dice.number(0, 0.3), dice.number(0.2, 0.95)) for _ in range(2))
-    return np.rint(_shaded(dice, one, other, height, width, contrast=dice.number(0.02, 0.25))).astype(np.uint8)
+    return np.rint(_shaded(dice, one, other, height, width, contrast=dice.number(0.02, 0.25))).astype(
+        np.uint8
+    )
 
 
 def _shaded(dice: Dice, one: Colour, other: Colour, height: int, width: int, *, contrast: float) -> Field:
-    """Float RGB in [0, 255], [height, width, 3]: a grade in some direction from one tone to another, grained."""
+    """Float RGB in [0, 255], [height, width, 3]: a grained grade from one tone to another, any direction."""
     right, down = rotation(dice.number(0, 360))[0] * 0.7
     x = np.linspace(-right / 2, right / 2, width, dtype=np.float32)
     y = np.linspace(-down / 2, down / 2, height, dtype=np.float32)

@@ -1,0 +1,170 @@
+"""The layers of Grounding DINO's transformer, over transformers' weights: exportable, and without dropout.
+
+Liu et al., "Grounding DINO", ECCV 2024, arXiv 2303.05499. Masks are added to attention scores: 0 where
+something may be seen and `MASKED` where not, of which a softmax makes an exact 0, and which half precision
+can hold. Only the batch may change from run to run; the other lengths are constants of the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from fgdd_fast.export.deformable_attention import DeformableAttention
+from fgdd_fast.export.grounding_dino_positions import ValidArea
+
+MASKED = -1e4
+
+
+class Prompt(NamedTuple):
+    """What stays the same of a prompt through all layers.
+
+    Attributes:
+        positions: float32 [batch, tokens, channels], position embeddings.
+        bias: float32 [batch, 1, 1, tokens], `MASKED` for tokens that fill up.
+        self_bias: float32 [batch, 1, tokens, tokens], `MASKED` where a token does not see another.
+    """
+
+    positions: Tensor
+    bias: Tensor
+    self_bias: Tensor
+
+
+def split_heads(features: Tensor, heads: int) -> Tensor:
+    """[batch, length, channels] to [batch, heads, length, channels / heads]."""
+    length, channels = int(features.shape[1]), int(features.shape[2])
+    return features.reshape(-1, length, heads, channels // heads).transpose(1, 2)
+
+
+def join_heads(features: Tensor) -> Tensor:
+    """[batch, heads, length, channels] to [batch, length, heads * channels]."""
+    heads, length, channels = (int(number) for number in features.shape[1:])
+    return features.transpose(1, 2).reshape(-1, length, heads * channels)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (`GroundingDinoMultiheadAttention`)."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.source = source
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Attend; `bias` is added to the scores [batch, heads, queries, keys]."""
+        source = self.source
+        heads = source.num_attention_heads
+        scaled = source.query(queries) / math.sqrt(source.attention_head_size)
+        scores = split_heads(scaled, heads) @ split_heads(source.key(keys), heads).transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias
+        attended = scores.softmax(-1) @ split_heads(source.value(values), heads)
+        projected: Tensor = source.out_proj(join_heads(attended))
+        return projected
+
+
+class Fusion(nn.Module):
+    """Attention between image and prompt, both ways over the same scores (`GroundingDinoFusionLayer`).
+
+    transformers first takes the highest score of the whole batch from all: a softmax is the same without, and
+    images do not depend on their neighbours.
+    """
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.source = source
+
+    def forward(self, vision: Tensor, text: Tensor, area: ValidArea, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        attention = self.source.attn
+        heads = attention.num_heads
+        vision, text = self.source.layer_norm_vision(vision), self.source.layer_norm_text(text)
+        queries = split_heads(attention.vision_proj(vision) * attention.scale, heads)
+        keys = split_heads(attention.text_proj(text), heads)
+        scores = queries @ keys.transpose(-1, -2)
+        padding = ((1 - area.inside) * MASKED).transpose(-1, -2)[:, None]
+        from_text = (scores + prompt.bias).softmax(-1) @ split_heads(attention.values_text_proj(text), heads)
+        from_vision = (scores.transpose(-1, -2) + padding).softmax(-1) @ split_heads(
+            attention.values_vision_proj(vision), heads
+        )
+        return (
+            vision + self.source.vision_param * attention.out_vision_proj(join_heads(from_text)),
+            text + self.source.text_param * attention.out_text_proj(join_heads(from_vision)),
+        )
+
+
+class TextEnhancer(nn.Module):
+    """Attention within the prompt's phrases (`GroundingDinoTextEnhancerLayer`)."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        self.source = source
+        self.attention = Attention(source.self_attn)
+
+    def forward(self, text: Tensor, prompt: Prompt) -> Tensor:
+        source = self.source
+        placed = text + prompt.positions
+        text = source.layer_norm_before(text + self.attention(placed, placed, text, prompt.self_bias))
+        enhanced: Tensor = source.layer_norm_after(text + source.fc2(source.activation(source.fc1(text))))
+        return enhanced
+
+
+class EncoderLayer(nn.Module):
+    """Fusion, then attention within the prompt and within the image (`GroundingDinoEncoderLayer`)."""
+
+    def __init__(self, source: Any, sizes: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.fusion = Fusion(source.fusion_layer)
+        self.text_enhancer = TextEnhancer(source.text_enhancer_layer)
+        self.source = source.deformable_layer
+        self.attention = DeformableAttention(self.source.self_attn, sizes)
+
+    def forward(self, vision: Tensor, text: Tensor, area: ValidArea, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Both features in, both features out: float32 [batch, places or tokens, channels]."""
+        source = self.source
+        vision, text = self.fusion(vision, text, area, prompt)
+        text = self.text_enhancer(text, prompt)
+        attended = self.attention(vision + area.embeddings, vision, area.inside, area.references)
+        vision = source.self_attn_layer_norm(vision + attended)
+        vision = source.final_layer_norm(vision + source.fc2(source.activation_fn(source.fc1(vision))))
+        return vision, text
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at each other, at the prompt and at the image (`GroundingDinoDecoderLayer`)."""
+
+    def __init__(self, source: Any, sizes: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.source = source
+        self.self_attention = Attention(source.self_attn)
+        self.text_attention = Attention(source.encoder_attn_text)
+        self.image_attention = DeformableAttention(source.encoder_attn, sizes)
+
+    def forward(
+        self,
+        queries: Tensor,
+        positions: Tensor,
+        references: Tensor,
+        vision: Tensor,
+        text: Tensor,
+        area: ValidArea,
+        prompt: Prompt,
+    ) -> Tensor:
+        """Refine queries.
+
+        Args:
+            queries, positions: float32 [batch, queries, channels].
+            references: float32 [batch, queries, levels, 4], each query's box as shares of each level.
+            vision, text: float32 [batch, places or tokens, channels], as the encoder left them.
+        """
+        source = self.source
+        placed = queries + positions
+        queries = source.self_attn_layer_norm(queries + self.self_attention(placed, placed, queries))
+        attended = self.text_attention(queries + positions, text, text, prompt.bias)
+        queries = source.encoder_attn_text_layer_norm(queries + attended)
+        attended = self.image_attention(queries + positions, vision, area.inside, references)
+        queries = source.encoder_attn_layer_norm(queries + attended)
+        forwarded = source.fc2(source.activation_fn(source.fc1(queries)))
+        refined: Tensor = source.final_layer_norm(queries + forwarded)
+        return refined

@@ -1,0 +1,139 @@
+"""What the store holds of images, and what is missing of them: the store's keys for a pair of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fgdd_fast.crops import candidate_boxes
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.foreground import Foreground, ForegroundModel
+from fgdd_fast.networks import Teacher, fingerprint_text
+from fgdd_fast.records import Box, ImageRecord, View
+from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.store import KnownFile, Measurement, Store, file_signature
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """How images are measured.
+
+    Attributes:
+        crops: candidate crops of each image.
+        seed: of the candidate crops.
+        resize: how tiles are resized.
+        batch: images an inference.
+        threads: processor threads.
+        keep_masks: whether the masks of the foregrounds are kept as well.
+    """
+
+    crops: int
+    seed: int
+    resize: ResizeMethod
+    batch: int
+    threads: int
+    keep_masks: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is missing of an image.
+
+    Attributes:
+        foreground: whether its foreground has to be found.
+        boxes: the boxes whose losses are not known, each once.
+    """
+
+    foreground: bool
+    boxes: tuple[Box, ...]
+
+
+class Inventory:
+    """Looks images up under the fingerprints of two models and of how they are used.
+
+    Args:
+        foreground: finds foregrounds; asked for a class, it has a fingerprint for each.
+        teacher: measures losses; knows every class.
+        settings: how.
+        store: holds the measurements; used from the thread that calls the methods.
+        classes: of the images.
+    """
+
+    def __init__(
+        self,
+        foreground: ForegroundModel,
+        teacher: Teacher,
+        settings: MeasureSettings,
+        store: Store,
+        classes: Sequence[str],
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._labels = {name: teacher.label(name) for name in classes}
+        self._foreground_fingerprints = {
+            name: store.fingerprint(fingerprint_text(foreground.fingerprint(name))) for name in classes
+        }
+        views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": settings.resize}
+        self._loss_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
+
+    def known_file(self, image: SourceImage) -> KnownFile | None:
+        """The content of an image's file, if it has not changed since it was read."""
+        try:
+            return self._store.known_file(image.path, file_signature(image.path))
+        except OSError:
+            return None
+
+    def record(self, image: SourceImage, known: KnownFile) -> ImageRecord | None:
+        """Everything that the decisions need to know of an image; None where some of it is missing."""
+        fingerprint = self._foreground_fingerprints[image.class_name]
+        occupancy = self._store.occupancy(known.sha256, fingerprint)
+        losses = self._losses(image, known)
+        boxes = self._boxes(image, known.width, known.height)
+        if occupancy is None or not losses.keys() >= set(boxes):
+            return None
+        full, *crops = (View(box, losses[box]) for box in boxes)
+        return ImageRecord(image.source, known.sha256, image.class_name, occupancy, full, tuple(crops))
+
+    def needs(self, image: SourceImage, known: KnownFile) -> Needs | None:
+        """What is missing of an image; None when nothing is."""
+        fingerprint = self._foreground_fingerprints[image.class_name]
+        foreground = self._store.occupancy(known.sha256, fingerprint) is None or (
+            self._settings.keep_masks and not self._store.has_mask(known.sha256, fingerprint)
+        )
+        losses = self._losses(image, known)
+        everything = self.needs_of_unknown(image, known.width, known.height)
+        boxes = tuple(box for box in everything.boxes if box not in losses)
+        return Needs(foreground, boxes) if foreground or boxes else None
+
+    def needs_of_unknown(self, image: SourceImage, width: int, height: int) -> Needs:
+        """What is missing of an image whose content was never measured; for any thread."""
+        return Needs(True, tuple(dict.fromkeys(self._boxes(image, width, height))))
+
+    def measurement(
+        self,
+        image: SourceImage,
+        signature: str,
+        known: KnownFile,
+        foreground: Foreground | None,
+        losses: Mapping[Box, float],
+    ) -> Measurement:
+        """What was measured of an image, under its fingerprints and label; for any thread."""
+        return Measurement(
+            path=image.path,
+            signature=signature,
+            known=known,
+            foreground=foreground,
+            foreground_fingerprint=self._foreground_fingerprints[image.class_name],
+            losses=losses,
+            label=self._labels[image.class_name],
+            loss_fingerprint=self._loss_fingerprint,
+        )
+
+    def _losses(self, image: SourceImage, known: KnownFile) -> dict[Box, float]:
+        return self._store.losses(known.sha256, self._loss_fingerprint, self._labels[image.class_name])
+
+    def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
+        """The whole image first, then its candidate crops."""
+        settings = self._settings
+        crops = candidate_boxes(image.source, width, height, count=settings.crops, seed=settings.seed)
+        return (Box(0, 0, width, height), *crops)

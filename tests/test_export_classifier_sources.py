@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import tiny_classifiers as tiny  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from tiny_classifiers import CLASSES, SIDE  # noqa: E402
+
+from fgdd_fast.engines.bundle import file_sha256  # noqa: E402
+from fgdd_fast.errors import BundleError, FgddError  # noqa: E402
+from fgdd_fast.export.classifier_sources import load_classifier  # noqa: E402
+from fgdd_fast.export.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
+from fgdd_fast.export.torch_classifier import IMAGENET_MEAN, IMAGENET_STD, logits_of  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Detected pickle")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with tiny.one_thread():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def images(seed: int = 3) -> Any:
+    return torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def assert_same(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(logits_of(found(images())), logits_of(expected(images())))
+
+
+class Exploit:
+    """Would write a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+# transformers
+
+
+@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
+def test_transformers(tmp_path: Path, architecture: str) -> None:
+    folder = tiny.save_pretrained(tmp_path / "mine", architecture)
+    classifier = load_classifier(str(folder))
+    assert (classifier.size, classifier.mean, classifier.std) == (SIDE, tiny.MEAN, tiny.STD)
+    assert classifier.classes == CLASSES
+    assert classifier.source["kind"] == "transformers"
+    assert classifier.source["checkpoint"] == "mine"
+    assert classifier.source["architecture"].endswith("ForImageClassification")
+    weights = folder / "model.safetensors"
+    assert classifier.source["weights"] == {weights.name: file_sha256(weights)}
+    assert not classifier.module.training
+    assert_same(
+        classifier.module, transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    )
+
+
+def test_transformers_without_names_and_processor(tmp_path: Path) -> None:
+    names = {0: "LABEL_0", 1: "LABEL_1"}
+    folder = tiny.save_pretrained(tmp_path, "vit", id2label=names)
+    (folder / "preprocessor_config.json").unlink()
+    classifier = load_classifier(str(folder))
+    assert (classifier.classes, classifier.mean, classifier.std) == (None, None, None)
+    assert classifier.size == SIDE  # of the configuration
+
+
+def test_more_than_ten_classes_keep_their_order(tmp_path: Path) -> None:
+    names = {index: f"class {index}" for index in range(12)}
+    folder = tiny.save_pretrained(tmp_path, "convnext", id2label=names)
+    assert load_classifier(str(folder)).classes == tuple(names.values())
+
+
+def test_half_precision_becomes_single(tmp_path: Path) -> None:
+    folder = tiny.save_pretrained(tmp_path, "resnet")
+    transformers.AutoModelForImageClassification.from_pretrained(folder).half().save_pretrained(folder)
+    module = load_classifier(str(folder)).module
+    assert {tensor.dtype for tensor in module.parameters()} == {torch.float32}
+
+
+def test_other_checkpoints_of_transformers_are_refused(tmp_path: Path) -> None:
+    text = transformers.BertConfig(num_hidden_layers=1, hidden_size=16, vocab_size=50, intermediate_size=16)
+    text.num_attention_heads = 2
+    transformers.BertModel(text).save_pretrained(tmp_path / "text")
+    with pytest.raises(BundleError, match="is a bert, which classifies no images"):
+        load_classifier(str(tmp_path / "text"))
+    headless = transformers.ResNetModel(tiny.CONFIGS["resnet"]())
+    headless.save_pretrained(tmp_path / "headless")
+    with pytest.raises(BundleError, match=r"lacks .* tensors: classifier"):
+        load_classifier(str(tmp_path / "headless"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        load_classifier(str(tmp_path / "empty"))
+
+
+def test_a_malicious_pickle_of_transformers_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save_pretrained(tmp_path / "mine", "resnet")
+    (folder / "model.safetensors").unlink()
+    target = tmp_path / "executed"
+    torch.save({"weight": Exploit(target)}, folder / "pytorch_model.bin")
+    with pytest.raises(BundleError):
+        load_classifier(str(folder))
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["someone/resnet-18", "no-such-checkpoint"])
+def test_hub_names_without_a_network(name: str) -> None:
+    with pytest.raises(BundleError) as told:
+        load_classifier(name)
+    assert "give the path of a folder" in told.value.advice
+
+
+# RDED
+
+
+@pytest.mark.parametrize("wrapping", ["model", "state_dict", "bare", "parallel", "safetensors"])
+def test_rded_checkpoints(tmp_path: Path, wrapping: str) -> None:
+    network = tiny.randomise(ConvNet(3, 8, 3, 5, 4))
+    tensors = network.state_dict()
+    path = tmp_path / ("mine.safetensors" if wrapping == "safetensors" else "mine.pth")
+    if wrapping == "safetensors":
+        save_file(tensors, path)
+    elif wrapping == "bare":
+        torch.save(tensors, path)
+    elif wrapping == "parallel":
+        torch.save({"model": {f"module.{name}": tensor for name, tensor in tensors.items()}}, path)
+    else:
+        torch.save({wrapping: tensors, "epoch": 3, "optimizer": {"state": {}}}, path)
+    classifier = load_classifier(str(path))
+    assert (classifier.size, classifier.classes) == (32, None)
+    assert (classifier.mean, classifier.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert classifier.source == {
+        "kind": "rded",
+        "architecture": "conv3",
+        "checkpoint": path.name,
+        "weights": {path.name: file_sha256(path)},
+    }
+    assert_same(classifier.module, network)
+
+
+def test_rded_resnet_for_small_images(tmp_path: Path) -> None:
+    network = tiny.randomise(ResNet([1, 1, 1, 1], 8, 3, 5, block=BasicBlock, small=True))
+    tensors = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}  # as long ago
+    torch.save({"model": tensors}, tmp_path / "mine.pth")
+    classifier = load_classifier(str(tmp_path / "mine.pth"))
+    assert classifier.size is None  # 32 and 64 have the same tensors
+    assert_same(classifier.module, network)
+
+
+def test_bad_files_of_tensors_are_refused(tmp_path: Path) -> None:
+    path, target = tmp_path / "mine.pth", tmp_path / "executed"
+    tensors = ConvNet(3, 8, 3, 5, 4).state_dict()
+    lacking = {name: tensor for name, tensor in tensors.items() if name != "layers.conv.1.bias"}
+    for content, problem in (
+        ({"model": Exploit(target)}, "pickle that holds more than tensors"),
+        ({"model": lacking}, r"lacks 1 of .*layers\.conv\.1\.bias"),
+        ({"model": {**tensors, "layers.norm.1.weight": torch.zeros(3)}}, "wrong shape"),
+        ({"model": {**tensors, "extra": torch.zeros(3)}}, "no place: extra"),
+        ({"model": {}}, "no dictionary of tensors"),
+        ({"model": tensors["classifier.bias"], "epoch": 3}, "no dictionary of tensors"),
+        ([1, 2], "no dictionary of tensors"),
+        (tiny.convolutional(), "pickle that holds more than tensors"),
+        (tiny.convolutional().state_dict(), "no network that is known"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(BundleError, match=problem):
+            load_classifier(str(path))
+    path.write_bytes(pickle.dumps(Exploit(target)))
+    with pytest.raises(BundleError):
+        load_classifier(str(path))
+    assert not target.exists()
+    for content in (b"", b"PK\x03\x04 not an archive", b"text"):
+        path.write_bytes(content)
+        with pytest.raises(BundleError):
+            load_classifier(str(path))
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "absent.ts", "folder/absent.safetensors"])
+def test_files_that_are_nowhere(name: str) -> None:
+    with pytest.raises(BundleError, match=f"There is no file {name}"):
+        load_classifier(name)
+
+
+# TorchScript
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.parametrize("suffix", [".ts", ".pt"])
+def test_torchscript(tmp_path: Path, how: str, suffix: str) -> None:
+    network = tiny.convolutional()
+    saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, images())
+    path = tmp_path / f"mine{suffix}"
+    torch.jit.save(saved, path)
+    classifier = load_classifier(str(path))
+    assert (classifier.size, classifier.mean, classifier.classes) == (None, None, None)
+    assert classifier.source["kind"] == "torchscript"
+    assert classifier.source["architecture"] == "Sequential"
+    assert classifier.source["weights"] == {path.name: file_sha256(path)}
+    assert_same(classifier.module, network)
+
+
+@pytest.mark.parametrize("member", [".py", "/data.pkl", "/constants.pkl"])
+def test_bad_torchscript_is_refused(tmp_path: Path, member: str) -> None:
+    good, bad, target = tmp_path / "good.ts", tmp_path / "bad.ts", tmp_path / "executed"
+    torch.jit.save(torch.jit.script(tiny.convolutional()), good)
+    for content in (b"damage here", pickle.dumps(Exploit(target))):
+        with zipfile.ZipFile(good) as archive, zipfile.ZipFile(bad, "w") as copy:
+            for name in archive.namelist():
+                copy.writestr(name, content if name.endswith(member) else archive.read(name))
+        with pytest.raises(BundleError, match=r"The TorchScript file .* cannot be loaded"):
+            load_classifier(str(bad))
+        assert not target.exists()
+
+
+# Functions
+
+
+def test_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_nets").mkdir()
+    (tmp_path / "own_nets" / "small.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3, 2))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    classifier = load_classifier("own_nets.small:make")
+    assert sys.path == path
+    assert classifier.source == {
+        "kind": "function",
+        "checkpoint": "own_nets.small:make",
+        "architecture": "Sequential",
+    }
+    tensors = {"1.weight": torch.full((2, 3), 7.0), "1.bias": torch.zeros(2)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    filled = load_classifier("own_nets.small:make@weights.safetensors")
+    assert filled.module.state_dict()["1.weight"].mean() == 7
+    assert filled.source["weights"] == {"weights.safetensors": file_sha256(tmp_path / "weights.safetensors")}
+    save_file({"1.weight": torch.zeros(2, 3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(BundleError, match="lacks 1 of"):
+        load_classifier("own_nets.small:make@weights.safetensors")
+    with pytest.raises(BundleError, match=r"no checkpoint|cannot be loaded"):
+        load_classifier("own_nets.small:make@absent.pth")
+
+
+def test_bad_functions_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("out of ideas\nsecond line")
+
+    own = tiny.module_of(fails=fails, number=lambda: 3, needs=lambda size: size)
+    own.constant = 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "own_networks", own)
+    (tmp_path / "broken_nets.py").write_text("1 / 0\n", encoding="utf-8")
+    (tmp_path / "needy_nets.py").write_text("import not_there_at_all\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for checkpoint, problem in (
+        ("nowhere_nets:make", "no Python module 'nowhere_nets'"),
+        ("own_networks.deep:make", "own_networks.deep"),
+        ("own_networks:absent", "no function 'absent'"),
+        ("own_networks:constant", "no function 'constant'"),
+        ("own_networks:fails", "failed: RuntimeError: out of ideas$"),
+        ("own_networks:number", "returns a int, not a torch.nn.Module"),
+        ("own_networks:needs", "failed: TypeError"),
+        ("broken_nets:make", "cannot be imported: ZeroDivisionError"),
+        ("needy_nets:make", "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
+    ):
+        with pytest.raises(BundleError, match=problem):
+            load_classifier(checkpoint)
+
+
+# timm and torchvision
+
+
+@pytest.fixture
+def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("timm")
+
+    def create_model(name: str, pretrained: bool, num_classes: int = 7) -> Any:
+        if name != "small.in1k":
+            raise RuntimeError(f"Unknown model ({name})")
+        network = tiny.convolutional(classes=num_classes)
+        return network if pretrained else tiny.randomise(network, seed=5)
+
+    module.create_model = create_model  # type: ignore[attr-defined]
+    module.data = SimpleNamespace(  # type: ignore[attr-defined]
+        resolve_model_data_config=lambda model: {
+            "input_size": (3, 40, 40),
+            "mean": tiny.MEAN,
+            "std": tiny.STD,
+        }
+    )
+    monkeypatch.setitem(sys.modules, "timm", module)
+    return module
+
+
+@pytest.fixture
+def torchvision(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = ModuleType("torchvision")
+    weights = SimpleNamespace(
+        meta={"categories": list("abcdefg")},
+        transforms=lambda: SimpleNamespace(crop_size=[40], mean=list(tiny.MEAN), std=list(tiny.STD)),
+    )
+
+    def get_model(name: str, *, weights: Any, num_classes: int = 7) -> Any:
+        network = tiny.convolutional(classes=num_classes)
+        return network if weights is not None else tiny.randomise(network, seed=5)
+
+    def get_model_weights(name: str) -> Any:
+        if name != "small":
+            raise ValueError(f"Unknown model {name}")
+        return SimpleNamespace(DEFAULT=weights)
+
+    module.models = SimpleNamespace(  # type: ignore[attr-defined]
+        get_model=get_model, get_model_weights=get_model_weights
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", module)
+    return module
+
+
+def check_package(kind: str, name: str, folder: Path, classes: tuple[str, ...] | None) -> None:
+    published = load_classifier(f"{kind}:{name}")
+    assert (published.size, tuple(published.mean or ()), tuple(published.std or ())) == (
+        40,
+        tiny.MEAN,
+        tiny.STD,
+    )
+    assert published.classes == classes
+    assert published.source == {"kind": kind, "checkpoint": name, "architecture": name}
+    assert_same(published.module, tiny.convolutional(classes=7))
+    path = folder / "weights.pth"
+    for count in (7, 3):  # as published, and with a head of one's own
+        network = tiny.randomise(tiny.convolutional(classes=count), seed=9)
+        torch.save(network.state_dict(), path)
+        own = load_classifier(f"{kind}:{name}@{path}")
+        assert own.classes is None
+        assert own.source["weights"] == {"weights.pth": file_sha256(path)}
+        assert_same(own.module, network)
+    torch.save({"other": torch.zeros(3)}, path)
+    with pytest.raises(BundleError, match="lacks"):
+        load_classifier(f"{kind}:{name}@{path}")
+    with pytest.raises(BundleError, match=f"{kind} cannot make large: .*Unknown model") as told:
+        load_classifier(f"{kind}:large")
+    assert f"{kind}:large@FILE" in told.value.advice
+
+
+@pytest.mark.usefixtures("timm")
+def test_timm(tmp_path: Path) -> None:
+    check_package("timm", "small.in1k", tmp_path, None)
+
+
+@pytest.mark.usefixtures("torchvision")
+def test_torchvision(tmp_path: Path) -> None:
+    check_package("torchvision", "small", tmp_path, tuple("abcdefg"))
+
+
+@pytest.mark.parametrize("package", ["timm", "torchvision"])
+def test_packages_that_are_absent_or_broken(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(FgddError, match=f"package '{package}' is not installed") as told:
+        load_classifier(f"{package}:resnet18")
+    assert told.value.advice == f"Run: pip install {package}"
+    monkeypatch.delitem(sys.modules, package)
+    (tmp_path / f"{package}.py").write_text("raise RuntimeError('operator nms does not exist')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FgddError, match=f"'{package}' cannot be imported: RuntimeError: operator nms"):
+        load_classifier(f"{package}:resnet18")

@@ -1,0 +1,244 @@
+"""The whole of Grounded SAM 2, PyTorch and ONNX, with miniatures that were trained on drawn scenes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner
+
+from fgdd_fast.cli import main
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.drawing.scenes import NAMES, Scene, absent_name, draw_scene
+from fgdd_fast.engines.bundle import Bundle, load_bundle
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.foreground import Foreground
+from fgdd_fast.grounded import GroundedSam2
+from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.networks import Runtime
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from fgdd_fast.export import grounded_sam2
+from fgdd_fast.export.check_images import check_images
+from fgdd_fast.export.grounded_parity import TOLERANCES
+from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
+from fgdd_fast.export.grounding_dino import load_grounding_dino
+from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
+from fgdd_fast.export.pytorch_reference import DetectorReference, SegmenterReference
+from fgdd_fast.export.sam2 import load_sam2
+
+MINIATURES = Path(__file__).parent / "miniatures"
+DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
+CANVAS = (160, 160)  # holds every image at the size that the miniature's own resize rule gives it
+SCENES = 24
+SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
+
+
+def export(onnx: Path, *, split: bool, images: int = 4, force: bool = False) -> Bundle:
+    return export_grounded_sam2(
+        DETECTOR,
+        SEGMENTER,
+        onnx,
+        GroundedSettings(DetectorSettings(canvas=CANVAS, text_length=16), boxes=6, split=split),
+        check=check_images(None, images),
+        licence="Apache-2.0",
+        threads=1,
+        force=force,
+        progress=lambda line: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(tmp_path_factory.mktemp("joint") / "grounded.onnx", split=False)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(tmp_path_factory.mktemp("split") / "grounded.onnx", split=True)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """Scenes that were not among the training ones, whose seeds are lower."""
+    return [draw_scene(9_000_000 + index, SIZES[index % len(SIZES)]) for index in range(SCENES)]
+
+
+def ask(bundle: Bundle, scenes: list[Scene], names: list[str]) -> list[Foreground]:
+    """Look for a name in each scene, as the pipeline does."""
+    options = {"batch": 2, "resize": "area", "classes": NAMES, "prompts": {}, "threshold": None}
+    with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", 1), **options)) as model:
+        prepared = [
+            model.prepare(scene.pixels, SourceImage(f"{name}/1.png", name, Path()))
+            for scene, name in zip(scenes, names, strict=True)
+        ]
+        return model.find(prepared, masks=True)
+
+
+@pytest.fixture(scope="module")
+def present(joint: Bundle, scenes: list[Scene]) -> list[Foreground]:
+    return ask(joint, scenes, [scene.objects[0].name for scene in scenes])
+
+
+def test_the_sidecar_holds_figures_within_tolerance(joint: Bundle) -> None:
+    parity = load_bundle(joint.onnx, "foreground").parity
+    assert all(parity[measure] <= tolerance for measure, tolerance in TOLERANCES.items())
+    assert parity["boxes"] > 4
+    assert parity["images_without_a_box"] >= 1
+    assert parity["canvas"]["mean_occupancy_change"] < 0.02
+    assert joint.source["detector"]["weights"].keys() == {"model.safetensors"}
+
+
+def test_the_named_object_is_found_and_its_share_measured(
+    scenes: list[Scene], present: list[Foreground]
+) -> None:
+    truth = np.array([scene.occupancy(scene.objects[0].name) for scene in scenes])
+    errors = np.abs(truth - [found.occupancy for found in present])
+    assert errors.mean() < 0.03
+    assert (errors < 0.05).mean() > 0.9
+
+
+def test_boxes_lie_around_the_objects(scenes: list[Scene], present: list[Foreground]) -> None:
+    for scene, found in zip(scenes, present, strict=True):
+        height, width = scene.pixels.shape[:2]
+        named = [item for item in scene.objects if item.name == scene.objects[0].name]
+        truth = {tuple(np.array(item.box) / (width, height, width, height)) for item in named}
+        for box in found.boxes:
+            assert min(np.abs(np.array(box[:4]) - one).max() for one in truth) < 0.1
+
+
+def test_what_is_not_there_has_occupancy_0(joint: Bundle, scenes: list[Scene]) -> None:
+    absent = [absent_name(scene, index) for index, scene in enumerate(scenes)]
+    found = ask(joint, scenes, absent)
+    assert [one.occupancy for one in found] == [0.0] * len(scenes)
+    assert all(one.boxes == () for one in found)
+
+
+def test_both_forms_agree(split: Bundle, scenes: list[Scene], present: list[Foreground]) -> None:
+    found = ask(split, scenes, [scene.objects[0].name for scene in scenes])
+    for one, other in zip(found, present, strict=True):
+        assert one.occupancy == pytest.approx(other.occupancy, abs=1e-3)
+        assert np.array(one.boxes) == pytest.approx(np.array(other.boxes), abs=1e-4)
+        assert one.mask is not None
+        assert other.mask is not None
+        assert ((one.mask > 127) == (other.mask > 127)).mean() > 0.999
+
+
+def test_pytorch_and_onnx_take_the_same_path_for_every_scene(
+    joint: Bundle, scenes: list[Scene], present: list[Foreground]
+) -> None:
+    detector = DetectorReference(load_grounding_dino(DETECTOR))
+    segmenter = SegmenterReference(load_sam2(SEGMENTER))
+    assert joint.prompting is not None
+    published = []
+    for scene in scenes:
+        proposals = detector.detect(scene.pixels, f"a {scene.objects[0].name}.")
+        boxes = proposals.above(joint.prompting.threshold, joint.prompting.boxes)
+        size = scene.pixels.shape[0], scene.pixels.shape[1]
+        published.append(segmenter.union(scene.pixels, boxes.corners, size).mean())
+    found = np.array([one.occupancy for one in present])
+    assert np.abs(found - published).mean() < 0.01
+    threshold = np.quantile(published, 0.3)
+    assert ((found >= threshold) == (np.array(published) >= threshold)).all()
+
+
+def test_a_bundle_out_of_tolerance_is_written_only_if_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grounded_sam2, "TOLERANCES", {"max_score_difference": -1.0})
+    with pytest.raises(BundleError, match="max score difference"):
+        export(tmp_path / "strict.onnx", split=False, images=1)
+    assert list(tmp_path.iterdir()) == []
+    assert export(tmp_path / "forced.onnx", split=False, images=1, force=True).onnx.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (GroundedSettings(DetectorSettings(form="a cat."), 4, False), "form"),
+        (GroundedSettings(DetectorSettings(form="a {}"), 4, False), "form"),
+        (GroundedSettings(DetectorSettings(text_length=9999), 4, False), "tokens"),
+        (GroundedSettings(DetectorSettings(canvas=(32, 160)), 4, False), "canvas"),
+        (GroundedSettings(DetectorSettings(), 9999, False), "boxes"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    tmp_path: Path, settings: GroundedSettings, problem: str
+) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        export_grounded_sam2(
+            DETECTOR,
+            SEGMENTER,
+            tmp_path / "x.onnx",
+            settings,
+            check=(),
+            licence="MIT",
+            threads=1,
+            force=False,
+            progress=lambda line: None,
+        )
+
+
+def test_a_segmenter_is_no_detector(tmp_path: Path) -> None:
+    arguments = ["export", "grounded-sam2", "--detector", SEGMENTER, "--segmenter", DETECTOR]
+    result = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "x")])
+    assert result.exit_code == 1
+    assert "is a sam2, not a grounding-dino" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of scenes, each with an object of its class's name; the folders have underscores."""
+    folder = tmp_path_factory.mktemp("data")
+    names = ("red disc", "blue square")
+    for name in names:
+        (folder / name.replace(" ", "_")).mkdir()
+    for name, scene in _scenes_with(names, 4):
+        place = folder / name.replace(" ", "_")
+        file = place / f"{len(list(place.iterdir()))}.png"
+        assert cv2.imwrite(str(file), cv2.cvtColor(scene.pixels, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def _scenes_with(names: tuple[str, ...], count: int) -> Iterator[tuple[str, Scene]]:
+    """Scenes in which one of the names is, and no other, until each has its number."""
+    left = dict.fromkeys(names, count)
+    seed = 8_000_000
+    while any(left.values()):
+        scene = draw_scene(seed, SIZES[seed % len(SIZES)])
+        found = [name for name in names if scene.occupancy(name) > 0]
+        if len(found) == 1 and left[found[0]]:
+            left[found[0]] -= 1
+            yield found[0], scene
+        seed += 1
+
+
+def test_distil_without_pytorch(joint: Bundle, data: Path, tmp_path: Path) -> None:
+    """The pipeline runs the bundle where neither torch nor transformers can be imported."""
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from fgdd_fast.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    teacher = tiny.teacher_bundle(tmp_path, ("blue_square", "neither", "red_disc")).onnx
+    command = [sys.executable, "-c", script, "distill", str(data), str(tmp_path / "out"), "--ipc", "1"]
+    command += ["--foreground", str(joint.onnx), "--teacher", str(teacher), "--size", "64", "--pool", "4"]
+    command += ["--device", "cpu", "--store", str(tmp_path / "store"), "--score-view", "resize"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.models["foreground"].sha256 == joint.sha256
+    occupancies = [tile.occupancy for image in manifest.images for tile in image.tiles]
+    assert len(occupancies) == 8
+    assert min(occupancies) > 0

@@ -1,0 +1,407 @@
+"""Grounding DINO's two exported networks against transformers' model, on canvases with a mask of pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tiny_networks import (  # noqa: E402
+    SPECIAL_TOKENS,
+    lively_grounding_dino,
+    prompt_tokens,
+    save_grounding_dino,
+    tiny_grounding_dino_config,
+    tiny_tokenizer,
+)
+from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
+
+from fgdd_fast.engines.base import Array  # noqa: E402
+from fgdd_fast.errors import BundleError, SettingsError  # noqa: E402
+from fgdd_fast.export.graph import load_model, serialise, tensor_specs  # noqa: E402
+from fgdd_fast.export.grounding_dino import (  # noqa: E402
+    GroundingDino,
+    detector_network,
+    example_tensors,
+    load_grounding_dino,
+    text_network,
+)
+from fgdd_fast.export.grounding_dino_image import Detector  # noqa: E402
+from fgdd_fast.export.torch_export import Exported, export_network  # noqa: E402
+
+HEIGHT, WIDTH, TOKENS = 96, 128, 12
+# Rows and columns that an image fills, with the words of its prompt.
+IMAGES = {
+    "full": ((96, 128), 1),
+    "landscape": ((60, 128), 5),
+    "portrait": ((96, 50), 2),
+    "odd": ((33, 47), 8),
+    "fewer places than queries": ((16, 16), 3),
+    "one pixel": ((1, 1), 4),
+}
+
+
+@dataclass(frozen=True)
+class Exports:
+    """The miniature in PyTorch and in ONNX Runtime."""
+
+    loaded: GroundingDino
+    text: Exported
+    detector: Exported
+    run_text: Callable[[Mapping[str, Array]], dict[str, Array]]
+    run_detector: Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return save_grounding_dino(lively_grounding_dino(tiny_grounding_dino_config()), folder)
+
+
+@pytest.fixture(scope="module")
+def exports(checkpoint: Path) -> Exports:
+    loaded = load_grounding_dino(str(checkpoint))
+    text, detector = (
+        export_network(network, example_tensors(network))
+        for network in (text_network(loaded, TOKENS), detector_network(loaded, HEIGHT, WIDTH, TOKENS))
+    )
+    runs = (load_model(serialise(exported.model)) for exported in (text, detector))
+    return Exports(loaded, text, detector, *runs)
+
+
+def prompt_feeds(prompts: list[list[int]]) -> dict[str, Array]:
+    """Tokens filled up to the text length, with the masks that transformers derives from them."""
+    ids = torch.tensor([prompt + [0] * (TOKENS - len(prompt)) for prompt in prompts])
+    mask, positions = original.generate_masks_with_special_tokens_and_transfer_map(
+        ids, torch.tensor(SPECIAL_TOKENS)
+    )
+    return {
+        "input_ids": ids.int().numpy(),
+        "self_mask": mask.float().numpy(),
+        "position_ids": positions.int().numpy(),
+        "text_mask": np.array(
+            [[float(place < len(prompt)) for place in range(TOKENS)] for prompt in prompts], np.float32
+        ),
+    }
+
+
+def encode(exports: Exports, prompts: list[list[int]]) -> dict[str, Array]:
+    """What the detector takes of the prompts."""
+    feeds = prompt_feeds(prompts)
+    text_mask = feeds.pop("text_mask")
+    return {
+        **exports.run_text(feeds),
+        "text_mask": text_mask,
+        "text_self_mask": feeds["self_mask"],
+    }
+
+
+@pytest.fixture(scope="module")
+def feeds(exports: Exports) -> dict[str, Array]:
+    """All images in one batch, each with its own prompt."""
+    rng = np.random.default_rng(3)
+    coarse = rng.integers(0, 256, (len(IMAGES), HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
+    return {
+        "canvas": coarse.repeat(8, axis=1).repeat(8, axis=2),
+        "valid": np.array([valid for valid, _ in IMAGES.values()], np.int32),
+        **encode(exports, prompt_tokens([words for _, words in IMAGES.values()])),
+    }
+
+
+@pytest.fixture(scope="module")
+def found(exports: Exports, feeds: dict[str, Array]) -> dict[str, Array]:
+    return exports.run_detector(feeds)
+
+
+def normalised(loaded: GroundingDino, canvas: Array, valid: Array) -> tuple[torch.Tensor, torch.Tensor]:
+    """One image as transformers' processor hands it over: normalised, then padded, with a mask of pixels."""
+    pixels = torch.from_numpy(canvas.astype(np.float32) / 255)
+    pixels = (pixels - torch.tensor(loaded.image_mean)) / torch.tensor(loaded.image_std)
+    mask = torch.zeros(1, *canvas.shape[:2], dtype=torch.int64)
+    mask[:, : valid[0], : valid[1]] = 1
+    return pixels.permute(2, 0, 1)[None] * mask[:, None], mask
+
+
+def unpatched(exports: Exports, canvas: Array, valid: Array, prompt: list[int]) -> tuple[Array, Array]:
+    """Logits [queries, tokens] and boxes of transformers' model for one image and a prompt not filled up."""
+    pixels, mask = normalised(exports.loaded, canvas, valid)
+    with torch.no_grad():
+        result = exports.loaded.model(pixel_values=pixels, pixel_mask=mask, input_ids=torch.tensor([prompt]))
+    return result.logits[0, :, : len(prompt)].numpy(), result.pred_boxes[0].numpy()
+
+
+def check_same_rows(logits: Array, boxes: Array, expected_logits: Array, expected_boxes: Array) -> None:
+    """Queries agree whatever their order; a near-tie among the proposals may change a few of them."""
+    rows = np.concatenate([boxes, logits], axis=1)
+    expected = np.concatenate([expected_boxes, expected_logits], axis=1)
+    differences = np.abs(rows[:, None] - expected[None]).max(axis=2)
+    for nearest in (differences.min(axis=0), differences.min(axis=1)):
+        assert np.median(nearest) < 2e-5  # logits have a standard deviation of about 5
+        assert (nearest > 1e-3).mean() <= 0.1
+
+
+def test_text_encoder_equals_the_model(exports: Exports) -> None:
+    prompts = prompt_tokens([1, 4, 8])
+    feeds = prompt_feeds(prompts)
+    feeds.pop("text_mask")
+    found = exports.run_text(feeds)
+    network = exports.loaded.model.model
+    for row, prompt in enumerate(prompts):
+        ids = torch.tensor([prompt])
+        mask, positions = original.generate_masks_with_special_tokens_and_transfer_map(
+            ids, torch.tensor(SPECIAL_TOKENS)
+        )
+        with torch.no_grad():
+            hidden = network.text_backbone(ids, mask[:, None], torch.zeros_like(ids), positions)
+            features = network.text_projection(hidden.last_hidden_state)[0].numpy()
+        embedded = original.encode_sinusoidal_position_embedding(
+            positions[..., None].float(), num_pos_feats=features.shape[1]
+        )
+        np.testing.assert_allclose(found["text_features"][row, : len(prompt)], features, atol=1e-5)
+        np.testing.assert_allclose(found["text_positions"][row, : len(prompt)], embedded[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_detector_equals_the_model(
+    exports: Exports, feeds: dict[str, Array], found: dict[str, Array], name: str
+) -> None:
+    row = list(IMAGES).index(name)
+    valid, _ = IMAGES[name]
+    prompt = prompt_tokens([words for _, words in IMAGES.values()])[row]
+    expected = unpatched(exports, feeds["canvas"][row], np.array(valid), prompt)
+    check_same_rows(found["logits"][row, :, : len(prompt)], found["boxes"][row], *expected)
+    assert expected[0].std(axis=0).max() > 0.1  # the queries do differ
+    assert (found["logits"][row, :, len(prompt) :] < -1e3).all()
+
+
+def test_full_canvas_equals_the_model_without_mask(
+    exports: Exports, feeds: dict[str, Array], found: dict[str, Array]
+) -> None:
+    prompt = prompt_tokens([words for _, words in IMAGES.values()])[0]
+    pixels, _ = normalised(exports.loaded, feeds["canvas"][0], np.array([HEIGHT, WIDTH]))
+    with torch.no_grad():
+        result = exports.loaded.model(pixel_values=pixels, input_ids=torch.tensor([prompt]))
+    check_same_rows(
+        found["logits"][0, :, : len(prompt)],
+        found["boxes"][0],
+        result.logits[0, :, : len(prompt)].numpy(),
+        result.pred_boxes[0].numpy(),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_images_do_not_depend_on_their_neighbours(
+    exports: Exports, feeds: dict[str, Array], found: dict[str, Array], count: int
+) -> None:
+    for begin in range(0, len(IMAGES), count):
+        part = slice(begin, begin + count)
+        alone = exports.run_detector({name: values[part] for name, values in feeds.items()})
+        for row, logits in enumerate(alone["logits"]):
+            real = feeds["text_mask"][begin + row] > 0
+            check_same_rows(
+                logits[:, real],
+                alone["boxes"][row],
+                found["logits"][begin + row][:, real],
+                found["boxes"][begin + row],
+            )
+
+
+def test_pixels_outside_the_image_do_not_matter(
+    exports: Exports, feeds: dict[str, Array], found: dict[str, Array]
+) -> None:
+    canvas = feeds["canvas"].copy()
+    for image, (rows, columns) in zip(canvas, feeds["valid"], strict=True):
+        image[rows:], image[:, columns:] = 255, 0
+    changed = exports.run_detector(feeds | {"canvas": canvas})
+    np.testing.assert_array_equal(changed["logits"], found["logits"])
+    np.testing.assert_array_equal(changed["boxes"], found["boxes"])
+
+
+def test_tokens_that_fill_up_do_not_matter(
+    exports: Exports, feeds: dict[str, Array], found: dict[str, Array]
+) -> None:
+    filling = feeds["text_mask"][..., None] == 0
+    noise = np.random.default_rng(0).normal(0, 3, feeds["text_features"].shape).astype(np.float32)
+    features = np.where(filling, noise, feeds["text_features"])
+    changed = exports.run_detector(feeds | {"text_features": features})
+    np.testing.assert_array_equal(changed["boxes"], found["boxes"])
+
+
+def test_prompt_and_image_matter(exports: Exports, feeds: dict[str, Array], found: dict[str, Array]) -> None:
+    """What the tests above rely on: the miniature's boxes follow from both."""
+    other_prompt = encode(exports, prompt_tokens([words for _, words in IMAGES.values()], seed=1))
+    for changes in (other_prompt, {"canvas": 255 - feeds["canvas"]}):
+        changed = exports.run_detector(feeds | changes)
+        assert np.abs(np.sort(changed["boxes"][0], axis=0) - np.sort(found["boxes"][0], axis=0)).max() > 0.01
+
+
+@pytest.fixture(scope="module")
+def detector(checkpoint: Path) -> tuple[GroundingDino, Detector]:
+    loaded = load_grounding_dino(str(checkpoint))
+    return loaded, Detector(loaded.model, HEIGHT, WIDTH, loaded.image_mean, loaded.image_std)
+
+
+@given(rows=st.integers(1, HEIGHT), columns=st.integers(1, WIDTH))
+def test_geometry_follows_the_mask_of_pixels(
+    detector: tuple[GroundingDino, Detector], rows: int, columns: int
+) -> None:
+    loaded, network = detector
+    area = network.pyramid(torch.tensor([[rows, columns]], dtype=torch.int32))
+    mask = torch.zeros(1, HEIGHT, WIDTH)
+    mask[:, :rows, :columns] = 1
+    model = loaded.model.model
+    sizes = [(12, 16), (6, 8), (3, 4), (2, 2)]
+    masks = [torch.nn.functional.interpolate(mask[None], size=size)[0].bool() for size in sizes]
+    inside = torch.cat([level.flatten(1) for level in masks], 1)
+    embeddings = [
+        model.backbone.position_embedding(mask, level).flatten(2).transpose(1, 2) + model.level_embed[index]
+        for index, level in enumerate(masks)
+    ]
+    shares = torch.stack([model.get_valid_ratio(level) for level in masks], 1)
+    features = torch.ones(1, inside.shape[1], model.config.d_model)
+    _, proposals = model.generate_encoder_output_proposals(features, ~inside, sizes)
+    possible = torch.isfinite(proposals).all(-1)
+    torch.testing.assert_close(area.inside[..., 0].bool(), inside)
+    torch.testing.assert_close(area.embeddings[inside], torch.cat(embeddings, 1)[inside])
+    torch.testing.assert_close(area.shares, shares)
+    references = model.encoder.get_reference_points(sizes, shares, "cpu")
+    torch.testing.assert_close(area.references, references)
+    torch.testing.assert_close(area.possible[..., 0].bool(), possible)
+    torch.testing.assert_close(area.proposals[possible], proposals[possible], rtol=1e-5, atol=1e-5)
+    assert all(torch.isfinite(values).all() for values in area)
+
+
+def test_graphs_hold_only_what_runtimes_take(exports: Exports) -> None:
+    onnx = pytest.importorskip("onnx")
+    unwelcome = {"NonZero", "ScatterND", "ScatterElements", "If", "Loop", "Range", "CumSum", "IsInf", "IsNaN"}
+    for exported in (exports.text, exports.detector):
+        inferred = onnx.shape_inference.infer_shapes(exported.model)
+        assert not unwelcome & {node.op_type for node in exported.model.graph.node}
+        tensors = {value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+        constants = {constant.data_type for constant in exported.model.graph.initializer}
+        assert onnx.TensorProto.DOUBLE not in tensors | constants
+        for constant in exported.model.graph.initializer:
+            assert np.isfinite(onnx.numpy_helper.to_array(constant)).all()
+        assert [opset.version for opset in exported.model.opset_import] == [17]
+    readers = [node for node in exports.detector.model.graph.node if "canvas" in node.input]
+    assert [node.op_type for node in readers] == ["Cast"]
+
+
+def test_graphs_have_the_declared_tensors(exports: Exports) -> None:
+    for exported, network in (
+        (exports.text, text_network(exports.loaded, TOKENS)),
+        (exports.detector, detector_network(exports.loaded, HEIGHT, WIDTH, TOKENS)),
+    ):
+        assert tensor_specs(exported.model.graph.input) == network.inputs
+        assert tensor_specs(exported.model.graph.output) == network.outputs
+
+
+def test_a_small_canvas_leaves_the_network_as_it_was(checkpoint: Path) -> None:
+    """Swin narrows its windows for good when it meets a small picture."""
+    loaded = load_grounding_dino(str(checkpoint))
+    pixels = torch.rand(1, 3, HEIGHT, WIDTH)
+    swin = loaded.model.model.backbone.conv_encoder.model
+    untouched = load_grounding_dino(str(checkpoint)).model.model.backbone.conv_encoder.model
+    detector_network(loaded, 48, 48, TOKENS)
+    with torch.no_grad():
+        for level, expected in zip(swin(pixels).feature_maps, untouched(pixels).feature_maps, strict=True):
+            torch.testing.assert_close(level, expected)
+
+
+def test_loading_reads_the_processor_and_the_tokenizer(checkpoint: Path) -> None:
+    loaded = load_grounding_dino(str(checkpoint))
+    assert loaded.tokenizer == tiny_tokenizer()
+    assert loaded.image_mean == (0.485, 0.456, 0.406)
+    assert loaded.image_std == (0.229, 0.224, 0.225)
+    assert (loaded.shortest_edge, loaded.longest_edge) == (80, 133)
+    assert loaded.unused == ()
+    assert not loaded.model.training
+
+
+@pytest.fixture
+def copied(checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint to be damaged."""
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def edit_json(path: Path, changes: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_settings_inside_processor_config_are_found(copied: Path) -> None:
+    """As newer versions of transformers save them."""
+    settings = json.loads((copied / "preprocessor_config.json").read_text())
+    (copied / "preprocessor_config.json").unlink()
+    (copied / "processor_config.json").write_text(
+        json.dumps({"image_processor": settings | {"size": {"shortest_edge": 7, "longest_edge": 9}}})
+    )
+    loaded = load_grounding_dino(str(copied))
+    assert (loaded.shortest_edge, loaded.longest_edge) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "problem"),
+    [
+        ("config.json", {"model_type": "resnet"}, "is a resnet, not a grounding-dino"),
+        ("config.json", {"two_stage": False}, "two_stage"),
+        ("config.json", {"position_embedding_type": "learned"}, "position_embedding_type"),
+        ("preprocessor_config.json", {"image_mean": [0.5]}, "preprocessor_config.json"),
+        ("preprocessor_config.json", {"size": {"height": 8, "width": 8}}, "shortest_edge"),
+        ("preprocessor_config.json", {"rescale_factor": 1.0}, "multiplies pixels by 1.0"),
+    ],
+)
+def test_unsuitable_settings_are_refused(
+    copied: Path, file: str, changes: Mapping[str, object], problem: str
+) -> None:
+    edit_json(copied / file, changes)
+    with pytest.raises(BundleError, match=problem):
+        load_grounding_dino(str(copied))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
+def test_missing_and_damaged_files_are_named(copied: Path, file: str, content: bytes | None) -> None:
+    if content is None:
+        (copied / file).unlink()
+    else:
+        (copied / file).write_bytes(content)
+    with pytest.raises(BundleError, match=str(copied) if file == "config.json" else file):
+        load_grounding_dino(str(copied))
+
+
+def test_missing_tensors_are_refused(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    name = "model.encoder.layers.1.fusion_layer.attn.vision_proj.weight"
+    del tensors[name]
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BundleError, match=name):
+        load_grounding_dino(str(copied))
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="There is no checkpoint"):
+        load_grounding_dino(str(tmp_path / "nowhere"))
+
+
+def test_text_length_has_bounds(exports: Exports) -> None:
+    assert text_network(exports.loaded, 32).inputs[0].shape == ("batch", 32)
+    for length in (0, 33):
+        with pytest.raises(SettingsError, match="1 to 32 tokens"):
+            text_network(exports.loaded, length)
+
+
+def test_canvas_with_fewer_places_than_queries_is_refused(exports: Exports) -> None:
+    with pytest.raises(SettingsError, match="fewer than the 20 queries"):
+        detector_network(exports.loaded, 24, 24, TOKENS)

@@ -1,0 +1,79 @@
+"""The foreground model that a user names is found, checked and opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from tiny_grounded import write_grounded_bundle
+
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.foreground_opening import choose_foreground, open_foreground
+from fgdd_fast.networks import Runtime
+
+RUNTIME = Runtime("cpu", "fp32", 2)
+IMAGE = SourceImage("red/0.jpg", "red", Path("data"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_prompted_bundle_is_asked_for_every_class(tmp_path: Path) -> None:
+    bundle = write_grounded_bundle(tmp_path)
+    choice = choose_foreground(str(bundle.onnx), ["red", "blue_green"], prompts={"red": ("a", "b")})
+    assert (choice.name, choice.source) == (bundle.name, bundle)
+    assert choice.prompts == {"red": ("a", "b"), "blue_green": ("blue green",)}
+    assert choice.box_threshold == 0.4  # the bundle's own
+    assert choose_foreground(str(bundle.onnx), ["red"], box_threshold=0.0).box_threshold == 0
+
+
+def test_a_threshold_of_zero_is_an_option_too(tmp_path: Path) -> None:
+    bundle = tiny.foreground_bundle(tmp_path)
+    with pytest.raises(SettingsError, match="--box-threshold does not apply"):
+        choose_foreground(str(bundle.onnx), ["red"], box_threshold=0.0)
+
+
+def test_what_cannot_be_looked_for_is_told_without_opening_anything(tmp_path: Path) -> None:
+    bundle = write_grounded_bundle(tmp_path)
+    with pytest.raises(SettingsError, match="'n02123045'"):
+        choose_foreground(str(bundle.onnx), ["red", "n02123045"])
+
+
+@pytest.mark.parametrize("name", ["masks", "mask:folder", "nothing"])
+def test_what_is_no_model_is_refused(name: str) -> None:
+    with pytest.raises(BundleError, match="neither a foreground bundle"):
+        choose_foreground(name, ["red"])
+
+
+def test_each_kind_finds_a_red_square(tmp_path: Path) -> None:
+    picture = tiny.square("red", 0.4)
+    coloured = np.ptp(picture.astype(int), axis=2) > 60
+    (tmp_path / "masks" / "red").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "masks" / "red" / "0.png"), coloured.astype(np.uint8) * 255)
+    names = {
+        str(tiny.foreground_bundle(tmp_path).onnx): True,
+        str(write_grounded_bundle(tmp_path).onnx): True,
+        f"masks:{tmp_path / 'masks'}": False,
+    }
+    opened: list[str] = []
+
+    def runtime(bundle: Bundle) -> Runtime:
+        opened.append(str(bundle.onnx))
+        return RUNTIME
+
+    for name in names:
+        choice = choose_foreground(name, tiny.CLASSES)
+        model = open_foreground(choice, runtime=runtime, batch=2, resize="area", threads=2)
+        (found,) = model.find([model.prepare(picture, IMAGE)], masks=True)
+        assert found.occupancy == pytest.approx(coloured.mean(), abs=0.08)
+        assert found.mask is not None
+        assert (found.mask > 127).mean() == pytest.approx(found.occupancy, abs=1e-6)
+        model.close()
+    assert opened == [name for name, has_engine in names.items() if has_engine]

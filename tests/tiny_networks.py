@@ -1,0 +1,111 @@
+"""Miniature networks with random weights, of the published architectures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+
+SPECIAL_TOKENS = (101, 102, 1012, 1029)  # [CLS], [SEP], "." and "?" in BERT's vocabulary
+VOCABULARY = 1100
+
+
+def tiny_grounding_dino_config(**changes: object) -> GroundingDinoConfig:
+    """Two layers of everything, 32 channels, 20 queries, and 4 levels, two of them from the backbone."""
+    settings: dict[str, object] = {
+        "backbone_config": SwinConfig(
+            image_size=64,
+            embed_dim=16,
+            depths=[1, 2, 1],
+            num_heads=[1, 2, 4],
+            window_size=4,
+            out_indices=[2, 3],
+        ),
+        "text_config": BertConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        ),
+        "d_model": 32,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "num_queries": 20,
+        "max_text_len": 32,
+    }
+    return GroundingDinoConfig(**(settings | changes))
+
+
+def lively_grounding_dino(config: GroundingDinoConfig, seed: int = 0) -> GroundingDinoForObjectDetection:
+    """A network in which everything has an effect.
+
+    As initialised, attention samples at fixed points, fusion is all but off and the boxes stay where they
+    were proposed: a branch left out would not show.
+    """
+    torch.manual_seed(seed)
+    model = GroundingDinoForObjectDetection(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                continue
+            if name.endswith(("vision_param", "text_param")):
+                parameter.normal_(0.5, 0.1, generator=generator)
+            elif name.endswith("sampling_offsets.weight"):
+                parameter.normal_(0, 0.05, generator=generator)
+            elif name.endswith("relative_position_bias_table"):
+                parameter.normal_(0, 0.3, generator=generator)
+            elif parameter.dim() >= 2 and "embed" not in name:
+                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
+            elif name.endswith("bias") and "sampling" not in name:
+                parameter.normal_(0, 0.05, generator=generator)
+        for name, parameter in model.named_parameters():
+            if "bbox_embed" in name and name.endswith("weight"):
+                parameter.normal_(0, 0.5 * parameter.shape[1] ** -0.5, generator=generator)
+    return model
+
+
+def tiny_tokenizer() -> str:
+    """A tokenizer of whole words over BERT's special tokens."""
+    words = {f"word{index}": index for index in range(VOCABULARY)}
+    special = dict(zip(("[CLS]", "[SEP]", ".", "?"), SPECIAL_TOKENS, strict=True))
+    vocabulary = {word: index for word, index in words.items() if index not in SPECIAL_TOKENS} | special
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="word1"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer.to_str()
+
+
+def save_grounding_dino(model: GroundingDinoForObjectDetection, folder: Path) -> Path:
+    """Save a network as a checkpoint of the hub is laid out."""
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(tiny_tokenizer(), encoding="utf-8")
+    settings = {
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "rescale_factor": 1 / 255,
+        "size": {"shortest_edge": 80, "longest_edge": 133},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def prompt_tokens(lengths: list[int], seed: int = 0) -> list[list[int]]:
+    """Prompts of random words: one phrase of each length, or two where it is above 3."""
+    rng = np.random.default_rng(seed)
+    prompts = []
+    for length in lengths:
+        words = [int(word) for word in rng.integers(110, 1000, length)]
+        if length > 3:
+            words.insert(2, 1012)
+        prompts.append([101, *words, 1012, 102])
+    return prompts
