@@ -186,29 +186,26 @@ def _measure(name: str, network: Network, repeats: int) -> Row:
 
 def inputs_of(network: Network, batch: int) -> tuple[torch.Tensor, ...]:
     """Random inputs, the image filling the canvas, every token part of the prompt."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     lengths = {"batch": batch, "boxes": BOXES}
-
-    def tensor(name: str, dtype: str, shape: list[int]) -> torch.Tensor:
-        if dtype == "uint8":
-            return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        if name == "valid":
-            return torch.full(shape, CANVAS, dtype=torch.int32)
-        if dtype == "int32":
-            return torch.arange(shape[-1], dtype=torch.int32).expand(shape).contiguous()
-        if name in ("text_mask", "text_self_mask", "self_mask", "scores"):
-            return torch.ones(shape)
-        if name == "threshold":
-            return torch.full(shape, 0.4)
-        if name == "boxes":
-            corners = torch.rand([*shape[:-1], 2, 2], generator=generator).sort(dim=-2).values
-            scale = SIDE if network.name == "sam2_mask_decoder" else 1
-            return corners.flatten(-2) * scale
-        return torch.randn(shape, generator=generator)
-
+    box_scale = SIDE if network.name == "sam2_mask_decoder" else 1
+    special: Mapping[str, Callable[[list[int]], torch.Tensor]] = {
+        "valid": lambda shape: torch.full(shape, CANVAS, dtype=torch.int32),
+        "text_mask": torch.ones,
+        "text_self_mask": torch.ones,
+        "self_mask": torch.ones,
+        "scores": torch.ones,
+        "threshold": lambda shape: torch.full(shape, 0.4),
+        "boxes": lambda shape: torch.rand([*shape[:-1], 2, 2]).sort(dim=-2).values.flatten(-2) * box_scale,
+    }
+    by_dtype: Mapping[str, Callable[[list[int]], torch.Tensor]] = {
+        "uint8": lambda shape: torch.randint(0, 256, shape, dtype=torch.uint8),
+        "int32": lambda shape: torch.arange(shape[-1], dtype=torch.int32).expand(shape).contiguous(),
+        "float32": torch.randn,
+    }
     return tuple(
-        tensor(
-            spec.name, spec.dtype, [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+        special.get(spec.name, by_dtype[spec.dtype])(
+            [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape]
         )
         for spec in network.inputs
     )

@@ -19,7 +19,6 @@ from transformers import (
     Sam2HieraDetConfig,
     Sam2Model,
     Sam2VisionConfig,
-    SwinConfig,
 )
 
 from fgdd_fast.benchmarks.miniature_networks import IMAGE_MEAN, IMAGE_STD, new_tokenizer
@@ -30,14 +29,15 @@ EDGES = {"shortest_edge": 800, "longest_edge": 1333}  # of the published detecto
 DETECTORS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {},
     "base": {
-        "backbone_config": SwinConfig(
-            image_size=384,
-            embed_dim=128,
-            depths=[2, 2, 18, 2],
-            num_heads=[4, 8, 16, 32],
-            window_size=12,
-            out_indices=[2, 3, 4],
-        )
+        "backbone_config": {
+            "model_type": "swin",
+            "image_size": 384,
+            "embed_dim": 128,
+            "depths": [2, 2, 18, 2],
+            "num_heads": [4, 8, 16, 32],
+            "window_size": 12,
+            "out_indices": [2, 3, 4],
+        }
     },
 }
 # Of facebook/sam2.1-hiera-tiny and its sisters: the tiny one has transformers' default configuration.
@@ -63,14 +63,15 @@ SEGMENTERS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def random_detector(config: GroundingDinoConfig, seed: int = 0) -> GroundingDinoForObjectDetection:
-    """A Grounding DINO in which everything has an effect.
+def random_detector(config: GroundingDinoConfig, seed: int = 0) -> Any:
+    """A Grounding DINO (transformers' `GroundingDinoForObjectDetection`) in which everything has an effect.
 
     As initialised, attention samples at fixed points, fusion is all but off, and boxes stay where they were
     proposed: a branch left out would not show.
     """
     torch.manual_seed(seed)
-    model = GroundingDinoForObjectDetection(config).eval()
+    model: Any = GroundingDinoForObjectDetection(config)
+    model.eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():
@@ -91,13 +92,14 @@ def random_detector(config: GroundingDinoConfig, seed: int = 0) -> GroundingDino
     return model
 
 
-def random_segmenter(config: Sam2Config, seed: int = 0) -> Sam2Model:
-    """A SAM 2 whose random weights keep the variance of activations.
+def random_segmenter(config: Sam2Config, seed: int = 0) -> Any:
+    """A SAM 2 (transformers' `Sam2Model`) whose random weights keep the variance of activations.
 
     The usual initial weights are so small that the image hardly changes the masks.
     """
     torch.manual_seed(seed)
-    model = Sam2Model(config).eval()
+    model: Any = Sam2Model(config)
+    model.eval()
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.ndim >= 2 and "embed" not in name:
@@ -119,7 +121,7 @@ def detector_config(size: str) -> GroundingDinoConfig:
 
 def segmenter_config(size: str) -> Sam2Config:
     """SAM 2.1's configuration: `tiny`, `small`, `base-plus` or `large`."""
-    backbone = Sam2HieraDetConfig(**SEGMENTERS[size])
+    backbone: Any = Sam2HieraDetConfig(**SEGMENTERS[size])
     vision = Sam2VisionConfig(
         backbone_config=backbone, backbone_channel_list=list(reversed(backbone.embed_dim_per_stage))
     )

@@ -30,21 +30,22 @@ class CheckImage:
 
 
 def check_images(
-    data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]] | None = None
+    data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]]
 ) -> tuple[CheckImage, ...]:
     """Photographs of a data set, taken from its classes in turn; drawn scenes where none is named.
 
     Args:
         data: a folder with one folder of images for each class.
         count: how many images, at most.
-        prompts: what to look for in images of a class, where its name says it badly; the first phrase is taken.
+        prompts: what to look for in images of a class, where its name says it badly; the first phrase is
+            taken.
 
     Raises:
         DataError: the folder is missing or holds no image that can be read.
     """
     if data is None:
         return tuple(_scene(index) for index in range(count))
-    named = (_renamed(image, prompts or {}) for image in _in_turn(pool(scan(data), count, seed=0)))
+    named = (_renamed(image, prompts) for image in _in_turn(pool(scan(data), count, seed=0)))
     images = tuple(islice(_readable(named), count))
     if not images:
         raise DataError(f"No image in {data} can be read", "Name another folder with --check.")

@@ -156,11 +156,12 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
+    bars: Any = transformers.utils.logging
+    bars.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.utils.logging.enable_progress_bar()
+        bars.enable_progress_bar()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

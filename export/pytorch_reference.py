@@ -46,7 +46,7 @@ class Detections:
 
     def rows(self) -> Floats:
         """Corners and score of each box, [queries, 5]."""
-        return np.c_[self.corners, self.scores]
+        return np.column_stack([self.corners, self.scores])
 
 
 class DetectorReference:

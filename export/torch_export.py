@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -71,7 +71,7 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
     """
     onnx_ = import_extra("onnx", "export")
     begin = time.perf_counter()
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of every Python number in a shape
         torch.onnx.export(

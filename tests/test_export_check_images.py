@@ -14,17 +14,17 @@ from fgdd_fast.export.check_images import check_images
 
 
 def test_drawn_scenes_have_several_shapes_of_canvas_and_ask_for_what_can_be_drawn() -> None:
-    images = check_images(None, 6)
+    images = check_images(None, 6, {})
     assert len(images) == 6
     assert len({image.pixels.shape for image in images}) > 3
     assert {image.image.class_name for image in images} <= set(NAMES)
-    again = check_images(None, 6)
+    again = check_images(None, 6, {})
     assert all((one.pixels == other.pixels).all() for one, other in zip(images, again, strict=True))
 
 
 def test_photographs_come_from_the_classes_in_turn(tmp_path: Path) -> None:
     data = tiny.write_squares(tmp_path / "data", 3)
-    images = check_images(data, 5)
+    images = check_images(data, 5, {})
     assert [image.image.class_name for image in images[:3]] == sorted(tiny.CLASSES)
     assert len({image.image.source for image in images}) == 5
     assert all(image.pixels.dtype == np.uint8 for image in images)
@@ -34,14 +34,14 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
     data = tiny.write_squares(tmp_path / "data", 2)
     for broken in sorted(data.rglob("00.png")):
         broken.write_bytes(b"no image")
-    assert {Path(image.image.source).name for image in check_images(data, 9)} == {"01.png"}
+    assert {Path(image.image.source).name for image in check_images(data, 9, {})} == {"01.png"}
 
 
 def test_a_folder_without_readable_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="No image"):
-        check_images(tmp_path, 4)
+        check_images(tmp_path, 4, {})
 
 
 def test_prompts_replace_names(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def export(onnx: Path, *, split: bool, images: int = 4, force: bool = False) -> 
         SEGMENTER,
         onnx,
         GroundedSettings(DetectorSettings(canvas=CANVAS, text_length=16), boxes=6, split=split),
-        check=check_images(None, images),
+        check=check_images(None, images, {}),
         licence="Apache-2.0",
         threads=1,
         force=force,

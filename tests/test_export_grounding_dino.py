@@ -18,7 +18,6 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_networks import (  # noqa: E402
     SPECIAL_TOKENS,
-    lively_grounding_dino,
     prompt_tokens,
     save_grounding_dino,
     tiny_grounding_dino_config,
@@ -26,6 +25,7 @@ from tiny_networks import (  # noqa: E402
 )
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
+from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
 from fgdd_fast.engines.base import Array  # noqa: E402
 from fgdd_fast.errors import BundleError, SettingsError  # noqa: E402
 from fgdd_fast.export.graph import load_model, serialise, tensor_specs  # noqa: E402
@@ -65,7 +65,7 @@ class Exports:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    return save_grounding_dino(lively_grounding_dino(tiny_grounding_dino_config()), folder)
+    return save_grounding_dino(random_detector(tiny_grounding_dino_config()), folder)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
@@ -44,35 +43,6 @@ def tiny_grounding_dino_config(**changes: object) -> GroundingDinoConfig:
         "max_text_len": 32,
     }
     return GroundingDinoConfig(**(settings | changes))
-
-
-def lively_grounding_dino(config: GroundingDinoConfig, seed: int = 0) -> GroundingDinoForObjectDetection:
-    """A network in which everything has an effect.
-
-    As initialised, attention samples at fixed points, fusion is all but off and the boxes stay where they
-    were proposed: a branch left out would not show.
-    """
-    torch.manual_seed(seed)
-    model = GroundingDinoForObjectDetection(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                continue
-            if name.endswith(("vision_param", "text_param")):
-                parameter.normal_(0.5, 0.1, generator=generator)
-            elif name.endswith("sampling_offsets.weight"):
-                parameter.normal_(0, 0.05, generator=generator)
-            elif name.endswith("relative_position_bias_table"):
-                parameter.normal_(0, 0.3, generator=generator)
-            elif parameter.dim() >= 2 and "embed" not in name:
-                parameter.normal_(0, parameter[0].numel() ** -0.5, generator=generator)
-            elif name.endswith("bias") and "sampling" not in name:
-                parameter.normal_(0, 0.05, generator=generator)
-        for name, parameter in model.named_parameters():
-            if "bbox_embed" in name and name.endswith("weight"):
-                parameter.normal_(0, 0.5 * parameter.shape[1] ** -0.5, generator=generator)
-    return model
 
 
 def tiny_tokenizer() -> str:

@@ -169,7 +169,7 @@ def export_grounded_sam2_command(
         segmenter,
         onnx_path(output),
         exporter.GroundedSettings(exporter.DetectorSettings(**detector_settings), boxes=boxes, split=split),
-        check=check_images(check, count, prompts and read_prompts(prompts)),
+        check=check_images(check, count, _read(prompts)),
         licence=licence,
         threads=threads,
         force=force,
@@ -199,7 +199,7 @@ def export_grounding_dino_command(
         checkpoint,
         onnx_path(output),
         exporter.DetectorSettings(**settings),
-        check=check_images(check, count, prompts and read_prompts(prompts)),
+        check=check_images(check, count, _read(prompts)),
         licence=licence,
         force=force,
         progress=_progress(console),
@@ -219,7 +219,7 @@ def export_sam2_command(
     bundle = exporter.export_sam2(
         checkpoint,
         onnx_path(output),
-        check=check_images(check, count),
+        check=check_images(check, count, {}),
         licence=licence,
         force=force,
         progress=_progress(console),
@@ -268,7 +268,7 @@ def export_teacher_command(
         size=size,
         mean=mean,
         std=std,
-        check=[image.pixels for image in check_images(check, count)],
+        check=[image.pixels for image in check_images(check, count, {})],
         licence=licence,
         force=force,
         progress=_progress(console),
@@ -279,6 +279,10 @@ def export_teacher_command(
 def onnx_path(output: Path) -> Path:
     """The ONNX file of a bundle that a user names with or without its suffix."""
     return output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
+
+
+def _read(prompts: Path | None) -> Mapping[str, tuple[str, ...]]:
+    return {} if prompts is None else read_prompts(prompts)
 
 
 def _exporter(module: str) -> ModuleType:
