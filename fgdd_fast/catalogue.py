@@ -16,7 +16,15 @@ from fgdd_fast.catalogue_entries import Entry, check_unique, parse_catalogue
 from fgdd_fast.engines.bundle import Bundle, Role, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 
-__all__ = ["Catalogue", "Entry", "bundle_path", "cache_folder", "find_bundle", "load_catalogue"]
+__all__ = [
+    "Catalogue",
+    "Entry",
+    "bundle_path",
+    "cache_folder",
+    "find_bundle",
+    "load_catalogue",
+    "own_bundle_path",
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,12 @@ def cache_folder() -> Path:
 
 def bundle_path(entry: Entry) -> Path:
     """Where the bundle's ONNX file lies in the cache once it is pulled."""
-    return cache_folder() / "models" / f"{entry.name}.onnx"
+    return own_bundle_path(entry.name)
+
+
+def own_bundle_path(name: str) -> Path:
+    """Where the ONNX file of a bundle of this name lies in the cache; it may be the user's own."""
+    return cache_folder() / "models" / f"{name}.onnx"
 
 
 def load_catalogue(extra: Path | None = None) -> Catalogue:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.errors import SettingsError
+from fgdd_fast.catalogue import find_bundle, own_bundle_path
+from fgdd_fast.engines.bundle import Bundle, load_bundle
+from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.given_masks import GivenMasks
 from fgdd_fast.grounded import GroundedSam2
@@ -18,6 +18,9 @@ from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.saliency import SaliencyModel
 
 MASKS = "masks"
+SALIENCY = "saliency"  # short for the catalogue's model
+GROUNDED = "grounded-sam2"  # the bundle that 'fgdd-fast export grounded-sam2' writes unless told otherwise
+ALIASES = {SALIENCY: "saliency-u2netp"}
 
 
 @dataclass(frozen=True)
@@ -79,16 +82,33 @@ def choose_foreground(
 def find_foreground(name: str) -> Bundle | Path:
     """The bundle that a user names, or the folder of masks in `masks:FOLDER`.
 
+    Args:
+        name: `saliency`, `grounded-sam2`, `masks:FOLDER`, a name of the catalogue, or the path of a bundle.
+
     Raises:
         BundleError: there is no such bundle, or it is damaged or of another role.
         SettingsError: no folder is named.
     """
     kind, colon, folder = name.partition(":")
+    if name == GROUNDED:
+        return _own_grounded()
     if (kind, colon) != (MASKS, ":"):
-        return find_bundle(name, "foreground")
+        return find_bundle(ALIASES.get(name, name), "foreground")
     if not folder:
         raise SettingsError(f"The foreground model {name} names no folder", f"Write {MASKS}:FOLDER.")
     return Path(folder)
+
+
+def _own_grounded() -> Bundle:
+    onnx = own_bundle_path(GROUNDED)
+    if not onnx.with_suffix(".json").exists():
+        raise BundleError(
+            f"The model {GROUNDED} has not been exported yet",
+            f"Where PyTorch is, run: fgdd-fast export {GROUNDED} "
+            "--detector IDEA-Research/grounding-dino-tiny --segmenter facebook/sam2.1-hiera-tiny   "
+            "Or name a bundle by its path.",
+        )
+    return load_bundle(onnx, "foreground")
 
 
 def open_foreground(

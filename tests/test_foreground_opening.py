@@ -10,6 +10,7 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import BundleError, SettingsError
@@ -77,3 +78,23 @@ def test_each_kind_finds_a_red_square(tmp_path: Path) -> None:
         assert (found.mask > 127).mean() == pytest.approx(found.occupancy, abs=1e-6)
         model.close()
     assert opened == [name for name, has_engine in names.items() if has_engine]
+
+
+def test_the_exported_model_has_a_name_of_its_own() -> None:
+    with pytest.raises(BundleError, match="has not been exported yet") as caught:
+        choose_foreground("grounded-sam2", ["red"])
+    assert "fgdd-fast export grounded-sam2" in caught.value.advice
+    place = own_bundle_path("grounded-sam2")
+    place.parent.mkdir(parents=True)
+    bundle = write_grounded_bundle(place.parent)
+    for part in ("", ".text"):
+        for suffix in ("onnx", "json"):
+            bundle.onnx.with_name(f"{bundle.onnx.stem}{part}.{suffix}").rename(
+                place.with_name(f"grounded-sam2{part}.{suffix}")
+            )
+    assert choose_foreground("grounded-sam2", ["red"]).source.sha256 == bundle.sha256
+
+
+def test_saliency_is_short_for_the_model_of_the_catalogue() -> None:
+    with pytest.raises(BundleError, match="saliency-u2netp has not been pulled"):
+        choose_foreground("saliency", ["red"])

@@ -12,12 +12,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.cli.options import combined, default_threads, folder
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.check_images import check_images
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
 from fgdd_fast.extras import import_extra
+from fgdd_fast.foreground_opening import GROUNDED
 from fgdd_fast.prompts import read_prompts
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,12 +36,16 @@ def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -
     return int(height), int(width)
 
 
-def written_options(images: int) -> Callable[[F], F]:
-    """Where a bundle goes, and how it is compared with its source."""
+def output_option() -> Callable[[F], F]:
+    """Where a bundle goes."""
+    return click.option(
+        "-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write."
+    )
+
+
+def check_options(images: int) -> Callable[[F], F]:
+    """How a bundle is compared with its source, and what is said of it."""
     return combined(
-        click.option(
-            "-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write."
-        ),
         click.option(
             "--check",
             type=folder(),
@@ -125,7 +131,16 @@ def export() -> None:
 @click.option(
     "--segmenter", required=True, metavar="CHECKPOINT", help="SAM 2.1; also a .pt file as Meta publishes it."
 )
-@written_options(images=6)
+@click.option(
+    "-o",
+    "--output",
+    type=folder(),
+    default=lambda: own_bundle_path(GROUNDED),
+    show_default="in the cache folder, where --foreground grounded-sam2 finds it",
+    metavar="BUNDLE",
+    help="The bundle to write.",
+)
+@check_options(images=6)
 @detector_options()
 @click.option(
     "--boxes",
@@ -180,7 +195,8 @@ def export_grounded_sam2_command(
 
 @export.command("grounding-dino")
 @click.argument("checkpoint")
-@written_options(images=4)
+@output_option()
+@check_options(images=4)
 @detector_options()
 def export_grounding_dino_command(
     checkpoint: str,
@@ -209,7 +225,8 @@ def export_grounding_dino_command(
 
 @export.command("sam2")
 @click.argument("checkpoint")
-@written_options(images=4)
+@output_option()
+@check_options(images=4)
 def export_sam2_command(
     checkpoint: str, output: Path, check: Path | None, count: int, licence: str, force: bool
 ) -> None:
@@ -229,7 +246,8 @@ def export_sam2_command(
 
 @export.command("teacher")
 @click.argument("checkpoint")
-@written_options(images=16)
+@output_option()
+@check_options(images=16)
 @click.option(
     "--classes",
     "names",

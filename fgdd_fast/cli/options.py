@@ -112,7 +112,7 @@ def foreground_options() -> Callable[[F], F]:
             default=FOREGROUND,
             show_default=True,
             metavar="NAME|BUNDLE|masks:FOLDER",
-            help="Foreground model: a name of the catalogue, a bundle, or a folder of masks.",
+            help="Foreground model: saliency, grounded-sam2, one of the catalogue, a bundle, or given masks.",
         ),
         click.option(
             "--prompts",
