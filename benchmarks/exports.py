@@ -19,6 +19,14 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.benchmarks.miniature_networks import IMAGE_MEAN, IMAGE_STD
@@ -28,6 +36,8 @@ from fgdd_fast.benchmarks.random_networks import (
     random_segmenter,
     segmenter_config,
 )
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.export.classifier_network import FromImages, Normalisation
 from fgdd_fast.export.graph import load_model, serialise
 from fgdd_fast.export.grounding_dino import GroundingDino, detector_network, text_network
 from fgdd_fast.export.occupancy import (
@@ -44,7 +54,7 @@ CANVAS = 800
 TOKENS = 32
 BOXES = 8
 SIDE = 1024
-MASK = SIDE // 4
+VIEW = 224
 
 
 @dataclass(frozen=True)
@@ -95,12 +105,37 @@ def _foreground_segmenter(size: str) -> ForegroundSegmenter:
 
 def _joint(size: str) -> Network:
     finder, network = _finder(size)
-    return joint_network(finder, _foreground_segmenter(size), network.inputs, MASK)
+    return joint_network(finder, _foreground_segmenter(size), network.inputs)
 
 
 def _box_finder(size: str) -> Network:
     finder, network = _finder(size)
     return finder_network(finder, network.inputs)
+
+
+def _teacher(model: Any) -> Network:
+    module = FromImages(model, Normalisation(IMAGE_MEAN, IMAGE_STD)).eval()
+    return Network(
+        "classifier",
+        module,
+        (TensorSpec("images", "uint8", ("batch", VIEW, VIEW, 3)),),
+        (TensorSpec("logits", "float32", ("batch", model.config.num_labels)),),
+    )
+
+
+def _resnet_18() -> Network:
+    config = ResNetConfig(
+        layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], num_labels=1000
+    )
+    return _teacher(ResNetForImageClassification(config))
+
+
+def _convnext_tiny() -> Network:
+    return _teacher(ConvNextForImageClassification(ConvNextConfig(num_labels=1000)))
+
+
+def _vit_base() -> Network:
+    return _teacher(ViTForImageClassification(ViTConfig(num_labels=1000, attn_implementation="eager")))
 
 
 NETWORKS: Mapping[str, Callable[[], Network]] = {
@@ -114,9 +149,10 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {
     "sam2.1-hiera-large encoder": lambda: encoder_network(_segmenter("large")),
     "grounded-sam2 (tiny, tiny)": lambda: _joint("tiny"),
     "grounded-sam2 (tiny, tiny), box finder": lambda: _box_finder("tiny"),
-    "grounded-sam2 (tiny, tiny), segmenter": lambda: segmenter_network(
-        _foreground_segmenter("tiny"), BOXES, MASK
-    ),
+    "grounded-sam2 (tiny, tiny), segmenter": lambda: segmenter_network(_foreground_segmenter("tiny"), BOXES),
+    "teacher resnet-18": _resnet_18,
+    "teacher convnext-tiny": _convnext_tiny,
+    "teacher vit-base": _vit_base,
 }
 SORTED = ("scores", "occupancy")  # an output that ranks or thresholds: equal inputs may fall either side
 

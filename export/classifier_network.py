@@ -153,7 +153,7 @@ def _reference(
     return logits.numpy()
 
 
-class _FromImages(torch.nn.Module):
+class FromImages(torch.nn.Module):
     """Takes uint8 NHWC images: one multiplication and one addition a channel, then the network."""
 
     scale: torch.Tensor
@@ -178,7 +178,7 @@ def _export(
     checkpoint: str, module: torch.nn.Module, normalisation: Normalisation, side: int, outputs: int
 ) -> Graph:
     example = torch.zeros(EXAMPLES, side, side, CHANNELS, dtype=torch.uint8)
-    wrapped: Any = _FromImages(module, normalisation).eval()
+    wrapped: Any = FromImages(module, normalisation).eval()
     try:
         with torch.inference_mode(), _exportable():
             if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):

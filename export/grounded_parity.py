@@ -18,7 +18,12 @@ import numpy as np
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.box_matching import mask_iou, match_boxes
 from fgdd_fast.export.check_images import CheckImage
-from fgdd_fast.export.pytorch_reference import Detections, DetectorReference, SegmenterReference
+from fgdd_fast.export.pytorch_reference import (
+    Detections,
+    DetectorReference,
+    SegmenterReference,
+    union,
+)
 from fgdd_fast.foreground import Foreground, Inputs
 from fgdd_fast.grounded import GroundedSam2
 from fgdd_fast.networks import Runtime
@@ -118,14 +123,16 @@ def _graph_figures(
     cases: Sequence[_Case], found: Sequence[Foreground], segmenter: SegmenterReference, boxes: int
 ) -> dict[str, Any]:
     expected = [case.proposals.above(case.threshold, boxes) for case in cases]
-    unions = [
-        segmenter.union(case.inputs["images"], one.corners) for case, one in zip(cases, expected, strict=True)
+    logits = [
+        segmenter.mask_logits(case.inputs["images"], one.corners)
+        for case, one in zip(cases, expected, strict=True)
     ]
     matches = [
         match_boxes(one.corners, one.scores, _corners(other), _scores(other))
         for one, other in zip(expected, found, strict=True)
     ]
-    occupancies = np.array([union.mean() for union in unions])
+    side = segmenter.segmenter.image_size
+    occupancies = np.array([union(one, (side, side)).mean() for one in logits])
     masks = [one.mask > 127 for one in found if one.mask is not None]
     return {
         "images": len({id(case.check) for case in cases}),
@@ -135,7 +142,7 @@ def _graph_figures(
         "max_box_difference": _largest(value for match in matches for value in match.corner_difference),
         "unmatched_boxes": sum(match.unmatched for match in matches),
         "mask_iou_loss": _largest(
-            1 - mask_iou(union, mask) for union, mask in zip(unions, masks, strict=True)
+            1 - mask_iou(union(one), mask) for one, mask in zip(logits, masks, strict=True)
         ),
         "max_occupancy_error": _largest(np.abs(occupancies - [one.occupancy for one in found])),
         "other_paths": _other_paths(occupancies, np.array([one.occupancy for one in found])),
@@ -154,7 +161,7 @@ def _canvas_figures(
         pixels = case.check.pixels
         boxes = detector.detect(pixels, case.prompt).above(_own(bundle), _boxes(bundle))
         height, width = pixels.shape[:2]
-        published.append(segmenter.union(pixels, boxes.corners, (height, width)).mean())
+        published.append(union(segmenter.mask_logits(pixels, boxes.corners), (height, width)).mean())
         matches.append(match_boxes(boxes.corners, boxes.scores, _corners(found), _scores(found)))
     errors = np.abs(np.array(published) - [found.occupancy for _, found in own])
     overlaps = np.concatenate([match.iou for match in matches])
@@ -169,10 +176,11 @@ def _canvas_figures(
 
 
 def _other_paths(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> int:
-    """Images that would take another path, by the threshold of the expected ones."""
+    """Images that would take another path, each side with the threshold of its own occupancies."""
     threshold = np.quantile(expected, QUANTILE)
     sure = np.abs(expected - threshold) > NEAR_TIE
-    return int((((expected >= threshold) != (found >= threshold)) & sure).sum())
+    other = (expected >= threshold) != (found >= np.quantile(found, QUANTILE))
+    return int((other & sure).sum())
 
 
 def _differences(one: Foreground, other: Foreground) -> list[float]:

@@ -42,7 +42,6 @@ from fgdd_fast.export.sam2_bundle import segmenter_origin, segmenter_preprocessi
 from fgdd_fast.export.staging import publish, staging_folder
 
 SEGMENTER = "segmenter"
-MASK_STRIDE = 4  # pixels of the image for each of the mask, along each side
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,6 @@ def _write_graphs(
     network = detector_network(dino, *settings.detector.canvas_of(dino), settings.detector.text_length)
     finder = BoxFinder(network.module, settings.boxes)
     segmenter = ForegroundSegmenter(ImageEncoder(sam), MaskDecoder(sam), sam.image_size)
-    mask_side = sam.image_size // MASK_STRIDE
     prompted = (*example_tensors(network), torch.full((2,), settings.detector.threshold))
     (images,) = encoder_example(sam)
     main = partial(
@@ -141,7 +139,7 @@ def _write_graphs(
     )
     if not settings.split:
         return main(
-            joint_network(finder, segmenter, network.inputs, mask_side),
+            joint_network(finder, segmenter, network.inputs),
             (images, *prompted),
             preprocessing=segmenter_preprocessing(sam),
             parts=parts,
@@ -149,7 +147,7 @@ def _write_graphs(
     segmenter_part = write_network(
         onnx.with_name(f"{onnx.stem}.{SEGMENTER}.onnx"),
         "segmenter",
-        segmenter_network(segmenter, settings.boxes, mask_side),
+        segmenter_network(segmenter, settings.boxes),
         (images, torch.rand(2, settings.boxes, 4), torch.rand(2, settings.boxes)),
         preprocessing=segmenter_preprocessing(sam),
         origin=origin,

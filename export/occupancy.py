@@ -11,9 +11,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.export.torch_export import Network
+
+MASK_STRIDE = 4  # pixels of the segmenter's image for each of the decoder's mask, along each side
+NOTHING = -32.0  # logit of a box that does not count: no doubt in any precision
 
 
 class BoxFinder(nn.Module):
@@ -63,7 +67,7 @@ class ForegroundSegmenter(nn.Module):
         self.image_size = image_size
 
     def forward(self, images: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Occupancy float32 [batch] and mask uint8 [batch, side, side], 0 or 255.
+        """Occupancy float32 [batch], at the image's resolution; and mask uint8 [batch, side, side], 0 or 255.
 
         Args:
             images: uint8 [batch, image_size, image_size, 3], RGB; each the whole image, squashed.
@@ -71,9 +75,12 @@ class ForegroundSegmenter(nn.Module):
             scores: float32 [batch, boxes]; 0 for a box that does not count.
         """
         logits, _ = self.mask_decoder(*self.image_encoder(images), boxes * self.image_size)
-        found = (scores > 0).to(logits.dtype)[:, :, None, None]
-        covered = ((logits > 0).to(logits.dtype) * found).amax(1)
-        return covered.mean(dim=(1, 2)), (covered * 255).to(torch.uint8)
+        found = (scores > 0)[:, :, None, None]
+        foreground = torch.where(found, logits, NOTHING).amax(1, keepdim=True)
+        # Outlines run between the decoder's coarse cells: enlarged as the published code enlarges logits.
+        fine = functional.interpolate(foreground, scale_factor=MASK_STRIDE, mode="bilinear")
+        occupancy = (fine > 0).to(logits.dtype).mean(dim=(1, 2, 3))
+        return occupancy, (foreground[:, 0] > 0).to(torch.uint8) * 255
 
 
 class GroundedForeground(nn.Module):
@@ -97,22 +104,22 @@ def finder_network(finder: BoxFinder, detector_inputs: Sequence[TensorSpec]) -> 
     return Network("box_finder", finder.eval(), inputs, _found(finder))
 
 
-def segmenter_network(segmenter: ForegroundSegmenter, boxes: int, mask_side: int) -> Network:
+def segmenter_network(segmenter: ForegroundSegmenter, boxes: int) -> Network:
     """Declare the second half of the split form."""
     inputs = (
         _images(segmenter),
         TensorSpec("boxes", "float32", ("batch", boxes, 4)),
         TensorSpec("scores", "float32", ("batch", boxes)),
     )
-    occupancy, mask = _covered(mask_side)
+    occupancy, mask = _covered(segmenter)
     return Network("foreground_segmenter", segmenter.eval(), inputs, (occupancy, mask))
 
 
 def joint_network(
-    finder: BoxFinder, segmenter: ForegroundSegmenter, detector_inputs: Sequence[TensorSpec], mask_side: int
+    finder: BoxFinder, segmenter: ForegroundSegmenter, detector_inputs: Sequence[TensorSpec]
 ) -> Network:
     """Declare the whole as one network."""
-    occupancy, mask = _covered(mask_side)
+    occupancy, mask = _covered(segmenter)
     return Network(
         "grounded_foreground",
         GroundedForeground(finder, segmenter).eval(),
@@ -132,8 +139,9 @@ def _found(finder: BoxFinder) -> tuple[TensorSpec, TensorSpec]:
     )
 
 
-def _covered(mask_side: int) -> tuple[TensorSpec, TensorSpec]:
+def _covered(segmenter: ForegroundSegmenter) -> tuple[TensorSpec, TensorSpec]:
+    side = segmenter.image_size // MASK_STRIDE
     return (
         TensorSpec("occupancy", "float32", ("batch",)),
-        TensorSpec("mask", "uint8", ("batch", mask_side, mask_side)),
+        TensorSpec("mask", "uint8", ("batch", side, side)),
     )

@@ -117,6 +117,8 @@ class SegmenterReference:
             float32 [boxes, side, side] at the decoder's own resolution; above 0 is the object.
         """
         side = self.segmenter.image_size
+        if not len(corners):
+            return torch.zeros(0, side // 4, side // 4)
         square = resize(pixels, (side, side), "pil")
         planes = _normalised(square, self.segmenter.image_mean, self.segmenter.image_std)
         with torch.inference_mode():
@@ -127,27 +129,22 @@ class SegmenterReference:
             )
         return found.pred_masks[0, :, 0]  # type: ignore[no-any-return]
 
-    def union(
-        self, pixels: Pixels, corners: Floats, size: tuple[int, int] | None = None
-    ) -> NDArray[np.bool_]:
-        """Where any of the boxes' objects is.
 
-        Args:
-            pixels, corners: see `mask_logits`.
-            size: height and width to which the logits are enlarged first, as transformers'
-                `post_process_masks` does; the decoder's own resolution when None.
+def union(logits: Tensor, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    """Where any of the boxes' objects is.
 
-        Returns:
-            bool [height, width]; nothing where there is no box.
-        """
-        if not len(corners):
-            side = self.segmenter.image_size // 4
-            return np.zeros(size or (side, side), bool)
-        logits = self.mask_logits(pixels, corners)
-        if size is not None:
-            logits = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
-        union: NDArray[np.bool_] = (logits > 0).any(0).numpy()
-        return union
+    Args:
+        logits: see `SegmenterReference.mask_logits`.
+        size: height and width to which the logits are enlarged first, as transformers' `post_process_masks`
+            does; their own resolution when None.
+
+    Returns:
+        bool [height, width]; nothing where there is no box.
+    """
+    if size is not None and len(logits):
+        logits = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
+    covered: NDArray[np.bool_] = (logits > 0).any(0).numpy()
+    return covered
 
 
 def box_corners(boxes: Floats) -> Floats:

@@ -1,0 +1,93 @@
+"""`fgdd-fast export` as a user meets it: options, bad input, and what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+
+from fgdd_fast.cli import main
+from fgdd_fast.engines.bundle import load_bundle
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+MINIATURES = Path(__file__).parent / "miniatures"
+DETECTOR, SEGMENTER = MINIATURES / "grounding-dino", MINIATURES / "sam2"
+FAST = ["--canvas", "128x160", "--text-length", "12", "--check-images", "2"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+
+
+def test_each_network_alone_is_exported_with_its_parity(tmp_path: Path) -> None:
+    for command, checkpoint, role, options in (
+        ("grounding-dino", DETECTOR, "detector", FAST),
+        ("sam2", SEGMENTER, "image-encoder", FAST[-2:]),
+    ):
+        result = run(command, checkpoint, "-o", tmp_path / command, "--licence", "Apache-2.0", *options)
+        assert result.exit_code == 0, result.output
+        assert result.output.endswith(f"{tmp_path / command}.onnx\n")
+        bundle = load_bundle(tmp_path / f"{command}.onnx")
+        assert bundle.role == role
+        assert bundle.licence == "Apache-2.0"
+        assert bundle.source["checkpoint"] == checkpoint.name
+        assert bundle.source["export"]["nodes"] < bundle.source["export"]["nodes_before_slimming"]
+        assert bundle.parity["images"] == 2
+        assert all(bundle.part(name).sha256 for name in bundle.parts)
+    assert load_bundle(tmp_path / "grounding-dino").prompting is not None
+
+
+def test_photographs_are_asked_for_the_names_of_their_folders(tmp_path: Path) -> None:
+    data = tiny.write_squares(tmp_path / "data", 1)
+    (data / tiny.CLASSES[0]).rename(data / "n02123045")
+    prompts = tmp_path / "prompts.json"
+    arguments = ["grounding-dino", DETECTOR, "-o", tmp_path / "x", *FAST, "--check", data]
+    refused = run(*arguments)
+    assert refused.exit_code == 1
+    assert "'n02123045'" in refused.output
+    assert "--prompts" in refused.output
+    prompts.write_text(
+        json.dumps({"n02123045": "green cross", **dict.fromkeys(tiny.CLASSES, "red disc")})
+    )
+    result = run(*arguments, "--prompts", prompts)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("canvas", ["800", "x800", "800x", "-1x5", "8.5x9"])
+def test_a_canvas_is_height_x_width(tmp_path: Path, canvas: str) -> None:
+    result = run("grounding-dino", DETECTOR, "-o", tmp_path / "x", "--canvas", canvas)
+    assert result.exit_code == 2
+    assert "is not HEIGHTxWIDTH" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["grounding-dino", SEGMENTER], "is a sam2, not a grounding-dino"),
+        (["sam2", DETECTOR], "is a grounding-dino, not a sam2"),
+        (["sam2", "nowhere/at/all"], "no checkpoint nowhere/at/all"),
+        (["grounding-dino", DETECTOR, "--check", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_and_nothing_written(
+    tmp_path: Path, arguments: list[object], message: str
+) -> None:
+    result = run(*arguments, "-o", tmp_path / "x")
+    assert result.exit_code == 1
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_without_its_tokenizer_says_so(tmp_path: Path) -> None:
+    checkpoint = Path(shutil.copytree(DETECTOR, tmp_path / "detector"))
+    (checkpoint / "tokenizer.json").unlink()
+    result = run("grounding-dino", checkpoint, "-o", tmp_path / "x", *FAST)
+    assert result.exit_code == 1
+    assert "tokenizer.json" in result.output
