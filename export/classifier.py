@@ -20,7 +20,7 @@ from fgdd_fast.export.class_names import check_class_names
 from fgdd_fast.export.classifier_backbone import backbone_candidate, names_bundle
 from fgdd_fast.export.graph import Array, load_model, serialise, tensor_specs
 from fgdd_fast.export.parity import drawn_images
-from fgdd_fast.export.recipe import check_parity
+from fgdd_fast.export.recipe import check_parity, silent
 from fgdd_fast.export.teacher import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, add_loss
 from fgdd_fast.extras import import_extra
 from fgdd_fast.resize import resize
@@ -39,15 +39,14 @@ def export_teacher(
     check: Sequence[Images] = (),
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] = silent,
 ) -> Bundle:
     """Export a classifier together with its cross-entropy, and prove that it still decides the same.
 
     Args:
         checkpoint: a folder or hub name of transformers; `timm:NAME`, `torchvision:NAME`, or
-            `MODULE:FUNCTION` (a Python function without arguments that returns a `torch.nn.Module`; it is
-            executed), each with weights of one's own as `...@FILE`; a TorchScript file; a file of RDED's
-            weights; a backbone of the catalogue, or the path of a backbone bundle.
+            `MODULE:FUNCTION` (whose function is executed and returns a `torch.nn.Module`), each with `@FILE`
+            for weights of one's own; a TorchScript file; a file of RDED's; or a backbone bundle.
         onnx: where the ONNX file goes; the sidecar goes beside it, and its stem is the bundle's name.
         classes: names in the order of the outputs; the checkpoint's own when None.
         size: pixels of each side of the input; the checkpoint's own when None.
@@ -70,38 +69,35 @@ def export_teacher(
             bundle differs from it; nothing is written then.
         MissingExtraError: a package of the extra `export` is not installed.
     """
-    tell = progress or (lambda _line: None)
-    tell(f"Loading {checkpoint}")
+    progress(f"Loading {checkpoint}")
     candidate = _candidate(checkpoint, size=size, mean=mean, std=std)
     names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
     images = _inputs(check, candidate)
-    tell(f"Running the network as published on {len(images)} images")
+    progress(f"Running the network as published on {len(images)} images")
     logits = _reference(candidate, images, checkpoint)
-    tell("Exporting it to ONNX")
+    progress("Exporting it to ONNX")
     graph = candidate.export()
     model = add_loss(graph.model, candidate.outputs)
-    tell("Running the bundle on the same images")
+    progress("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
     finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
     if not (force and finite):
         tolerance = parity["tolerance"]
         check_parity(onnx.stem, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
-    return write_bundle(
-        Bundle(
-            onnx=onnx,
-            name=onnx.stem,
-            role="teacher",
-            sha256="",
-            inputs=tensor_specs(model.graph.input),
-            outputs=tensor_specs(model.graph.output),
-            preprocessing=candidate.preprocessing,
-            classes=names,
-            source={**candidate.source, **graph.making},
-            licence=candidate.licence if licence == UNKNOWN_LICENCE else licence,
-            parity=parity,
-        ),
-        serialise(model),
+    bundle = Bundle(
+        onnx=onnx,
+        name=onnx.stem,
+        role="teacher",
+        sha256="",
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
+        preprocessing=candidate.preprocessing,
+        classes=names,
+        source={**candidate.source, **graph.making},
+        licence=candidate.licence if licence == UNKNOWN_LICENCE else licence,
+        parity=parity,
     )
+    return write_bundle(bundle, serialise(model))
 
 
 def _candidate(

@@ -52,9 +52,7 @@ def test_photographs_are_asked_for_the_names_of_their_folders(tmp_path: Path) ->
     assert refused.exit_code == 1
     assert "'n02123045'" in refused.output
     assert "--prompts" in refused.output
-    prompts.write_text(
-        json.dumps({"n02123045": "green cross", **dict.fromkeys(tiny.CLASSES, "red disc")})
-    )
+    prompts.write_text(json.dumps({"n02123045": "green cross", **dict.fromkeys(tiny.CLASSES, "red disc")}))
     result = run(*arguments, "--prompts", prompts)
     assert result.exit_code == 0, result.output
 

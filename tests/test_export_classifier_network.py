@@ -252,7 +252,7 @@ def test_the_pad_value_is_nearest_to_zero(mean: tuple[float, float, float]) -> N
         assert distance[pad[channel]] <= distance.min() + 1e-12
 
 
-def refuse(checkpoint: str, folder: Path, problem: str, **settings: Any) -> FgddError:
+def check_refused(checkpoint: str, folder: Path, problem: str, **settings: Any) -> FgddError:
     """The error that an export raises; nothing may have been written."""
     target = folder / "refused.onnx"
     with pytest.raises(FgddError, match=problem) as told:
@@ -283,7 +283,7 @@ def refuse(checkpoint: str, folder: Path, problem: str, **settings: Any) -> Fgdd
 def test_networks_that_are_no_teachers(
     tmp_path: Path, make: Any, problem: str, own: Callable[..., str]
 ) -> None:
-    refuse(own(make), tmp_path, problem)
+    check_refused(own(make), tmp_path, problem)
 
 
 def test_a_network_that_differs_can_be_forced(tmp_path: Path, own: Callable[..., str]) -> None:
@@ -303,14 +303,14 @@ def test_what_is_not_finite_cannot_be_forced(
         return run
 
     monkeypatch.setattr(classifier, "load_model", broken)
-    refuse(own(tiny.convolutional), tmp_path, "difference is nan", force=True)
+    check_refused(own(tiny.convolutional), tmp_path, "difference is nan", force=True)
 
 
 def test_an_operator_that_onnx_lacks(
     tmp_path: Path, own: Callable[..., str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     uneven = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(196, 5))
-    error = refuse(own(lambda: uneven), tmp_path, r"cannot be exported to ONNX: .*adaptive_avg_pool2d")
+    error = check_refused(own(lambda: uneven), tmp_path, r"cannot be exported to ONNX: .*adaptive_avg_pool2d")
     assert "--size" in error.advice
     assert "Caused by" not in error.problem
     assert capfd.readouterr().out == ""
@@ -336,12 +336,12 @@ def test_an_operator_that_onnx_lacks(
 def test_settings_that_do_not_fit(
     tmp_path: Path, settings: dict[str, Any], problem: str, own: Callable[..., str]
 ) -> None:
-    assert refuse(own(tiny.convolutional), tmp_path, problem, **settings).advice
+    assert check_refused(own(tiny.convolutional), tmp_path, problem, **settings).advice
 
 
 def test_a_network_of_one_size(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", "vit")
-    error = refuse(str(folder), tmp_path, "cannot take images of 48 x 48 pixels: .*match", size=48)
+    error = check_refused(str(folder), tmp_path, "cannot take images of 48 x 48 pixels: .*match", size=48)
     assert error.advice == "It was made for 32: leave out --size."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from rich.table import Table
 from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.cli.options import combined, default_threads, folder
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.export.check_images import check_images
+from fgdd_fast.export.check_images import CheckImage, check_images
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
 from fgdd_fast.extras import import_extra
@@ -23,7 +24,40 @@ from fgdd_fast.foreground_opening import GROUNDED
 from fgdd_fast.prompts import read_prompts
 
 F = TypeVar("F", bound=Callable[..., Any])
+DETECTOR_SETTINGS = ("canvas", "fit", "text_length", "threshold", "form")
 PACKAGES = ("torch", "transformers", "onnx", "onnxslim", "tokenizers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleOptions:
+    """Where a bundle goes and how it is compared with its source, named as on the command line."""
+
+    output: Path
+    check: Path | None
+    count: int
+    licence: str
+    force: bool
+    prompts: Path | None = None
+
+    @property
+    def onnx(self) -> Path:
+        """The ONNX file of the bundle, which may be named without its suffix."""
+        path = self.output
+        return path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
+
+    def images(self) -> tuple[CheckImage, ...]:
+        """The images of the comparison."""
+        prompts = {} if self.prompts is None else read_prompts(self.prompts)
+        return check_images(self.check, self.count, prompts)
+
+    def common(self) -> dict[str, Any]:
+        """What every exporter takes by these names."""
+        console = Console(stderr=True)
+        return {
+            "licence": self.licence,
+            "force": self.force,
+            "progress": lambda line: console.print(line, style="dim", highlight=False),
+        }
 
 
 def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -165,32 +199,25 @@ def export() -> None:
 def export_grounded_sam2_command(
     detector: str,
     segmenter: str,
-    output: Path,
-    check: Path | None,
-    count: int,
-    prompts: Path | None,
-    licence: str,
-    force: bool,
     boxes: int,
     split: bool,
     threads: int,
-    **detector_settings: Any,
+    **options: Any,
 ) -> None:
     """Export Grounding DINO and SAM 2.1 as one foreground model that is asked for classes by name."""
     exporter = _exporter("grounded_sam2")
-    console = Console(stderr=True)
+    settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
+    wanted = BundleOptions(**options)
     bundle = exporter.export_grounded_sam2(
         detector,
         segmenter,
-        onnx_path(output),
-        exporter.GroundedSettings(exporter.DetectorSettings(**detector_settings), boxes=boxes, split=split),
-        check=check_images(check, count, _read(prompts)),
-        licence=licence,
+        wanted.onnx,
+        exporter.GroundedSettings(exporter.DetectorSettings(**settings), boxes=boxes, split=split),
+        check=wanted.images(),
         threads=threads,
-        force=force,
-        progress=_progress(console),
+        **wanted.common(),
     )
-    _report(bundle, console)
+    _report(bundle)
 
 
 @export.command("grounding-dino")
@@ -198,50 +225,31 @@ def export_grounded_sam2_command(
 @output_option()
 @check_options(images=4)
 @detector_options()
-def export_grounding_dino_command(
-    checkpoint: str,
-    output: Path,
-    check: Path | None,
-    count: int,
-    prompts: Path | None,
-    licence: str,
-    force: bool,
-    **settings: Any,
-) -> None:
+def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
     """Export Grounding DINO alone: every proposal's logits and box, and the text encoder as a part."""
     exporter = _exporter("grounding_dino_bundle")
-    console = Console(stderr=True)
+    settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
+    wanted = BundleOptions(**options)
     bundle = exporter.export_grounding_dino(
         checkpoint,
-        onnx_path(output),
+        wanted.onnx,
         exporter.DetectorSettings(**settings),
-        check=check_images(check, count, _read(prompts)),
-        licence=licence,
-        force=force,
-        progress=_progress(console),
+        check=wanted.images(),
+        **wanted.common(),
     )
-    _report(bundle, console)
+    _report(bundle)
 
 
 @export.command("sam2")
 @click.argument("checkpoint")
 @output_option()
 @check_options(images=4)
-def export_sam2_command(
-    checkpoint: str, output: Path, check: Path | None, count: int, licence: str, force: bool
-) -> None:
+def export_sam2_command(checkpoint: str, **options: Any) -> None:
     """Export SAM 2.1 alone: the image encoder, and the box-prompted mask decoder as a part."""
     exporter = _exporter("sam2_bundle")
-    console = Console(stderr=True)
-    bundle = exporter.export_sam2(
-        checkpoint,
-        onnx_path(output),
-        check=check_images(check, count, {}),
-        licence=licence,
-        force=force,
-        progress=_progress(console),
-    )
-    _report(bundle, console)
+    wanted = BundleOptions(**options)
+    bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
+    _report(bundle)
 
 
 @export.command("teacher")
@@ -262,15 +270,11 @@ def export_sam2_command(
 @click.option("--std", type=float, nargs=3, help="Of each channel, for values in 0 to 1.")
 def export_teacher_command(
     checkpoint: str,
-    output: Path,
-    check: Path | None,
-    count: int,
-    licence: str,
-    force: bool,
     names: Path | None,
     size: int | None,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
+    **options: Any,
 ) -> None:
     """Export a classifier as a teacher, with the cross-entropy of each sample.
 
@@ -278,29 +282,18 @@ def export_teacher_command(
     with @FILE for weights of your own), a TorchScript file, a checkpoint of RDED, or a backbone of the
     catalogue. A function of yours is executed; weights never are.
     """
-    console = Console(stderr=True)
+    wanted = BundleOptions(**options)
     bundle = export_teacher(
         checkpoint,
-        onnx_path(output),
+        wanted.onnx,
         classes=None if names is None else read_class_names(names),
         size=size,
         mean=mean,
         std=std,
-        check=[image.pixels for image in check_images(check, count, {})],
-        licence=licence,
-        force=force,
-        progress=_progress(console),
+        check=[image.pixels for image in wanted.images()],
+        **wanted.common(),
     )
-    _report(bundle, console)
-
-
-def onnx_path(output: Path) -> Path:
-    """The ONNX file of a bundle that a user names with or without its suffix."""
-    return output if output.suffix == ".onnx" else output.with_name(f"{output.name}.onnx")
-
-
-def _read(prompts: Path | None) -> Mapping[str, tuple[str, ...]]:
-    return {} if prompts is None else read_prompts(prompts)
+    _report(bundle)
 
 
 def _exporter(module: str) -> ModuleType:
@@ -310,16 +303,12 @@ def _exporter(module: str) -> ModuleType:
     return import_module(f"fgdd_fast.export.{module}")
 
 
-def _progress(console: Console) -> Callable[[str], None]:
-    return lambda line: console.print(line, style="dim", highlight=False)
-
-
-def _report(bundle: Bundle, console: Console) -> None:
+def _report(bundle: Bundle) -> None:
     """What was measured, and what was written."""
     table = Table("measure", "value")
     for name, value in _flat(bundle.parity):
         table.add_row(name, f"{value:.3g}" if isinstance(value, float) else str(value))
-    console.print(table)
+    Console(stderr=True).print(table)
     click.echo(str(bundle.onnx))
 
 
