@@ -242,3 +242,13 @@ def test_distil_without_pytorch(joint: Bundle, data: Path, tmp_path: Path) -> No
     occupancies = [tile.occupancy for image in manifest.images for tile in image.tiles]
     assert len(occupancies) == 8
     assert min(occupancies) > 0
+
+
+def test_neighbours_in_a_batch_change_no_bit(joint: Bundle, scenes: list[Scene]) -> None:
+    names = [scene.objects[0].name for scene in scenes[:5]]
+    forward = ask(joint, scenes[:5], names)
+    backward = ask(joint, scenes[4::-1], names[::-1])[::-1]
+    for one, other in zip(forward, backward, strict=True):
+        assert (one.occupancy, one.boxes) == (other.occupancy, other.boxes)
+        assert one.mask is not None
+        assert (one.mask == other.mask).all()
