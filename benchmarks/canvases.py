@@ -1,7 +1,8 @@
 """What a fixed canvas of the detector changes, against images at the size of its own resize rule.
 
-Both run in PyTorch, so nothing differs but the canvas. The networks have to know what they look for: they are the
-miniatures, whose rule is 96 / 160 pixels for the shortest and longest edge where the published one is 800 / 1333.
+Both run in PyTorch, so nothing differs but the canvas. The networks have to know what they look for: they are
+the miniatures, whose rule is 96 / 160 pixels for the shortest and longest edge where the published one is
+800 / 1333.
 """
 
 from __future__ import annotations
