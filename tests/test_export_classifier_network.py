@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ from fgdd_fast.resize import resize  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with tiny.one_thread():
-        yield
 
 
 @pytest.fixture

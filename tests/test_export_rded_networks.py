@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,17 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-import tiny_classifiers as tiny  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from fgdd_fast.errors import BundleError  # noqa: E402
 from fgdd_fast.export.rded_networks import BasicBlock, Bottleneck, ConvNet, ResNet, rded_network  # noqa: E402
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with tiny.one_thread():
-        yield
 
 
 def shuffled(module: Any, seed: int = 0) -> dict[str, Any]:
