@@ -186,8 +186,7 @@ def export() -> None:
 @click.option(
     "--split",
     is_flag=True,
-    help="Two graphs instead of one: images without a detection are not segmented, and each graph needs less "
-    "memory.",
+    help="Two graphs instead of one: images without a detection are not segmented, and both are smaller.",
 )
 @click.option(
     "--threads",
