@@ -3,7 +3,6 @@ from __future__ import annotations
 import pickle
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,12 +23,6 @@ from fgdd_fast.export.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: 
 from fgdd_fast.export.torch_classifier import IMAGENET_MEAN, IMAGENET_STD, logits_of  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Detected pickle")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with tiny.one_thread():
-        yield
 
 
 @pytest.fixture(autouse=True)
