@@ -148,7 +148,7 @@ def _occupancies(
 
 def _own_pixels(pixels: Pixels, edge: int) -> float:
     short, long = sorted(pixels.shape[:2])
-    return edge * edge * long / short
+    return float(edge * edge * long / short)
 
 
 def _box_figures(own: Sequence[Detections], found: Sequence[Detections]) -> dict[str, float]:

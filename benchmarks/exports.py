@@ -55,6 +55,7 @@ TOKENS = 32
 BOXES = 8
 SIDE = 1024
 VIEW = 224
+CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -113,31 +114,17 @@ def _box_finder(size: str) -> Network:
     return finder_network(finder, network.inputs)
 
 
-def _teacher(model: Any) -> Network:
-    module = FromImages(model, Normalisation(IMAGE_MEAN, IMAGE_STD)).eval()
+def _teacher(model_class: Any, config_class: Any, **settings: Any) -> Network:
+    model = model_class(config_class(num_labels=CLASSES, **settings))
     return Network(
         "classifier",
-        module,
+        FromImages(model, Normalisation(IMAGE_MEAN, IMAGE_STD)).eval(),
         (TensorSpec("images", "uint8", ("batch", VIEW, VIEW, 3)),),
-        (TensorSpec("logits", "float32", ("batch", model.config.num_labels)),),
+        (TensorSpec("logits", "float32", ("batch", CLASSES)),),
     )
 
 
-def _resnet_18() -> Network:
-    config = ResNetConfig(
-        layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512], num_labels=1000
-    )
-    return _teacher(ResNetForImageClassification(config))
-
-
-def _convnext_tiny() -> Network:
-    return _teacher(ConvNextForImageClassification(ConvNextConfig(num_labels=1000)))
-
-
-def _vit_base() -> Network:
-    return _teacher(ViTForImageClassification(ViTConfig(num_labels=1000, attn_implementation="eager")))
-
-
+RESNET_18 = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
 NETWORKS: Mapping[str, Callable[[], Network]] = {
     "grounding-dino-tiny text": lambda: text_network(_detector("tiny"), TOKENS),
     "grounding-dino-tiny image": lambda: detector_network(_detector("tiny"), CANVAS, CANVAS, TOKENS),
@@ -150,9 +137,9 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {
     "grounded-sam2 (tiny, tiny)": lambda: _joint("tiny"),
     "grounded-sam2 (tiny, tiny), box finder": lambda: _box_finder("tiny"),
     "grounded-sam2 (tiny, tiny), segmenter": lambda: segmenter_network(_foreground_segmenter("tiny"), BOXES),
-    "teacher resnet-18": _resnet_18,
-    "teacher convnext-tiny": _convnext_tiny,
-    "teacher vit-base": _vit_base,
+    "teacher resnet-18": lambda: _teacher(ResNetForImageClassification, ResNetConfig, **RESNET_18),
+    "teacher convnext-tiny": lambda: _teacher(ConvNextForImageClassification, ConvNextConfig),
+    "teacher vit-base": lambda: _teacher(ViTForImageClassification, ViTConfig, attn_implementation="eager"),
 }
 SORTED = ("scores", "occupancy")  # an output that ranks or thresholds: equal inputs may fall either side
 
