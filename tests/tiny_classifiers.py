@@ -35,12 +35,17 @@ _LAYERS: dict[str, Any] = {
 
 
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a network weights and statistics far enough from their first values to tell layers apart."""
+    """Give a network weights and statistics that keep the scale of activations and tell layers apart.
+
+    The same whatever the network's first values: vectors begin at 0, at 1, or at random near 0.
+    """
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand(tensor.shape, generator=random), alpha=0.2)
+            if tensor.is_floating_point() and tensor.ndim >= 2:
+                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=random)
+            elif tensor.is_floating_point():
+                tensor.round_().add_(torch.rand(tensor.shape, generator=random) - 0.5, alpha=0.4)
     return module.eval()
 
 
