@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from fgdd_fast.errors import EngineError
 
 Array = NDArray[Any]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+# `cpu` is ONNX Runtime's CPU provider, the reference; `cuda`, `onnxruntime-tensorrt` and `onnxruntime-rtx` are its
+# other providers; `tensorrt` and `tensorrt-rtx` run plans that were built on the device.
+Device = Literal[
+    "cpu", "openvino", "cuda", "onnxruntime-tensorrt", "onnxruntime-rtx", "tensorrt", "tensorrt-rtx"
+]
+DEVICES: tuple[Device, ...] = get_args(Device)
 
 
 @dataclass(frozen=True)

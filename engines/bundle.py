@@ -2,21 +2,22 @@
 
 `NAME.onnx` and `NAME.json` lie in one folder. The sidecar comes last, so a bundle with a sidecar is whole.
 A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `NAME.PART.json`), and attached
-files (`NAME.FILE`); its sidecar holds their hashes.
+files (`NAME.FILE`); its sidecar holds their hashes. It may have variants, which are the same network in
+another precision (`NAME.fp16.onnx` and `NAME.fp16.json`); the sidecar of each holds the hash of the graph for
+which it stands.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.files import file_sha256, stage_file
 from fgdd_fast.errors import BundleError
 
 FORMAT = 1
@@ -32,6 +33,10 @@ Role = Literal[
     "mask-decoder",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
+# `int8` is symmetric (s8 activations), which TensorRT and OpenVINO take; `int8-u8` has unsigned activations,
+# which is what ONNX Runtime computes fast on a CPU.
+Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class Bundle:
         prompting: how the model is asked for a class; None for a model that needs no prompt.
         parts: the SHA-256 of the ONNX file of each part, by the part's name.
         files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
+        variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
+        variant_of: of a variant, the SHA-256 of the fp32 graph for which it stands.
     """
 
     onnx: Path
@@ -119,6 +126,8 @@ class Bundle:
     prompting: Prompting | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    variant: Variant | None = None
+    variant_of: str | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -140,6 +149,23 @@ class Bundle:
             raise BundleError(
                 f"The part {bundle.onnx} does not belong to the bundle {self.onnx}",
                 "Make the bundle again, all parts in one go.",
+            )
+        return bundle
+
+    def find_variant(self, variant: Variant) -> Bundle | None:
+        """Load this network's graph in another precision, from beside it; None where there is none.
+
+        Raises:
+            BundleError: the variant is damaged, or stands for another graph than this one.
+        """
+        onnx = self.beside(f"{variant}.onnx")
+        if not onnx.with_suffix(".json").exists():
+            return None
+        bundle = load_bundle(onnx, self.role)
+        if bundle.variant != variant or bundle.variant_of != self.sha256:
+            raise BundleError(
+                f"The bundle {onnx} is not the {variant} variant of {self.onnx.name}",
+                f"Convert it again: fgdd-fast convert {self.onnx} --precision {variant.partition('-')[0]}",
             )
         return bundle
 
@@ -226,6 +252,8 @@ def _read_sidecar(onnx: Path) -> Bundle:
             prompting=_prompting(data.get("prompting")),
             parts=dict(data.get("parts", {})),
             files=dict(data.get("files", {})),
+            variant=_variant(data.get("variant")),
+            variant_of=data.get("variant_of"),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
@@ -245,6 +273,11 @@ def _prompting(data: Mapping[str, Any] | None) -> Prompting | None:
         fit=data["fit"],
         shortest_edge=int(data["shortest_edge"]),
     )
+
+
+def _variant(name: str | None) -> Variant | None:
+    known: dict[str | None, Variant] = {variant: variant for variant in VARIANTS}
+    return None if name is None else known[name]
 
 
 def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -269,7 +302,7 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     try:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
         for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
-            staged[path] = _stage(path, content)
+            staged[path] = stage_file(path, content)
         for path, temporary in staged.items():
             temporary.replace(path)
     except OSError as error:
@@ -285,37 +318,3 @@ def sidecar_text(bundle: Bundle) -> bytes:
     data = asdict(bundle)
     del data["onnx"]
     return (json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n").encode()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: under a temporary name beside it, flushed to disk, then renamed."""
-    temporary = _stage(path, content)
-    try:
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _stage(path: Path, content: bytes) -> Path:
-    """Write content to disk under a temporary name beside `path`, and return that name."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

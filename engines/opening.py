@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Literal
 
-from fgdd_fast.engines.base import Engine, Precision
+from fgdd_fast.engines.base import Device, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from fgdd_fast.engines.openvino_cpu import OpenVinoEngine
 from fgdd_fast.errors import SettingsError
 
-__all__ = ["Device", "Precision", "available_devices", "open_engine"]
+__all__ = ["available_devices", "open_engine"]
 
-Device = Literal["cpu", "openvino"]
 _PACKAGES: dict[Device, str] = {"cpu": "onnxruntime", "openvino": "openvino"}
 
 

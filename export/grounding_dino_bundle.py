@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, Prompting, write_file
+from fgdd_fast.check_images import CheckImage
+from fgdd_fast.engines.bundle import Bundle, Preprocessing, Prompting
+from fgdd_fast.engines.files import write_file
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.export.box_matching import nearest_distances
-from fgdd_fast.export.check_images import CheckImage
 from fgdd_fast.export.graph import load_model
 from fgdd_fast.export.grounding_dino import (
     TOKENIZER,

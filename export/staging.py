@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fgdd_fast.engines.bundle import Bundle, sidecar_text, write_file
+from fgdd_fast.engines.bundle import Bundle, sidecar_text
+from fgdd_fast.engines.files import write_file
 from fgdd_fast.errors import BundleError
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from fgdd_fast.cache import cache_folder
 from fgdd_fast.catalogue_entries import Entry, check_unique, parse_catalogue
 from fgdd_fast.engines.bundle import Bundle, Role, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
@@ -20,7 +21,6 @@ __all__ = [
     "Catalogue",
     "Entry",
     "bundle_path",
-    "cache_folder",
     "find_bundle",
     "load_catalogue",
     "own_bundle_path",
@@ -46,14 +46,6 @@ class Catalogue:
         raise BundleError(
             f"The catalogue has no model {name!r}", _advice(name, [entry.name for entry in self.entries])
         )
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be fetched or made again; it may not exist yet."""
-    if own := os.environ.get("FGDD_FAST_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "fgdd-fast"
 
 
 def bundle_path(entry: Entry) -> Path:

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fgdd_fast
-from fgdd_fast.catalogue import cache_folder
+from fgdd_fast.cache import cache_folder
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.drawing import CLASSES, draw
-from fgdd_fast.engines.base import Array, Precision
-from fgdd_fast.engines.bundle import Bundle, write_file
-from fgdd_fast.engines.opening import Device, available_devices
+from fgdd_fast.engines.base import Array, Device, Precision
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.files import write_file
+from fgdd_fast.engines.opening import available_devices
 from fgdd_fast.errors import EngineError, MissingExtraError
 from fgdd_fast.networks import BatchedNetwork, Images, Runtime
 from fgdd_fast.resize import resize

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from fgdd_fast.catalogue import Entry, cache_folder
+from fgdd_fast.cache import cache_folder
+from fgdd_fast.catalogue import Entry
 from fgdd_fast.catalogue_entries import FileSource, HubSource, PackageSource, Source
-from fgdd_fast.engines.bundle import file_sha256
+from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DownloadError
 from fgdd_fast.extras import import_extra
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import Array, Engine, Precision
+from fgdd_fast.engines.base import Array, Device, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.opening import Device, open_engine
+from fgdd_fast.engines.opening import open_engine
 from fgdd_fast.errors import BundleError, SettingsError, TeacherError
 from fgdd_fast.views import ScoreView, teacher_view, view_size
 
@@ -30,11 +30,13 @@ class Runtime:
         device: the backend.
         precision: of the arithmetic; `auto` is the fastest that the device really has.
         threads: processor threads, each of which runs one inference at a time.
+        variants: graphs that run in place of others, by the SHA-256 of the graph that each stands for.
     """
 
     device: Device
     precision: Precision
     threads: int
+    variants: Mapping[str, Bundle] = field(default_factory=dict)
 
 
 class BatchedNetwork:
@@ -71,8 +73,9 @@ class BatchedNetwork:
         self.bundle = bundle
         self.batch = batch
         self.size = (width, height)
+        graph = runtime.variants.get(bundle.sha256, bundle)
         self.engine: Engine = open_engine(
-            bundle,
+            graph,
             device=runtime.device,
             precision=runtime.precision,
             axes={axis: length for axis, length in lengths.items() if axis in named},
@@ -81,7 +84,7 @@ class BatchedNetwork:
         self.description = self.engine.description
         self.streams = self.engine.streams
         self.fingerprint: Mapping[str, str] = {
-            "model": bundle.sha256,
+            "model": graph.sha256,
             "runtime": self.engine.arithmetic,
             "size": f"{width}x{height}",
             "batch": str(batch),

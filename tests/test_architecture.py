@@ -12,7 +12,7 @@ import pytest
 import tiny_pipeline as tiny
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "extras"}
+LEAVES = {"cache", "errors", "extras"}
 HEAVY = [
     "onnx",
     "onnxruntime",

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_description
 
-from fgdd_fast.engines import bundle as bundle_module
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle, write_file
+from fgdd_fast.engines import files as files_module
+from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
+from fgdd_fast.engines.files import write_file
 from fgdd_fast.errors import BundleError
 
 MODEL = b"the serialised graph"
@@ -150,7 +151,7 @@ def test_a_failed_write_leaves_the_old_bundle_whole(
         if calls == failing_call:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module.os, "fsync", full_disk)
+    monkeypatch.setattr(files_module.os, "fsync", full_disk)
     with pytest.raises(BundleError, match="cannot be written: No space left on device"):
         write_bundle(replace(written, name="newer"), b"a newer graph")
     assert load_bundle(written.onnx) == written
@@ -172,7 +173,7 @@ def test_an_interrupted_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     def interrupt(handle: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bundle_module.os, "fsync", interrupt)
+    monkeypatch.setattr(files_module.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []

@@ -16,10 +16,10 @@ import onnx
 import pytest
 from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
-from fgdd_fast.engines.base import Array, Engine, Precision, TensorSpec
+from fgdd_fast.engines.base import Array, Device, Engine, Precision, TensorSpec
 from fgdd_fast.engines.bundle import Bundle, write_bundle
 from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.engines.opening import Device, available_devices, open_engine
+from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.engines.pool import Pool
 from fgdd_fast.errors import EngineError, MissingExtraError, SettingsError
 

@@ -14,9 +14,9 @@ from image_files import picture
 from tiny_models import CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
 from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.base import Device, TensorSpec
 from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.opening import Device, available_devices, open_engine
+from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 from fgdd_fast.export import classifier
 from fgdd_fast.export.classifier import export_teacher, measure_parity

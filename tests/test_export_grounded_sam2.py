@@ -28,8 +28,8 @@ from fgdd_fast.resize import resize
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from fgdd_fast.check_images import check_images
 from fgdd_fast.export import grounded_sam2
-from fgdd_fast.export.check_images import check_images
 from fgdd_fast.export.grounded_parity import TOLERANCES
 from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
 from fgdd_fast.export.grounding_dino import load_grounding_dino

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_fast.catalogue import own_bundle_path
+from fgdd_fast.check_images import CheckImage, check_images
 from fgdd_fast.cli.options import combined, default_threads, folder
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.export.check_images import CheckImage, check_images
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
 from fgdd_fast.extras import import_extra

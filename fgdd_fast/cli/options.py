@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from fgdd_fast.catalogue import cache_folder
+from fgdd_fast.cache import cache_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,4 +1,4 @@
-"""Images on which an exported network is compared with the one that it was made from."""
+"""Images on which a network is compared with the one that it was made from, or runs in place of."""
 
 from __future__ import annotations
 
