@@ -23,7 +23,7 @@ from torch import nn  # noqa: E402
 
 from fgdd_fast.cli import main  # noqa: E402
 from fgdd_fast.decode import read_image  # noqa: E402
-from fgdd_fast.engines.base import Device
+from fgdd_fast.engines.base import Device  # noqa: E402
 from fgdd_fast.engines.bundle import Bundle, load_bundle  # noqa: E402
 from fgdd_fast.engines.opening import available_devices, open_engine  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
