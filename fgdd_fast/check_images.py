@@ -9,11 +9,12 @@ from pathlib import Path
 
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
+from fgdd_fast.drawing import CLASSES, draw
 from fgdd_fast.drawing.scenes import absent_name, draw_scene
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.foreground import Pixels
 
-SIZES = ((480, 640), (640, 480), (512, 512), (320, 640), (600, 450))  # height and width of drawn scenes
+SIZES = ((480, 640), (640, 480), (512, 512), (320, 640), (600, 450))  # height and width of drawn images
 
 
 @dataclass(frozen=True)
@@ -30,26 +31,44 @@ class CheckImage:
 
 
 def check_images(
-    data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]]
+    data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]], *, named: bool = True
 ) -> tuple[CheckImage, ...]:
-    """Photographs of a data set, taken from its classes in turn; drawn scenes where none is named.
+    """Photographs of a data set, taken from its classes in turn; drawn images where none is named.
 
     Args:
         data: a folder with one folder of images for each class.
         count: how many images, at most.
         prompts: what to look for in images of a class, where its name says it badly; the first phrase is
             taken.
+        named: which images to draw; see `drawn_check_images`.
 
     Raises:
         DataError: the folder is missing or holds no image that can be read.
     """
     if data is None:
-        return tuple(_scene(index) for index in range(count))
+        return drawn_check_images(count, named=named)
     named = (_renamed(image, prompts) for image in _in_turn(pool(scan(data), count, seed=0)))
     images = tuple(islice(_readable(named), count))
     if not images:
         raise DataError(f"No image in {data} can be read", "Name another folder with --check.")
     return images
+
+
+def drawn_check_images(count: int, *, named: bool) -> tuple[CheckImage, ...]:
+    """Images that need no photographs, always the same.
+
+    Args:
+        count: how many.
+        named: scenes of several things and the name of one, for a model that is asked by name; else pictures
+            of one object each, from small to large.
+    """
+    return tuple(_scene(index) if named else _picture(index, count) for index in range(count))
+
+
+def _picture(index: int, count: int) -> CheckImage:
+    name = CLASSES[index % len(CLASSES)]
+    drawn = draw(name, 0.1 + 0.7 * index / count, SIZES[index % len(SIZES)], seed=index)
+    return CheckImage(drawn.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
 
 
 def _scene(index: int) -> CheckImage:

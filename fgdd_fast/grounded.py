@@ -72,10 +72,11 @@ class GroundedSam2:
         tokens = [tokenizer.encode(self._prompts[name]) for name in classes]
         self._text = _TextEncoder(BatchedNetwork(parts.text, runtime, batch=1), tokens)
         self._main = BatchedNetwork(bundle, runtime, batch=batch)
+        self._hashes = {**bundle.parts, **bundle.files}
         self._segmenter: BatchedNetwork | None = None
         if parts.segmenter is not None:
             self._segmenter = BatchedNetwork(parts.segmenter, runtime, batch=batch)
-        self._hashes = {**bundle.parts, **bundle.files}
+            self._hashes["segmenter"] = self._segmenter.fingerprint["model"]  # a variant's, where one runs
         self.name = bundle.name
         self.sha256 = bundle.sha256
         self.description = self._main.engine.arithmetic

@@ -1,0 +1,59 @@
+"""Which graph stands for a bundle's own on some device, in some precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fgdd_fast.engines.base import Device, Precision
+from fgdd_fast.engines.bundle import Bundle, Variant
+from fgdd_fast.errors import SettingsError
+
+TEXT = "text"  # the part that encodes prompts: once a class, so it stays in fp32
+
+
+def variant_name(device: Device, precision: Precision) -> Variant | None:
+    """The variant that a device takes for a precision; None where the fp32 graph serves.
+
+    Raises:
+        SettingsError: the device does not compute in this precision, or nobody has chosen one.
+    """
+    if precision in ("auto", "fp32"):
+        return None
+    if device == "cpu":
+        if precision != "int8":
+            raise SettingsError(
+                f"ONNX Runtime's CPU provider does not compute in {precision}",
+                "Use the precision fp32 or int8, or another device.",
+            )
+        return "int8-u8"
+    if device == "openvino" and precision in ("bf16", "fp16"):
+        return None  # OpenVINO itself computes the fp32 graph so
+    return precision
+
+
+def find_variants(bundle: Bundle, variant: Variant | None) -> Mapping[str, Bundle]:
+    """The variants of a bundle's graphs, by the SHA-256 of the graph that each stands for.
+
+    A part without a variant stays as it is; the bundle's own graph must have one.
+
+    Raises:
+        SettingsError: it has none.
+        BundleError: a variant is damaged, or belongs to another graph.
+    """
+    if variant is None:
+        return {}
+    parts = [bundle.part(name) for name in bundle.parts if name != TEXT]
+    found = {graph.sha256: graph.find_variant(variant) for graph in (bundle, *parts)}
+    if found[bundle.sha256] is None:
+        raise SettingsError(
+            f"The bundle {bundle.onnx} has no {variant} variant beside it",
+            f"Make one: {conversion(bundle, variant)}",
+        )
+    return {sha256: graph for sha256, graph in found.items() if graph is not None}
+
+
+def conversion(bundle: Bundle, variant: Variant) -> str:
+    """The command that makes a variant."""
+    if variant.startswith("int8"):
+        return f"fgdd-fast convert {bundle.onnx} --precision int8 --calibrate DATA"
+    return f"fgdd-fast convert {bundle.onnx} --precision {variant}"
