@@ -27,7 +27,7 @@ from rich.table import Table
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.engines.base import Precision
+from fgdd_fast.engines.base import DEVICES, Precision
 from fgdd_fast.errors import ImageError
 from fgdd_fast.foreground import Inputs
 from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground
@@ -74,7 +74,7 @@ class Row:
 )
 @click.option("--pool", "limit", type=click.IntRange(min=1), help="Images per class; all by default.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "openvino"]), default="openvino", show_default=True)
+@click.option("--device", type=click.Choice(DEVICES), default="openvino", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
 def main(
     data: Path, models: Sequence[str], limit: int | None, threads: int, device: Any, output: Path | None

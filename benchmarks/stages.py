@@ -30,7 +30,8 @@ from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.devices import choose_device
+from fgdd_fast.devices import choose_runtime
+from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground import ForegroundModel, Inputs
 from fgdd_fast.foreground_opening import choose_foreground, open_foreground
@@ -121,8 +122,8 @@ class Stages:
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
 @click.option("--crops", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--tile", "tile_size", type=click.IntRange(min=1), default=112, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "openvino"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", *DEVICES]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
 def main(
     data: Path,
@@ -145,7 +146,7 @@ def main(
     check_classes(bundle, dataset.classes)
 
     def runtime(bundle: Bundle) -> Runtime:
-        return Runtime(choose_device(bundle, device, precision).device, precision, threads)
+        return choose_runtime(bundle, device, precision, threads).runtime
 
     settings = MeasureSettings(crops=crops, seed=0, resize="area", batch=1, threads=threads)
     cv2.setNumThreads(1)

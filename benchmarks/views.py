@@ -28,8 +28,9 @@ from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.devices import choose_device
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, Teacher, check_classes
+from fgdd_fast.devices import choose_runtime
+from fgdd_fast.engines.base import DEVICES
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Teacher, check_classes
 from fgdd_fast.records import Box
 from fgdd_fast.views import SCORE_VIEWS, ScoreView, tile_pixels
 
@@ -61,7 +62,7 @@ class Row:
 @click.option("--crops", type=click.IntRange(min=2), default=5, show_default=True)
 @click.option("--tile", "tile_size", type=click.IntRange(min=1), default=112, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "openvino"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", *DEVICES]), default="auto", show_default=True)
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
 def main(
     data: Path,
@@ -79,7 +80,7 @@ def main(
     images = pool(dataset, limit, 0)
     bundle = find_bundle(teacher_name, "teacher")
     check_classes(bundle, dataset.classes)
-    runtime = Runtime(choose_device(bundle, device, "auto").device, "auto", threads)
+    runtime = choose_runtime(bundle, device, "auto", threads).runtime
     before = environment()
 
     def cut(image: SourceImage) -> tuple[list[Box], list[Images]]:

@@ -15,6 +15,7 @@ from fgdd_fast.errors import EngineError
 
 Array = NDArray[Any]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # `cpu` is ONNX Runtime's CPU provider, the reference; `cuda`, `onnxruntime-tensorrt` and `onnxruntime-rtx`
 # are its other providers; `tensorrt` and `tensorrt-rtx` run plans that were built on the device.
 Device = Literal[

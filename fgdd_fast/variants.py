@@ -23,7 +23,7 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
         if precision != "int8":
             raise SettingsError(
                 f"ONNX Runtime's CPU provider does not compute in {precision}",
-                "Use the precision fp32 or int8, or another device.",
+                "Use the precision fp32 or int8, or the device openvino.",
             )
         return "int8-u8"
     if device == "openvino" and precision in ("bf16", "fp16"):

@@ -1,9 +1,9 @@
-"""A runtime is taken by itself only where it decides as the reference does."""
+"""The fastest way to run a model is taken by itself, where it decides as the reference does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast import devices
-from fgdd_fast.devices import Agreement, choose_device, measure_agreement
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.errors import EngineError, MissingExtraError
+from fgdd_fast.devices import Trial, choose_runtime, comparison_images, runtime_for, try_all
+from fgdd_fast.engines.base import DEVICES, Array, Device
+from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_fast.engines.probes import Probe
+from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.networks import BatchedNetwork, Runtime
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -37,131 +38,193 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
     return makers[request.param](tmp_path)
 
 
-def distort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make OpenVINO's results wrong: other samples' results come back."""
+def only(monkeypatch: pytest.MonkeyPatch, *running: Device, advice: str = "") -> None:
+    """Let a probe succeed for these devices and for no other."""
+    monkeypatch.setattr(
+        devices, "probe", lambda device: Probe(device, device in running, f"{device} 1.0", advice)
+    )
+
+
+def trials(monkeypatch: pytest.MonkeyPatch, *found: Trial) -> list[int]:
+    """Replace the trials; the list returned counts how often they were asked for."""
+    asked: list[int] = []
+
+    def try_none(*_: object) -> list[Trial]:
+        asked.append(1)
+        return list(found)
+
+    monkeypatch.setattr(devices, "try_all", try_none)
+    return asked
+
+
+def variant_of(bundle: Bundle, variant: str) -> Bundle:
+    """Write the same graph once more, as a variant."""
+    described = replace(
+        bundle,
+        onnx=bundle.beside(f"{variant}.onnx"),
+        variant=variant,  # type: ignore[arg-type]
+        variant_of=bundle.sha256,
+    )
+    return write_bundle(described, bundle.onnx.read_bytes())
+
+
+REFERENCE = Trial("cpu", "fp32", 10.0, (), {})
+FAST = Trial("openvino", "bf16", 21.0, (), {"mean_occupancy_error": 0.002, "same_path": 1.0})
+FASTER_BUT_WRONG = Trial("openvino", "int8", 60.0, ("mean occupancy error is 0.1 (at most 0.01)",), {})
+
+
+def test_the_fastest_that_agrees_is_taken_and_the_reason_says_what_was_measured(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials(monkeypatch, REFERENCE, FAST, FASTER_BUT_WRONG)
+    choice = choose_runtime(bundle, "auto", "auto", 3)
+    assert choice.runtime == Runtime("openvino", "bf16", 3)
+    assert "mean occupancy error 0.002" in choice.reason
+    assert "cpu fp32: 0.48 of its speed" in choice.reason
+    assert "openvino int8: mean occupancy error is 0.1 (at most 0.01)" in choice.reason
+
+
+def test_every_way_that_runs_here_is_tried_and_agrees(bundle: Bundle) -> None:
+    found = try_all(
+        bundle, [Runtime("cpu", "fp32", 1), Runtime("openvino", "fp32", 1)], comparison_images(bundle)
+    )
+    assert [(trial.device, trial.precision) for trial in found] == [("cpu", "fp32"), ("openvino", "fp32")]
+    assert all(trial.shortfalls == () and trial.images_per_second > 0 for trial in found)
+    assert choose_runtime(bundle, "auto", "fp32", 1).runtime.device in ("cpu", "openvino")
+
+
+def test_what_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     run = BatchedNetwork.run
 
     def distorted(self: BatchedNetwork, feeds: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         results = run(self, feeds, outputs)
-        step = -1 if "OpenVINO" in self.engine.arithmetic else 1
-        return {name: result[::step].copy() for name, result in results.items()}
+        if "OpenVINO" not in self.engine.arithmetic:
+            return results
+        return {name: np.roll(array, 1, axis=0) * np.float32(0.5) for name, array in results.items()}
 
     monkeypatch.setattr(BatchedNetwork, "run", distorted)
+    choice = choose_runtime(bundle, "auto", "fp32", 1)
+    assert choice.runtime.device == "cpu"
+    assert "openvino fp32" in choice.reason
+    assert "is accepted" in choice.reason
 
 
-def test_openvino_is_taken_where_it_agrees(bundle: Bundle) -> None:
-    assert measure_agreement(bundle, "fp32").error < 1e-3
-    choice = choose_device(bundle, "auto", "fp32")
-    assert choice.device == "openvino"
-    assert "agrees" in choice.reason
-
-
-def test_openvino_is_not_taken_where_it_decides_otherwise(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    distort(monkeypatch)
-    choice = choose_device(bundle, "auto", "fp32")
-    assert choice.device == "cpu"
-    assert "does not agree" in choice.reason
-
-
-def test_the_verdict_is_remembered_for_the_same_model_only(
+def test_the_verdict_is_remembered_for_the_same_model_and_machine_only(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = choose_device(bundle, "auto", "fp32")
-
-    def fail(*_: object) -> Agreement:
-        raise AssertionError("it is known")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(devices, "measure_agreement", fail)
-        assert choose_device(bundle, "auto", "fp32") == first
-        other = tiny.teacher_bundle(tmp_path, ("a", "b", "c"), "other")
-        if other.sha256 != bundle.sha256:
-            with pytest.raises(AssertionError, match="it is known"):
-                choose_device(other, "auto", "fp32")
+    asked = trials(monkeypatch, REFERENCE, FAST)
+    lines: list[str] = []
+    first = choose_runtime(bundle, "auto", "auto", 1, lines.append)
+    assert len(lines) == 1
+    assert bundle.name in lines[0]
+    assert choose_runtime(bundle, "auto", "auto", 1, lines.append) == first
+    assert len(asked) == len(lines) == 1
     for file in (tmp_path / "cache" / "agreement").iterdir():
         file.write_text("{")  # damaged: compared again
-    assert choose_device(bundle, "auto", "fp32") == first
+    assert choose_runtime(bundle, "auto", "auto", 1) == first
+    assert len(asked) == 2
+    other = write_bundle(replace(bundle, onnx=tmp_path / "other.onnx"), bundle.onnx.read_bytes() + b"\x12\0")
+    choose_runtime(other, "auto", "auto", 1)
+    assert len(asked) == 3
+    monkeypatch.setattr(devices, "probe", lambda device: Probe(device, device in ("cpu", "openvino"), "2.0"))
+    choose_runtime(bundle, "auto", "auto", 1)
+    assert len(asked) == 4
 
 
-def test_a_model_that_openvino_cannot_run_goes_to_the_reference(
+def test_a_runtime_that_cannot_run_the_model_is_not_taken(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Agreement:
-        raise EngineError("an operator is unknown")
+    opened = BatchedNetwork.__init__
 
-    monkeypatch.setattr(devices, "measure_agreement", fail)
-    choice = choose_device(bundle, "auto", "fp32")
-    assert choice.device == "cpu"
+    def refuse(self: BatchedNetwork, graph: Bundle, runtime: Runtime, **options: int) -> None:
+        if runtime.device == "openvino":
+            raise EngineError("an operator is unknown")
+        opened(self, graph, runtime, **options)
+
+    monkeypatch.setattr(BatchedNetwork, "__init__", refuse)
+    choice = choose_runtime(bundle, "auto", "fp32", 1)
+    assert choice.runtime.device == "cpu"
     assert "an operator is unknown" in choice.reason
 
 
-@pytest.mark.parametrize("installed", [("cpu",), ("openvino",)])
-def test_the_only_runtime_is_taken(
-    bundle: Bundle, installed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "available_devices", lambda: installed)
-    assert choose_device(bundle, "auto", "auto").device == installed[0]
+def test_nothing_that_agrees_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials(monkeypatch, FASTER_BUT_WRONG)
+    variant_of(bundle, "int8")
+    variant_of(bundle, "int8-u8")
+    with pytest.raises(EngineError, match="decisions of fp32: openvino int8: mean occupancy error is 0"):
+        choose_runtime(bundle, "auto", "int8", 1)
+
+
+def test_the_only_way_is_taken_unmeasured(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = trials(monkeypatch)
+    only(monkeypatch, "cpu")
+    choice = choose_runtime(bundle, "auto", "auto", 2)
+    assert choice.runtime == Runtime("cpu", "fp32", 2)
+    assert not asked
+
+
+def test_a_gpu_goes_before_the_processor(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "cpu", "openvino", "cuda")
+    assert choose_runtime(bundle, "auto", "auto", 1).runtime.device == "cuda"
 
 
 def test_no_runtime_at_all_gives_the_install_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_devices", lambda: ())
+    only(monkeypatch, advice="Run: pip install 'fgdd-fast[cpu]'")
     with pytest.raises(MissingExtraError, match=r"pip install 'fgdd-fast\[cpu\]'"):
-        choose_device(bundle, "auto", "auto")
+        choose_runtime(bundle, "auto", "auto", 1)
+    only(monkeypatch)
+    with pytest.raises(EngineError, match=r"No runtime runs here: cpu 1\.0\. Run: fgdd-fast doctor"):
+        choose_runtime(bundle, "auto", "auto", 1)
 
 
-def test_what_is_asked_for_is_not_questioned(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_devices", lambda: ())
-    assert choose_device(bundle, "openvino", "auto").device == "openvino"
-
-
-def test_a_model_that_is_asked_for_a_class_runs_on_the_reference_uncompared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_asked_for_is_not_questioned(
+    device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Agreement:
-        raise AssertionError("nothing is compared")
-
-    monkeypatch.setattr(devices, "measure_agreement", fail)
-    bundle = write_grounded_bundle(tmp_path)
-    choice = choose_device(bundle, "auto", "auto")
-    assert choice.device == "cpu"
-    assert "asked for a class" in choice.reason
-    assert choose_device(bundle, "openvino", "auto").device == "openvino"
+    only(monkeypatch)
+    assert choose_runtime(bundle, device, "fp32", 1).runtime == Runtime(device, "fp32", 1)
 
 
-@pytest.mark.parametrize(("limit", "pictures"), [(10**9, 12), (1, 4)])
-def test_a_large_network_is_shown_fewer_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, pictures: int
-) -> None:
-    shown: list[int] = []
-    run = BatchedNetwork.run
-
-    def counted(self: BatchedNetwork, feeds: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        shown.append(len(feeds["images"]))
-        return run(self, feeds, outputs)
-
-    monkeypatch.setattr(BatchedNetwork, "run", counted)
-    monkeypatch.setattr(devices, "FULL_COMPARISON", limit)
-    assert measure_agreement(tiny.teacher_bundle(tmp_path), "fp32").accepted
-    assert shown == [6 * pictures, 6 * pictures]
+def test_a_precision_takes_its_variant(bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match="has no int8 variant beside it"):
+        runtime_for(bundle, "openvino", "int8")
+    signed, unsigned, half = (variant_of(bundle, name) for name in ("int8", "int8-u8", "fp16"))
+    assert runtime_for(bundle, "openvino", "int8").variants == {bundle.sha256: signed}
+    assert runtime_for(bundle, "cpu", "int8").variants == {bundle.sha256: unsigned}
+    assert runtime_for(bundle, "cuda", "auto") == Runtime("cuda", "fp16", 1, {bundle.sha256: half})
+    assert runtime_for(bundle, "cpu", "auto").variants == {}
+    assert runtime_for(bundle, "openvino", "bf16").variants == {}
+    with pytest.raises(SettingsError, match="does not compute in fp16"):
+        runtime_for(bundle, "cpu", "fp16")
 
 
-def test_several_outputs_come_from_one_inference(tmp_path: Path) -> None:
-    bundle = tiny.foreground_bundle(tmp_path)
-    images = np.random.default_rng(0).integers(0, 256, (5, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
-    with closing(BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=2)) as network:
-        both = network.run({"images": images}, ["mask", "occupancy"])
-        assert list(both) == ["mask", "occupancy"]
-        for name, array in both.items():
-            assert np.array_equal(array, network.run({"images": images}, [name])[name])
-    assert both["occupancy"] == pytest.approx((both["mask"] > 0).mean(axis=(1, 2)), abs=1e-6)
+def test_a_variant_of_another_graph_is_refused(bundle: Bundle) -> None:
+    write_bundle(
+        replace(bundle, onnx=bundle.beside("fp16.onnx"), variant="fp16", variant_of="0" * 64),
+        bundle.onnx.read_bytes(),
+    )
+    with pytest.raises(FgddError, match="is not the fp16 variant of"):
+        runtime_for(bundle, "cuda", "fp16")
 
 
-def test_a_network_fills_up_its_last_batch(tmp_path: Path) -> None:
-    bundle = tiny.backbone_bundle(tmp_path)
-    images = np.random.default_rng(0).integers(0, 256, (7, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
-    network = BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=3)
-    features = network.run({"images": images}, ["features"])["features"]
-    network.close()
-    assert features == pytest.approx(images.mean(axis=(1, 2)), rel=1e-5)
+def test_variants_count_as_ways_to_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant_of(bundle, "int8")
+    variant_of(bundle, "int8-u8")
+    only(monkeypatch, "cpu", "openvino")
+    trials(monkeypatch, Trial("cpu", "int8", 9.0, (), {}), Trial("openvino", "int8", 8.0, (), {}))
+    choice = choose_runtime(bundle, "auto", "int8", 1)
+    assert (choice.runtime.device, choice.runtime.precision) == ("cpu", "int8")
+    assert next(iter(choice.runtime.variants.values())).variant == "int8-u8"
+
+
+def test_a_large_network_is_shown_fewer_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny.teacher_bundle(tmp_path)
+    assert len(comparison_images(bundle)) == 12
+    monkeypatch.setattr(devices, "FULL_COMPARISON", 1)
+    assert len(comparison_images(bundle)) == 2
+
+
+def test_a_model_that_knows_no_word_of_the_scenes_runs_on_the_reference(tmp_path: Path) -> None:
+    choice = choose_runtime(write_grounded_bundle(tmp_path), "auto", "auto", 2)
+    assert choice.runtime == Runtime("cpu", "fp32", 2)
+    assert "knows no word of the prompt" in choice.reason

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from fgdd_fast.cache import cache_folder
+from fgdd_fast.engines.base import DEVICES, PRECISIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,17 +65,17 @@ def runtime_options() -> Callable[[F], F]:
     return combined(
         click.option(
             "--device",
-            type=click.Choice(["auto", "cpu", "openvino"]),
+            type=click.Choice(["auto", *DEVICES]),
             default="auto",
             show_default=True,
-            help="cpu is ONNX Runtime, the reference; auto takes OpenVINO where its decisions agree.",
+            help="cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it.",
         ),
         click.option(
             "--precision",
-            type=click.Choice(["auto", "fp32", "bf16"]),
+            type=click.Choice(PRECISIONS),
             default="auto",
             show_default=True,
-            help="Arithmetic; auto is the fastest that the device has.",
+            help="Arithmetic; int8, and fp16 and bf16 on a GPU, take a variant made by 'fgdd-fast convert'.",
         ),
         click.option(
             "--threads",

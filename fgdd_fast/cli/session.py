@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,8 +21,8 @@ from rich.progress import (
 
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
-from fgdd_fast.devices import choose_device
-from fgdd_fast.engines.base import Device, Precision
+from fgdd_fast.devices import Requested, choose_runtime
+from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.foreground import ForegroundModel
@@ -42,7 +41,7 @@ from fgdd_fast.views import ScoreView
 class RuntimeOptions:
     """The options that say how models are run, named as on the command line."""
 
-    device: Device | Literal["auto"]
+    device: Requested
     precision: Precision
     threads: int
     batch: int
@@ -108,10 +107,14 @@ class Session:
 
 def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> Runtime:
     """Choose the runtime of a bundle, and say which."""
-    choice = choose_device(bundle, options.device, options.precision)
-    line = f"{bundle.name}: {choice.device} ({escape(choice.reason)})"
-    console.print(line, highlight=False, soft_wrap=True, style="dim")
-    return Runtime(choice.device, options.precision, options.threads)
+
+
+    def say(line: str) -> None:
+        console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
+
+    choice = choose_runtime(bundle, options.device, options.precision, options.threads, say)
+    say(f"{bundle.name}: {choice.runtime.device} ({choice.reason})")
+    return choice.runtime
 
 
 @contextmanager
