@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from fgdd_fast.machine import read_machine
 
 PACKAGES = ("fgdd-fast", "numpy", "opencv-python", "onnxruntime", "openvino")
 
@@ -18,26 +18,14 @@ def environment() -> dict[str, object]:
             packages[package] = version(package)
         except PackageNotFoundError:
             packages[package] = "absent"
-    fields = _cpu_fields()
-    flags = set(fields.get("flags", "").split())
+    machine = read_machine()
     return {
-        "processor": fields.get("model name", platform.processor()),
-        "vector_units": sorted(
-            flags & {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}
-        ),
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": machine.processor,
+        "vector_units": list(machine.vector_units),
+        "cores": machine.cores,
         "load_average": [round(value, 2) for value in os.getloadavg()],
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
+        "memory_gib": round(machine.memory / 2**30, 1),
+        "system": machine.system,
+        "python": machine.python,
         "packages": packages,
     }
-
-
-def _cpu_fields() -> dict[str, str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in lines)
-    return {name.strip(): value.strip() for name, _, value in pairs}

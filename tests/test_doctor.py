@@ -1,0 +1,228 @@
+"""The doctor tells what runs and what would add what is missing, on whatever machine it is asked."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+from test_architecture import HEAVY
+
+from fgdd_fast import doctor
+from fgdd_fast.cli import doctor as cli
+from fgdd_fast.doctor import Cache, Extra, ModelState, Report, Step, examine, read_cache, read_extras
+from fgdd_fast.engines.base import DEVICES
+from fgdd_fast.engines.probes import Probe
+from fgdd_fast.machine import Gpu, Jetson, Machine, Nvidia
+
+REPORT = Report(
+    versions={"fgdd-fast": "0.1.0", "onnxruntime": "1.32.0", "tensorrt": None},
+    machine=Machine("A processor", ("avx2",), 4, 2**33, 2**32, "Linux x86_64", "3.12.1"),
+    nvidia=Nvidia(reason="no NVIDIA GPU or driver was found"),
+    jetson=None,
+    devices=(
+        Probe("cpu", True, "ONNX Runtime 1.32.0, CPUExecutionProvider"),
+        Probe("cuda", False, "no NVIDIA GPU or driver was found"),
+    ),
+    extras=(Extra("cpu", ()), Extra("gpu", ("onnxruntime-gpu>=1.18",)), Extra("export", ())),
+    models=(ModelState("saliency", "foreground", "ok"),),
+    cache=Cache("/a/cache", {"models": 3 * 2**20, "store": 0}),
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    """Install exactly these packages."""
+
+    def install(installed: dict[str, str]) -> None:
+        monkeypatch.setattr(doctor, "_version", installed.get)
+
+    return install
+
+
+def shown(report: Report, width: int = 80) -> str:
+    console = Console(width=width, highlight=False, no_color=True)
+    with console.capture() as capture:
+        cli._show(report, console)
+    return capture.get()
+
+
+def test_the_base_install_is_enough() -> None:
+    script = (
+        "import sys\n"
+        f"for name in {[*HEAVY, 'tensorrt_rtx', 'cuda']}: sys.modules[name] = None\n"
+        "from fgdd_fast.cli.doctor import doctor\n"
+        "doctor()\n"
+    )
+    command = [sys.executable, "-c", script, "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert not any(probe["runs"] for probe in report["devices"])
+    assert "pip install 'fgdd-fast[cpu]'" in [step["command"] for step in report["steps"]]
+
+
+def test_json_is_one_object_with_stable_keys() -> None:
+    result = CliRunner().invoke(cli.doctor, ["--json"])
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert list(report) == [
+        "versions",
+        "machine",
+        "nvidia",
+        "jetson",
+        "devices",
+        "extras",
+        "models",
+        "cache",
+        "steps",
+    ]
+    assert [probe["device"] for probe in report["devices"]] == list(DEVICES)
+    assert list(report["cache"]["sizes"]) == ["models", "store", "sources", "engines", "agreement"]
+    assert {model["state"] for model in report["models"]} == {"absent"}
+    assert any(step["command"].startswith("fgdd-fast models pull ") for step in report["steps"])
+
+
+def test_the_tables_tell_the_same() -> None:
+    result = CliRunner().invoke(cli.doctor)
+    assert result.exit_code == 0, result.output
+    for device in DEVICES:
+        assert device in result.stdout
+    assert "fgdd-fast models pull saliency-u2netp " in result.stdout
+
+
+def test_a_machine_that_lacks_nothing() -> None:
+    assert REPORT.steps == ()
+    text = shown(REPORT)
+    assert text.endswith("Nothing is missing that this machine could use.\n")
+    assert "4.0 GiB available" in text
+    assert "models  3.0 MiB" in text
+    assert "Jetson" not in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_commands_stay_whole_on_their_line(width: int) -> None:
+    advice = (
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fgdd-fast[gpu]' and some more of it"
+    )
+    lacking = Probe("cuda", False, "ONNX Runtime was built without it", advice)
+    text = shown(replace(REPORT, devices=(lacking, replace(lacking, device="onnxruntime-tensorrt"))), width)
+    assert f"To run models on cuda and onnxruntime-tensorrt:\n  {advice}\n" in text
+    assert max(map(len, text.split("To run")[0].splitlines())) <= width
+
+
+def test_each_missing_thing_has_one_step() -> None:
+    report = replace(
+        REPORT,
+        extras=(Extra("gpu", ("onnxruntime-gpu>=1.18",)), Extra("prompts", ("tokenizers>=0.15",))),
+        models=(
+            ModelState("a", "foreground", "absent"),
+            ModelState("b", "foreground", "damaged", "its file is cut off"),
+            ModelState("c", "backbone", "ok"),
+        ),
+    )
+    assert report.steps == (
+        Step("ask Grounded SAM 2 for classes by their names", "pip install 'fgdd-fast[prompts]'"),
+        Step("have the catalogue's models", "fgdd-fast models pull a b"),
+    )
+    text = shown(report)
+    assert "lacks tokenizers>=0.15" in text
+    assert "damaged (its file is cut off)" in text
+
+
+def test_a_jetson_and_its_gpu_are_shown() -> None:
+    jetson = Jetson("NVIDIA Jetson AGX Orin Developer Kit", "36.4.3", None, "MAXN")
+    nvidia = Nvidia((Gpu("Orin", "8.7", 2**36), Gpu("Another", None, None)), "540.4.0", "12.6")
+    text = shown(replace(REPORT, jetson=jetson, nvidia=nvidia))
+    assert "JetPack       unknown" in text
+    assert "power mode    MAXN" in text
+    assert "GPU 0   Orin, compute capability 8.7, memory 64.0 GiB" in text
+    assert "GPU 1   Another, compute capability unknown, memory unknown" in text
+    assert "540.4.0, for CUDA up to 12.6" in text
+
+
+def test_what_the_system_says_is_no_markup() -> None:
+    text = shown(replace(REPORT, machine=replace(REPORT.machine, processor="[bold]x[/]")))
+    assert "[bold]x[/]" in text
+
+
+def test_extras_lack_what_is_absent_or_too_old(versions: Callable[[dict[str, str]], None]) -> None:
+    versions({"onnx": "1.16.2", "onnxslim": "0.1.5", "torch": "2.13.0+cpu", "numpy": "2.0"})
+    requirements = [
+        "numpy>=1.24",
+        'onnx>=1.16; extra == "models"',
+        'onnxslim>=0.1.50; extra == "models"',
+        "scikit-learn>=1.3 ; (python_version < '4') and extra == 'models'",
+        'torch>=2.6; extra == "export"',
+        'torch; extra == "export"',
+        'absent; platform_machine == "another" and extra == "export"',
+    ]
+    requirements.append(f'absent; platform_machine == "{platform.machine()}" and extra == "here"')
+    assert read_extras(["models", "export", "empty", "here"], requirements) == (
+        Extra("models", ("onnxslim>=0.1.50", "scikit-learn>=1.3")),
+        Extra("export", ()),
+        Extra("empty", ()),
+        Extra("here", ("absent",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("installed", "lowest", "met"),
+    [("2", "2.0", True), ("2.0rc1", "2.0", True), ("1.9", "1.10", False), ("10.3", "9.9.9", True)],
+)
+def test_versions_compare_by_number(
+    versions: Callable[[dict[str, str]], None], installed: str, lowest: str, met: bool
+) -> None:
+    versions({"some.package": installed})
+    (extra,) = read_extras(["x"], [f'some.package>={lowest}; extra == "x"'])
+    assert (extra.missing == ()) is met
+
+
+def test_the_extras_of_tasks_exist() -> None:
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(Path(__file__).parent.parent / "setup.cfg")
+    assert set(doctor._TASKS) <= set(settings["options.extras_require"])
+
+
+def test_the_caches_folders_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "models" / "deep").mkdir(parents=True)
+    (tmp_path / "models" / "a").write_bytes(b"123")
+    (tmp_path / "models" / "deep" / "b").write_bytes(b"45")
+    (tmp_path / "something").mkdir()
+    sizes = read_cache(tmp_path).sizes
+    assert sizes == {"models": 5, "store": 0, "sources": 0, "engines": 0, "agreement": 0, "something": 0}
+    assert sum(read_cache(tmp_path / "absent").sizes.values()) == 0
+
+
+def test_a_cache_that_is_a_file_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "file"))
+    assert sum(examine([]).cache.sizes.values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3 * 2**29, "1.5 GiB"),
+        (5 * 2**40, "5.0 TiB"),
+        (2**51, "2048.0 TiB"),
+    ],
+)
+def test_sizes_are_readable(count: int, text: str) -> None:
+    assert cli._size(count) == text

@@ -1,0 +1,370 @@
+"""A device runs where something ran on it; whatever its libraries do instead is told in a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fgdd_fast.engines import probe_graph, probes
+from fgdd_fast.engines.base import DEVICES, Device
+from fgdd_fast.engines.cuda_device import CudaDevice
+from fgdd_fast.engines.nvidia import has_nvidia_device, jetson_model
+from fgdd_fast.engines.probes import Probe, probe, probe_all
+from fgdd_fast.errors import EngineError
+
+ON_GPU = [device for device in DEVICES if device not in ("cpu", "openvino")]
+RUNS = {
+    "get_providers": "return [provider, 'CPUExecutionProvider']",
+    "run": "return [feeds['x'] * 2]",
+    "open": "pass",
+    "preload": "pass",
+    "chain": "[provider]",
+}
+ONNXRUNTIME = """
+import os, sys, time
+__version__ = "9.9.9"
+provider = "CUDAExecutionProvider"
+
+def get_available_providers():
+    return [provider, "CPUExecutionProvider"]
+
+def set_default_logger_severity(severity):
+    pass
+
+def preload_dlls():
+    {preload}
+
+class ExecutionMode:
+    ORT_SEQUENTIAL = None
+
+class SessionOptions:
+    def add_session_config_entry(self, key, value):
+        assert (key, value) == ("session.disable_cpu_ep_fallback", "1")
+
+class InferenceSession:
+    def __init__(self, graph, sess_options, providers, enable_fallback):
+        assert (providers, enable_fallback) == ({chain}, False)
+        {open}
+    def get_providers(self):
+        {get_providers}
+    def run(self, outputs, feeds):
+        {run}
+"""
+
+
+PLUGIN = """
+provider = "NvTensorRTRTXExecutionProvider"
+devices = []
+
+class Device:
+    ep_name = provider
+
+def get_ep_devices():
+    return devices
+
+def register_execution_provider_library(name, path):
+    assert (name, path) == (provider, "a/path")
+    devices.append(Device)
+
+def add_provider_for_devices(options, chosen, settings):
+    assert chosen == devices
+
+SessionOptions.add_provider_for_devices = add_provider_for_devices
+"""
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """What is found out about faked machines is not remembered."""
+    probe.cache_clear()
+    yield
+    probe.cache_clear()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that seems to have an NVIDIA GPU, and is no Jetson."""
+    monkeypatch.setattr(probes, "has_nvidia_device", lambda: True)
+    monkeypatch.setattr(probes, "jetson_model", lambda: None)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Put a module of this source before all others, for this process and those that it starts."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(probes, "_is_installed", lambda package: True)
+
+    def install(name: str, source: str) -> None:
+        (tmp_path / f"{name}.py").write_text(source)
+
+    return install
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_the_graph_is_what_its_comment_says() -> None:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    x, y = (helper.make_tensor_value_info(name, float32, [1, 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    opset = [helper.make_opsetid("", 17)]
+    expected = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    assert onnx.ModelProto.FromString(probe_graph.GRAPH) == expected
+    onnx.checker.check_model(expected, full_check=True)
+
+
+@pytest.mark.parametrize(("device", "package"), [("cpu", "onnxruntime"), ("openvino", "openvino")])
+def test_the_cpus_runtimes_run(device: Device, package: str) -> None:
+    runtime = pytest.importorskip(package, reason=f"{package} is not installed")
+    found = probe(device)
+    assert found.runs, found.detail
+    assert runtime.__version__.partition("-")[0] in found.detail
+    assert found.advice == ""
+
+
+def test_all_devices_are_probed_in_order_and_nothing_is_printed() -> None:
+    script = (
+        "from fgdd_fast.engines.probes import probe_all\n"
+        "from fgdd_fast.engines.base import DEVICES\n"
+        "assert [found.device for found in probe_all()] == list(DEVICES)\n"
+        "assert all(found.detail for found in probe_all())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_without_a_gpu_nothing_is_started_or_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "has_nvidia_device", lambda: False)
+    monkeypatch.setattr(subprocess, "run", None)
+    before = set(sys.modules)
+    for device in ON_GPU:
+        assert probe(device) == Probe(device, False, "no NVIDIA GPU or driver was found")
+    assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize(
+    ("device", "package", "advice"),
+    [
+        ("cpu", "onnxruntime", "pip install 'fgdd-fast[cpu]'"),
+        ("cuda", "onnxruntime", "pip install 'fgdd-fast[gpu]'"),
+        ("onnxruntime-tensorrt", "onnxruntime", "pip install 'fgdd-fast[gpu]'"),
+        ("tensorrt", "tensorrt", "pip install 'fgdd-fast[tensorrt]'"),
+        ("tensorrt-rtx", "tensorrt_rtx", "pip install 'fgdd-fast[rtx]'"),
+        (
+            "onnxruntime-rtx",
+            "onnxruntime_ep_nv_tensorrt_rtx",
+            "pip install onnxruntime-ep-nv-tensorrt-rtx",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_a_missing_package_gives_the_install_line(
+    device: Device, package: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, package)
+    detail = f"the Python package {package} is not installed"
+    assert probe(device) == Probe(device, False, detail, advice)
+
+
+def test_openvino_is_not_advised_together_with_another_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "openvino")
+    monkeypatch.setitem(sys.modules, "onnxruntime", probes)  # anything that is there
+    assert probe("openvino").advice == "pip install openvino"
+    probe.cache_clear()
+    without(monkeypatch, "onnxruntime")
+    assert probe("openvino").advice == "pip install 'fgdd-fast[cpu]'"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_on_a_jetson_tensorrt_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "jetson_model", lambda: "NVIDIA Jetson AGX Orin Developer Kit")
+    without(monkeypatch, "tensorrt", "tensorrt_rtx", "onnxruntime")
+    assert "--system-site-packages" in probe("tensorrt").advice
+    assert "device tensorrt" in probe("tensorrt-rtx").advice
+    assert "device tensorrt" in probe("cuda").advice
+    assert probe("cpu").advice == "pip install 'fgdd-fast[cpu]'"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_plans_are_run_through_cuda_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", probes)
+    without(monkeypatch, "cuda.bindings")
+    found = probe("tensorrt")
+    assert (found.runs, found.advice) == (False, "pip install cuda-bindings")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_provider_that_computes_rightly_runs(installed: Callable[[str, str], None]) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
+    assert probe("cuda") == Probe("cuda", True, "ONNX Runtime 9.9.9, CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "detail"),
+    [
+        ("get_providers", "return ['CPUExecutionProvider']", "gave way to CPUExecutionProvider"),
+        ("run", "return [feeds['x']]", "computes wrongly"),
+        ("open", "raise RuntimeError('a reason')", "cannot run: a reason"),
+        ("open", "os.abort()", "ended the process with SIGABRT"),
+        ("open", "sys.exit('leaving')", "its probe failed: leaving"),
+        ("open", "sys.exit()", "its probe failed"),
+        (
+            "open",
+            "os.write(2, b'libcublasLt.so.13: cannot open shared object file'); raise RuntimeError()",
+            "the library libcublasLt.so.13 was not found",
+        ),
+        (
+            "open",
+            "raise RuntimeError('libcuda.so.1: cannot open shared object file: No such file or directory')",
+            "no NVIDIA GPU or driver was found",
+        ),
+        (
+            "run",
+            "raise RuntimeError('CUDA error: no kernel image is available for execution on the device')",
+            "this package has no code for the architecture of this GPU",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_a_provider_that_does_not_run_says_why(
+    method: str, body: str, detail: str, installed: Callable[[str, str], None]
+) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, method: body}))
+    found = probe("cuda")
+    assert not found.runs
+    assert detail in found.detail
+    assert "\n" not in found.detail
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("libcublasLt.so.13: cannot open shared object file", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        ("libnvinfer.so.10: cannot open shared object file", "LD_LIBRARY_PATH"),
+        ("cudaError 35: CUDA driver version is insufficient", "Update NVIDIA's driver."),
+        ("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1", "CUDA_VISIBLE_DEVICES"),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_known_failures_come_with_advice(
+    message: str, advice: str, installed: Callable[[str, str], None]
+) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": f"raise RuntimeError({message!r})"}))
+    assert advice in probe("cuda").advice
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_library_that_cannot_be_loaded_beforehand_is_the_reason(
+    installed: Callable[[str, str], None],
+) -> None:
+    told = "print('Failed to load libcudart.so.13: libcudart.so.13: cannot open shared object file: No')"
+    failing = {**RUNS, "preload": told, "open": "raise RuntimeError('nodes are assigned to the CPU')"}
+    installed("onnxruntime", ONNXRUNTIME.format(**failing))
+    assert probe("cuda").detail == "the library libcudart.so.13 was not found"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_plugin_with_tensorrt_for_rtx_is_registered(installed: Callable[[str, str], None]) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "chain": None}) + PLUGIN)
+    names = (
+        "def get_ep_name(): return 'NvTensorRTRTXExecutionProvider'\ndef get_library_path(): return 'a/path'"
+    )
+    installed("onnxruntime_ep_nv_tensorrt_rtx", names)
+    expected = "ONNX Runtime 9.9.9, NvTensorRTRTXExecutionProvider"
+    assert probe("onnxruntime-rtx") == Probe("onnxruntime-rtx", True, expected)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_runtime_without_the_provider_is_replaced(installed: Callable[[str, str], None]) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
+    found = probe("onnxruntime-tensorrt")
+    assert "was built without TensorrtExecutionProvider" in found.detail
+    assert found.advice.startswith("pip uninstall -y onnxruntime")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_probe_that_never_ends_is_ended(
+    installed: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "TIME_LIMIT", 0.5)
+    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": "time.sleep(60)"}))
+    assert "did not end within" in probe("cuda").detail
+
+
+@pytest.mark.usefixtures("gpu")
+def test_what_a_library_prints_is_kept_from_the_terminal(
+    installed: Callable[[str, str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = "os.write(1, b'noise'); os.write(2, b'noise'); print('noise')"
+    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": noise}))
+    assert probe("cuda").runs
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_packages_of_the_working_folder_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: Callable[[str, str], None]
+) -> None:
+    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
+    (tmp_path / "work").mkdir()
+    for name in ("json", "numpy", "fgdd_fast", "onnxruntime"):
+        (tmp_path / "work" / f"{name}.py").write_text("raise SystemExit('taken')")
+    monkeypatch.chdir(tmp_path / "work")
+    assert probe("cuda").runs
+
+
+@pytest.mark.skipif(has_nvidia_device(), reason="there may be a GPU here that runs engines")
+def test_tensorrt_says_that_there_is_no_driver() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    with pytest.raises(EngineError, match="driver version is insufficient"):
+        probe_graph.load_in_tensorrt("tensorrt-rtx")
+
+
+def test_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = probe("cpu")
+    monkeypatch.setattr(probes, "_KINDS", {})
+    assert probe("cpu") is first
+
+
+@pytest.mark.parametrize("node", ["dev/nvidiactl", "dev/nvgpu/igpu0/ctrl", "dev/dxg"])
+def test_a_gpu_shows_in_its_device_node(tmp_path: Path, node: str) -> None:
+    assert not has_nvidia_device(tmp_path)
+    (tmp_path / node).parent.mkdir(parents=True)
+    (tmp_path / node).touch()
+    assert has_nvidia_device(tmp_path)
+
+
+def test_a_jetson_shows_in_the_device_tree(tmp_path: Path) -> None:
+    assert jetson_model(tmp_path) is None
+    model = tmp_path / "proc" / "device-tree" / "model"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0")
+    assert jetson_model(tmp_path) == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
+    model.write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
+    assert jetson_model(tmp_path) is None
+
+
+def test_probe_all_gives_one_answer_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "has_nvidia_device", lambda: False)
+    without(monkeypatch, "onnxruntime", "openvino")
+    assert [found.device for found in probe_all()] == list(DEVICES)
+    assert not any(found.runs for found in probe_all())
+
+
+def test_an_engine_that_loads_needs_a_gpu_that_cuda_bindings_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    device = CudaDevice("NVIDIA RTX", (12, 0), 2**34, "13.0", "13.0")
+    monkeypatch.setattr(probe_graph, "_load_engine", lambda *arguments: None)
+    monkeypatch.setattr(probe_graph, "find_cuda_device", lambda: device)
+    assert probe_graph.load_in_tensorrt("tensorrt-rtx").endswith(", NVIDIA RTX")
+    monkeypatch.setattr(probe_graph, "find_cuda_device", lambda: None)
+    monkeypatch.setattr(probe_graph, "why_no_cuda", lambda: "The driver is too old; run: pip install another")
+    found = probes._probe_here("tensorrt-rtx")
+    assert (found.detail, found.advice) == ("The driver is too old", "pip install another")
