@@ -2,9 +2,9 @@
 
 `NAME.onnx` and `NAME.json` lie in one folder. The sidecar comes last, so a bundle with a sidecar is whole.
 A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `NAME.PART.json`), and attached
-files (`NAME.FILE`); its sidecar holds their hashes. It may have variants, which are the same network in
-another precision (`NAME.fp16.onnx` and `NAME.fp16.json`); the sidecar of each holds the hash of the graph for
-which it stands.
+files (`NAME.FILE`), among them those in which the ONNX file keeps weights; its sidecar holds their hashes.
+It may have variants, which are the same network in another precision (`NAME.fp16.onnx` and
+`NAME.fp16.json`); the sidecar of each holds the hash of the graph for which it stands.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.external_weights import external_names
 from fgdd_fast.engines.files import file_sha256, stage_file
 from fgdd_fast.errors import BundleError
 
@@ -134,6 +135,32 @@ class Bundle:
         """Path of the JSON sidecar."""
         return self.onnx.with_suffix(".json")
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none.
+
+        What a cache of anything made from the graph is keyed by.
+        """
+        hashes = {name: self.files[name] for name in external_names(self.onnx, self.files)}
+        whole = json.dumps([self.sha256, hashes], sort_keys=True).encode()
+        return hashlib.sha256(whole).hexdigest() if hashes else self.sha256
+
+    def graph(self) -> bytes:
+        """The serialised graph, to make another one of it.
+
+        Raises:
+            BundleError: it cannot be read, or keeps weights in other files, which would be left behind.
+        """
+        if names := external_names(self.onnx, self.files):
+            raise BundleError(
+                f"The graph {self.onnx} keeps weights in {', '.join(names)}, so nothing can be made of it",
+                "Save it with its weights inside: onnx.save(onnx.load(FILE), FILE)",
+            )
+        try:
+            return self.onnx.read_bytes()
+        except OSError as error:
+            raise BundleError(f"The model file {self.onnx} cannot be read: {error.strerror}") from error
+
     def beside(self, name: str) -> Path:
         """Path of a part's ONNX file (`PART.onnx`) or of an attached file (`tokenizer.json`)."""
         return self.onnx.with_name(f"{self.onnx.stem}.{name}")
@@ -182,14 +209,15 @@ class Bundle:
 
 
 def load_bundle(path: Path, role: Role | None = None) -> Bundle:
-    """Read a bundle's sidecar and check its ONNX file against it.
+    """Read a bundle's sidecar and check its ONNX file against it, with all files that hold weights of it.
 
     Args:
         path: the ONNX file, the sidecar, or the two without their suffix.
         role: the role that the bundle must have, if any.
 
     Raises:
-        BundleError: the bundle is missing, incomplete, damaged, or has another role.
+        BundleError: the bundle is missing, incomplete, damaged, or has another role; or it has weights of
+            which the sidecar has no hash.
     """
     onnx = path.with_suffix(".onnx") if path.suffix in (".onnx", ".json") else Path(f"{path}.onnx")
     bundle = _read_sidecar(onnx)
@@ -202,6 +230,8 @@ def load_bundle(path: Path, role: Role | None = None) -> Bundle:
             f"the sidecar says {bundle.sha256}",
             AGAIN,
         )
+    for name in external_names(onnx, bundle.files):
+        bundle.file(name)
     return bundle
 
 

@@ -11,7 +11,7 @@ from fgdd_fast.errors import EngineError, FgddError
 # What the runtimes put before and between the reasons: where in their own source they gave up.
 _NOISE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : |Exception from \S+:\d+:|Check '.*' failed at \S+:\d+:"
-    r"|FrontEnd API failed with \w+:"
+    r"|FrontEnd API failed with \w+:|/\S+\.(?:cc|cpp|h):\d+ (?:[\w:&*<>]+ )*[\w:]+\([^)]*\)(?: const)?"
 )
 
 

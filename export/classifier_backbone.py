@@ -45,10 +45,7 @@ def backbone_candidate(
             f"The backbone {bundle.name} has no output 'logits' [batch, classes]",
             "Fit a classifier on its features: fgdd-fast teacher fit",
         )
-    try:
-        data = bundle.onnx.read_bytes()
-    except OSError as error:
-        raise BundleError(f"The model file {bundle.onnx} cannot be read: {error.strerror}") from error
+    data = bundle.graph()
     model = read_model(data, f"The backbone {bundle.name}")
     opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), None)
     if opset != OPSET:

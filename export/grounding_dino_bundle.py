@@ -191,7 +191,7 @@ def _measure_parity(
     """Compare all proposals on each image's canvas; equal ones may come in another order."""
     assert bundle.prompting is not None
     tokenizer = PromptTokenizer(bundle.file(TOKENIZER), bundle.prompting)
-    encode, detect = (load_model(part.onnx.read_bytes()) for part in (bundle.part(TEXT), bundle))
+    encode, detect = (load_model(part.graph()) for part in (bundle.part(TEXT), bundle))
     size = bundle.preprocessing.height, bundle.preprocessing.width
     distances = []
     for image in images:

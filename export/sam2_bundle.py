@@ -104,7 +104,7 @@ def _measure_parity(
     bundle: Bundle, reference: SegmenterReference, images: Sequence[CheckImage]
 ) -> dict[str, Any]:
     """Compare the masks of the same boxes on each image."""
-    encode, decode = (load_model(part.onnx.read_bytes()) for part in (bundle, bundle.part(DECODER)))
+    encode, decode = (load_model(part.graph()) for part in (bundle, bundle.part(DECODER)))
     side = bundle.preprocessing.width
     differences, losses = [], []
     for image in images:

@@ -63,7 +63,7 @@ def build_teacher(
     """
     _check_head(backbone, weight, bias, classes)
     try:
-        network = read_model(backbone.onnx.read_bytes(), f"The backbone {backbone.name}")
+        network = read_model(backbone.graph(), f"The backbone {backbone.name}")
     except OSError as error:
         raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
     model = serialise(add_head(network, weight, bias))

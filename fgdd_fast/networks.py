@@ -84,7 +84,7 @@ class BatchedNetwork:
         self.description = self.engine.description
         self.streams = self.engine.streams
         self.fingerprint: Mapping[str, str] = {
-            "model": graph.sha256,
+            "model": graph.fingerprint,
             "runtime": self.engine.arithmetic,
             "size": f"{width}x{height}",
             "batch": str(batch),

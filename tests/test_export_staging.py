@@ -13,8 +13,13 @@ from fgdd_fast.errors import BundleError
 from fgdd_fast.export.staging import publish, staging_folder
 
 
-def staged_bundle(onnx: Path, content: bytes) -> Bundle:
-    """A bundle with one part and one attached file; nothing here looks into an ONNX file."""
+def model(name: bytes) -> bytes:
+    """An ONNX file without a graph: the field `producer_name` alone."""
+    return bytes([0x12, len(name)]) + name
+
+
+def staged_bundle(onnx: Path, name: bytes) -> Bundle:
+    """A bundle with one part and one attached file; nothing here looks at a graph."""
     bundle = Bundle(
         onnx=onnx,
         name=onnx.stem,
@@ -28,10 +33,10 @@ def staged_bundle(onnx: Path, content: bytes) -> Bundle:
         licence="MIT",
     )
     part = replace(bundle, onnx=bundle.beside("text.onnx"), role="text-encoder")
-    part = write_bundle(part, content + b" text")
+    part = write_bundle(part, model(name + b" text"))
     write_file(bundle.beside("tokenizer.json"), b"{}")
     hashes = {"tokenizer.json": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
-    return write_bundle(replace(bundle, parts={"text": part.sha256}, files=hashes), content)
+    return write_bundle(replace(bundle, parts={"text": part.sha256}, files=hashes), model(name))
 
 
 def test_everything_is_moved_into_place_with_its_parity(tmp_path: Path) -> None:
