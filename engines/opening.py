@@ -1,23 +1,37 @@
-"""Which runtimes are here, and a bundle opened in one of them."""
+"""A bundle opened on a device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 
+from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import Device, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.cuda_device import find_cuda_device
 from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from fgdd_fast.engines.onnxruntime_gpu import GpuProvider, OnnxRuntimeGpuEngine
 from fgdd_fast.engines.openvino_cpu import OpenVinoEngine
+from fgdd_fast.engines.plan_key import PlanKey, Platform
+from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.engines.tensorrt_api import Flavour, import_tensorrt
+from fgdd_fast.engines.tensorrt_build import Profile
+from fgdd_fast.engines.tensorrt_engine import TensorRtEngine
 from fgdd_fast.errors import SettingsError
 
 __all__ = ["available_devices", "open_engine"]
 
-_PACKAGES: dict[Device, str] = {"cpu": "onnxruntime", "openvino": "openvino"}
+_PACKAGES: Mapping[Device, str] = {"cpu": "onnxruntime", "openvino": "openvino"}
+_FLAVOURS: Mapping[Device, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
+_PROVIDERS: Mapping[Device, GpuProvider] = {
+    "cuda": "cuda",
+    "onnxruntime-tensorrt": "onnxruntime-tensorrt",
+    "onnxruntime-rtx": "onnxruntime-rtx",
+}
 
 
 def available_devices() -> tuple[Device, ...]:
-    """The devices whose runtime is installed; nothing is imported."""
+    """The devices that need no GPU and whose runtime is installed; nothing is imported."""
     return tuple(device for device, package in _PACKAGES.items() if find_spec(package) is not None)
 
 
@@ -32,23 +46,48 @@ def open_engine(
     """Load a bundle's graph into a runtime, for fixed shapes.
 
     Args:
-        bundle: the model, whose file has been checked against its hash.
-        device: `cpu` is ONNX Runtime, in fp32; `openvino` is OpenVINO on the CPU, in fp32 or bf16.
-        precision: `auto` is bf16 where the runtime and the CPU compute in it natively, fp32 elsewhere.
+        bundle: the model, or a variant of it, whose file has been checked against its hash.
+        device: see `fgdd_fast.engines.base.Device`.
+        precision: how OpenVINO computes a graph in fp32; `auto` is bf16 where the processor computes in it
+            natively. Everything else computes in what the graph is in, and takes `auto` or that.
         axes: a length for each named axis of the inputs, such as `batch`.
-        threads: threads to compute with; each serves one call of `run` at a time.
+        threads: processor threads to compute with; each serves one call of `run` at a time.
 
     Raises:
-        SettingsError: this device cannot compute in this precision, or has no such number of threads.
+        SettingsError: this device does not compute this graph in this precision, or has no such number of
+            threads.
         MissingExtraError: the runtime is not installed.
-        EngineError: `axes` are not the inputs' axes, or the runtime cannot load the graph.
+        EngineError: `axes` are not the inputs' axes; the runtime cannot load the graph, or does not run here;
+            or no TensorRT engine was built for it.
     """
     if threads < 1:
         raise SettingsError(f"An engine needs at least one thread, not {threads}")
     if device == "openvino":
         return OpenVinoEngine(bundle, axes, threads, precision)
-    if precision == "bf16":
+    _check_precision(bundle, device, precision)
+    if device == "cpu":
+        return OnnxRuntimeEngine(bundle, axes, threads)
+    if flavour := _FLAVOURS.get(device):
+        return _open_plan(bundle, flavour, axes)
+    return OnnxRuntimeGpuEngine(bundle, axes, _PROVIDERS[device], cache=cache_folder() / "onnxruntime")
+
+
+def _check_precision(bundle: Bundle, device: Device, precision: Precision) -> None:
+    graph = (bundle.variant or "fp32").partition("-")[0]
+    if precision not in ("auto", graph):
+        only = "ONNX Runtime's CPU provider computes" if device == "cpu" else f"The device {device} computes"
         raise SettingsError(
-            "ONNX Runtime's CPU provider computes in fp32 only", "For bf16 use the device openvino."
+            f"{only} a graph in what it is in, and the graph of {bundle.name} is in {graph}, not {precision}",
+            "For bf16 on a CPU use the device openvino; else convert the bundle: fgdd-fast convert",
         )
-    return OnnxRuntimeEngine(bundle, axes, threads)
+
+
+def _open_plan(bundle: Bundle, flavour: Flavour, axes: Mapping[str, int]) -> Engine:
+    tensorrt = import_tensorrt(flavour)
+    batch = axes.get("batch", 1)
+    platform = Platform.of(tensorrt, find_cuda_device())
+    store = PlanStore()
+    plan = store.find(PlanKey.of(bundle, platform, Profile(batch, batch, batch), axes))
+    content = store.plan_bytes(plan)
+    where = f"{tensorrt}, {platform.device}, {bundle.variant or 'fp32'}, plan {plan.sha256[:8]}"
+    return TensorRtEngine(tensorrt, bundle, content, axes, arithmetic=where)

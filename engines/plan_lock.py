@@ -1,0 +1,128 @@
+"""One writer at a time: locks that the system frees when their holder dies, with a place for their files.
+
+The lock of NAME is the file `.NAME.lock`, and while it is held, unfinished files lie in `.NAME.staging`. So
+whatever lies there while nobody holds the lock was left by a process that was killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_LOCK, _STAGING = ".lock", ".staging"
+
+
+@contextmanager
+def sole_writer(folder: Path, name: str, on_wait: Callable[[], None]) -> Iterator[Path]:
+    """Hold the lock of a name within the block, and give an empty folder for unfinished files.
+
+    The folder is on the same file system, and is removed when the block ends.
+
+    Args:
+        folder: where what is written will lie; it exists.
+        name: of what is written.
+        on_wait: called before waiting for another holder; what it raises ends the waiting.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    lock, staging = _paths(folder, name)
+    handle = _acquire(lock, on_wait)
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        yield staging
+    finally:
+        _release(handle, lock, staging)
+
+
+def find_leftovers(folder: Path) -> tuple[str, ...]:
+    """The names whose writers were killed: those with a lock or unfinished files that nobody holds."""
+    names = {
+        entry.name[1:].removesuffix(suffix)
+        for suffix in (_LOCK, _STAGING)
+        for entry in folder.glob(f".*{suffix}")
+    }
+    return tuple(name for name in sorted(names) if _is_free(_paths(folder, name)[0]))
+
+
+def clear_leftovers(folder: Path) -> int:
+    """Remove what killed writers left.
+
+    Returns:
+        The bytes that it took.
+    """
+    freed = 0
+    for name in find_leftovers(folder):
+        lock, staging = _paths(folder, name)
+        handle = _try_acquire(lock)
+        if handle is None:
+            continue  # somebody writes it again
+        freed += sum(file.stat().st_size for file in staging.rglob("*"))
+        _release(handle, lock, staging)
+    return freed
+
+
+def _paths(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f".{name}{_LOCK}", folder / f".{name}{_STAGING}"
+
+
+def _acquire(lock: Path, on_wait: Callable[[], None]) -> int:
+    handle = _try_acquire(lock)
+    if handle is not None:
+        return handle
+    on_wait()
+    return _lock(lock, fcntl.LOCK_EX)
+
+
+def _try_acquire(lock: Path) -> int | None:
+    try:
+        return _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+
+
+def _lock(lock: Path, operation: int) -> int:
+    """Lock a file, which is made where it is not; its last holder may remove it at any moment."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, operation)
+            if _is_at(lock, handle):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(lock: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(handle: int, lock: Path, staging: Path) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    lock.unlink(missing_ok=True)
+    os.close(handle)
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether nobody holds a lock; it is held for a moment to find out."""
+    try:
+        handle = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
