@@ -41,9 +41,11 @@ class Bar:
         return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
 
 
+_SOME = Bar(1e-3, at_least=True)  # images in which nothing is found anyhow tell nothing
 # Figures without a bar are reported only.
 BARS: Mapping[Strictness, Mapping[str, Bar]] = {
     "same arithmetic": {
+        "with_foreground": _SOME,
         "mean_occupancy_error": Bar(1e-3),
         "same_path": Bar(0.995, at_least=True),
         "mean_regret": Bar(2e-3),
@@ -54,6 +56,7 @@ BARS: Mapping[Strictness, Mapping[str, Bar]] = {
         "batch_cosine_distance": Bar(1e-3),
     },
     "lower precision": {
+        "with_foreground": _SOME,
         "mean_occupancy_error": Bar(0.01),
         "same_path": Bar(0.95, at_least=True),
         "mean_regret": Bar(0.02),
@@ -117,11 +120,14 @@ class Agreement:
 def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:
     """Compare the occupancies [n] of the same images, and the paths that they take.
 
+    Where the reference finds no foreground in any image, nothing is compared, and `with_foreground` says so.
+
     Each side has the threshold of its own occupancies. An image that is at the reference's threshold, or so
     near that either path is right, does not count as another path.
     """
     errors = np.abs(expected - found)
     return {
+        "with_foreground": float((expected > 0).mean()),
         "mean_occupancy_error": float(errors.mean()),
         "largest_occupancy_error": float(errors.max()),
         "same_path": float(same_path(expected, found).mean()),

@@ -83,13 +83,13 @@ def load_catalogue(extra: Path | None = None) -> Catalogue:
     return Catalogue(entries)
 
 
-def find_bundle(name_or_path: str, role: Role) -> Bundle:
+def find_bundle(name_or_path: str, role: Role | None = None) -> Bundle:
     """Find a model that a user names.
 
     Args:
         name_or_path: a name of the catalogue; or a path to the ONNX file, to its sidecar, or to the two
             without their suffix. A file called like a model of the catalogue is reached by `./NAME`.
-        role: what the bundle is needed for.
+        role: what the bundle is needed for; any role will do by default.
 
     Raises:
         BundleError: it is not there, not pulled yet, damaged, or has another role.

@@ -47,8 +47,8 @@ def check_images(
     """
     if data is None:
         return drawn_check_images(count, named=named)
-    named = (_renamed(image, prompts) for image in _in_turn(pool(scan(data), count, seed=0)))
-    images = tuple(islice(_readable(named), count))
+    renamed = (_renamed(image, prompts) for image in _in_turn(pool(scan(data), count, seed=0)))
+    images = tuple(islice(_readable(renamed), count))
     if not images:
         raise DataError(f"No image in {data} can be read", "Name another folder with --check.")
     return images

@@ -26,6 +26,7 @@ from fgdd_fast.agreement import (
 )
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.crops import candidate_boxes
+from fgdd_fast.engines.base import Array
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground
@@ -107,6 +108,21 @@ def measure_agreement(
     return Comparison(bundle, images, reference).hold(candidate, batch=batch, single=single).agreement
 
 
+def sample_feeds(bundle: Bundle, images: Sequence[CheckImage]) -> list[dict[str, Array]]:
+    """What a graph is fed for images, as in a comparison: one sample each, with a batch axis.
+
+    A teacher is fed the whole image and each crop. Not for models that are asked for a class by its name.
+    """
+    if bundle.role != "teacher":
+        size = (bundle.preprocessing.width, bundle.preprocessing.height)
+        return [{"images": resize(image.pixels, size, "area")[None]} for image in images]
+    with closing(_open_teacher(bundle, REFERENCE, 1)) as teacher:
+        label = np.zeros(1, np.int32)
+        return [
+            {"images": view[None], "labels": label} for image in images for view in _views(image, teacher)
+        ]
+
+
 def _strictness(candidate: Runtime) -> Strictness:
     same = candidate.precision == "fp32" and not candidate.variants
     return "same arithmetic" if same else "lower precision"
@@ -179,12 +195,8 @@ class _Teacher(_Subject):
         self._labels: list[int] | None = None
 
     def answer(self, runtime: Runtime, batch: int) -> _Answer:
-        preprocessing, views = self.bundle.preprocessing, 1 + CROPS
-        view: ScoreView = "resize" if preprocessing.pad_value is None else "pad"
-        tile_size = max(preprocessing.width // 2, 1)
-        one = replace(runtime, threads=1)
-        teacher = Teacher(self.bundle, one, view=view, tile_size=tile_size, batch=batch * views)
-        with closing(teacher):
+        views = 1 + CROPS
+        with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
             labels = self._known_labels(teacher)
             clock = _Clock()
             losses = []
@@ -210,6 +222,13 @@ class _Teacher(_Subject):
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return loss_figures(expected, found)
+
+
+def _open_teacher(bundle: Bundle, runtime: Runtime, batch: int) -> Teacher:
+    """A teacher that is shown tiles of half its input's side: padded, where it has a value to pad with."""
+    preprocessing = bundle.preprocessing
+    view: ScoreView = "resize" if preprocessing.pad_value is None else "pad"
+    return Teacher(bundle, runtime, view=view, tile_size=max(preprocessing.width // 2, 1), batch=batch)
 
 
 def _views(image: CheckImage, teacher: Teacher) -> Iterator[Images]:

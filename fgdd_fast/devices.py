@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import fgdd_fast
@@ -20,8 +19,10 @@ from fgdd_fast.comparison import REFERENCE, Comparison
 from fgdd_fast.engines.base import DEVICES, Device, Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.files import write_file
+from fgdd_fast.engines.plan_store import PlanStore
 from fgdd_fast.engines.probes import Probe, probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.machine import read_machine
 from fgdd_fast.networks import Runtime
 from fgdd_fast.variants import find_variants, variant_name
 
@@ -109,7 +110,7 @@ def choose_runtime(
     except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about
         return Choice(replace(REFERENCE, threads=threads), f"compared with nothing else: {error.problem}")
     chosen, reason = _choose(trials, precision)
-    runtime = next(way for way in candidates if (way.device, way.precision) == chosen)
+    runtime = next((way for way in candidates if (way.device, way.precision) == chosen), REFERENCE)
     return Choice(replace(runtime, threads=threads), reason)
 
 
@@ -148,10 +149,22 @@ def _ways(bundle: Bundle, device: Device, precision: Precision) -> list[Runtime]
     ways = []
     for each in wanted:
         try:
-            ways.append(runtime_for(bundle, device, each))
+            way = runtime_for(bundle, device, each)
         except SettingsError:
             continue  # no such variant, or not this device's precision
+        if device not in ("tensorrt", "tensorrt-rtx") or _built(bundle, way):
+            ways.append(way)
     return ways
+
+
+def _built(bundle: Bundle, way: Runtime) -> list[str]:
+    """The TensorRT engines that were built for a way to run a bundle: their hashes and states."""
+    graph = way.variants.get(bundle.sha256, bundle)
+    return [
+        f"{plan.sha256} {plan.state}"
+        for plan in PlanStore().list()
+        if (plan.key.flavour, plan.key.model_sha256) == (way.device, graph.fingerprint)
+    ]
 
 
 def _nothing_runs(probes: Sequence[Probe]) -> FgddError:
@@ -166,6 +179,8 @@ def _choose(trials: Sequence[Trial], precision: Precision) -> tuple[tuple[Device
     accepted = [trial for trial in trials if not trial.shortfalls]
     if not accepted:
         first = trials[0]
+        if precision in ("auto", "fp32"):
+            return ("cpu", "fp32"), f"nothing was shown to decide alike: {'; '.join(first.shortfalls)}"
         raise EngineError(
             f"Nothing here runs this model in the precision {precision} with the decisions of fp32: "
             f"{first.name}: {'; '.join(first.shortfalls)}",
@@ -212,10 +227,15 @@ def _remembered_trials(
 def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
     """What a verdict depends on. A probe's words say what it ran on, with the version."""
     ways = [
-        (way.device, way.precision, sorted(graph.sha256 for graph in way.variants.values()))
+        (
+            way.device,
+            way.precision,
+            sorted(graph.sha256 for graph in way.variants.values()),
+            _built(bundle, way),
+        )
         for way in candidates
     ]
-    machine = [probe(way.device).detail for way in candidates]
+    machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
     parts = (fgdd_fast.__version__, bundle.sha256, ways, machine, PICTURES, FEWEST_PICTURES, FULL_COMPARISON)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -249,12 +269,3 @@ def _try(comparison: Comparison, candidate: Runtime, batch: int) -> Trial | None
     except EngineError as error:
         return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
     return Trial(*way, held.images_per_second, held.agreement.shortfalls, held.agreement.figures)
-
-
-def processor() -> str:
-    """The processor's model; where the system does not tell, its architecture has to do."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -99,6 +99,18 @@ def find_foreground(name: str) -> Bundle | Path:
     return Path(folder)
 
 
+def find_network(name: str) -> Bundle:
+    """The bundle that a user names, whatever its role.
+
+    Args:
+        name: `saliency`, `grounded-sam2`, a name of the catalogue, or the path of a bundle.
+
+    Raises:
+        BundleError: there is no such bundle, or it is damaged.
+    """
+    return _own_grounded() if name == GROUNDED else find_bundle(ALIASES.get(name, name))
+
+
 def _own_grounded() -> Bundle:
     onnx = own_bundle_path(GROUNDED)
     if not onnx.with_suffix(".json").exists():

@@ -8,6 +8,7 @@ from fgdd_fast.engines.base import Device, Precision
 from fgdd_fast.engines.bundle import Bundle, Variant
 from fgdd_fast.errors import SettingsError
 
+_VARIANTS: Mapping[Precision, Variant] = {"fp16": "fp16", "bf16": "bf16", "int8": "int8"}
 TEXT = "text"  # the part that encodes prompts: once a class, so it stays in fp32
 
 
@@ -15,20 +16,18 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
     """The variant that a device takes for a precision; None where the fp32 graph serves.
 
     Raises:
-        SettingsError: the device does not compute in this precision, or nobody has chosen one.
+        SettingsError: the device does not compute in this precision.
     """
-    if precision in ("auto", "fp32"):
-        return None
-    if device == "cpu":
-        if precision != "int8":
-            raise SettingsError(
-                f"ONNX Runtime's CPU provider does not compute in {precision}",
-                "Use the precision fp32 or int8, or the device openvino.",
-            )
+    if device == "cpu" and precision in ("fp16", "bf16"):
+        raise SettingsError(
+            f"ONNX Runtime's CPU provider does not compute in {precision}",
+            "Use the precision fp32 or int8, or the device openvino.",
+        )
+    if device == "cpu" and precision == "int8":
         return "int8-u8"
     if device == "openvino" and precision in ("bf16", "fp16"):
         return None  # OpenVINO itself computes the fp32 graph so
-    return precision
+    return _VARIANTS.get(precision)
 
 
 def find_variants(bundle: Bundle, variant: Variant | None) -> Mapping[str, Bundle]:

@@ -35,6 +35,13 @@ def test_occupancies_of_ten_images() -> None:
     assert figures["same_path"] == pytest.approx(0.8)
 
 
+def test_images_without_any_foreground_prove_nothing() -> None:
+    nothing = np.zeros(5, np.float32)
+    agreement = Agreement(occupancy_figures(nothing, nothing), "lower precision", 5)
+    assert not agreement.accepted
+    assert "with foreground is 0" in agreement.shortfalls[0]
+
+
 def test_an_image_at_the_threshold_may_take_either_path() -> None:
     expected = floats(0.1, 0.3, 0.301, 0.8, 0.9)
     found = floats(0.1, 0.301, 0.3, 0.8, 0.9)

@@ -14,6 +14,7 @@ import tiny_pipeline as tiny
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"cache", "errors", "extras"}
 HEAVY = [
+    "cuda",
     "onnx",
     "onnxruntime",
     "onnxslim",
@@ -21,14 +22,23 @@ HEAVY = [
     "safetensors",
     "sklearn",
     "tensorrt",
+    "tensorrt_rtx",
     "tokenizers",
     "torch",
     "transformers",
 ]
 COMMANDS = [
     [],
+    ["convert"],
     ["demo"],
     ["distill"],
+    ["doctor"],
+    ["engine"],
+    ["engine", "build"],
+    ["engine", "inspect"],
+    ["engine", "list"],
+    ["engine", "remove"],
+    ["engine", "verify"],
     ["export"],
     ["export", "grounded-sam2"],
     ["export", "grounding-dino"],

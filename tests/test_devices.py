@@ -147,6 +147,15 @@ def test_a_runtime_that_cannot_run_the_model_is_not_taken(
     assert "an operator is unknown" in choice.reason
 
 
+def test_where_nothing_was_shown_to_agree_the_reference_runs(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials(monkeypatch, replace(REFERENCE, shortfalls=("with foreground is 0",)), FASTER_BUT_WRONG)
+    choice = choose_runtime(bundle, "auto", "auto", 2)
+    assert choice.runtime == Runtime("cpu", "fp32", 2)
+    assert "with foreground is 0" in choice.reason
+
+
 def test_nothing_that_agrees_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     trials(monkeypatch, FASTER_BUT_WRONG)
     variant_of(bundle, "int8")

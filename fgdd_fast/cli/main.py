@@ -10,7 +10,18 @@ import click
 import fgdd_fast
 from fgdd_fast.errors import FgddError
 
-COMMANDS = ("demo", "distill", "export", "measure", "models", "sheet", "teacher")
+COMMANDS = (
+    "convert",
+    "demo",
+    "distill",
+    "doctor",
+    "engine",
+    "export",
+    "measure",
+    "models",
+    "sheet",
+    "teacher",
+)
 
 
 class _Failure(click.ClickException):

@@ -108,7 +108,6 @@ class Session:
 def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> Runtime:
     """Choose the runtime of a bundle, and say which."""
 
-
     def say(line: str) -> None:
         console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
 
