@@ -83,8 +83,7 @@ def convert_to_half(
         BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
         SettingsError: nothing is decided by what a bundle of this role gives.
     """
-    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
-    comparison = Comparison(bundle, images)
+    comparison = _compare(bundle, images, progress)
     rehearsed: dict[str, Bundle] = {}
     made: list[_Made] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +99,15 @@ def convert_to_half(
                 _Made(network, precision, lowered.model, lowered.lowered, guilty, lowered.kept, compared)
             )
     return _publish(bundle, made, [agreement] * len(made), accept)
+
+
+def _compare(bundle: Bundle, images: Sequence[CheckImage], progress: Progress) -> Comparison:
+    if bundle.variant is not None:
+        raise SettingsError(
+            f"The bundle {bundle.onnx} is the {bundle.variant} variant of another", "Name the fp32 bundle."
+        )
+    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
+    return Comparison(bundle, images)
 
 
 def _hold_rehearsal(
@@ -142,8 +150,7 @@ def convert_to_int8(
             f"{bundle.name} is asked for a class by its name, and such models are not quantised",
             "Convert it to fp16 or bf16.",
         )
-    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
-    comparison = Comparison(bundle, images)
+    comparison = _compare(bundle, images, progress)
     model = _read(bundle)
     progress(f"Calibrating on {len(calibration)} images")
     ranges = calibrate(model, sample_feeds(bundle, calibration))

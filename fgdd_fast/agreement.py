@@ -113,8 +113,9 @@ class Agreement:
         return max((ratio if np.isfinite(ratio) else float("inf") for ratio in ratios), default=0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """For a sidecar."""
-        return asdict(self)
+        """For a sidecar; a figure that is not finite, for which JSON has no word, becomes None."""
+        figures = {name: value if np.isfinite(value) else None for name, value in self.figures.items()}
+        return {**asdict(self), "figures": figures}
 
 
 def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:

@@ -1,0 +1,232 @@
+"""Variants decide as the fp32 graph does; nodes that would spoil decisions stay in fp32."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+from fgdd_fast.check_images import CheckImage, check_images, drawn_check_images
+from fgdd_fast.cli import main
+from fgdd_fast.comparison import REFERENCE, Comparison
+from fgdd_fast.devices import runtime_for
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.bundle import Bundle, Preprocessing, load_bundle, write_bundle
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.export.conversion import Converted, convert_to_half, convert_to_int8
+
+pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+
+SIDE, CHANNELS = 32, 16
+CLASSES = ("blue", "green", "red")
+
+
+def convolutional_teacher(folder: Path, loudness: float = 1.0) -> Bundle:
+    """A teacher of three convolutions with random weights; the second gives `loudness` times more."""
+    rng = np.random.default_rng(0)
+
+    def filters(inputs: int) -> np.ndarray:
+        return rng.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3)).astype(np.float32)
+
+    constants = {
+        "scale": np.float32(1 / 255),
+        "first filters": filters(3),
+        "loud filters": filters(CHANNELS) * np.float32(loudness),
+        "quiet filters": filters(CHANNELS) / np.float32(loudness),
+        "head": rng.normal(0, 3, (CHANNELS, len(CLASSES))).astype(np.float32),
+        "one": np.array([1], np.int64),
+    }
+    steps = [
+        ("Cast", ["images"], "pixels", {"to": TensorProto.FLOAT}),
+        ("Mul", ["pixels", "scale"], "scaled", {}),
+        ("Transpose", ["scaled"], "planes", {"perm": [0, 3, 1, 2]}),
+        ("Conv", ["planes", "first filters"], "first", {"pads": [1] * 4, "strides": [2, 2]}),
+        ("Relu", ["first"], "first active", {}),
+        ("Conv", ["first active", "loud filters"], "loud", {"pads": [1] * 4}),
+        ("Relu", ["loud"], "loud active", {}),
+        ("Conv", ["loud active", "quiet filters"], "quiet", {"pads": [1] * 4}),
+        ("Relu", ["quiet"], "quiet active", {}),
+        ("ReduceMean", ["quiet active"], "features", {"axes": [2, 3], "keepdims": 0}),
+        ("MatMul", ["features", "head"], "logits", {}),
+        ("LogSoftmax", ["logits"], "scores", {"axis": 1}),
+        ("Unsqueeze", ["labels", "one"], "columns", {}),
+        ("GatherElements", ["scores", "columns"], "score", {"axis": 1}),
+        ("Neg", ["score"], "losses", {}),
+        ("Squeeze", ["losses", "one"], "loss", {}),
+    ]
+    inputs = (
+        TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3)),
+        TensorSpec("labels", "int32", ("batch",)),
+    )
+    outputs = (TensorSpec("logits", "float32", ("batch", 3)), TensorSpec("loss", "float32", ("batch",)))
+    graph = helper.make_graph(
+        [
+            helper.make_node(operator, sources, [result], name=f"make {result}", **attributes)
+            for operator, sources, result, attributes in steps
+        ],
+        "convolutional",
+        [tiny._value(spec) for spec in inputs],
+        [tiny._value(spec) for spec in outputs],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    bundle = Bundle(
+        onnx=folder / "teacher.onnx",
+        name="teacher",
+        role="teacher",
+        sha256="",
+        inputs=inputs,
+        outputs=outputs,
+        preprocessing=Preprocessing(SIDE, SIDE, "pixels / 255", pad_value=(0, 0, 0)),
+        classes=CLASSES,
+        source={"made": "by the tests"},
+        licence="Apache-2.0",
+    )
+    return write_bundle(bundle, model.SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckImage, ...]:
+    data = tiny.write_squares(tmp_path_factory.mktemp("squares"), 4)
+    return (*check_images(data, 12, {}), *drawn_check_images(6, named=False))
+
+
+def half(bundle: Bundle, precision: str, images: Sequence[CheckImage], *, accept: bool = False) -> Converted:
+    lines: list[str] = []
+    (converted,) = convert_to_half(bundle, precision, images, accept=accept, progress=lines.append)  # type: ignore[arg-type]
+    assert lines
+    return converted
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_half_precision_variant_lies_beside_its_bundle(
+    precision: str, tmp_path: Path, images: Sequence[CheckImage]
+) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    converted = half(bundle, precision, images)
+    variant = bundle.find_variant(precision)  # type: ignore[arg-type]
+    assert variant == converted.bundle
+    assert variant.onnx.name == f"teacher.{precision}.onnx"
+    assert (variant.inputs, variant.outputs, variant.classes) == (
+        bundle.inputs,
+        bundle.outputs,
+        bundle.classes,
+    )
+    assert variant.parity["images"] == len(images)
+    assert variant.source["conversion"]["lowered"] == converted.lowered >= 3
+    assert converted.agreement.accepted
+    assert converted.guilty == ()
+    stored = {
+        node.name: tensor.data_type
+        for tensor in onnx.load(variant.onnx).graph.initializer
+        for node in onnx.load(variant.onnx).graph.node
+        if node.op_type == "Conv" and tensor.name in node.input
+    }
+    half_type = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.BFLOAT16
+    assert len(stored) == 3
+    assert half_type in stored.values()
+
+
+def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
+    tmp_path: Path, images: Sequence[CheckImage]
+) -> None:
+    bundle = convolutional_teacher(tmp_path, loudness=1e5)
+    converted = half(bundle, "fp16", images)
+    assert "make loud" in converted.guilty
+    assert converted.agreement.accepted
+    assert converted.bundle.source["conversion"]["guilty"] == list(converted.guilty)
+    assert (
+        half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).guilty == ()
+    )  # its range suffices
+
+
+def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
+    tmp_path: Path, images: Sequence[CheckImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgdd_fast.export.conversion.find_sensitive", _no_search)
+    bundle = convolutional_teacher(tmp_path, loudness=1e5)
+    with pytest.raises(BundleError, match="no search"):
+        half(bundle, "fp16", images)
+    assert bundle.find_variant("fp16") is None
+    accepted = half(bundle, "fp16", images, accept=True)
+    assert not accepted.agreement.accepted
+    assert bundle.find_variant("fp16") == accepted.bundle
+    assert accepted.bundle.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
+
+
+def _no_search(*_: object, **__: object) -> None:
+    raise BundleError("no search")
+
+
+def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[CheckImage]) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    converted = convert_to_int8(bundle, images, images, accept=True, progress=lambda _: None)
+    assert [each.bundle.variant for each in converted] == ["int8", "int8-u8"]
+    for each in converted:
+        operators = [node.op_type for node in onnx.load(each.bundle.onnx).graph.node]
+        assert "QuantizeLinear" in operators
+        assert each.lowered >= 2
+        assert each.agreement.figures["loss_rank_correlation"] > 0.95
+    cpu = runtime_for(bundle, "cpu", "int8")
+    assert cpu.variants[bundle.sha256].variant == "int8-u8"
+    assert Comparison(bundle, images).hold(cpu, batch=2).agreement.figures["batch_loss_error"] < 1e-5
+
+
+def test_a_model_that_is_asked_by_name_is_not_quantised(tmp_path: Path, images: Sequence[CheckImage]) -> None:
+    from tiny_grounded import write_grounded_bundle
+
+    bundle = write_grounded_bundle(tmp_path)
+    with pytest.raises(SettingsError, match="Convert it to fp16 or bf16"):
+        convert_to_int8(bundle, images, images, accept=True, progress=lambda _: None)
+
+
+def convert(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["convert", *map(str, arguments)])
+
+
+def test_the_command_says_what_it_wrote_and_how_it_compares(tmp_path: Path) -> None:
+    data = tiny.write_squares(tmp_path / "data", 3)
+    bundle = convolutional_teacher(tmp_path)
+    result = convert(bundle.onnx, "--precision", "fp16", "--check", data, "--check-images", 6)
+    assert result.exit_code == 0, result.output
+    assert "nodes in fp16" in result.output
+    assert "mean regret" in result.output
+    assert load_bundle(tmp_path / "teacher.fp16.onnx").variant_of == bundle.sha256
+
+
+def test_int8_needs_images(tmp_path: Path) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    result = convert(bundle.onnx, "--precision", "int8")
+    assert result.exit_code == 1
+    assert "--calibrate DATA" in result.output
+
+
+def test_a_variant_is_not_converted_again(tmp_path: Path) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    assert convert(bundle.onnx, "--precision", "bf16").exit_code == 0
+    result = convert(tmp_path / "teacher.bf16.onnx", "--precision", "fp16")
+    assert result.exit_code == 1
+    assert "is the bf16 variant" in result.output
+
+
+def test_a_part_is_not_converted_alone(tmp_path: Path) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    for suffix in (".onnx", ".json"):
+        shutil.copy(bundle.onnx.with_suffix(suffix), tmp_path / f"part{suffix}")
+    sidecar = tmp_path / "part.json"
+    sidecar.write_text(sidecar.read_text().replace('"role": "teacher"', '"role": "segmenter"'))
+    result = convert(tmp_path / "part.onnx", "--precision", "fp16")
+    assert result.exit_code == 1
+    assert "no decision of the pipeline depends on it alone" in result.output
+
+
+def test_the_reference_is_what_variants_are_held_against() -> None:
+    assert (REFERENCE.device, REFERENCE.precision) == ("cpu", "fp32")
