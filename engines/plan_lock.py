@@ -42,12 +42,7 @@ def sole_writer(folder: Path, name: str, on_wait: Callable[[], None]) -> Iterato
 
 def find_leftovers(folder: Path) -> tuple[str, ...]:
     """The names whose writers were killed: those with a lock or unfinished files that nobody holds."""
-    names = {
-        entry.name[1:].removesuffix(suffix)
-        for suffix in (_LOCK, _STAGING)
-        for entry in folder.glob(f".*{suffix}")
-    }
-    return tuple(name for name in sorted(names) if _is_free(_paths(folder, name)[0]))
+    return tuple(name for name in _unfinished(folder) if _is_free(_paths(folder, name)[0]))
 
 
 def clear_leftovers(folder: Path) -> int:
@@ -57,14 +52,24 @@ def clear_leftovers(folder: Path) -> int:
         The bytes that it took.
     """
     freed = 0
-    for name in find_leftovers(folder):
+    for name in _unfinished(folder):
         lock, staging = _paths(folder, name)
         handle = _try_acquire(lock)
         if handle is None:
-            continue  # somebody writes it again
+            continue
         freed += sum(file.stat().st_size for file in staging.rglob("*"))
         _release(handle, lock, staging)
     return freed
+
+
+def _unfinished(folder: Path) -> list[str]:
+    """The names that are being written, or were when their writers were killed."""
+    names = {
+        entry.name[1:].removesuffix(suffix)
+        for suffix in (_LOCK, _STAGING)
+        for entry in folder.glob(f".*{suffix}")
+    }
+    return sorted(names)
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:

@@ -142,7 +142,7 @@ def _read_sidecar(path: Path) -> Plan:
         raise _damaged(
             path, f"its sidecar {sidecar.name} is missing, so nothing is known of this plan"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"its sidecar cannot be read: {error}") from error
     try:
         if data["format"] != FORMAT:
@@ -152,7 +152,7 @@ def _read_sidecar(path: Path) -> Plan:
         return _parse(path, data)
     except EngineError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, FgddError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, FgddError) as error:
         raise _damaged(path, f"its sidecar lacks or garbles a field: {error!r}") from error
 
 

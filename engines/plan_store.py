@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -254,9 +253,9 @@ class PlanStore:
         except OSError as error:
             needed = megabytes(len(content) + len(text))
             raise EngineError(
-                f"The engine {plan.path} cannot be written: {os.strerror(error.errno or 0)}",
+                f"The engine {plan.path} cannot be written: {error.strerror or error}",
                 f"It needs {needed} in {self.folder}, where {megabytes(shutil.disk_usage(self.folder).free)} "
-                "are free: make room, or name another folder in FGDD_FAST_CACHE",
+                "are free: make room, or name another folder in FGDD_FAST_CACHE.",
             ) from error
         for temporary, path in zip(staged, (plan.path, plan.sidecar), strict=True):
             temporary.replace(path)
@@ -282,7 +281,7 @@ def _told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise EngineError(
             f"The engine {path} cannot be written: {error.strerror or error}",
-            "Make the folder writable, or name another one in FGDD_FAST_CACHE",
+            "Make the folder writable, or name another one in FGDD_FAST_CACHE.",
         ) from error
 
 

@@ -1,0 +1,82 @@
+"""A machine whose GPU and TensorRT are not there: engines are built of nothing, and compared by decree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import onnx
+import plan_files
+import pytest
+
+from fgdd_fast import engine_building, engine_checking
+from fgdd_fast.agreement import Agreement
+from fgdd_fast.engines import plan_usability
+from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
+from fgdd_fast.engines.cuda_device import CudaDevice
+from fgdd_fast.engines.plan_key import Platform
+from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt
+from fgdd_fast.engines.tensorrt_build import Built, Profile
+from fgdd_fast.errors import MissingExtraError
+from fgdd_fast.networks import Runtime
+
+ORIN = CudaDevice("Orin", (8, 7), 8 << 30, "13.2", "13.2")
+TENSORRT = TensorRt(ModuleType("tensorrt"), "tensorrt", "10.16.2")
+HERE = {"tensorrt": Platform.of(TENSORRT, ORIN)}
+GOOD = Agreement({"mean_occupancy_error": 1e-5, "same_path": 1.0}, "lower precision", 2)
+BAD = Agreement({"mean_occupancy_error": 0.2, "same_path": 0.5}, "lower precision", 2)
+
+
+class Machine:
+    """What is there, how comparisons end, and what was built and compared.
+
+    Attributes:
+        device: the GPU.
+        version: of TensorRT, the only one that is installed; None where none is.
+        agreement: the outcome of every comparison.
+        while_comparing: what happens meanwhile.
+        built: file and batches of each build.
+        compared: the arguments of each comparison.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.device: CudaDevice | None = ORIN
+        self.version: str | None = TENSORRT.version
+        self.agreement = GOOD
+        self.while_comparing: Callable[[], object] = lambda: None
+        self.built: list[tuple[str, str]] = []
+        self.compared: list[dict[str, Any]] = []
+        for module in (engine_building, engine_checking, plan_usability):
+            monkeypatch.setattr(module, "find_cuda_device", lambda: self.device)
+        for module in (engine_building, plan_usability):
+            monkeypatch.setattr(module, "import_tensorrt", self._import_tensorrt)
+        monkeypatch.setattr(engine_building, "build_plan", self._build_plan)
+        monkeypatch.setattr(engine_checking, "measure_agreement", self._measure_agreement)
+
+    def _import_tensorrt(self, flavour: Flavour) -> TensorRt:
+        if flavour != "tensorrt" or self.version is None:
+            raise MissingExtraError(flavour, "tensorrt")
+        return replace(TENSORRT, version=self.version)
+
+    def _build_plan(self, tensorrt: TensorRt, bundle: Bundle, profile: Profile, **options: Any) -> Built:
+        self.built.append((bundle.onnx.name, str(profile)))
+        options["progress"]("Building", 1, 2)
+        return plan_files.builder(f"{len(self.built)} {bundle.onnx.name}".encode())(b"")
+
+    def _measure_agreement(
+        self, bundle: Bundle, reference: Runtime, candidate: Runtime, images: Sequence[Any], **batches: int
+    ) -> Agreement:
+        self.compared.append({"candidate": candidate, "images": images, **batches})
+        self.while_comparing()
+        return self.agreement
+
+
+def add_variant(bundle: Bundle, variant: Variant) -> Bundle:
+    """The same graph under another hash, in the place of a variant."""
+    model = onnx.load_from_string(bundle.onnx.read_bytes())
+    model.doc_string = variant
+    path = bundle.beside(f"{variant}.onnx")
+    described = replace(bundle, onnx=path, variant=variant, variant_of=bundle.sha256, parts={}, files={})
+    return write_bundle(described, model.SerializeToString())

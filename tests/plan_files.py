@@ -1,0 +1,78 @@
+"""Plans that were never built: keys, contents, and a process that builds one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fgdd_fast.engines.plan_key import PlanKey
+from fgdd_fast.engines.plan_store import Origin, Plan, PlanStore
+from fgdd_fast.engines.tensorrt_build import Built, BuiltLayer, Profile
+
+KEY = PlanKey(
+    model="tiny",
+    model_sha256="a" * 64,
+    precision="fp16",
+    flavour="tensorrt",
+    version="10.16.2",
+    cuda="13.2",
+    device="Orin",
+    compute_capability="8.7",
+    profile=Profile(1, 4, 8),
+    axes={"height": 320, "width": 320},
+)
+CONTENT = b"kernels" * 1000
+LAYERS = (
+    BuiltLayer("conv1", "CONVOLUTION", "fp16"),
+    BuiltLayer("norm1", "NORMALIZATION", "fp32"),
+    BuiltLayer("conv2", "CONVOLUTION", "fp16"),
+)
+ORIGIN = Origin(Path("/models/tiny.fp16.onnx"), Path("/models/tiny.onnx"))
+
+
+PARITY = {"figures": {"same_path": 1.0}, "shortfalls": []}
+
+
+def key(**changes: Any) -> PlanKey:
+    """`KEY` with other values."""
+    return replace(KEY, **changes)
+
+
+def builder(content: bytes = CONTENT, timing_cache: bytes = b"timings") -> Callable[[bytes], Built]:
+    """A build that gives this content."""
+    return lambda _: Built(content, timing_cache, LAYERS, "engine inspector", 1.5)
+
+
+def unexpected(timing_cache: bytes) -> Built:
+    """A build that must not run."""
+    raise AssertionError("it is built again")
+
+
+def stored(store: PlanStore, wanted: PlanKey = KEY, content: bytes = CONTENT) -> Plan:
+    """A plan that was built and may be used."""
+    plan = store.build_once(wanted, builder(content), ORIGIN)
+    return store.record_parity(plan, PARITY, "passed")
+
+
+def build_slowly(folder: Path, log: Path, seconds: float) -> None:
+    """Build the plan of `KEY`, and write into a log what happens."""
+
+    def note(line: str) -> None:
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+
+    def build(timing_cache: bytes) -> Built:
+        note("building")
+        time.sleep(seconds)
+        return builder()(timing_cache)
+
+    plan = PlanStore(folder).build_once(KEY, build, ORIGIN, report=note)
+    note(f"has {plan.sha256}")
+
+
+if __name__ == "__main__":
+    build_slowly(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

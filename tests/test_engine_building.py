@@ -1,0 +1,352 @@
+"""Engines of whole bundles: which graphs, for which batches, and used only where decisions agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_pipeline
+from engine_machine import BAD, GOOD, HERE, ORIN, TENSORRT, Machine, add_variant
+from tiny_grounded import write_grounded_bundle
+from tiny_models import tiny_bundle
+
+from fgdd_fast import engine_building, engine_checking
+from fgdd_fast.check_images import drawn_check_images
+from fgdd_fast.engine_building import BuildSettings, build_engines, choose_tensorrt
+from fgdd_fast.engine_checking import Checked, Finding, verify_engines
+from fgdd_fast.engine_graphs import graphs_of, image_batches, profile_of
+from fgdd_fast.engines import plan_usability
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.cuda_device import CudaDevice
+from fgdd_fast.engines.plan_key import PlanKey, Platform
+from fgdd_fast.engines.plan_store import Plan, PlanStore
+from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt
+from fgdd_fast.engines.tensorrt_build import Profile
+from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.networks import Runtime
+
+
+def no_images(bundle: Bundle) -> tuple[()]:
+    return ()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PlanStore:
+    return PlanStore(tmp_path / "engines")
+
+
+def build(bundle: Bundle, store: PlanStore, **settings: Any) -> Checked:
+    return build_engines(bundle, BuildSettings(**settings), no_images, store=store)
+
+
+def wanted(plan: Plan) -> PlanKey:
+    return replace(plan.key, profile=Profile(1, 1, 1))
+
+
+# --- graphs -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_every_graph_of_a_bundle_is_built(tmp_path: Path, split: bool) -> None:
+    bundle = write_grounded_bundle(tmp_path, split=split)
+    graphs = graphs_of(bundle, "tensorrt", "fp32", Profile(1, 2, 4))
+    found = {graph.bundle.role: str(graph.profile) for graph in graphs}
+    expected = {"foreground": "1:2:4", "text-encoder": "1:1:1"}
+    assert found == (expected | {"segmenter": "1:2:4"} if split else expected)
+    assert graphs[0].bundle == bundle
+
+
+def test_the_text_encoder_stays_in_fp32(tmp_path: Path) -> None:
+    bundle = write_grounded_bundle(tmp_path, split=True)
+    for graph in (bundle, bundle.part("segmenter"), bundle.part("text")):
+        add_variant(graph, "fp16")
+    graphs = graphs_of(bundle, "tensorrt", "fp16", Profile(1, 1, 1))
+    assert {graph.bundle.role: graph.bundle.variant for graph in graphs} == {
+        "foreground": "fp16",
+        "segmenter": "fp16",
+        "text-encoder": None,
+    }
+    keys = [graph.key(HERE["tensorrt"]) for graph in graphs]
+    assert {key.model: key.precision for key in keys} == {
+        "tiny-grounded-split": "fp16",
+        "tiny-grounded-split.segmenter": "fp16",
+        "tiny-grounded-split.text": "fp32",
+    }
+
+
+def test_a_teacher_sees_several_views_of_an_image(tmp_path: Path) -> None:
+    teacher = tiny_bundle(tmp_path)
+    assert str(profile_of(teacher, Profile(1, 4, 8))) == "1:24:48"
+    assert str(profile_of(teacher, None)) == "1:6:48"
+    (main,) = graphs_of(teacher, "tensorrt", "fp32", profile_of(teacher, Profile(7, 8, 9)))
+    assert image_batches(main) == (9, 2)  # views for 9 images; for 2, which are at least 7 views
+
+
+def test_other_models_take_images(tmp_path: Path) -> None:
+    saliency, grounded = tiny_pipeline.foreground_bundle(tmp_path), write_grounded_bundle(tmp_path)
+    assert str(profile_of(saliency, None)) == "1:1:8"
+    assert str(profile_of(grounded, None)) == "1:1:1"
+    (main,) = graphs_of(saliency, "tensorrt", "fp32", Profile(2, 4, 8))
+    assert image_batches(main) == (8, 2)
+
+
+def test_named_sizes_are_those_of_the_model(tmp_path: Path) -> None:
+    bundle = tiny_bundle(tmp_path)
+    images = replace(bundle.inputs[0], shape=("batch", "height", "width", 3))
+    (graph,) = graphs_of(
+        replace(bundle, inputs=(images, *bundle.inputs[1:])), "tensorrt", "fp32", Profile(1, 1, 1)
+    )
+    assert graph.axes == {"height": 24, "width": 24}
+    assert graph.key(HERE["tensorrt"]).axes == {"height": 24, "width": 24}
+
+
+def test_a_precision_without_its_variant_says_how_to_make_it(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = tiny_bundle(tmp_path)
+    with pytest.raises(FgddError) as caught:
+        build(bundle, store, precision="fp16")
+    assert f"fgdd-fast convert {bundle.onnx} --precision fp16" in caught.value.advice
+    with pytest.raises(SettingsError, match="variant of another"):
+        build(add_variant(bundle, "fp16"), store)
+    assert machine.built == []
+
+
+# --- building and checking --------------------------------------------------------------------------------
+
+
+def test_engines_that_decide_alike_are_used_and_not_built_again(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = tiny_bundle(tmp_path)
+    variant = add_variant(bundle, "fp16")
+    steps: list[tuple[str, str, int, int]] = []
+    images = drawn_check_images(2, named=False)
+    checked = build_engines(
+        bundle,
+        BuildSettings(precision="fp16", batch=Profile(1, 2, 4), workspace_mib=64),
+        lambda _: images,
+        store=store,
+        progress=lambda *step: steps.append(step),
+    )
+    (plan,) = checked.plans
+    assert (plan.state, plan.workspace_mib, plan.graph) == ("passed", 64, variant.onnx)
+    assert plan.bundle == bundle.onnx
+    assert plan.parity["figures"] == GOOD.figures
+    assert plan.parity["shortfalls"] == []
+    assert (plan.parity["images"], plan.parity["batch"]) == (2, 4)
+    assert checked.agreement == GOOD
+    assert steps == [("tiny", "Building", 1, 2)]
+    (compared,) = machine.compared
+    assert compared == {
+        "candidate": Runtime("tensorrt", "fp16", 1, {bundle.sha256: variant}),
+        "images": images,
+        "batch": 4,
+        "single": 1,
+    }
+    assert store.find(wanted(plan)) == plan
+    again = build(bundle, store, precision="fp16", batch=Profile(1, 2, 4))
+    assert again == Checked((plan,))
+    assert len(machine.built) == len(machine.compared) == 1
+    assert build(bundle, store, precision="fp16", batch=Profile(1, 2, 4), rebuild=True).agreement == GOOD
+    assert len(machine.built) == len(machine.compared) == 2
+
+
+def test_an_engine_runs_before_it_may_be_used_only_to_be_compared(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    found: list[Plan] = []
+    machine.while_comparing = lambda: found.append(store.find(wanted(store.list()[0])))
+    (plan,) = build(tiny_bundle(tmp_path), store).plans
+    assert found == [replace(plan, state="unchecked", parity={})]
+
+
+def test_engines_that_decide_otherwise_are_kept_out_of_use_unless_accepted(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = tiny_bundle(tmp_path)
+    machine.agreement = BAD
+    checked = build(bundle, store)
+    (plan,) = checked.plans
+    assert plan.state == "below bar"
+    assert plan.parity["shortfalls"] == list(BAD.shortfalls)
+    with pytest.raises(EngineError, match="kept out of use"):
+        store.find(wanted(plan))
+    assert build(bundle, store).plans[0].state == "below bar"  # compared again, but not built
+    accepted = build(bundle, store, accept_parity=True)
+    assert accepted.plans[0].state == "accepted"
+    assert store.find(wanted(plan)) == accepted.plans[0]
+    assert len(machine.built) == 1
+    assert len(machine.compared) == 3
+
+
+def test_a_comparison_that_fails_leaves_engines_unused(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    def fail() -> None:
+        raise EngineError("out of memory")
+
+    machine.while_comparing = fail
+    with pytest.raises(EngineError, match="out of memory"):
+        build(tiny_bundle(tmp_path), store)
+    (plan,) = store.list()
+    with pytest.raises(EngineError, match="not been compared"):
+        store.find(wanted(plan))
+
+
+def test_a_shared_text_encoder_is_not_to_blame_for_the_others(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = write_grounded_bundle(tmp_path)
+    add_variant(bundle, "fp16")
+    assert {plan.state for plan in build(bundle, store).plans} == {"passed"}
+    machine.agreement = BAD
+    main, text = build(bundle, store, precision="fp16").plans
+    assert (main.state, text.state) == ("below bar", "passed")
+    assert [name for name, _ in machine.built] == [
+        "tiny-grounded.onnx",
+        "tiny-grounded.text.onnx",
+        "tiny-grounded.fp16.onnx",
+    ]
+
+
+def test_without_a_gpu_nothing_is_compared(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    machine.device = None
+    checked = build(tiny_bundle(tmp_path), store)
+    assert checked.unchecked == "there is no GPU to run them"
+    assert checked.plans[0].state == "unchecked"
+    assert checked.plans[0].key.device == "none"
+
+
+def test_a_network_on_which_no_decision_depends_is_built_only(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = write_grounded_bundle(tmp_path, split=True).part("segmenter")
+    assert build(bundle, store).unchecked == "no decision depends on a segmenter alone"
+
+
+# --- which TensorRT ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "expected"),
+    [
+        ({"tensorrt", "tensorrt-rtx"}, ORIN, "tensorrt"),
+        ({"tensorrt", "tensorrt-rtx"}, None, "tensorrt-rtx"),
+        ({"tensorrt"}, None, "tensorrt"),
+        ({"tensorrt-rtx"}, ORIN, "tensorrt-rtx"),
+    ],
+)
+def test_the_first_tensorrt_that_can_build_here_is_taken(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], gpu: CudaDevice | None, expected: str
+) -> None:
+    def fake_import(flavour: Flavour) -> TensorRt:
+        if flavour not in installed:
+            raise MissingExtraError(flavour, "rtx")
+        return replace(TENSORRT, flavour=flavour)
+
+    monkeypatch.setattr(engine_building, "import_tensorrt", fake_import)
+    monkeypatch.setattr(engine_building, "find_cuda_device", lambda: gpu)
+    assert choose_tensorrt("auto").flavour == expected
+    for missing in {"tensorrt", "tensorrt-rtx"} - installed:
+        with pytest.raises(MissingExtraError):
+            choose_tensorrt(missing)  # type: ignore[arg-type]
+    installed.clear()
+    with pytest.raises(MissingExtraError):
+        choose_tensorrt("auto")
+
+
+# --- verifying --------------------------------------------------------------------------------------------
+
+
+def verify(store: PlanStore, here: Mapping[Any, Platform] = HERE) -> dict[str, Finding]:
+    found = verify_engines(store.list(), here, no_images, store=store)
+    return {finding.name.rpartition("-fp")[0]: finding for finding in found}
+
+
+def test_verifying_compares_again_and_records_the_outcome(
+    tmp_path: Path, machine: Machine, store: PlanStore
+) -> None:
+    bundle = write_grounded_bundle(tmp_path, split=True)
+    build(bundle, store)
+    assert {name: finding.words for name, finding in verify(store).items()} == {
+        "tiny-grounded-split": "whole; passed",
+        "tiny-grounded-split.segmenter": "whole; a part of tiny-grounded-split",
+        "tiny-grounded-split.text": "whole; a part of tiny-grounded-split",
+    }
+    machine.agreement = BAD
+    finding = verify(store)["tiny-grounded-split"]
+    assert finding.wrong
+    assert finding.words.startswith("its decisions differ too much: mean occupancy error is 0.2")
+    states = {plan.key.model.rpartition(".")[2]: plan.state for plan in store.list()}
+    assert states == {"tiny-grounded-split": "below bar", "segmenter": "below bar", "text": "passed"}
+    machine.agreement = GOOD
+    assert not verify(store)["tiny-grounded-split"].wrong
+    assert {plan.state for plan in store.list()} == {"passed"}
+
+
+def test_verifying_keeps_what_the_user_accepted(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    machine.agreement = BAD
+    build(tiny_bundle(tmp_path), store, accept_parity=True)
+    assert verify(store)["tiny"] == Finding(store.list()[0].path.name, "whole; accepted", wrong=False)
+
+
+def test_verifying_says_what_is_wrong(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    bundle = write_grounded_bundle(tmp_path)
+    main, text = build(bundle, store).plans
+    newer = {"tensorrt": replace(HERE["tensorrt"], version="11.0")}
+    assert "was built by tensorrt 10.16.2, not 11.0" in verify(store, newer)["tiny-grounded"].words
+    assert "tensorrt, which runs it, is not installed" in verify(store, {})["tiny-grounded"].words
+    store.remove(text.path)
+    assert "tiny-grounded.text, which it runs with, is missing" in verify(store)["tiny-grounded"].words
+    tiny_bundle(tmp_path).onnx.replace(bundle.onnx)
+    assert "its model cannot be used" in verify(store)["tiny-grounded"].words
+    main.path.write_bytes(main.path.read_bytes().swapcase())
+    finding = verify(store)["tiny-grounded"]
+    assert finding.wrong
+    assert "has changed since it was built" in finding.words
+
+
+# --- real builds ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build as on a machine without a GPU, which TensorRT for RTX can do."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    for module in (engine_building, engine_checking, plan_usability):
+        monkeypatch.setattr(module, "find_cuda_device", lambda: None)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("split", [False, True])
+def test_tensorrt_for_rtx_builds_every_graph_without_a_gpu(
+    tmp_path: Path, store: PlanStore, split: bool
+) -> None:
+    bundle = write_grounded_bundle(tmp_path, split=split)
+    steps: list[tuple[str, str, int, int]] = []
+    checked = build_engines(
+        bundle,
+        BuildSettings("tensorrt-rtx", batch=Profile(1, 2, 4)),
+        no_images,
+        store=store,
+        progress=lambda *step: steps.append(step),
+    )
+    assert len(checked.plans) == 1 + len(bundle.parts)
+    assert {step[0] for step in steps} == {plan.key.model for plan in checked.plans}
+    for plan in checked.plans:
+        assert plan.bytes == len(store.plan_bytes(plan)) > 1000
+        assert plan.precisions.keys() <= {"fp32"}
+        assert (plan.key.flavour, plan.key.device, plan.state) == ("tensorrt-rtx", "none", "unchecked")
+    here = plan_usability.platforms_here()
+    findings = list(verify_engines(store.list(), here, no_images, store=store))
+    assert [finding for finding in findings if finding.wrong] == []
+    assert build(bundle, store, device="tensorrt-rtx", batch=Profile(1, 2, 4)).plans == checked.plans

@@ -1,0 +1,471 @@
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from saliency_source import saliency_source
+
+from fgdd_fast.drawing.scenes import draw_scene
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.errors import BundleError
+from fgdd_fast.export.graph import GraphBuilder, load_model, run_model, serialise
+from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_fast.export.parity import drawn_images
+from fgdd_fast.export.u2netp import build_u2netp
+from fgdd_fast.grounded import bring_to_canvas
+from fgdd_fast.prompts import PromptTokenizer, prompt_text
+
+both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
+TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+MINIATURES = Path(__file__).parent / "miniatures"
+
+
+@pytest.fixture(scope="module")
+def saliency() -> onnx.ModelProto:
+    return build_u2netp(saliency_source(), 64)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> onnx.ModelProto:
+    return convolutional(np.random.default_rng(0))
+
+
+def convolutional(rng: np.random.Generator) -> onnx.ModelProto:
+    """Pixels / 255, two convolutions and their sum, a mean over the map, and a linear head."""
+    builder = GraphBuilder()
+    planes = builder.node("Div", builder.images_to_planes("images"), builder.constant(255.0))
+    maps = planes
+    for channels in (3, 8):
+        weights = builder.constant(rng.normal(0, channels**-0.5, (8, channels, 3, 3)))
+        before, maps = maps, builder.node("Conv", maps, weights, pads=[1, 1, 1, 1])
+        maps = builder.node("Relu", maps)
+    maps = builder.node("Add", before, maps)
+    features = builder.node("ReduceMean", maps, axes=[2, 3], keepdims=0)
+    builder.node("MatMul", features, builder.constant(rng.normal(size=(8, 5))), output="logits")
+    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
+    return builder.model("classifier", inputs, [TensorSpec("logits", "float32", ("batch", 5))])
+
+
+def transformer(rng: np.random.Generator) -> onnx.ModelProto:
+    """Attention with an additive mask made of an input, and a feed-forward part, residual, over LayerNorm."""
+    builder = GraphBuilder()
+
+    def linear(tensor: str, rows: int, columns: int) -> str:
+        product = builder.node("MatMul", tensor, builder.constant(rng.normal(0, 0.2, (rows, columns))))
+        return builder.node("Add", product, builder.constant(rng.normal(0, 0.1, columns)))
+
+    def normalised(tensor: str) -> str:
+        scale, shift = builder.constant(rng.normal(1, 0.1, 16)), builder.constant(rng.normal(0, 0.1, 16))
+        return builder.node("LayerNormalization", tensor, scale, shift, axis=-1)
+
+    bias = builder.node("Mul", builder.node("Sub", "mask", builder.constant(1.0)), builder.constant(1e9))
+    trunk = linear("tokens", 16, 16)
+    source = normalised(trunk)
+    keys = builder.node("Transpose", linear(source, 16, 16), perm=[0, 2, 1])
+    scores = builder.node("Add", builder.node("MatMul", linear(source, 16, 16), keys), bias)
+    weights = builder.node("Softmax", scores, axis=-1)
+    trunk = builder.node("Add", trunk, builder.node("MatMul", weights, linear(source, 16, 16)))
+    hidden = linear(normalised(trunk), 16, 32)
+    erf = builder.node("Erf", builder.node("Div", hidden, builder.constant(2**0.5)))
+    gate = builder.node("Mul", builder.node("Add", erf, builder.constant(1.0)), builder.constant(0.5))
+    trunk = builder.node("Add", trunk, linear(builder.node("Mul", hidden, gate), 32, 16))
+    builder.node("MatMul", normalised(trunk), builder.constant(rng.normal(size=(16, 3))), output="scores")
+    return builder.model(
+        "transformer",
+        [TensorSpec("tokens", "float32", ("batch", 6, 16)), TensorSpec("mask", "float32", ("batch", 1, 6))],
+        [TensorSpec("scores", "float32", ("batch", 6, 3))],
+    )
+
+
+def operators_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The operator of each node, by the name under which it is reported."""
+    return {node.name or node.output[0]: node.op_type for node in model.graph.node}
+
+
+def check_wellformed(model: onnx.ModelProto, lowered: onnx.ModelProto, precision: LowPrecision) -> None:
+    """Valid by every check of ONNX, the same from outside, and with no conversion that could be spared."""
+    onnx.checker.check_model(lowered, full_check=True)
+    onnx.shape_inference.infer_shapes(lowered, check_type=True, strict_mode=True)
+    assert list(lowered.graph.input) == list(model.graph.input)
+    assert list(lowered.graph.output) == list(model.graph.output)
+    nodes = lowered.graph.node
+    assert len({node.name for node in nodes}) == len(nodes)
+    casts = [node for node in nodes if node.op_type == "Cast"]
+    assert max(Counter((node.input[0], node.attribute[0].i) for node in casts).values()) == 1
+    cast = {node.output[0]: node for node in casts}
+    low = TYPES[precision]
+    for node in casts:
+        if node.attribute[0].i in (TensorProto.FLOAT, low) and node.input[0] in cast:
+            assert cast[node.input[0]].attribute[0].i not in (TensorProto.FLOAT, low)
+    read = {name for node in nodes for name in node.input}
+    assert all(constant.name in read for constant in lowered.graph.initializer)
+
+
+@both
+@pytest.mark.parametrize("network", ["saliency", "classifier"])
+def test_convolutional_networks_are_low_between_first_and_last_product(
+    network: str, precision: LowPrecision, request: pytest.FixtureRequest
+) -> None:
+    model: onnx.ModelProto = request.getfixturevalue(network)
+    lowered = lower_precision(model, precision)
+    check_wellformed(model, lowered.model, precision)
+    names = operators_of(model)
+    kept = Counter(names[name] for name in lowered.kept)
+    convolutions = sum(operator == "Conv" for operator in names.values())
+    assert kept["Conv"] == (1 if network == "saliency" else 0)  # the one whose result is compared with 0.5
+    assert Counter(names[name] for name in lowered.lowered)["Conv"] == convolutions - kept["Conv"]
+    assert kept.keys() >= {"Cast", "Transpose", "Div", "ReduceMean"}
+    assert not lowered.kept.keys() & set(lowered.lowered)
+    added = len(lowered.model.graph.node) - len(model.graph.node)
+    assert added == (2 if network == "saliency" else 3)  # one conversion into low precision, the others out
+
+
+@both
+def test_weights_are_stored_once_as_they_are_read(
+    classifier: onnx.ModelProto, precision: LowPrecision
+) -> None:
+    lowered = lower_precision(classifier, precision).model
+    kinds = {constant.name: constant.data_type for constant in lowered.graph.initializer}
+    for node in lowered.graph.node:
+        if node.op_type in ("Conv", "MatMul"):
+            assert kinds[node.input[1]] == (TYPES[precision] if node.op_type == "Conv" else TensorProto.FLOAT)
+    shapes = sorted(tuple(one.dims) for one in lowered.graph.initializer if len(one.dims) > 1)
+    assert shapes == sorted(tuple(one.dims) for one in classifier.graph.initializer if len(one.dims) > 1)
+
+
+@both
+def test_what_needs_fp32_keeps_it(precision: LowPrecision) -> None:
+    model = transformer(np.random.default_rng(0))
+    lowered = lower_precision(model, precision)
+    check_wellformed(model, lowered.model, precision)
+    names = operators_of(model)
+    kept = Counter(names[name] for name in lowered.kept)
+    assert kept["LayerNormalization"] == 3
+    assert kept["Softmax"] == 1
+    assert kept["MatMul"] == 1  # the head
+    assert kept["Add"] == 5  # the mask, and the residual stream with what is added to it
+    assert kept["Sub"] == kept["Mul"] == 1  # the mask, with a constant that fp16 does not hold
+    assert Counter(names[name] for name in lowered.lowered) == {
+        "MatMul": 8,
+        "Add": 5,
+        "Div": 1,
+        "Mul": 2,
+        "Erf": 1,
+    }
+
+
+def test_a_constant_that_fp16_cannot_hold_stays_in_fp32() -> None:
+    """Beside a product, where nothing else would keep it."""
+
+    def graph(operator: str, constant: float) -> onnx.ModelProto:
+        builder = GraphBuilder()
+        first = builder.node("MatMul", "x", builder.constant(np.eye(4)))
+        middle = builder.node(operator, first, builder.constant(constant))
+        builder.node("MatMul", builder.node("MatMul", middle, builder.constant(np.eye(4))), "x", output="y")
+        square = [TensorSpec(name, "float32", (4, 4)) for name in "xy"]
+        return builder.model("one", square[:1], square[1:])
+
+    held = (("Add", -1e4), ("Add", 0.0), ("Add", -np.inf), ("Mul", 65504.0))
+    lost = (("Add", 1e9), ("Max", 1e-12))
+    for operator, constant in (*held, *lost):
+        model = graph(operator, constant)
+        middle = model.graph.node[1].name
+        assert (middle in lower_precision(model, "fp16").kept) == ((operator, constant) in lost)
+        assert middle not in lower_precision(model, "bf16").kept
+
+
+@both
+def test_named_nodes_stay_in_fp32(saliency: onnx.ModelProto, precision: LowPrecision) -> None:
+    everything = lower_precision(saliency, precision)
+    keep = everything.lowered[10:14]
+    lowered = lower_precision(saliency, precision, keep)
+    check_wellformed(saliency, lowered.model, precision)
+    assert {name for name, why in lowered.kept.items() if why == "named by the caller"} == set(keep)
+    assert set(lowered.lowered).isdisjoint(keep)
+    assert set(lowered.lowered) <= set(everything.lowered)
+    nothing = lower_precision(saliency, precision, everything.lowered)
+    assert nothing.lowered == ()
+    images = {"images": drawn_images(64, 64)}
+    expected, found = run_model(serialise(saliency), images), run_model(serialise(nothing.model), images)
+    np.testing.assert_array_equal(found["mask"], expected["mask"])
+
+
+def test_nodes_without_a_name_are_known_by_their_output(classifier: onnx.ModelProto) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(classifier)
+    outputs = {node.op_type: node.output[0] for node in model.graph.node}
+    for node in model.graph.node:
+        node.name = ""
+    lowered = lower_precision(model, "fp16")
+    assert outputs["Conv"] in lowered.lowered
+    assert outputs["ReduceMean"] in lowered.kept
+    assert lower_precision(model, "fp16", [outputs["Add"]]).kept[outputs["Add"]] == "named by the caller"
+
+
+def test_bfloat16_raises_the_opset_unless_the_graph_samples(
+    classifier: onnx.ModelProto, saliency: onnx.ModelProto
+) -> None:
+    for model in (classifier, saliency):
+        assert [entry.version for entry in lower_precision(model, "bf16").model.opset_import] == [22]
+        assert [entry.version for entry in lower_precision(model, "fp16").model.opset_import] == [17]
+    lowered = lower_precision(transformer(np.random.default_rng(0)), "bf16").model
+    assert [entry.version for entry in lowered.opset_import] == [17]  # no operator asks for more
+
+
+def test_other_graphs_are_refused(classifier: onnx.ModelProto) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(classifier)
+    broken.graph.node[3].input[0] = "nothing"
+    with pytest.raises(BundleError, match="not valid"):
+        lower_precision(broken, "fp16")
+    value = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    branches = [
+        helper.make_graph(
+            [helper.make_node("Identity", ["x"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])],
+        )
+        for name in ("yes", "no")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=branches[0], else_branch=branches[1])],
+        "branching",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        ],
+        [value],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(BundleError, match=r"'branching' has control flow \(If\)"):
+        lower_precision(model, "fp16")
+
+
+def rounding_model() -> onnx.ModelProto:
+    """Multiplies by 1, which must be low, and again, which is the end and so in fp32."""
+    builder = GraphBuilder()
+    once = builder.node("MatMul", "x", builder.constant([[1.0]]))
+    builder.node("MatMul", once, builder.constant([[1.0]]), output="y")
+    shape: tuple[int | str, ...] = ("batch", 1)
+    return builder.model("identity", [TensorSpec("x", "float32", shape)], [TensorSpec("y", "float32", shape)])
+
+
+@functools.cache
+def rounding(precision: LowPrecision) -> Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
+    return load_model(serialise(rehearse(rounding_model(), precision)))
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnormal=False)
+
+
+@both
+@settings(deadline=None)
+@given(values=st.lists(finite, min_size=1, max_size=20))
+def test_a_rehearsal_rounds_as_the_format_does(precision: LowPrecision, values: list[float]) -> None:
+    x = np.array(values, np.float32)[:, None]
+    kind = numpy_helper.to_array(helper.make_tensor("one", TYPES[precision], [1], [1.0])).dtype
+    with np.errstate(over="ignore"):
+        expected = x.astype(kind).astype(np.float32)
+    np.testing.assert_array_equal(rounding(precision)({"x": x})["y"], expected)
+
+
+@both
+def test_weights_are_rounded_as_the_format_does(precision: LowPrecision) -> None:
+    builder = GraphBuilder()
+    rng = np.random.default_rng(0)
+    weights = (rng.normal(size=(64, 64)) * 10.0 ** rng.integers(-4, 4, (64, 64))).astype(np.float32)
+    builder.node("MatMul", builder.node("MatMul", "x", builder.constant(weights)), "x", output="y")
+    square = [TensorSpec(name, "float32", (64, 64)) for name in "xy"]
+    lowered = lower_precision(builder.model("one", square[:1], square[1:]), precision).model
+    (constant,) = lowered.graph.initializer
+    found = numpy_helper.to_array(constant)
+    np.testing.assert_array_equal(found.astype(np.float32), weights.astype(found.dtype).astype(np.float32))
+
+
+def errors(expected: NDArray[Any], found: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
+    """Mean distance of a rehearsal from what it rehearses, and of that from fp32."""
+    return float(np.abs(found - reference).mean()), float(np.abs(expected - reference).mean())
+
+
+@both
+def test_a_rehearsal_computes_what_the_lowered_graph_does(precision: LowPrecision) -> None:
+    """By ONNX's own reference implementation, which rounds after each operator."""
+    rng = np.random.default_rng(3)
+    model = transformer(rng)
+    mask = (rng.random((4, 1, 6)) < 0.7).astype(np.float32)
+    mask[..., 0] = 1
+    feeds = {"tokens": rng.normal(size=(4, 6, 16)).astype(np.float32), "mask": mask}
+    expected = run_model(serialise(model), feeds)["scores"]
+    (reference,) = ReferenceEvaluator(lower_precision(model, precision).model).run(None, feeds)
+    rehearsed = run_model(serialise(rehearse(model, precision)), feeds)["scores"]
+    apart, harm = errors(expected, rehearsed, np.asarray(reference, np.float32))
+    assert harm > 1e-4
+    assert apart < harm / 3
+    assert np.abs(expected - rehearsed).mean() == pytest.approx(harm, rel=0.3)
+
+
+@both
+def test_a_rehearsal_computes_what_pytorch_does(classifier: onnx.ModelProto, precision: LowPrecision) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    constants = [torch.from_numpy(numpy_helper.to_array(one).copy()) for one in classifier.graph.initializer]
+    first, second, head = (one for one in constants if one.dim() > 1)
+    images = drawn_images(16, 16)
+    low = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    with torch.inference_mode():
+        planes = (torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255).to(low)
+        before = torch.conv2d(planes, first.to(low), padding=1).relu()
+        maps = before + torch.conv2d(before, second.to(low), padding=1).relu()
+        reference = (maps.float().mean((2, 3)) @ head).numpy()
+    expected = run_model(serialise(classifier), {"images": images})["logits"]
+    rehearsed = run_model(serialise(rehearse(classifier, precision)), {"images": images})["logits"]
+    apart, harm = errors(expected, rehearsed, reference)
+    assert harm > 1e-5
+    assert apart < harm / 3
+
+
+def test_onnxruntime_runs_the_lowered_graph(saliency: onnx.ModelProto) -> None:
+    images = {"images": drawn_images(64, 64)}
+    expected = run_model(serialise(saliency), images)
+    for model in (lower_precision(saliency, "fp16").model, rehearse(saliency, "fp16")):
+        found = run_model(serialise(model), images)
+        assert 0 < np.abs(found["mask"].astype(int) - expected["mask"]).mean() < 0.5
+        np.testing.assert_allclose(found["occupancy"], expected["occupancy"], atol=0.005)
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A miniature of Grounding DINO that was trained on drawn scenes, and scenes to look at."""
+
+    model: onnx.ModelProto
+    feeds: dict[str, NDArray[Any]]
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from fgdd_fast.export.grounding_dino import (
+        detector_network,
+        example_tensors,
+        load_grounding_dino,
+        text_network,
+    )
+    from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
+    from fgdd_fast.export.occupancy import BoxFinder, finder_network
+    from fgdd_fast.export.torch_export import export_network
+
+    dino = load_grounding_dino(str(MINIATURES / "grounding-dino"))
+    detector = detector_network(dino, 160, 160, 16)
+    network = finder_network(BoxFinder(detector.module, 6), detector.inputs)
+    threshold = torch.zeros(2)
+    model = export_network(network, (*example_tensors(detector), threshold)).model
+
+    prompting = DetectorSettings(canvas=(160, 160), text_length=16).prompting(dino, 6)
+    file = tmp_path_factory.mktemp("finder") / "tokenizer.json"
+    file.write_text(dino.tokenizer, encoding="utf-8")
+    tokenizer, encoder = PromptTokenizer(file, prompting), text_network(dino, 16).module
+    feeds = []
+    for index in range(6):
+        scene = draw_scene(8_000_000 + index, (240, 320))
+        canvas, valid = bring_to_canvas(scene.pixels, (160, 160), prompting, "area")
+        tokens = tokenizer.encode(prompt_text((scene.objects[0].name,), prompting.form))
+        arrays = (tokens.input_ids, tokens.self_mask, tokens.position_ids)
+        with torch.inference_mode():
+            text = encoder(*(torch.from_numpy(array[None]) for array in arrays))
+        names = [value.name for value in model.graph.input]
+        values = (
+            canvas,
+            valid,
+            *(one[0].numpy() for one in text),
+            tokens.mask,
+            tokens.self_mask,
+            np.float32(0),
+        )
+        feeds.append(dict(zip(names, values, strict=True)))
+    return Finder(model, {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
+
+
+@both
+def test_a_detector_finds_the_same_boxes(finder: Finder, precision: LowPrecision) -> None:
+    lowered = lower_precision(finder.model, precision)
+    check_wellformed(finder.model, lowered.model, precision)
+    assert [entry.version for entry in lowered.model.opset_import] == [17]  # GridSample keeps its meaning
+    expected = run_model(serialise(finder.model), finder.feeds)
+    found = run_model(serialise(rehearse(finder.model, precision)), finder.feeds)
+    assert (expected["scores"] > 0.4).sum() > len(expected["scores"])
+    tolerance = {"fp16": 0.005, "bf16": 0.05}[precision]
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=tolerance)
+    apart = np.abs(expected["boxes"][:, :, None] - found["boxes"][:, None]).max(-1).min(-1)  # in any order
+    assert apart[expected["scores"] > 0.4].max() < tolerance / 5
+
+
+@both
+def test_coordinates_and_scores_are_in_fp32_from_the_last_product(
+    finder: Finder, precision: LowPrecision
+) -> None:
+    """No tensor between a product and what is sampled, ranked or logged has been in low precision."""
+    lowered = lower_precision(finder.model, precision).model
+    types = onnx.shape_inference.infer_shapes(lowered).graph.value_info
+    low = {value.name for value in types if value.type.tensor_type.elem_type == TYPES[precision]}
+    makers = {name: node for node in lowered.graph.node for name in node.output}
+    looked_up = {"GridSample": slice(1, 2), "TopK": slice(1), "Log": slice(1), "Sin": slice(1)}
+    waiting = [name for n in lowered.graph.node for name in n.input[looked_up.get(n.op_type, slice(0))]]
+    ends = {"MatMul", "Conv", "LayerNormalization", "ReduceSum"}
+    seen: Counter[str] = Counter()
+    while waiting:
+        name = waiting.pop()
+        assert name not in low
+        maker = makers.get(name)
+        if maker is not None and not seen[maker.name]:
+            seen[maker.name] += 1
+            if maker.op_type not in ends:
+                waiting.extend(name for name in maker.input if "shape" not in name.lower())
+    assert len(seen) > 100
+
+
+@both
+@pytest.mark.parametrize("network", ["saliency", "classifier", "transformer", "finder"])
+def test_tensorrt_takes_the_types_as_they_are(
+    network: str, precision: LowPrecision, request: pytest.FixtureRequest
+) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    if network == "transformer":
+        model = transformer(np.random.default_rng(0))
+    elif network == "finder":
+        model = request.getfixturevalue("finder").model
+    else:
+        model = request.getfixturevalue(network)
+    lowered = lower_precision(model, precision)
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, builder.logger)
+    assert parser.parse(serialise(lowered.model)), [str(parser.get_error(0))]
+    products = Counter(
+        layer.get_output(0).dtype
+        for layer in map(definition.get_layer, range(definition.num_layers))
+        if layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+    )
+    low = {"fp16": trt.float16, "bf16": trt.bfloat16}[precision]
+    operators = operators_of(model)
+    assert products[low] == sum(operators[name] in ("Conv", "MatMul") for name in lowered.lowered)
+    assert products.keys() <= {low, trt.float32}
+    if network == "finder":
+        return  # its engine takes minutes
+    profile, config = builder.create_optimization_profile(), builder.create_builder_config()
+    for tensor in map(definition.get_input, range(definition.num_inputs)):
+        profile.set_shape(tensor.name, *((batch, *tensor.shape[1:]) for batch in (1, 2, 4)))
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(definition, config) is not None

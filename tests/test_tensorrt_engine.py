@@ -1,0 +1,308 @@
+"""Running TensorRT plans, on stand-ins for CUDA and TensorRT; and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_cuda import Error, FakeCuda, FakeTensorRt, fake_plan
+from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_feeds, tiny_reference
+
+from fgdd_fast.engines.base import Array
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
+from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt, import_tensorrt
+from fgdd_fast.engines.tensorrt_build import Profile, build_plan
+from fgdd_fast.engines.tensorrt_engine import TensorRtEngine
+from fgdd_fast.errors import EngineError, FgddError
+
+BATCH = 4
+IMAGES = BATCH * SIDE * SIDE * 3
+EVERYTHING_IN = [f"copy in {IMAGES}", f"copy in {BATCH * 4}"]
+
+
+def compute(feeds: dict[str, Array]) -> dict[str, Array]:
+    """The tiny classifier in NumPy."""
+    logits, losses = tiny_reference(feeds)
+    return {"logits": logits, "loss": losses, "mask": feeds["images"][..., 0] > 127}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@dataclass
+class Machine:
+    """A machine with a GPU, as far as the engine can see."""
+
+    cuda: FakeCuda
+    module: FakeTensorRt
+    tensorrt: TensorRt
+    bundle: Bundle
+
+    def open(self, *, batch: int = BATCH, plan: bytes | None = None, streams: int = 2) -> TensorRtEngine:
+        plan = plan or fake_plan(self.bundle.inputs, self.bundle.outputs, (1, 4, 8))
+        return TensorRtEngine(self.tensorrt, self.bundle, plan, {"batch": batch}, streams=streams)
+
+
+def machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, flavour: Flavour) -> Machine:
+    cuda = FakeCuda()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    module = FakeTensorRt(cuda, compute)
+    return Machine(cuda, module, TensorRt(module, flavour, "10.3.0"), bundle)
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def either(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return machine(bundle, monkeypatch, request.param)
+
+
+@pytest.fixture
+def full(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return machine(bundle, monkeypatch, "tensorrt")
+
+
+def check(results: dict[str, Array], feeds: dict[str, Array]) -> None:
+    expected = compute(feeds)
+    assert all(np.array_equal(results[name], expected[name].astype(results[name].dtype)) for name in results)
+
+
+class TestRunning:
+    def test_it_computes_what_the_network_does_call_after_call(self, either: Machine) -> None:
+        with either.open(streams=1) as engine:
+            for seed in range(4):
+                feeds = tiny_feeds(BATCH, seed)
+                results = engine.run(feeds)
+                assert list(results) == ["logits", "loss", "mask"]
+                assert [
+                    (results[spec.name].dtype.name, results[spec.name].shape) for spec in engine.outputs
+                ] == [
+                    ("float32", (BATCH, len(CLASSES))),
+                    ("float32", (BATCH,)),
+                    ("uint8", (BATCH, SIDE, SIDE)),
+                ]
+                check(results, feeds)
+
+    def test_results_are_the_callers_own(self, either: Machine) -> None:
+        with either.open(streams=1) as engine:
+            first = engine.run(tiny_feeds(BATCH, 0))
+            kept = {name: array.copy() for name, array in first.items()}
+            engine.run(tiny_feeds(BATCH, 1))
+        assert all(np.array_equal(first[name], kept[name]) for name in kept)
+
+    def test_feeds_may_be_read_only_and_strided(self, either: Machine) -> None:
+        feeds = {name: np.flip(np.flip(feed).copy()) for name, feed in tiny_feeds(BATCH).items()}
+        for feed in feeds.values():
+            feed.setflags(write=False)
+        with either.open() as engine:
+            check(engine.run(feeds), feeds)
+
+    def test_only_the_outputs_wanted_are_copied(self, full: Machine) -> None:
+        with full.open(streams=1) as engine:
+            engine.run(tiny_feeds(BATCH), ["loss"])
+            assert full.cuda.events == [*EVERYTHING_IN, "execute", f"copy out {BATCH * 4}"]
+            full.cuda.events.clear()
+            feeds = tiny_feeds(BATCH, 7)
+            results = engine.run(feeds, ["mask", "loss"])
+            assert list(results) == ["mask", "loss"]
+            check(results, feeds)
+            assert full.cuda.events[-2:] == [f"copy out {BATCH * 4}", f"copy out {BATCH * SIDE * SIDE}"]
+
+    def test_calls_in_flight_have_memory_of_their_own(self, either: Machine) -> None:
+        with either.open(streams=2) as engine, ThreadPoolExecutor(4) as threads:
+            assert len(either.cuda.streams) == len(either.module.contexts) == 2
+            assert len(either.cuda.device) == len(either.cuda.pinned) == 2 * 5
+            many = [tiny_feeds(BATCH, seed) for seed in range(40)]
+            for feeds, results in zip(many, threads.map(engine.run, many), strict=True):
+                check(results, feeds)
+
+    def test_buffers_have_the_tensors_sizes(self, either: Machine) -> None:
+        sizes = sorted([IMAGES, BATCH * 4, BATCH * len(CLASSES) * 4, BATCH * 4, BATCH * SIDE * SIDE])
+        with either.open(streams=1):
+            for memory in (either.cuda.device, either.cuda.pinned):
+                assert sorted(len(buffer) for buffer in memory.values()) == sizes
+
+    def test_a_failure_of_the_network_says_why(self, either: Machine) -> None:
+        with either.open() as engine:
+            either.module.refuses = "execute_async_v3"
+            with pytest.raises(EngineError, match=r"failed to run the engine: Error Code 1: Cask"):
+                engine.run(tiny_feeds(BATCH))
+
+    def test_a_failure_of_the_gpu_says_where(self, either: Machine) -> None:
+        with either.open() as engine:
+            either.cuda.failures["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
+            with pytest.raises(EngineError, match=r"cudaStreamSynchronize.*cudaErrorIllegalAddress"):
+                engine.run(tiny_feeds(BATCH))
+
+    def test_what_it_computes_with_is_described(self, either: Machine) -> None:
+        with either.open() as engine:
+            label = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}[either.tensorrt.flavour]
+            assert engine.arithmetic == f"{label} 10.3.0, Orin, fp32"
+            engine.run(tiny_feeds(BATCH))
+            assert engine.description == f"{engine.arithmetic}, 2 streams, CUDA graphs"
+
+
+class TestGraphs:
+    def test_the_second_call_is_launched_whole(self, full: Machine) -> None:
+        with full.open(streams=1) as engine:
+            assert engine.uses_cuda_graphs is None
+            engine.run(tiny_feeds(BATCH))
+            assert "launch" not in full.cuda.events
+            assert engine.uses_cuda_graphs is True
+            plain = full.cuda.events.copy()
+            full.cuda.events.clear()
+            engine.run(tiny_feeds(BATCH, 1))
+            assert full.cuda.events == ["launch", *plain]
+
+    def test_each_choice_of_outputs_has_its_own(self, full: Machine) -> None:
+        with full.open(streams=1) as engine:
+            for wanted in (["loss"], ["mask", "loss"], ["loss", "mask"], ["loss"]):
+                engine.run(tiny_feeds(BATCH), wanted)
+            assert len(full.cuda.graphs) == 2
+            assert full.cuda.events.count("launch") == 2
+
+    def test_where_recording_is_refused_calls_go_on_without(self, full: Machine) -> None:
+        full.module.capturable = False
+        with full.open(streams=1) as engine:
+            for seed in range(3):
+                feeds = tiny_feeds(BATCH, seed)
+                check(engine.run(feeds), feeds)
+            assert engine.uses_cuda_graphs is False
+            assert engine.description.endswith(", without CUDA graphs")
+        assert full.cuda.events.count("error cleared") == 1
+        assert full.cuda.is_empty
+
+    def test_tensorrt_for_rtx_records_by_itself(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rtx = machine(bundle, monkeypatch, "tensorrt-rtx")
+        with rtx.open() as engine:
+            for seed in range(2):
+                engine.run(tiny_feeds(BATCH, seed))
+        (configuration,) = rtx.module.configurations  # one for both contexts: they share compiled kernels
+        assert configuration.cuda_graph_strategy == "whole"
+        assert configuration.dynamic_shapes_kernel_specialization_strategy == "eager"
+        assert "launch" not in rtx.cuda.events
+
+
+class TestClosing:
+    def test_everything_is_freed_once(self, either: Machine) -> None:
+        engine = either.open()
+        engine.run(tiny_feeds(BATCH))
+        assert not either.cuda.is_empty
+        engine.close()
+        engine.close()
+        assert either.cuda.is_empty
+        with pytest.raises(EngineError, match="closed"):
+            engine.run(tiny_feeds(BATCH))
+
+    @pytest.mark.parametrize(
+        ("refuse", "problem"),
+        [
+            (
+                "create_execution_context",
+                r"no memory to run the engine: .*OutOfMemory.*\. Use a smaller batch",
+            ),
+            ("set_tensor_address", "refuses these shapes"),
+            ("set_input_shape", "refuses these shapes"),
+        ],
+    )
+    def test_an_engine_that_cannot_be_opened_leaves_nothing(
+        self, either: Machine, refuse: str, problem: str
+    ) -> None:
+        either.module.refuses = refuse
+        with pytest.raises(EngineError, match=problem):
+            either.open()
+        assert either.cuda.is_empty
+
+    @pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
+    def test_want_of_memory_leaves_nothing(
+        self, either: Machine, function: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real: Callable[..., tuple[Error, int]] = getattr(either.cuda, function)
+        calls = iter(range(100))
+
+        def until_full(*arguments: int) -> tuple[Error, int]:
+            return (Error.cudaErrorMemoryAllocation, 0) if next(calls) == 7 else real(*arguments)
+
+        until_full.__name__ = function
+        monkeypatch.setattr(either.cuda, function, until_full)
+        with pytest.raises(EngineError, match=f"{function}: out of memory .*smaller batch"):
+            either.open()
+        assert either.cuda.is_empty
+
+
+class TestPlans:
+    def test_a_plan_that_is_none(self, either: Machine) -> None:
+        message = r"cannot load the plan of 'tiny': Error Code 1: Magic tag does not match\. Build it again"
+        with pytest.raises(EngineError, match=message):
+            either.open(plan=b"not a plan")
+
+    @pytest.mark.parametrize(
+        ("batches", "batch", "problem"),
+        [
+            ((1, 4, 8), 9, "was built for batch 1 to 8, not 9"),
+            ((2, 4, 8), 1, "was built for batch 2 to 8, not 1"),
+            ((4, 4, 4), 2, "was built for batch 4, not 2"),
+        ],
+    )
+    def test_a_batch_for_which_it_was_not_built(
+        self, either: Machine, batches: tuple[int, int, int], batch: int, problem: str
+    ) -> None:
+        plan = fake_plan(either.bundle.inputs, either.bundle.outputs, batches)
+        with pytest.raises(EngineError, match=problem):
+            either.open(plan=plan, batch=batch)
+
+    def test_a_plan_for_one_batch(self, either: Machine) -> None:
+        plan = fake_plan(either.bundle.inputs, either.bundle.outputs, (2, 2, 2))
+        with either.open(plan=plan, batch=2) as engine:
+            check(engine.run(tiny_feeds(2)), tiny_feeds(2))
+
+    def test_a_plan_of_another_network(self, either: Machine) -> None:
+        inputs, outputs = either.bundle.inputs, either.bundle.outputs
+        others = [
+            fake_plan(inputs[:1], outputs, (1, 4, 8)),
+            fake_plan(inputs, outputs[1:], (1, 4, 8)),
+            fake_plan((inputs[0], replace(inputs[1], dtype="int64")), outputs, (1, 4, 8)),
+            fake_plan(inputs, (replace(outputs[0], shape=("batch", 9)), *outputs[1:]), (1, 4, 8)),
+            fake_plan((replace(inputs[0], shape=("batch",)), inputs[1]), outputs, (1, 4, 8)),
+            fake_plan((*inputs, outputs[0]), outputs[1:], (1, 4, 8)),
+        ]
+        for plan in others:
+            with pytest.raises(EngineError, match=r"The plan is not of .*Build it again"):
+                either.open(plan=plan)
+        assert either.cuda.is_empty
+
+    def test_without_a_gpu(self, either: Machine) -> None:
+        either.cuda.driver = 0
+        with pytest.raises(EngineError, match=r"cannot run 'tiny': There is no NVIDIA driver"):
+            either.open()
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def real(request: pytest.FixtureRequest) -> Iterator[TensorRt]:
+    if find_cuda_device() is None:
+        pytest.skip(why_no_cuda())
+    try:
+        yield import_tensorrt(request.param)
+    except FgddError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("batches", ["1:2:4", "4"])
+def test_on_a_real_gpu(real: TensorRt, tmp_path: Path, batches: str) -> None:
+    bundle = tiny_bundle(tmp_path)
+    built = build_plan(real, bundle, Profile.parse(batches), axes={})
+    with TensorRtEngine(real, bundle, built.plan, {"batch": BATCH}) as engine:
+        for seed in range(3):
+            feeds = tiny_feeds(BATCH, seed)
+            results = engine.run(feeds)
+            logits, losses = tiny_reference(feeds)
+            np.testing.assert_allclose(results["logits"], logits, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(results["loss"], losses, rtol=0, atol=2e-5)
