@@ -11,15 +11,14 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal
 
 from fgdd_fast.engines.axes import check_graph, fix_axes
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
+from fgdd_fast.engines.cuda_device import why_no_cuda
 from fgdd_fast.engines.tensorrt_api import MessageLog, TensorRt, clean, dtype_name, message_log
-from fgdd_fast.engines.tensorrt_layers import BuiltLayer, check_precision, engine_layers, network_layers
+from fgdd_fast.engines.tensorrt_layers import BuiltLayer, check_precision, network_layers, read_back
 from fgdd_fast.engines.tensorrt_progress import Progress, run_interruptibly
 from fgdd_fast.errors import EngineError, SettingsError
 
@@ -140,14 +139,15 @@ def build_plan(
     log = message_log(tensorrt.module)
     log.clear()
     builder = _open_builder(tensorrt, log)
-    network = _parse(tensorrt, builder, bundle, log)
+    parsed = _parse(tensorrt, builder, bundle, log)
+    network = parsed.network
     shapes = _choose_shapes(builder, network, bundle, profile, axes)
     layers = network_layers(network)
     check_precision(bundle, layers, "graph")
     config = _configure(tensorrt, builder, shapes, workspace_mib)
     cache = _use_timing_cache(tensorrt, config, timing_cache)
     plan = _build(tensorrt, builder, network, config, bundle, log, progress)
-    built = _read_back(tensorrt, plan, log)
+    built = read_back(tensorrt, plan, log)
     if built:
         check_precision(bundle, built, "built engine")
     return Built(
@@ -170,13 +170,21 @@ def _open_builder(tensorrt: TensorRt, log: MessageLog) -> Any:
         ) from error
 
 
-def _parse(tensorrt: TensorRt, builder: Any, bundle: Bundle, log: MessageLog) -> Any:
+@dataclass(frozen=True)
+class _Parsed:
+    """A network, and its parser: that owns the weights, so it has to live until the network is built."""
+
+    network: Any
+    parser: Any
+
+
+def _parse(tensorrt: TensorRt, builder: Any, bundle: Bundle, log: MessageLog) -> _Parsed:
     """The network of a bundle's graph; weights in other files are found beside it."""
     trt = tensorrt.module
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
     if parser.parse_from_file(str(bundle.onnx)):
-        return network
+        return _Parsed(network, parser)
     reason = log.reasons()
     if parser.num_errors:
         reason = _parser_reason(parser.get_error(0))
@@ -283,33 +291,3 @@ def _build(
             f"{tensorrt} cannot build '{bundle.name}': {reasons or 'it gives no reason'}", advice
         )
     return bytes(plan)
-
-
-def _read_back(tensorrt: TensorRt, plan: bytes, log: MessageLog) -> tuple[BuiltLayer, ...]:
-    """The built engine's layers; none where there is no GPU to load it, or where it does not tell them."""
-    if find_cuda_device() is None:
-        return ()
-    trt = tensorrt.module
-    engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EngineError(f"{tensorrt} cannot load the engine that it has built: {log.reasons()}")
-    inspector = engine.create_engine_inspector()
-    layers = _inspect(trt, engine, inspector)
-    if not layers:  # with a batch that is open, some types are known only once it is chosen
-        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
-            if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-                context.set_input_shape(name, engine.get_tensor_profile_shape(name, 0)[1])
-        inspector.execution_context = context
-        layers = _inspect(trt, engine, inspector)
-    return layers
-
-
-def _inspect(trt: ModuleType, engine: Any, inspector: Any) -> tuple[BuiltLayer, ...]:
-    """An engine's layers; none where the precision of no matrix product is told."""
-    layers = engine_layers(
-        inspector.get_layer_information(index, trt.LayerInformationFormat.JSON)
-        for index in range(engine.num_layers)
-    )
-    told = any(layer.is_product and layer.precision != "unknown" for layer in layers)
-    return layers if told else ()

@@ -23,7 +23,6 @@ from fgdd_fast.engines.tensorrt_api import MessageLog, TensorRt, dtype_name, mes
 from fgdd_fast.errors import EngineError
 
 _BUILD_AGAIN = "Build it again on this machine: fgdd-fast engine build"
-_LESS_MEMORY = "Use a smaller batch, or close other programs."
 
 
 class TensorRtEngine(Engine):
@@ -211,7 +210,10 @@ class _Call:
             }
             self._context = open_context()
             if self._context is None:
-                raise EngineError(f"TensorRT has no memory to run the engine: {log.reasons()}", _LESS_MEMORY)
+                raise EngineError(
+                    f"TensorRT cannot make an execution context: {log.reasons()}",
+                    "If memory ran out, use a smaller batch, or close other programs.",
+                )
             self._bind(inputs, outputs)
             self._opened = opened.pop_all()
 
@@ -254,6 +256,7 @@ class _Call:
         try:
             return self._stream.capture(functools.partial(self._enqueue, wanted))
         except EngineError:
+            self._log.clear()  # it is no failure, and must not be told as the reason of one
             return None
 
     def __enter__(self) -> _Call:

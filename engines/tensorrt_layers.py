@@ -12,9 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from fgdd_fast.engines.bundle import Bundle, Variant
+from fgdd_fast.engines.cuda_device import find_cuda_device
+from fgdd_fast.engines.tensorrt_api import MessageLog, TensorRt
 from fgdd_fast.errors import EngineError
 
 # Layers that multiply matrices take nearly all of the time, and are what a precision is chosen for:
@@ -109,6 +112,41 @@ def _before_dequantising(tensor: Any, producers: dict[str, Any]) -> str | None:
     if layer is None or layer.type.name != "DEQUANTIZE":
         return None
     return _precision(layer.get_input(0).dtype)
+
+
+def read_back(tensorrt: TensorRt, plan: bytes, log: MessageLog) -> tuple[BuiltLayer, ...]:
+    """The built engine's layers; none where there is no GPU to load it, or where it does not tell them.
+
+    Raises:
+        EngineError: there is a GPU, and the engine cannot be loaded on it.
+    """
+    if find_cuda_device() is None:
+        return ()
+    trt = tensorrt.module
+    engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(f"{tensorrt} cannot load the engine that it has built: {log.reasons()}")
+    inspector = engine.create_engine_inspector()
+    layers = _inspect(trt, engine, inspector)
+    if not layers:  # with a batch that is open, some types are known only once it is chosen
+        context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        for name in (engine.get_tensor_name(index) for index in range(engine.num_io_tensors)):
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            if is_input and -1 in engine.get_tensor_shape(name):
+                context.set_input_shape(name, engine.get_tensor_profile_shape(name, 0)[1])
+        inspector.execution_context = context
+        layers = _inspect(trt, engine, inspector)
+    return layers
+
+
+def _inspect(trt: ModuleType, engine: Any, inspector: Any) -> tuple[BuiltLayer, ...]:
+    """An engine's layers; none where the precision of no matrix product is told."""
+    layers = engine_layers(
+        inspector.get_layer_information(index, trt.LayerInformationFormat.JSON)
+        for index in range(engine.num_layers)
+    )
+    told = any(layer.is_product and layer.precision != "unknown" for layer in layers)
+    return layers if told else ()
 
 
 def engine_layers(descriptions: Iterable[str]) -> tuple[BuiltLayer, ...]:

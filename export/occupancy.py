@@ -80,7 +80,9 @@ class ForegroundSegmenter(nn.Module):
         # Outlines run between the decoder's coarse cells: enlarged as the published code enlarges logits.
         fine = functional.interpolate(foreground, scale_factor=MASK_STRIDE, mode="bilinear")
         occupancy = (fine > 0).to(logits.dtype).mean(dim=(1, 2, 3))
-        return occupancy, (foreground[:, 0] > 0).to(torch.uint8) * 255
+        # TensorRT computes nothing in uint8, and takes it only as what a conversion gives at the very end.
+        mask = (foreground[:, 0] > 0).to(logits.dtype) * 255
+        return occupancy, mask.to(torch.uint8)
 
 
 class GroundedForeground(nn.Module):

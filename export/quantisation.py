@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.runtimes import quieten_onnxruntime
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import IR_VERSION, Array, check_model, serialise
-from fgdd_fast.export.quantisation_errors import signal_to_noise
+from fgdd_fast.export.quantisation_errors import Harm, Ranges, measure_harm
 from fgdd_fast.export.quantisation_nodes import CONNECTING, WEIGHTED, choose_nodes, unknown_nodes
 from fgdd_fast.extras import import_extra
 
@@ -37,7 +38,7 @@ Form = Literal["int8", "int8-u8"]  # `fgdd_fast.engines.bundle.Variant` says wha
 FORMS: tuple[Form, ...] = get_args(Form)
 Samples = Sequence[Mapping[str, Array]]
 
-PROBES = 4  # samples on which the error of each node alone is measured
+PROBES = 16  # samples on which each node alone is compared with itself in fp32
 # Least signal-to-noise ratio of a node alone. In U2-Netp one node has -5, as it adds small differences to a
 # channel that is constantly 226; all others, and all of EfficientNet-lite0, have 22 or more.
 MIN_DECIBELS = 12.0
@@ -45,16 +46,15 @@ MIN_DECIBELS = 12.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a graph's activations are on the samples; serves both forms.
+    """What was measured of a graph on samples.
 
     Attributes:
         ranges: the least and the greatest value of each tensor that may be quantised.
-        alone: for each form, the signal-to-noise ratio in decibels of each node with weights, were it alone
-            in int8.
+        harm: for each form, what it does to each node with weights.
     """
 
-    ranges: Mapping[str, tuple[float, float]]
-    alone: Mapping[Form, Mapping[str, float]]
+    ranges: Ranges
+    harm: Mapping[Form, Mapping[str, Harm]]
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,16 @@ class Quantised:
 
 def quantise(model: onnx.ModelProto, samples: Samples, form: Form, keep: Collection[str] = ()) -> Quantised:
     """Calibrate, then quantise; see `calibrate` and `quantise_calibrated`."""
-    return quantise_calibrated(model, calibrate(model, samples), form, keep)
+    return quantise_calibrated(model, calibrate(model, samples, (form,)), form, keep)
 
 
-def calibrate(model: onnx.ModelProto, samples: Samples) -> Calibration:
-    """Find what may be quantised: each tensor's least and greatest value, and which nodes int8 would harm.
+def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
+    """Find each tensor's least and greatest value, and what int8 does to each node.
 
     Args:
         model: an fp32 graph whose nodes have names.
         samples: feeds of the graph, of any batch: images like those that it will see.
+        forms: for which the graph is to be quantised.
 
     Raises:
         SettingsError: there are no samples.
@@ -113,9 +114,9 @@ def calibrate(model: onnx.ModelProto, samples: Samples) -> Calibration:
     for name, limits in ranges.items():
         if not all(math.isfinite(limit) for limit in limits):
             raise BundleError(f"The tensor '{name}' of the graph '{model.graph.name}' is not finite")
-    probes = samples[:PROBES]
     return Calibration(
-        ranges, {form: signal_to_noise(model, ranges, probes, unsigned=_unsigned(form)) for form in FORMS}
+        ranges,
+        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=_unsigned(form)) for form in forms},
     )
 
 
@@ -139,15 +140,18 @@ def quantise_calibrated(
     unknown = unknown_nodes(model, keep)
     if unknown:
         raise SettingsError(f"The graph '{model.graph.name}' has no nodes {unknown} to keep in fp32")
+    harm = calibration.harm[form]
     noisy = {
-        name: f"int8 in it alone would leave {decibels:.0f} dB of signal over noise"
-        for name, decibels in calibration.alone[form].items()
-        if decibels < MIN_DECIBELS
+        name: f"int8 in it alone would leave {of_node.decibels:.0f} dB of signal over noise"
+        for name, of_node in harm.items()
+        if of_node.decibels < MIN_DECIBELS
     }
     choice = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
     if not choice.quantised:
         raise BundleError(f"Nothing in the graph '{model.graph.name}' can be quantised")
-    quantised = _insert(model, calibration, choice.quantised, unsigned=_unsigned(form))
+    shifts = {name: harm[name].shift for name in choice.quantised if name in harm}
+    unbiased = _correct_biases(model, shifts)
+    quantised = _insert(unbiased, calibration.ranges, choice.quantised, unsigned=_unsigned(form))
     check_model(quantised)
     return Quantised(quantised, choice.quantised, choice.kept)
 
@@ -171,18 +175,35 @@ def _limits(found: tuple[Array, Array]) -> tuple[float, float]:
     return float(np.min(found[0])), float(np.max(found[1]))
 
 
+def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx.ModelProto:
+    """Add to the biases of nodes what int8 takes from their outputs on average.
+
+    Nagel et al., "Data-free quantization through weight equalization and bias correction", arXiv 1906.04721,
+    section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
+    averaging does not help there. A bias that several nodes share stays.
+    """
+    onnx_: Any = import_extra("onnx", "models")
+    corrected: onnx.ModelProto = onnx_.ModelProto()
+    corrected.CopyFrom(model)
+    biases = {constant.name: constant for constant in corrected.graph.initializer}
+    uses = Counter(tensor for node in model.graph.node for tensor in node.input)
+    for node in corrected.graph.node:
+        bias = biases.get(node.input[2]) if node.name in shifts and len(node.input) > 2 else None
+        if bias is not None and uses[bias.name] == 1 and list(bias.dims) == list(shifts[node.name].shape):
+            values = onnx_.numpy_helper.to_array(bias) + shifts[node.name]
+            bias.CopyFrom(onnx_.numpy_helper.from_array(values.astype(np.float32), bias.name))
+    return corrected
+
+
 def _insert(
-    model: onnx.ModelProto, calibration: Calibration, nodes: Sequence[str], *, unsigned: bool
+    model: onnx.ModelProto, ranges: Ranges, nodes: Sequence[str], *, unsigned: bool
 ) -> onnx.ModelProto:
     """Put QuantizeLinear and DequantizeLinear around nodes."""
     quieten_onnxruntime()
     tools: Any = import_extra("onnxruntime.quantization", "cpu")
-    ranges: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
+    calibration: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
     quantiser: Any = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
     onnx_: Any = import_extra("onnx", "models")
-    limits = {
-        name: tuple(np.float32(limit) for limit in limits) for name, limits in calibration.ranges.items()
-    }
     with _silent():
         work = quantiser.QDQQuantizer(
             onnx_.shape_inference.infer_shapes(model),
@@ -190,7 +211,10 @@ def _insert(
             reduce_range=False,
             weight_qType=tools.QuantType.QInt8,
             activation_qType=tools.QuantType.QUInt8 if unsigned else tools.QuantType.QInt8,
-            tensors_range=ranges.TensorsData(ranges.CalibrationMethod.MinMax, limits),
+            tensors_range=calibration.TensorsData(
+                calibration.CalibrationMethod.MinMax,
+                {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
+            ),
             nodes_to_quantize=list(nodes),
             nodes_to_exclude=[],
             op_types_to_quantize=[*WEIGHTED, *CONNECTING],

@@ -58,8 +58,8 @@ def stored(store: PlanStore, wanted: PlanKey = KEY, content: bytes = CONTENT) ->
     return store.record_parity(plan, PARITY, "passed")
 
 
-def build_slowly(folder: Path, log: Path, seconds: float) -> None:
-    """Build the plan of `KEY`, and write into a log what happens."""
+def build_slowly(folder: Path, log: Path, go: Path) -> None:
+    """Build the plan of `KEY`, which lasts until a file is there, and write into a log what happens."""
 
     def note(line: str) -> None:
         with log.open("a") as file:
@@ -67,7 +67,8 @@ def build_slowly(folder: Path, log: Path, seconds: float) -> None:
 
     def build(timing_cache: bytes) -> Built:
         note("building")
-        time.sleep(seconds)
+        while not go.exists():
+            time.sleep(0.01)
         return builder()(timing_cache)
 
     plan = PlanStore(folder).build_once(KEY, build, ORIGIN, report=note)
@@ -75,4 +76,4 @@ def build_slowly(folder: Path, log: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    build_slowly(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    build_slowly(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -58,6 +58,22 @@ def convolutional(rng: np.random.Generator) -> onnx.ModelProto:
     return builder.model("classifier", inputs, [TensorSpec("logits", "float32", ("batch", 5))])
 
 
+def upscaling(rng: np.random.Generator) -> onnx.ModelProto:
+    """Two convolutions with a transposed one between them, as masks are made finer."""
+    builder = GraphBuilder()
+    tensor = builder.images_to_planes("images")
+    for operator, shape, attributes in (
+        ("Conv", (8, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+        ("ConvTranspose", (8, 4, 2, 2), {"strides": [2, 2]}),
+        ("Conv", (2, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ):
+        weights = builder.constant(rng.normal(0, 0.1, shape))
+        tensor = builder.node("Relu", builder.node(operator, tensor, weights, **attributes))
+    builder.node("ReduceMean", tensor, axes=[2, 3], keepdims=0, output="means")
+    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
+    return builder.model("upscaling", inputs, [TensorSpec("means", "float32", ("batch", 2))])
+
+
 def transformer(rng: np.random.Generator) -> onnx.ModelProto:
     """Attention with an additive mask made of an input, and a feed-forward part, residual, over LayerNorm."""
     builder = GraphBuilder()
@@ -437,13 +453,13 @@ def test_coordinates_and_scores_are_in_fp32_from_the_last_product(
 
 
 @both
-@pytest.mark.parametrize("network", ["saliency", "classifier", "transformer", "finder"])
+@pytest.mark.parametrize("network", ["saliency", "classifier", "upscaling", "transformer", "finder"])
 def test_tensorrt_takes_the_types_as_they_are(
     network: str, precision: LowPrecision, request: pytest.FixtureRequest
 ) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    if network == "transformer":
-        model = transformer(np.random.default_rng(0))
+    if network in ("transformer", "upscaling"):
+        model = {"transformer": transformer, "upscaling": upscaling}[network](np.random.default_rng(0))
     elif network == "finder":
         model = request.getfixturevalue("finder").model
     else:

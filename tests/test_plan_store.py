@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -421,8 +420,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_build(tmp_path: Path
 # --- several processes ------------------------------------------------------------------------------------
 
 
-def start(folder: Path, log: Path, seconds: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, plan_files.__file__, folder, log, str(seconds)])
+def start(folder: Path, log: Path, go: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, plan_files.__file__, folder, log, go])
 
 
 def wait_for(log: Path, line: str) -> None:
@@ -433,10 +432,12 @@ def wait_for(log: Path, line: str) -> None:
 
 
 def test_two_processes_build_the_same_plan_once(store: PlanStore, tmp_path: Path) -> None:
-    logs = [tmp_path / "one", tmp_path / "two"]
-    processes = [start(store.folder, logs[0], 0.5)]
+    logs, go = [tmp_path / "one", tmp_path / "two"], tmp_path / "go"
+    processes = [start(store.folder, logs[0], go)]
     wait_for(logs[0], "building")
-    processes.append(start(store.folder, logs[1], 0))
+    processes.append(start(store.folder, logs[1], go))
+    wait_for(logs[1], "waiting")
+    go.touch()
     assert [process.wait(30) for process in processes] == [0, 0]
     (plan,) = store.list()
     assert logs[0].read_text().splitlines() == ["building", f"has {plan.sha256}"]
@@ -450,11 +451,11 @@ def test_two_processes_build_the_same_plan_once(store: PlanStore, tmp_path: Path
 def test_a_killed_build_leaves_a_cache_that_works(store: PlanStore, tmp_path: Path) -> None:
     older = stored(store, key(device="other"))
     log = tmp_path / "log"
-    process = start(store.folder, log, 60)
+    process = start(store.folder, log, tmp_path / "never")
     wait_for(log, "building")
-    waiting = start(store.folder, tmp_path / "waiting", 0)
+    waiting = start(store.folder, tmp_path / "waiting", Path("/"))
     wait_for(tmp_path / "waiting", "waiting")
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(30)
     assert waiting.wait(30) == 0  # the lock went with its holder
     assert "building" in (tmp_path / "waiting").read_text()
@@ -474,9 +475,9 @@ def test_unfinished_files_of_a_killed_build_are_cleared_by_the_next(store: PlanS
         "    print('staged', flush=True)\n"
         "    time.sleep(60)\n"
         "plan_store.stage_file = slow\n"
-        "plan_files.build_slowly(plan_files.Path(sys.argv[1]), plan_files.Path(sys.argv[2]), 0)\n"
+        "plan_files.build_slowly(*map(plan_files.Path, sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-c", script, store.folder, tmp_path / "log"]
+    command = [sys.executable, "-c", script, store.folder, tmp_path / "log", "/"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"staged\n"

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from saliency_source import saliency_source
 from tiny_models import tiny_bundle, tiny_description, tiny_graph
 
-from fgdd_fast.engines import tensorrt_build
+from fgdd_fast.engines import tensorrt_layers
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
 from fgdd_fast.engines.cuda_device import CudaDevice
@@ -588,6 +588,9 @@ class FakeInspectedEngine:
     def get_tensor_mode(self, name: str) -> str:
         return "input" if name == "images" else "output"
 
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return [-1 if self.open_shapes else 4, 3]
+
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
         return [[1, 3], [4, 3], [8, 3]]
 
@@ -598,7 +601,7 @@ class TestReadingBack:
     @pytest.fixture
     def gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         device = CudaDevice("Orin", (8, 7), 8 << 30, driver="13.0", runtime="13.0")
-        monkeypatch.setattr(tensorrt_build, "find_cuda_device", lambda: device)
+        monkeypatch.setattr(tensorrt_layers, "find_cuda_device", lambda: device)
 
     def with_engine(self, rtx: TensorRt, engine: FakeInspectedEngine | None) -> TensorRt:
         def runtime(logger: Any) -> Any:

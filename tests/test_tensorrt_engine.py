@@ -207,7 +207,7 @@ class TestClosing:
         [
             (
                 "create_execution_context",
-                r"no memory to run the engine: .*OutOfMemory.*\. Use a smaller batch",
+                r"cannot make an execution context: .*OutOfMemory.*use a smaller batch",
             ),
             ("set_tensor_address", "refuses these shapes"),
             ("set_input_shape", "refuses these shapes"),
