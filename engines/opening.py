@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import Device, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import find_cuda_device
+from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
 from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from fgdd_fast.engines.onnxruntime_gpu import GpuProvider, OnnxRuntimeGpuEngine
 from fgdd_fast.engines.openvino_cpu import OpenVinoEngine
@@ -17,7 +17,7 @@ from fgdd_fast.engines.plan_store import PlanStore
 from fgdd_fast.engines.tensorrt_api import Flavour, import_tensorrt
 from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.engines.tensorrt_engine import TensorRtEngine
-from fgdd_fast.errors import SettingsError
+from fgdd_fast.errors import EngineError, SettingsError
 
 __all__ = ["available_devices", "open_engine"]
 
@@ -84,8 +84,11 @@ def _check_precision(bundle: Bundle, device: Device, precision: Precision) -> No
 
 def _open_plan(bundle: Bundle, flavour: Flavour, axes: Mapping[str, int]) -> Engine:
     tensorrt = import_tensorrt(flavour)
+    device = find_cuda_device()
+    if device is None:
+        raise EngineError(f"{tensorrt} cannot run '{bundle.name}': {why_no_cuda()}", "Run: fgdd-fast doctor")
     batch = axes.get("batch", 1)
-    platform = Platform.of(tensorrt, find_cuda_device())
+    platform = Platform.of(tensorrt, device)
     store = PlanStore()
     plan = store.find(PlanKey.of(bundle, platform, Profile(batch, batch, batch), axes))
     content = store.plan_bytes(plan)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from fgdd_fast.export.graph import EXTRA
 from fgdd_fast.export.precision_format import FORMATS, LowFormat, LowPrecision
-from fgdd_fast.export.precision_graph import LATEST_OPSET, FloatGraph, check_structure, opset_of, raise_opset
+from fgdd_fast.export.precision_graph import FloatGraph, check_structure, raise_opset
 from fgdd_fast.export.precision_rehearsal import rehearsal_of
-from fgdd_fast.export.precision_rules import EXACT, INDIFFERENT, Plan, plan_precision
+from fgdd_fast.export.precision_rules import EXACT, INDIFFERENT, PRODUCTS, Plan, plan_precision
 from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Lowered:
 
     Attributes:
         model: checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22
-            where its operators ask for that.
+            where its convolutions ask for that.
         lowered: names of the nodes that compute in low precision, in the graph's order; others that only
             move or select values may hold low precision too.
         kept: why each other node that handles float32 tensors stays in fp32, by the node's name.
@@ -89,13 +89,13 @@ def rehearse(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[s
 def _graph_for(model: onnx.ModelProto, low: LowFormat) -> FloatGraph:
     """The graph to convert, at an opset whose operators take the precision.
 
-    Convolutions take bfloat16 from opset 22 on. A graph with GridSample stays where it is, with those few in
-    fp32: from opset 20 on, TensorRTs take its linear interpolation for nearest.
+    Convolutions take bfloat16 from opset 22 on. A graph with GridSample stays where it is, with its few
+    convolutions in fp32: from opset 20 on, some TensorRTs take linear interpolation for nearest.
     """
     graph = FloatGraph(model)
-    if opset_of(model) >= LATEST_OPSET or any(node.op_type == "GridSample" for node in graph.nodes):
-        return graph
-    if all(graph.takes(place, low) for place in range(len(graph.nodes)) if graph.sources(place)):
+    operators = {node.op_type for node in graph.nodes}
+    products = (place for place, node in enumerate(graph.nodes) if node.op_type in PRODUCTS)
+    if "GridSample" in operators or all(graph.takes(place, low) for place in products):
         return graph
     return FloatGraph(raise_opset(model))
 

@@ -18,7 +18,7 @@ from fgdd_fast.extras import import_extra
 if TYPE_CHECKING:
     import onnx
 
-LATEST_OPSET = 22  # the first whose convolutions and poolings take bfloat16
+BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take bfloat16
 _SMALL = 1024  # elements of a constant that shapes may depend on
 
 
@@ -64,7 +64,7 @@ class FloatGraph:
         for place, node in enumerate(self.nodes):
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(place)
-        self._opset = opset_of(self.model)
+        self._opset = _opset_of(self.model)
 
     def sources(self, place: int) -> list[str]:
         """The float32 tensors that a node reads, without constants."""
@@ -131,7 +131,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     return constants | {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def opset_of(model: onnx.ModelProto) -> int:
+def _opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that a model uses."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
@@ -145,10 +145,10 @@ def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     onnx_: Any = import_extra("onnx", EXTRA)
     version_converter = import_extra("onnx.version_converter", EXTRA)
     try:
-        converted = version_converter.convert_version(model, LATEST_OPSET)
+        converted = version_converter.convert_version(model, BFLOAT16_OPSET)
     except RuntimeError as error:
         raise BundleError(
-            f"The ONNX graph '{model.graph.name}' cannot be brought to opset {LATEST_OPSET}: {error}"
+            f"The ONNX graph '{model.graph.name}' cannot be brought to opset {BFLOAT16_OPSET}: {error}"
         ) from error
     converted.ir_version = max(
         model.ir_version, onnx_.helper.find_min_ir_version_for(list(converted.opset_import))

@@ -41,8 +41,8 @@ def find_sensitive(
 
     Starts with all candidates in fp32 and gives up the half of the largest group that adds less error, as
     long as the rest stays below the bar; a group of which neither half can be given up becomes two.
-    If keeping a node never makes the error larger and the evaluations suffice, then giving up any one of the
-    nodes found would pass the bar. Otherwise some of them may be there for their neighbours' sake.
+    If keeping a node never makes the error larger and the evaluations suffice, then none of the nodes found
+    can be given up. Otherwise some of them may be there for their neighbours' sake.
 
     Args:
         candidates: names of nodes in the graph's order, so that neighbours in the list are neighbours there.
@@ -95,21 +95,19 @@ class _Search:
 
     def _shrink(self, group: _Group) -> None:
         """Give up the half of a group that adds less error; where neither can be, split it."""
-        middle = len(group) // 2
-        halves = (group[:middle], group[middle:])
-        without: list[tuple[float, list[_Group]]] = []
-        for half in halves[::-1]:
-            place = self._groups.index(group)
-            rest = [*self._groups[:place], half, *self._groups[place + 1 :]]
-            without.append((self._measure(rest), rest))
-            added = without[-1][0] - self._least
-            if added <= (self._bar - self._least) / 2 or self._evaluations >= self._limit:
+        middle, place = len(group) // 2, self._groups.index(group)
+        halves = [group[:middle], group[middle:]]
+        tried: list[tuple[float, list[_Group]]] = []
+        for kept in reversed(halves):
+            groups = [*self._groups[:place], kept, *self._groups[place + 1 :]]
+            error = self._measure(groups)
+            tried.append((error, groups))
+            if error - self._least <= (self._bar - self._least) / 2 or self._evaluations >= self._limit:
                 break  # cheap enough: the other half need not be tried
-        error, rest = min(without, key=lambda tried: tried[0])
+        error, groups = min(tried, key=lambda one: one[0])
         if error <= self._bar:
-            self._least, self._groups = error, rest
-        elif len(without) == len(halves):
-            place = self._groups.index(group)
+            self._least, self._groups = error, groups
+        elif len(tried) == len(halves):
             self._groups[place : place + 1] = halves
 
     def _measure(self, kept: Sequence[_Group]) -> float:

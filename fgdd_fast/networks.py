@@ -74,10 +74,12 @@ class BatchedNetwork:
         self.batch = batch
         self.size = (width, height)
         graph = runtime.variants.get(bundle.sha256, bundle)
+        # Where some graphs of a bundle have variants, the others stay as they are.
+        stays = bool(runtime.variants) and graph is bundle
         self.engine: Engine = open_engine(
             graph,
             device=runtime.device,
-            precision=runtime.precision,
+            precision="fp32" if stays else runtime.precision,
             axes={axis: length for axis, length in lengths.items() if axis in named},
             threads=runtime.threads,
         )

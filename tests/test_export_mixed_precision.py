@@ -230,14 +230,14 @@ def test_nodes_without_a_name_are_known_by_their_output(classifier: onnx.ModelPr
     assert lower_precision(model, "fp16", [outputs["Add"]]).kept[outputs["Add"]] == "named by the caller"
 
 
-def test_bfloat16_raises_the_opset_unless_the_graph_samples(
+def test_bfloat16_raises_the_opset_where_there_are_convolutions(
     classifier: onnx.ModelProto, saliency: onnx.ModelProto
 ) -> None:
     for model in (classifier, saliency):
         assert [entry.version for entry in lower_precision(model, "bf16").model.opset_import] == [22]
         assert [entry.version for entry in lower_precision(model, "fp16").model.opset_import] == [17]
     lowered = lower_precision(transformer(np.random.default_rng(0)), "bf16").model
-    assert [entry.version for entry in lowered.opset_import] == [17]  # no operator asks for more
+    assert [entry.version for entry in lowered.opset_import] == [17]  # nothing asks for more
 
 
 def test_other_graphs_are_refused(classifier: onnx.ModelProto) -> None:

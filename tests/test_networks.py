@@ -47,3 +47,12 @@ def test_a_variant_runs_in_place_of_its_graph_and_stands_in_the_fingerprint(tmp_
         assert network.fingerprint["model"] == "f" * 64
     with closing(BatchedNetwork(bundle, Runtime("cpu", "fp32", 1), batch=1)) as network:
         assert network.fingerprint["model"] == bundle.sha256
+
+
+def test_a_graph_without_a_variant_stays_as_it_is_beside_others_that_have_one(tmp_path: Path) -> None:
+    bundle, other = tiny.teacher_bundle(tmp_path), tiny.foreground_bundle(tmp_path)
+    runtime = Runtime("cpu", "int8", 1, {bundle.sha256: replace(bundle, variant="int8-u8")})
+    with closing(BatchedNetwork(bundle, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("int8")
+    with closing(BatchedNetwork(other, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("fp32")

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
-from fgdd_fast.agreement import BARS
 from fgdd_fast.check_images import CheckImage, check_images
+from fgdd_fast.cli.agreement_table import agreement_table
 from fgdd_fast.cli.options import folder
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import find_network
@@ -114,8 +113,4 @@ def _show(converted: Sequence[Any]) -> None:
             more = len(each.guilty) - NAMED_IN_FULL
             rest = f" and {more} more" if more > 0 else ""
             console.print(f"  in fp32 for what they did to decisions: {names}{rest}", markup=False)
-        table = Table("figure", "value", "accepted")
-        for name, value in each.agreement.figures.items():
-            bar = BARS[each.agreement.strictness].get(name)
-            table.add_row(name.replace("_", " "), f"{value:.4g}", "" if bar is None else str(bar))
-        console.print(table)
+        console.print(agreement_table(each.agreement))

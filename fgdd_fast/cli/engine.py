@@ -12,9 +12,9 @@ import click
 from rich.console import Console
 
 from fgdd_fast.check_images import CheckImage, check_images
+from fgdd_fast.cli.agreement_table import agreement_table
 from fgdd_fast.cli.engine_words import (
     Phases,
-    agreement_table,
     build_progress,
     engine_table,
     plan_table,

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fgdd_fast.agreement import BARS, Agreement
 from fgdd_fast.engines.plan_sidecar import Plan
 from fgdd_fast.engines.plan_store import megabytes
 
@@ -79,15 +78,6 @@ def plan_table(plans: Sequence[Plan]) -> Table:
             f"{plan.seconds:.1f} s",
             plan.state,
         )
-    return table
-
-
-def agreement_table(agreement: Agreement) -> Table:
-    """How decisions compare, and what is accepted."""
-    table = Table("figure", "value", "accepted")
-    for name, value in agreement.figures.items():
-        bar = BARS[agreement.strictness].get(name)
-        table.add_row(name.replace("_", " "), f"{value:.4g}", "" if bar is None else str(bar))
     return table
 
 
