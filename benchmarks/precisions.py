@@ -179,7 +179,7 @@ def _top1(bundle: Bundle, way: Runtime, validation: Path) -> float:
     with closing(BatchedNetwork(bundle, way, batch=1)) as network:
 
         def run(pixels: Images) -> NDArray[np.float32]:
-            feeds = {"images": pixels, "labels": np.zeros(len(pixels), np.int32)}
+            feeds: dict[str, Array] = {"images": pixels, "labels": np.zeros(len(pixels), np.int32)}
             return network.run(feeds, ["logits"])["logits"]
 
         images = pool(scan(validation), None, 0)

@@ -18,6 +18,7 @@ from fgdd_fast.errors import EngineError, SettingsError
 
 _ELEMENT_TYPES: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _INT8: tuple[Variant, ...] = ("int8", "int8-u8")
+_PRODUCTS = ("Convolution", "FullyConnected", "MatMul")  # how the names of such layers begin
 
 
 class OpenVinoEngine(Engine):
@@ -103,9 +104,11 @@ def _choose_precision(core: Any, bundle: Bundle, precision: Precision) -> Precis
 
 
 def _computes_in_int8(compiled: Any) -> bool:
+    """Whether a convolution or a product does: where the plugin cannot use int8 it goes on without."""
     layers = (layer.get_rt_info() for layer in compiled.get_runtime_model().get_ops())
     return any(
-        layer["layerType"].astype(str) != "Const" and layer["runtimePrecision"].astype(str) in ("u8", "i8")
+        layer["layerType"].astype(str).startswith(_PRODUCTS)
+        and layer["runtimePrecision"].astype(str) in ("u8", "i8")
         for layer in layers
     )
 

@@ -17,7 +17,11 @@ from click.testing import CliRunner
 from fgdd_fast.cli import main
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.drawing.scenes import NAMES, Scene, absent_name, draw_scene
+from fgdd_fast.engine_building import BuildSettings, build_engines
+from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.bundle import Bundle, load_bundle
+from fgdd_fast.engines.plan_store import Plan, PlanStore
+from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import Foreground
 from fgdd_fast.grounded import GroundedSam2, bring_to_canvas
@@ -30,6 +34,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 from fgdd_fast.check_images import check_images
 from fgdd_fast.export import grounded_sam2
+from fgdd_fast.export.conversion import convert_to_half
 from fgdd_fast.export.grounded_parity import TOLERANCES
 from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
 from fgdd_fast.export.grounding_dino import load_grounding_dino
@@ -265,3 +270,33 @@ def test_neighbours_in_a_batch_change_no_bit(joint: Bundle, scenes: list[Scene])
         assert (one.occupancy, one.boxes) == (other.occupancy, other.boxes)
         assert one.mask is not None
         assert (one.mask == other.mask).all()
+
+
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+
+
+def built(bundle: Bundle, store: PlanStore, precision: Precision = "fp32") -> dict[str, Plan]:
+    """Engines of all graphs of a bundle, by their names."""
+    settings = BuildSettings(device="tensorrt-rtx", precision=precision, batch=Profile(1, 1, 1))
+    checked = build_engines(bundle, settings, lambda _: check_images(None, 4, {}), store=store)
+    return {plan.key.model: plan for plan in checked.plans}
+
+
+def test_tensorrt_builds_every_graph_of_the_split_form(split: Bundle, tmp_path: Path, rtx: None) -> None:
+    plans = built(split, PlanStore(tmp_path))
+    assert len(plans) == 3
+    for plan in plans.values():
+        assert plan.state in ("unchecked", "passed")
+        assert {layer.precision for layer in plan.layers} == {"fp32"}
+
+
+def test_the_joint_form_in_fp16_finds_the_same_and_builds(joint: Bundle, tmp_path: Path, rtx: None) -> None:
+    scenes = check_images(None, 6, {})
+    (converted,) = convert_to_half(joint, "fp16", scenes, accept=False, progress=lambda _: None)
+    assert converted.agreement.accepted
+    assert converted.agreement.figures["mean_occupancy_error"] < 1e-3
+    plan = built(joint, PlanStore(tmp_path), "fp16")[joint.name]
+    assert plan.key.precision == "fp16"
+    assert sum(layer.precision == "fp16" for layer in plan.layers) > 100
