@@ -34,8 +34,8 @@ Role = Literal[
     "mask-decoder",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
-# `int8` is symmetric (s8 activations), which TensorRT and OpenVINO take; `int8-u8` has unsigned activations,
-# which is what ONNX Runtime computes fast on a CPU.
+# `int8` is symmetric (s8 activations), which is what TensorRT takes; `int8-u8` has unsigned activations,
+# which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
 Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 

@@ -21,7 +21,8 @@ from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import read_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
-from fgdd_fast.export.quantisation import Calibration, Form, calibrate, quantise_calibrated
+from fgdd_fast.export.quantisation import FORMS, Calibration, Form, Quantised, calibrate, quantise_calibrated
+from fgdd_fast.export.quantisation_nodes import weighted_nodes
 from fgdd_fast.export.sensitive_nodes import find_sensitive
 from fgdd_fast.networks import Runtime
 from fgdd_fast.variants import TEXT
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 Target = Literal["fp16", "bf16", "int8"]
 TARGETS: tuple[Target, ...] = ("fp16", "bf16", "int8")
-FORMS: tuple[Form, ...] = ("int8", "int8-u8")
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,9 @@ def convert_to_int8(
         for form in FORMS:
             progress(f"Quantising {bundle.onnx.name} as {form}")
             everything = quantise_calibrated(model, ranges, form)
-            hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, Path(folder))
-            agreement, guilty = _without_the_guilty(everything.quantised, hold, accept, progress)
+            products = _products(model, everything)
+            hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, products, Path(folder))
+            agreement, guilty = _without_the_guilty(products, hold, accept, progress)
             quantised = quantise_calibrated(model, ranges, form, guilty) if guilty else everything
             compared = f"{form} on {_runtime_of(form).device}, with fp32"
             made.append(
@@ -177,18 +178,27 @@ def _hold_quantised(
     model: onnx.ModelProto,
     ranges: Calibration,
     form: Form,
+    products: Collection[str],
     folder: Path,
     keep: Collection[str],
 ) -> Agreement:
-    staged = _stage(bundle, quantise_calibrated(model, ranges, form, keep).model, folder)
-    staged = replace(staged, variant=form)
+    if set(keep) >= set(products):  # nothing is left to be quantised
+        return comparison.hold(REFERENCE, batch=1).agreement
+    quantised = quantise_calibrated(model, ranges, form, keep).model
+    staged = replace(_stage(bundle, quantised, folder), variant=form)
     candidate = replace(_runtime_of(form), variants={bundle.sha256: staged})
     return comparison.hold(candidate, batch=1).agreement
 
 
+def _products(model: onnx.ModelProto, quantised: Quantised) -> tuple[str, ...]:
+    """The convolutions and products that were quantised; what lies between them follows them."""
+    in_int8 = set(quantised.quantised)
+    return tuple(node.name for node in weighted_nodes(model) if node.name in in_int8)
+
+
 def _runtime_of(form: Form) -> Runtime:
-    """The runtime that a form is for, if it is installed; ONNX Runtime runs both."""
-    openvino = form == "int8" and find_spec("openvino") is not None
+    """The runtime that a form is for, if it is here; what is for TensorRT runs slowly in ONNX Runtime."""
+    openvino = form == "int8-u8" and find_spec("openvino") is not None
     return Runtime("openvino" if openvino else "cpu", "int8", threads=1)
 
 

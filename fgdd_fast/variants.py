@@ -23,7 +23,7 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
             f"ONNX Runtime's CPU provider does not compute in {precision}",
             "Use the precision fp32 or int8, or the device openvino.",
         )
-    if device == "cpu" and precision == "int8":
+    if device in ("cpu", "openvino") and precision == "int8":
         return "int8-u8"
     if device == "openvino" and precision in ("bf16", "fp16"):
         return None  # OpenVINO itself computes the fp32 graph so

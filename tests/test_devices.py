@@ -195,10 +195,11 @@ def test_what_is_asked_for_is_not_questioned(
 
 
 def test_a_precision_takes_its_variant(bundle: Bundle) -> None:
-    with pytest.raises(SettingsError, match="has no int8 variant beside it"):
+    with pytest.raises(SettingsError, match="has no int8-u8 variant beside it"):
         runtime_for(bundle, "openvino", "int8")
     signed, unsigned, half = (variant_of(bundle, name) for name in ("int8", "int8-u8", "fp16"))
-    assert runtime_for(bundle, "openvino", "int8").variants == {bundle.sha256: signed}
+    assert runtime_for(bundle, "tensorrt", "int8").variants == {bundle.sha256: signed}
+    assert runtime_for(bundle, "openvino", "int8").variants == {bundle.sha256: unsigned}
     assert runtime_for(bundle, "cpu", "int8").variants == {bundle.sha256: unsigned}
     assert runtime_for(bundle, "cuda", "auto") == Runtime("cuda", "fp16", 1, {bundle.sha256: half})
     assert runtime_for(bundle, "cpu", "auto").variants == {}

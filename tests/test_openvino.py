@@ -99,17 +99,11 @@ class TestInt8:
         losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(BATCH), feeds["labels"]]
         np.testing.assert_allclose(results["loss"], losses, rtol=1e-6, atol=1e-6)
 
-    def test_what_is_not_int8_is_in_bf16_where_that_is_native(
-        self, variant: Bundle, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        core = on_processor(monkeypatch, CoreOf("FP32", "INT8"))
+    def test_what_is_not_int8_is_in_fp32(self, variant: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        core = on_processor(monkeypatch, CoreOf("FP32", "INT8", "BF16"))
         with opened(variant) as engine:
             assert engine.arithmetic.endswith("int8 and fp32")
         assert core.hints == ["f32"]
-        core = on_processor(monkeypatch, CoreOf("FP32", "INT8", "BF16", hint="f32"))
-        with pytest.raises(EngineError, match="in f32, though asked for bf16"):
-            opened(variant)
-        assert core.hints == ["bf16"]
 
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     def test_such_a_graph_has_no_other_precision(self, variant: Bundle, precision: Precision) -> None:
