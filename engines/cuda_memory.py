@@ -7,6 +7,7 @@ garbage collector. Only what CUDA 12 and 13 share is used: https://docs.nvidia.c
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import ModuleType, TracebackType
@@ -49,7 +50,7 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
     raise EngineError(f"The GPU failed in {function.__name__}: {description} ({name})", advice)
 
 
-class _Closing:
+class _Closing(ABC):
     """Something that is closed once, by `close` or at the end of a `with` block."""
 
     _closed = False
@@ -60,8 +61,9 @@ class _Closing:
             self._closed = True
             self._free()
 
+    @abstractmethod
     def _free(self) -> None:
-        raise NotImplementedError
+        """Give it back to CUDA."""
 
     def __enter__(self: Self) -> Self:
         return self
