@@ -22,6 +22,7 @@ Device = Literal[
     "cpu", "openvino", "cuda", "onnxruntime-tensorrt", "onnxruntime-rtx", "tensorrt", "tensorrt-rtx"
 ]
 DEVICES: tuple[Device, ...] = get_args(Device)
+ON_PROCESSOR: tuple[Device, ...] = ("cpu", "openvino")
 
 
 @dataclass(frozen=True)

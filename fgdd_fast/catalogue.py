@@ -108,9 +108,10 @@ def find_bundle(name_or_path: str, role: Role | None = None) -> Bundle:
     looks_like_path = path.suffix in (".onnx", ".json") or len(path.parts) > 1
     if looks_like_path or Path(f"{path}.json").exists():
         return load_bundle(path, role)
-    known = [entry.name for entry in catalogue if entry.role == role]
+    kind = f"{role} " if role else ""
+    known = [entry.name for entry in catalogue if role in (None, entry.role)]
     raise BundleError(
-        f"{name_or_path!r} is neither a {role} bundle's path nor a {role} of the catalogue",
+        f"{name_or_path!r} is neither a {kind}bundle's path nor a {role or 'model'} of the catalogue",
         _advice(name_or_path, known),
     )
 

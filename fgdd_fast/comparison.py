@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from fgdd_fast.agreement import (
 )
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.engines.base import Array
+from fgdd_fast.engines.base import ON_PROCESSOR, Array, Device
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground
@@ -47,7 +47,7 @@ class Held:
     Attributes:
         agreement: how its decisions compare.
         images_per_second: by one thread, or stream; the first inference, which warms up, is not counted where
-            there are more.
+            there are more. On a processor it is its own time that counts, which other programs hardly change.
         arithmetic: what really ran.
     """
 
@@ -170,7 +170,7 @@ class _Foreground(_Subject):
         one = replace(runtime, threads=1)
         model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
         with closing(model):
-            clock = _Clock()
+            clock = _Clock(runtime.device)
             occupancies = []
             for part in batched(self.images, batch):
                 prepared = [model.prepare(image.pixels, image.image) for image in part]
@@ -198,7 +198,7 @@ class _Teacher(_Subject):
         views = 1 + CROPS
         with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
             labels = self._known_labels(teacher)
-            clock = _Clock()
+            clock = _Clock(runtime.device)
             losses = []
             for part in batched(list(zip(self.images, labels, strict=True)), batch):
                 shown = np.stack([view for image, _ in part for view in _views(image, teacher)])
@@ -247,7 +247,7 @@ class _Backbone(_Subject):
     def answer(self, runtime: Runtime, batch: int) -> _Answer:
         network = BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)
         with closing(network):
-            clock = _Clock()
+            clock = _Clock(runtime.device)
             features = []
             for part in batched(self.images, batch):
                 pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
@@ -281,21 +281,16 @@ def _subject(bundle: Bundle, images: Sequence[CheckImage]) -> _Subject:
 class _Clock:
     """Images a second, without the first inference where there are more."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device) -> None:
+        self._now = time.process_time if device in ON_PROCESSOR else time.perf_counter
         self._laps: list[tuple[int, float]] = []
-        self._images = 0
-        self._begin = 0.0
 
-    def running(self, images: int) -> _Clock:
+    @contextmanager
+    def running(self, images: int) -> Iterator[None]:
         """Time one inference of so many images."""
-        self._images = images
-        return self
-
-    def __enter__(self) -> None:
-        self._begin = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._laps.append((self._images, time.perf_counter() - self._begin))
+        begin = self._now()
+        yield
+        self._laps.append((images, self._now() - begin))
 
     @property
     def rate(self) -> float:

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import fgdd_fast
+from fgdd_fast.agreement import BARS
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.check_images import CheckImage, drawn_check_images
 from fgdd_fast.comparison import REFERENCE, Comparison
-from fgdd_fast.engines.base import DEVICES, Device, Precision
+from fgdd_fast.engines.base import DEVICES, ON_PROCESSOR, Device, Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.files import write_file
 from fgdd_fast.engines.plan_store import PlanStore
@@ -133,7 +134,7 @@ def _candidates(bundle: Bundle, precision: Precision) -> list[Runtime]:
     """Every way to run a bundle here that exists: a GPU's where one runs, else a processor's."""
     probes = [probe(device) for device in DEVICES]
     running = [found.device for found in probes if found.runs]
-    gpu = [device for device in running if device not in PRECISIONS]
+    gpu = [device for device in running if device not in ON_PROCESSOR]
     candidates = [way for device in gpu or running for way in _ways(bundle, device, precision)]
     if candidates:
         return candidates
@@ -236,7 +237,8 @@ def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
         for way in candidates
     ]
     machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
-    parts = (fgdd_fast.__version__, bundle.sha256, ways, machine, PICTURES, FEWEST_PICTURES, FULL_COMPARISON)
+    rules = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, BARS
+    parts = fgdd_fast.__version__, bundle.sha256, ways, machine, rules
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fgdd_fast.engines.base import Device, Precision
+from fgdd_fast.engines.base import ON_PROCESSOR, Device, Precision
 from fgdd_fast.engines.bundle import Bundle, Variant
 from fgdd_fast.errors import SettingsError
 
@@ -23,7 +23,7 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
             f"ONNX Runtime's CPU provider does not compute in {precision}",
             "Use the precision fp32 or int8, or the device openvino.",
         )
-    if device in ("cpu", "openvino") and precision == "int8":
+    if device in ON_PROCESSOR and precision == "int8":
         return "int8-u8"
     if device == "openvino" and precision in ("bf16", "fp16"):
         return None  # OpenVINO itself computes the fp32 graph so

@@ -147,3 +147,9 @@ def test_an_unknown_name_gets_suggestions() -> None:
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="absent"):
         find_bundle(str(tmp_path / "absent"), "teacher")
+
+
+def test_a_name_that_nothing_has_whatever_its_role() -> None:
+    with pytest.raises(BundleError, match="neither a bundle's path nor a model of the catalogue") as caught:
+        find_bundle("salience-u2netp")
+    assert "saliency-u2netp" in caught.value.advice

@@ -164,7 +164,10 @@ def list_engines() -> None:
     store = PlanStore()
     plans, here = store.list(), platforms_here()
     reasons = {plan.path: why_not for plan in plans if (why_not := why_unusable(plan, here))}
-    Console().print(engine_table(plans, reasons))
+    if plans:
+        Console().print(engine_table(plans, reasons))
+    else:
+        click.echo(f"There is no engine in {store.folder} that could be used: fgdd-fast engine build BUNDLE")
     for path, reason in reasons.items():
         click.echo(f"{path.name}: {reason}")
     for item in store.damaged():
