@@ -60,7 +60,7 @@ BARS: Mapping[Strictness, Mapping[str, Bar]] = {
         "mean_occupancy_error": Bar(0.01),
         "same_path": Bar(0.95, at_least=True),
         "mean_regret": Bar(0.02),
-        "loss_rank_correlation": Bar(0.95, at_least=True),
+        "loss_rank_correlation": Bar(0.97, at_least=True),
         "mean_cosine_distance": Bar(0.01),
         "batch_occupancy_error": Bar(0.01),
         "batch_loss_error": Bar(0.02),
