@@ -1,8 +1,17 @@
-"""Settings of all tests."""
+"""Settings of all tests, and fixtures of several modules."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from fgdd_fast.engines.tensorrt_api import TensorRt
 
 # The tests' networks are so small that threads cost more than they bring; read when PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,3 +19,32 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine is slow; what a test finds must not depend on that.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def rtx() -> TensorRt:
+    """TensorRT for RTX, which builds engines without a GPU."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    from fgdd_fast.engines.tensorrt_api import import_tensorrt
+
+    return import_tensorrt("tensorrt-rtx")
+
+
+@pytest.fixture
+def nothing_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """The test must write nothing, from native libraries neither."""
+    yield
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `data`, the two tiny models, and a cache of its own."""
+    import tiny_pipeline as tiny
+    from tiny_distillation import IMAGES
+
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+    tiny.write_squares(tmp_path / "data", IMAGES)
+    tiny.foreground_bundle(tmp_path)
+    tiny.teacher_bundle(tmp_path)
+    return tmp_path

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fgdd_fast.engines.plan_key import PlanKey
 from fgdd_fast.engines.plan_store import Origin, Plan, PlanStore
 from fgdd_fast.engines.tensorrt_build import Built, BuiltLayer, Profile
+from fgdd_fast.errors import EngineError
 
 KEY = PlanKey(
     model="tiny",
@@ -56,6 +59,19 @@ def stored(store: PlanStore, wanted: PlanKey = KEY, content: bytes = CONTENT) ->
     """A plan that was built and may be used."""
     plan = store.build_once(wanted, builder(content), ORIGIN)
     return store.record_parity(plan, PARITY, "passed")
+
+
+def names(store: PlanStore) -> list[str]:
+    """The files of a store."""
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def refusal(store: PlanStore, wanted: PlanKey = KEY) -> str:
+    """Why a store has no plan for a key; it must say what to do."""
+    with pytest.raises(EngineError) as caught:
+        store.find(wanted)
+    assert "fgdd-fast engine build" in caught.value.advice
+    return caught.value.problem
 
 
 def build_slowly(folder: Path, log: Path, go: Path) -> None:

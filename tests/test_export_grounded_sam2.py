@@ -21,6 +21,7 @@ from fgdd_fast.engine_building import BuildSettings, build_engines
 from fgdd_fast.engines.base import Precision
 from fgdd_fast.engines.bundle import Bundle, load_bundle
 from fgdd_fast.engines.plan_store import Plan, PlanStore
+from fgdd_fast.engines.tensorrt_api import TensorRt
 from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import Foreground
@@ -272,11 +273,6 @@ def test_neighbours_in_a_batch_change_no_bit(joint: Bundle, scenes: list[Scene])
         assert (one.mask == other.mask).all()
 
 
-@pytest.fixture
-def rtx() -> None:
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-
-
 def built(bundle: Bundle, store: PlanStore, precision: Precision = "fp32") -> dict[str, Plan]:
     """Engines of all graphs of a bundle, by their names."""
     settings = BuildSettings(device="tensorrt-rtx", precision=precision, batch=Profile(1, 1, 1))
@@ -284,7 +280,7 @@ def built(bundle: Bundle, store: PlanStore, precision: Precision = "fp32") -> di
     return {plan.key.model: plan for plan in checked.plans}
 
 
-def test_tensorrt_builds_every_graph_of_the_split_form(split: Bundle, tmp_path: Path, rtx: None) -> None:
+def test_tensorrt_builds_every_graph_of_the_split_form(split: Bundle, tmp_path: Path, rtx: TensorRt) -> None:
     plans = built(split, PlanStore(tmp_path))
     assert len(plans) == 3
     for plan in plans.values():
@@ -292,7 +288,9 @@ def test_tensorrt_builds_every_graph_of_the_split_form(split: Bundle, tmp_path: 
         assert {layer.precision for layer in plan.layers} == {"fp32"}
 
 
-def test_the_joint_form_in_fp16_finds_the_same_and_builds(joint: Bundle, tmp_path: Path, rtx: None) -> None:
+def test_the_joint_form_in_fp16_finds_the_same_and_builds(
+    joint: Bundle, tmp_path: Path, rtx: TensorRt
+) -> None:
     scenes = check_images(None, 6, {})
     (converted,) = convert_to_half(joint, "fp16", scenes, accept=False, progress=lambda _: None)
     assert converted.agreement.accepted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,17 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_networks import (  # noqa: E402
     SPECIAL_TOKENS,
     prompt_tokens,
     save_grounding_dino,
     tiny_grounding_dino_config,
-    tiny_tokenizer,
 )
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
 from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
 from fgdd_fast.engines.base import Array  # noqa: E402
-from fgdd_fast.errors import BundleError, SettingsError  # noqa: E402
+from fgdd_fast.errors import SettingsError  # noqa: E402
 from fgdd_fast.export.graph import load_model, serialise, tensor_specs  # noqa: E402
 from fgdd_fast.export.grounding_dino import (  # noqa: E402
     GroundingDino,
@@ -316,83 +313,6 @@ def test_a_small_canvas_leaves_the_network_as_it_was(checkpoint: Path) -> None:
     with torch.no_grad():
         for level, expected in zip(swin(pixels).feature_maps, untouched(pixels).feature_maps, strict=True):
             torch.testing.assert_close(level, expected)
-
-
-def test_loading_reads_the_processor_and_the_tokenizer(checkpoint: Path) -> None:
-    loaded = load_grounding_dino(str(checkpoint))
-    assert loaded.tokenizer == tiny_tokenizer()
-    assert loaded.image_mean == (0.485, 0.456, 0.406)
-    assert loaded.image_std == (0.229, 0.224, 0.225)
-    assert (loaded.shortest_edge, loaded.longest_edge) == (80, 133)
-    assert loaded.unused == ()
-    assert not loaded.model.training
-
-
-@pytest.fixture
-def copied(checkpoint: Path, tmp_path: Path) -> Path:
-    """A checkpoint to be damaged."""
-    for file in checkpoint.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
-
-
-def edit_json(path: Path, changes: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def test_settings_inside_processor_config_are_found(copied: Path) -> None:
-    """As newer versions of transformers save them."""
-    settings = json.loads((copied / "preprocessor_config.json").read_text())
-    (copied / "preprocessor_config.json").unlink()
-    (copied / "processor_config.json").write_text(
-        json.dumps({"image_processor": settings | {"size": {"shortest_edge": 7, "longest_edge": 9}}})
-    )
-    loaded = load_grounding_dino(str(copied))
-    assert (loaded.shortest_edge, loaded.longest_edge) == (7, 9)
-
-
-@pytest.mark.parametrize(
-    ("file", "changes", "problem"),
-    [
-        ("config.json", {"model_type": "resnet"}, "is a resnet, not a grounding-dino"),
-        ("config.json", {"two_stage": False}, "two_stage"),
-        ("config.json", {"position_embedding_type": "learned"}, "position_embedding_type"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, "preprocessor_config.json"),
-        ("preprocessor_config.json", {"size": {"height": 8, "width": 8}}, "shortest_edge"),
-        ("preprocessor_config.json", {"rescale_factor": 1.0}, "multiplies pixels by 1.0"),
-    ],
-)
-def test_unsuitable_settings_are_refused(
-    copied: Path, file: str, changes: Mapping[str, object], problem: str
-) -> None:
-    edit_json(copied / file, changes)
-    with pytest.raises(BundleError, match=problem):
-        load_grounding_dino(str(copied))
-
-
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "preprocessor_config.json"])
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
-def test_missing_and_damaged_files_are_named(copied: Path, file: str, content: bytes | None) -> None:
-    if content is None:
-        (copied / file).unlink()
-    else:
-        (copied / file).write_bytes(content)
-    with pytest.raises(BundleError, match=str(copied) if file == "config.json" else file):
-        load_grounding_dino(str(copied))
-
-
-def test_missing_tensors_are_refused(copied: Path) -> None:
-    tensors = load_file(copied / "model.safetensors")
-    name = "model.encoder.layers.1.fusion_layer.attn.vision_proj.weight"
-    del tensors[name]
-    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BundleError, match=name):
-        load_grounding_dino(str(copied))
-
-
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="There is no checkpoint"):
-        load_grounding_dino(str(tmp_path / "nowhere"))
 
 
 def test_text_length_has_bounds(exports: Exports) -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +8,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from saliency_source import saliency_source
+from tiny_architectures import convolutional, transformer, upscaling
 
 from fgdd_fast.drawing.scenes import draw_scene
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import GraphBuilder, load_model, run_model, serialise
+from fgdd_fast.export.graph import GraphBuilder, run_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
 from fgdd_fast.export.parity import drawn_images
 from fgdd_fast.export.u2netp import build_u2netp
@@ -40,69 +36,6 @@ def saliency() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def classifier() -> onnx.ModelProto:
     return convolutional(np.random.default_rng(0))
-
-
-def convolutional(rng: np.random.Generator) -> onnx.ModelProto:
-    """Pixels / 255, two convolutions and their sum, a mean over the map, and a linear head."""
-    builder = GraphBuilder()
-    planes = builder.node("Div", builder.images_to_planes("images"), builder.constant(255.0))
-    maps = planes
-    for channels in (3, 8):
-        weights = builder.constant(rng.normal(0, channels**-0.5, (8, channels, 3, 3)))
-        before, maps = maps, builder.node("Conv", maps, weights, pads=[1, 1, 1, 1])
-        maps = builder.node("Relu", maps)
-    maps = builder.node("Add", before, maps)
-    features = builder.node("ReduceMean", maps, axes=[2, 3], keepdims=0)
-    builder.node("MatMul", features, builder.constant(rng.normal(size=(8, 5))), output="logits")
-    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
-    return builder.model("classifier", inputs, [TensorSpec("logits", "float32", ("batch", 5))])
-
-
-def upscaling(rng: np.random.Generator) -> onnx.ModelProto:
-    """Two convolutions with a transposed one between them, as masks are made finer."""
-    builder = GraphBuilder()
-    tensor = builder.images_to_planes("images")
-    for operator, shape, attributes in (
-        ("Conv", (8, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
-        ("ConvTranspose", (8, 4, 2, 2), {"strides": [2, 2]}),
-        ("Conv", (2, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
-    ):
-        weights = builder.constant(rng.normal(0, 0.1, shape))
-        tensor = builder.node("Relu", builder.node(operator, tensor, weights, **attributes))
-    builder.node("ReduceMean", tensor, axes=[2, 3], keepdims=0, output="means")
-    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
-    return builder.model("upscaling", inputs, [TensorSpec("means", "float32", ("batch", 2))])
-
-
-def transformer(rng: np.random.Generator) -> onnx.ModelProto:
-    """Attention with an additive mask made of an input, and a feed-forward part, residual, over LayerNorm."""
-    builder = GraphBuilder()
-
-    def linear(tensor: str, rows: int, columns: int) -> str:
-        product = builder.node("MatMul", tensor, builder.constant(rng.normal(0, 0.2, (rows, columns))))
-        return builder.node("Add", product, builder.constant(rng.normal(0, 0.1, columns)))
-
-    def normalised(tensor: str) -> str:
-        scale, shift = builder.constant(rng.normal(1, 0.1, 16)), builder.constant(rng.normal(0, 0.1, 16))
-        return builder.node("LayerNormalization", tensor, scale, shift, axis=-1)
-
-    bias = builder.node("Mul", builder.node("Sub", "mask", builder.constant(1.0)), builder.constant(1e9))
-    trunk = linear("tokens", 16, 16)
-    source = normalised(trunk)
-    keys = builder.node("Transpose", linear(source, 16, 16), perm=[0, 2, 1])
-    scores = builder.node("Add", builder.node("MatMul", linear(source, 16, 16), keys), bias)
-    weights = builder.node("Softmax", scores, axis=-1)
-    trunk = builder.node("Add", trunk, builder.node("MatMul", weights, linear(source, 16, 16)))
-    hidden = linear(normalised(trunk), 16, 32)
-    erf = builder.node("Erf", builder.node("Div", hidden, builder.constant(2**0.5)))
-    gate = builder.node("Mul", builder.node("Add", erf, builder.constant(1.0)), builder.constant(0.5))
-    trunk = builder.node("Add", trunk, linear(builder.node("Mul", hidden, gate), 32, 16))
-    builder.node("MatMul", normalised(trunk), builder.constant(rng.normal(size=(16, 3))), output="scores")
-    return builder.model(
-        "transformer",
-        [TensorSpec("tokens", "float32", ("batch", 6, 16)), TensorSpec("mask", "float32", ("batch", 1, 6))],
-        [TensorSpec("scores", "float32", ("batch", 6, 3))],
-    )
 
 
 def operators_of(model: onnx.ModelProto) -> dict[str, str]:
@@ -270,34 +203,6 @@ def test_other_graphs_are_refused(classifier: onnx.ModelProto) -> None:
         lower_precision(model, "fp16")
 
 
-def rounding_model() -> onnx.ModelProto:
-    """Multiplies by 1, which must be low, and again, which is the end and so in fp32."""
-    builder = GraphBuilder()
-    once = builder.node("MatMul", "x", builder.constant([[1.0]]))
-    builder.node("MatMul", once, builder.constant([[1.0]]), output="y")
-    shape: tuple[int | str, ...] = ("batch", 1)
-    return builder.model("identity", [TensorSpec("x", "float32", shape)], [TensorSpec("y", "float32", shape)])
-
-
-@functools.cache
-def rounding(precision: LowPrecision) -> Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
-    return load_model(serialise(rehearse(rounding_model(), precision)))
-
-
-finite = st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnormal=False)
-
-
-@both
-@settings(deadline=None)
-@given(values=st.lists(finite, min_size=1, max_size=20))
-def test_a_rehearsal_rounds_as_the_format_does(precision: LowPrecision, values: list[float]) -> None:
-    x = np.array(values, np.float32)[:, None]
-    kind = numpy_helper.to_array(helper.make_tensor("one", TYPES[precision], [1], [1.0])).dtype
-    with np.errstate(over="ignore"):
-        expected = x.astype(kind).astype(np.float32)
-    np.testing.assert_array_equal(rounding(precision)({"x": x})["y"], expected)
-
-
 @both
 def test_weights_are_rounded_as_the_format_does(precision: LowPrecision) -> None:
     builder = GraphBuilder()
@@ -309,47 +214,6 @@ def test_weights_are_rounded_as_the_format_does(precision: LowPrecision) -> None
     (constant,) = lowered.graph.initializer
     found = numpy_helper.to_array(constant)
     np.testing.assert_array_equal(found.astype(np.float32), weights.astype(found.dtype).astype(np.float32))
-
-
-def errors(expected: NDArray[Any], found: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
-    """Mean distance of a rehearsal from what it rehearses, and of that from fp32."""
-    return float(np.abs(found - reference).mean()), float(np.abs(expected - reference).mean())
-
-
-@both
-def test_a_rehearsal_computes_what_the_lowered_graph_does(precision: LowPrecision) -> None:
-    """By ONNX's own reference implementation, which rounds after each operator."""
-    rng = np.random.default_rng(3)
-    model = transformer(rng)
-    mask = (rng.random((4, 1, 6)) < 0.7).astype(np.float32)
-    mask[..., 0] = 1
-    feeds = {"tokens": rng.normal(size=(4, 6, 16)).astype(np.float32), "mask": mask}
-    expected = run_model(serialise(model), feeds)["scores"]
-    (reference,) = ReferenceEvaluator(lower_precision(model, precision).model).run(None, feeds)
-    rehearsed = run_model(serialise(rehearse(model, precision)), feeds)["scores"]
-    apart, harm = errors(expected, rehearsed, np.asarray(reference, np.float32))
-    assert harm > 1e-4
-    assert apart < harm / 3
-    assert np.abs(expected - rehearsed).mean() == pytest.approx(harm, rel=0.3)
-
-
-@both
-def test_a_rehearsal_computes_what_pytorch_does(classifier: onnx.ModelProto, precision: LowPrecision) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    constants = [torch.from_numpy(numpy_helper.to_array(one).copy()) for one in classifier.graph.initializer]
-    first, second, head = (one for one in constants if one.dim() > 1)
-    images = drawn_images(16, 16)
-    low = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    with torch.inference_mode():
-        planes = (torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255).to(low)
-        before = torch.conv2d(planes, first.to(low), padding=1).relu()
-        maps = before + torch.conv2d(before, second.to(low), padding=1).relu()
-        reference = (maps.float().mean((2, 3)) @ head).numpy()
-    expected = run_model(serialise(classifier), {"images": images})["logits"]
-    rehearsed = run_model(serialise(rehearse(classifier, precision)), {"images": images})["logits"]
-    apart, harm = errors(expected, rehearsed, reference)
-    assert harm > 1e-5
-    assert apart < harm / 3
 
 
 def test_onnxruntime_runs_the_lowered_graph(saliency: onnx.ModelProto) -> None:

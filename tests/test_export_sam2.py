@@ -1,10 +1,10 @@
 # ruff: noqa: E402 - what needs PyTorch is imported once it is known to be there
+"""SAM 2's two exported networks against transformers' model."""
+
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ import tiny_sam2 as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch import Tensor
-from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel, SamConfig
+from tiny_sam2 import assert_same_weights
+from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from fgdd_fast.engines.base import Array
 from fgdd_fast.errors import BundleError
@@ -29,7 +29,6 @@ from fgdd_fast.export.sam2 import (
     MEAN,
     STD,
     ImageEncoder,
-    MaskDecoder,
     Sam2,
     decoder_example,
     decoder_network,
@@ -37,11 +36,9 @@ from fgdd_fast.export.sam2 import (
     encoder_network,
     load_sam2,
 )
-from fgdd_fast.export.sam2_checkpoint import MEMORY_SINCE_2_1, SIZES, HieraSize, find_size, rename
 from fgdd_fast.export.torch_export import Exported, export_network
 
 EMBEDDINGS = ("image_embedding", "high_resolution_0", "high_resolution_1")
-META_CONFIGS = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
@@ -258,207 +255,3 @@ def test_loads_a_video_checkpoint_without_its_memory(sam2: Sam2, tmp_path: Path)
 def part(config: Any) -> dict[str, Any]:
     """A part of a configuration, for the video network's type of that part."""
     return {name: value for name, value in config.to_dict().items() if name != "model_type"}
-
-
-def assert_same_weights(found: Sam2Model, expected: Sam2Model) -> None:
-    tensors, others = found.state_dict(), expected.state_dict()
-    assert tensors.keys() == others.keys()
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, others[name]), name
-
-
-MINIATURE = HieraSize(8, 1, (1, 1, 1, 1), (2,))
-
-
-class MetaFile:
-    """Tensors with Meta's names, to be changed and written."""
-
-    def __init__(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        self.path = path
-        self.tensors = tensors
-
-    def write(self) -> str:
-        torch.save({"model": self.tensors}, self.path)
-        return str(self.path)
-
-
-@pytest.fixture(scope="module")
-def meta_model() -> Sam2Model:
-    """A network of a size that `meta_file` makes known."""
-    torch.manual_seed(0)
-    model = Sam2Model(MINIATURE.config())
-    model.shared_image_embedding = model.prompt_encoder.shared_embedding  # one tensor in Meta's file
-    return model
-
-
-@pytest.fixture
-def meta_file(meta_model: Sam2Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetaFile:
-    monkeypatch.setitem(SIZES, "miniature", MINIATURE)  # type: ignore[arg-type]
-    tensors = tiny.meta_tensors(meta_model.state_dict())
-    memory = ("memory_encoder.out_proj.weight", *MEMORY_SINCE_2_1)
-    tensors.update({name: torch.zeros(1) for name in memory})
-    return MetaFile(tmp_path / "sam2.1_hiera_miniature.pt", tensors)
-
-
-def test_loads_a_file_of_meta(meta_model: Sam2Model, meta_file: MetaFile) -> None:
-    loaded = load_sam2(meta_file.write())
-    assert_same_weights(loaded.model, meta_model)
-    assert (loaded.image_size, loaded.image_mean, loaded.image_std, loaded.unused) == (1024, MEAN, STD, ())
-    assert not any(module.training for module in loaded.model.modules())
-    assert not any(tensor.is_meta for tensor in (*loaded.model.parameters(), *loaded.model.buffers()))
-
-    meta_file.tensors["head.weight"] = torch.zeros(2)
-    meta_file.tensors = {name: tensor.double() for name, tensor in meta_file.tensors.items()}
-    loaded = load_sam2(meta_file.write())
-    assert loaded.unused == ("head.weight",)
-    assert_same_weights(loaded.model, meta_model)
-
-
-def test_a_file_of_meta_may_be_safetensors(
-    meta_model: Sam2Model, meta_file: MetaFile, tmp_path: Path
-) -> None:
-    save_file = pytest.importorskip("safetensors.torch").save_file
-    path = tmp_path / "sam2.1_hiera_miniature.safetensors"
-    save_file({name: tensor.clone() for name, tensor in meta_file.tensors.items()}, path)
-    assert_same_weights(load_sam2(str(path)).model, meta_model)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_size_is_told_from_shapes(size: str) -> None:
-    with torch.device("meta"):
-        model = Sam2Model(SIZES[size].config())
-    tensors = tiny.meta_tensors(model.state_dict())
-    assert find_size(Path("file.pt"), tensors) == size
-    renamed = rename(tensors)
-    assert {name: tensor.shape for name, tensor in renamed.items()} == {
-        name: tensor.shape for name, tensor in model.state_dict().items()
-    }
-
-
-def build_meta(size: str, device: str, image_size: int = 1024) -> Any:
-    """The network of Meta's own package."""
-    build_sam = pytest.importorskip("sam2.build_sam", reason="Meta's package sam2 is not installed")
-    return build_sam.build_sam2(
-        f"configs/sam2.1/sam2.1_hiera_{META_CONFIGS[size]}.yaml",
-        device=device,
-        hydra_overrides_extra=[f"++model.image_size={image_size}"],
-    )
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_names_are_those_of_metas_package(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It asks a linspace for its values, which tensors without memory do not have.
-    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
-    with torch.device("meta"):
-        tensors = build_meta(size, "meta").state_dict()
-        model = Sam2Model(SIZES[find_size(Path("file.pt"), tensors)].config())
-    assert {name: tensor.shape for name, tensor in rename(tensors).items()} == {
-        name: tensor.shape for name, tensor in model.state_dict().items()
-    }
-
-
-def test_masks_are_those_of_metas_package(tmp_path: Path) -> None:
-    side = 256  # the published weights are for 1024, which takes 16 times as long
-    torch.manual_seed(0)
-    meta = tiny.liven(build_meta("tiny", "cpu", side))
-    path = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": meta.state_dict()}, path)
-    loaded = load_sam2(str(path))
-    assert loaded.unused == ()
-
-    sam2 = Sam2(tiny.with_image_size(loaded.model, side), side, MEAN, STD, ())
-    images, boxes = torch.from_numpy(tiny.images(1, side)), torch.from_numpy(tiny.boxes(1, 3, side))
-    with torch.inference_mode():
-        masks, overlaps = MaskDecoder(sam2)(*ImageEncoder(sam2)(images), boxes)
-        expected_masks, expected_overlaps = meta_masks(meta, images, boxes[0])
-    assert (masks[0] - expected_masks).abs().max() < 1e-4 * expected_masks.std()
-    assert (overlaps[0] - expected_overlaps).abs().max() < 1e-6
-
-
-def meta_masks(meta: Any, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """What `SAM2ImagePredictor` does with the boxes of one image."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    features = meta.forward_image((images.permute(0, 3, 1, 2) / 255 - mean) / std)["backbone_fpn"]
-    labels = torch.tensor([[2, 3]]).repeat(len(boxes), 1)
-    sparse, dense = meta.sam_prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
-    masks, overlaps, _, _ = meta.sam_mask_decoder(
-        image_embeddings=features[2] + meta.no_mem_embed.view(1, -1, 1, 1),
-        image_pe=meta.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-        repeat_image=True,
-        high_res_features=features[:2],
-    )
-    return masks[:, 0], overlaps[:, 0]
-
-
-PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
-LAST = "sam_prompt_encoder.point_embeddings.3.weight"
-
-
-@pytest.mark.parametrize(
-    ("without", "with_", "problem"),
-    [
-        pytest.param((LAST,), {}, r"lacks 1 of .*point_embed", id="missing"),
-        pytest.param(("no_mem_embed",), {}, r"lacks 1 of .*no_memory_embedding", id="missing parameter"),
-        pytest.param((), {LAST: (1, 8)}, r"lacks 1 of .*point_embed", id="rows of other lengths"),
-        pytest.param((), {"no_mem_embed": (1, 1, 7)}, r"wrong shape for 1 .*no_memory", id="other shape"),
-        pytest.param((), {PATCHES: ()}, r"4 blocks, the first of width 0", id="no width"),
-        pytest.param((), {PATCHES: (9, 3, 7, 7)}, r"4 blocks, the first of width 9", id="unknown width"),
-        pytest.param(
-            (), {"image_encoder.trunk.blocks.4.norm1.bias": (8,)}, r"has 5 blocks", id="unknown depth"
-        ),
-        pytest.param((PATCHES,), {}, r"holds no SAM 2.1", id="no SAM"),
-        pytest.param((), {"image_encoder.patch_embed.proj.weight": (8, 3, 16, 16)}, r"SAM 1,", id="SAM 1"),
-        pytest.param(MEMORY_SINCE_2_1, {}, r"SAM 2.0, .* lacks no_obj_embed_spatial", id="SAM 2.0"),
-    ],
-)
-def test_unfitting_files_are_refused(
-    meta_file: MetaFile, without: tuple[str, ...], with_: dict[str, tuple[int, ...]], problem: str
-) -> None:
-    for name in without:
-        del meta_file.tensors[name]
-    meta_file.tensors.update({name: torch.zeros(shape) for name, shape in with_.items()})
-    with pytest.raises(BundleError, match=problem):
-        load_sam2(meta_file.write())
-
-
-class Executable:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def test_a_file_that_would_execute_code_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": {"no_mem_embed": Executable(tmp_path / "made")}}, path)
-    with pytest.raises(BundleError, match="more than tensors"):
-        load_sam2(str(path))
-    assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"model": [1, 2]}, {"model": {1: torch.ones(1)}}, {}])
-def test_files_without_named_tensors_are_refused(tmp_path: Path, content: object) -> None:
-    path = tmp_path / "sam2.pt"
-    torch.save(content, path)
-    with pytest.raises(BundleError, match=r"holds no"):
-        load_sam2(str(path))
-
-
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="There is no checkpoint"):
-        load_sam2("sam2.1_hiera_tiny.pt")
-    with pytest.raises(BundleError, match="There is no checkpoint"):
-        load_sam2(str(tmp_path / "nowhere"))
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    with pytest.raises(BundleError):
-        load_sam2(str(tmp_path / "text.pt"))
-    SamConfig().save_pretrained(tmp_path)
-    with pytest.raises(BundleError, match="is a sam, not a sam2 or sam2_video"):
-        load_sam2(str(tmp_path))
-    tiny.tiny_config().save_pretrained(tmp_path)
-    with pytest.raises(BundleError):  # a configuration without weights
-        load_sam2(str(tmp_path))

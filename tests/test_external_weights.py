@@ -257,7 +257,7 @@ class TestGarbled:
 
     @given(st.binary(max_size=200))
     def test_random_bytes(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-        self.refused_or_harmless(tmp_path_factory.mktemp("model") / "model.onnx", content)
+        self.check_refused_or_harmless(tmp_path_factory.mktemp("model") / "model.onnx", content)
 
     @given(st.data())
     def test_damaged_models(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
@@ -266,9 +266,9 @@ class TestGarbled:
         for _ in range(data.draw(st.integers(0, 4))):
             whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
         content = bytes(whole[: data.draw(st.integers(0, len(whole)))])
-        self.refused_or_harmless(tmp_path_factory.mktemp("model") / "model.onnx", content)
+        self.check_refused_or_harmless(tmp_path_factory.mktemp("model") / "model.onnx", content)
 
-    def refused_or_harmless(self, path: Path, content: bytes) -> None:
+    def check_refused_or_harmless(self, path: Path, content: bytes) -> None:
         """Whatever protobuf's parser finds a file name in is refused: there is no such file."""
         path.write_bytes(content)
         try:

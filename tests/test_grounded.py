@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_grounded as tiny
-from hypothesis import given
-from hypothesis import strategies as st
 from image_files import clothing_photographs, needs_clothing
+from tiny_grounded import random_scene
 
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.decode import read_image
@@ -26,14 +25,14 @@ from fgdd_fast.foreground import Foreground, Pixels
 from fgdd_fast.grounded import GroundedSam2, letterbox
 from fgdd_fast.networks import Runtime
 from fgdd_fast.prompts import read_prompts
-from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize
+from fgdd_fast.resize import RESIZE_METHODS
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tokenizers")
 
 CPU = Runtime("cpu", "fp32", 2)
 CLASSES = ("blue", "green", "red")
-LEFT_HALF, TOP_RIGHT, BOTTOM_RIGHT = (0, 0, 16, 16), (16, 0, 32, 8), (16, 8, 32, 16)
+LEFT_HALF, TOP_RIGHT = (0, 0, 16, 16), (16, 0, 32, 8)
 
 
 @pytest.fixture(scope="module", params=["joint", "split"])
@@ -119,18 +118,6 @@ def test_both_forms_agree(tmp_path: Path) -> None:
     assert all(same(one, other) for one, other in zip(*found, strict=True))
     assert len({foreground.occupancy for foreground in found[0]}) > 3
     assert any(not foreground.boxes for foreground in found[0])
-
-
-def random_scene(seed: int) -> Pixels:
-    """A scene of any aspect with one to three colours."""
-    rng = np.random.default_rng(seed)
-    height, width = rng.integers(10, 80, 2)
-    patches = {}
-    for colour in rng.permutation(tiny.COLOURS)[: rng.integers(1, 4)]:
-        left, top = rng.integers(0, width - 5), rng.integers(0, height - 5)
-        right, bottom = rng.integers(left + 4, width), rng.integers(top + 4, height)
-        patches[str(colour)] = (int(left), int(top), int(right), int(bottom))
-    return tiny.scene((int(height), int(width)), **patches)
 
 
 def test_neighbours_and_the_number_of_images_change_nothing(bundle: Bundle) -> None:
@@ -386,43 +373,3 @@ def test_a_part_in_anothers_place_is_refused(tmp_path: Path) -> None:
     damaged = replace(bundle, parts={**bundle.parts, "segmenter": bundle.parts["text"]})
     with pytest.raises(BundleError, match="is a text-encoder, but a segmenter is needed"), opened(damaged):
         pass
-
-
-sides = st.integers(1, 300)
-
-
-@given(sides, sides, sides, sides, st.sampled_from(RESIZE_METHODS))
-def test_a_letterbox_holds_the_whole_image(
-    rows: int, columns: int, height: int, width: int, method: ResizeMethod
-) -> None:
-    pixels = np.full((rows, columns, 3), 200, np.uint8)
-    canvas, valid = letterbox(pixels, height, width, 1000, method)
-    assert canvas.shape == (height, width, 3)
-    assert (canvas.dtype, valid.dtype) == (np.uint8, np.int32)
-    filled_rows, filled_columns = (int(length) for length in valid)
-    assert 1 <= filled_rows <= height
-    assert 1 <= filled_columns <= width
-    assert filled_rows == height or filled_columns == width
-    assert (canvas[:filled_rows, :filled_columns] == 200).all()
-    assert not canvas[filled_rows:].any()
-    assert not canvas[:, filled_columns:].any()
-    scale = min(height / rows, width / columns)
-    assert abs(filled_rows - rows * scale) <= max(0.5, 1 - rows * scale) + 1e-6
-    assert abs(filled_columns - columns * scale) <= max(0.5, 1 - columns * scale) + 1e-6
-
-
-def test_a_letterbox_resizes_as_the_pipeline_does() -> None:
-    pixels = random_scene(3)
-    for method in RESIZE_METHODS:
-        canvas, (rows, columns) = letterbox(pixels, *tiny.CANVAS, 1000, method)
-        assert (canvas[:rows, :columns] == resize(pixels, (int(columns), int(rows)), method)).all()
-
-
-def test_a_letterbox_enlarges_no_further_than_the_detector_was_trained_for() -> None:
-    pixels = np.full((30, 60, 3), 9, np.uint8)
-    canvas, valid = letterbox(pixels, 100, 100, 40, "area")
-    assert valid.tolist() == [40, 80]
-    assert (canvas[:40, :80] == 9).all()
-    assert not canvas[40:].any()
-    assert not canvas[:, 80:].any()
-    assert letterbox(pixels, 100, 100, 70, "area")[1].tolist() == [50, 100]  # no room for more

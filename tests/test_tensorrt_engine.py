@@ -68,7 +68,7 @@ def full(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine(bundle, monkeypatch, "tensorrt")
 
 
-def check(results: dict[str, Array], feeds: dict[str, Array]) -> None:
+def check_results(results: dict[str, Array], feeds: dict[str, Array]) -> None:
     expected = compute(feeds)
     assert all(np.array_equal(results[name], expected[name].astype(results[name].dtype)) for name in results)
 
@@ -87,7 +87,7 @@ class TestRunning:
                     ("float32", (BATCH,)),
                     ("uint8", (BATCH, SIDE, SIDE)),
                 ]
-                check(results, feeds)
+                check_results(results, feeds)
 
     def test_results_are_the_callers_own(self, either: Machine) -> None:
         with either.open(streams=1) as engine:
@@ -101,7 +101,7 @@ class TestRunning:
         for feed in feeds.values():
             feed.setflags(write=False)
         with either.open() as engine:
-            check(engine.run(feeds), feeds)
+            check_results(engine.run(feeds), feeds)
 
     def test_only_the_outputs_wanted_are_copied(self, full: Machine) -> None:
         with full.open(streams=1) as engine:
@@ -111,7 +111,7 @@ class TestRunning:
             feeds = tiny_feeds(BATCH, 7)
             results = engine.run(feeds, ["mask", "loss"])
             assert list(results) == ["mask", "loss"]
-            check(results, feeds)
+            check_results(results, feeds)
             assert full.cuda.events[-2:] == [f"copy out {BATCH * 4}", f"copy out {BATCH * SIDE * SIDE}"]
 
     def test_calls_in_flight_have_memory_of_their_own(self, either: Machine) -> None:
@@ -120,7 +120,7 @@ class TestRunning:
             assert len(either.cuda.device) == len(either.cuda.pinned) == 2 * 5
             many = [tiny_feeds(BATCH, seed) for seed in range(40)]
             for feeds, results in zip(many, threads.map(engine.run, many), strict=True):
-                check(results, feeds)
+                check_results(results, feeds)
 
     def test_buffers_have_the_tensors_sizes(self, either: Machine) -> None:
         sizes = sorted([IMAGES, BATCH * 4, BATCH * len(CLASSES) * 4, BATCH * 4, BATCH * SIDE * SIDE])
@@ -172,7 +172,7 @@ class TestGraphs:
         with full.open(streams=1) as engine:
             for seed in range(3):
                 feeds = tiny_feeds(BATCH, seed)
-                check(engine.run(feeds), feeds)
+                check_results(engine.run(feeds), feeds)
             assert engine.uses_cuda_graphs is False
             assert engine.description.endswith(", without CUDA graphs")
         assert full.cuda.events.count("error cleared") == 1
@@ -262,7 +262,7 @@ class TestPlans:
     def test_a_plan_for_one_batch(self, either: Machine) -> None:
         plan = fake_plan(either.bundle.inputs, either.bundle.outputs, (2, 2, 2))
         with either.open(plan=plan, batch=2) as engine:
-            check(engine.run(tiny_feeds(2)), tiny_feeds(2))
+            check_results(engine.run(tiny_feeds(2)), tiny_feeds(2))
 
     def test_a_plan_of_another_network(self, either: Machine) -> None:
         inputs, outputs = either.bundle.inputs, either.bundle.outputs

@@ -83,6 +83,18 @@ def scene(size: tuple[int, int], **patches: tuple[int, int, int, int]) -> NDArra
     return pixels
 
 
+def random_scene(seed: int) -> NDArray[np.uint8]:
+    """A scene of any aspect with one to three colours."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(10, 80, 2)
+    patches = {}
+    for colour in rng.permutation(COLOURS)[: rng.integers(1, 4)]:
+        left, top = rng.integers(0, width - 5), rng.integers(0, height - 5)
+        right, bottom = rng.integers(left + 4, width), rng.integers(top + 4, height)
+        patches[str(colour)] = (int(left), int(top), int(right), int(bottom))
+    return scene((int(height), int(width)), **patches)
+
+
 def write_grounded_bundle(folder: Path, *, split: bool = False) -> Bundle:
     """Write the bundle with its parts and its tokenizer into a folder."""
     path = folder / ("tiny-grounded-split.onnx" if split else "tiny-grounded.onnx")

@@ -145,3 +145,11 @@ def meta_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 renamed = re.sub(pattern, replacement, renamed)
             found[renamed] = tensor
     return found
+
+
+def assert_same_weights(found: Sam2Model, expected: Sam2Model) -> None:
+    """The same tensors by the same names, exactly."""
+    tensors, others = found.state_dict(), expected.state_dict()
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name

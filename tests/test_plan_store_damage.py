@@ -1,0 +1,234 @@
+"""Plans that were damaged, and builds that fail: refused with the reason, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
+
+from fgdd_fast.cli import engine_words
+from fgdd_fast.engines import plan_store
+from fgdd_fast.engines.plan_sidecar import Plan
+from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.engines.tensorrt_build import Built, Profile
+from fgdd_fast.errors import EngineError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PlanStore:
+    return PlanStore(tmp_path / "engines")
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+def edit(plan: Plan, **changes: Any) -> None:
+    data = json.loads(plan.sidecar.read_bytes())
+    plan.sidecar.write_text(json.dumps({**data, **changes}))
+
+
+def flip_a_byte(plan: Plan) -> None:
+    content = bytearray(plan.path.read_bytes())
+    content[len(content) // 2] ^= 1
+    plan.path.write_bytes(content)
+
+
+def rename(plan: Plan) -> None:
+    plan.path.rename(plan.path.with_name("tiny-renamed.plan"))
+    plan.sidecar.rename(plan.path.with_name("tiny-renamed.json"))
+
+
+def swap_sidecar(plan: Plan) -> None:
+    edit(plan, key=key(device="NVIDIA Thor").as_json())
+
+
+DAMAGES: dict[str, tuple[Callable[[Plan], object], str]] = {
+    "a flipped byte": (flip_a_byte, "has changed since it was built: its SHA-256 is"),
+    "truncated": (lambda plan: os.truncate(plan.path, 100), "is truncated: 100 bytes of 7000 are there"),
+    "longer": (lambda plan: os.truncate(plan.path, 7001), "has 7001 bytes, but 7000 were written"),
+    "plan missing": (lambda plan: plan.path.unlink(), "the plan itself cannot be read: No such file"),
+    "no sidecar": (lambda plan: plan.sidecar.unlink(), "missing, so nothing is known of this plan"),
+    "no JSON": (lambda plan: plan.sidecar.write_bytes(b"\xff{"), "its sidecar cannot be read"),
+    "no object": (lambda plan: plan.sidecar.write_text("[1]"), "lacks or garbles a field"),
+    "no fields": (lambda plan: plan.sidecar.write_text('{"format": 1}'), "lacks or garbles a field: Key"),
+    "another format": (lambda plan: edit(plan, format=2), "has format 2, and this version reads format 1"),
+    "another key": (swap_sidecar, "its sidecar describes another engine, tiny-fp16-"),
+    "another hash": (lambda plan: edit(plan, sha256="0" * 64), "has changed since it was built"),
+    "a garbled key": (lambda plan: edit(plan, key={}), "lacks or garbles a field"),
+    "a garbled state": (lambda plan: edit(plan, state="fine"), "lacks or garbles a field"),
+    "a garbled profile": (
+        lambda plan: edit(plan, key={**KEY.as_json(), "profile": "8:4:1"}),
+        "lacks or garbles a field",
+    ),
+    "a garbled precision": (
+        lambda plan: edit(plan, key={**KEY.as_json(), "precision": "fp4"}),
+        "lacks or garbles a field",
+    ),
+    "garbled parity": (lambda plan: edit(plan, parity={"figures": 3}), "lacks or garbles a field"),
+    "garbled layers": (lambda plan: edit(plan, layers=[3]), "lacks or garbles a field"),
+    "renamed": (rename, "its sidecar describes another engine, tiny-fp16-"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_plan_is_refused_with_the_reason_and_built_again(store: PlanStore, name: str) -> None:
+    damage, reason = DAMAGES[name]
+    damage(stored(store))
+    assert reason in refusal(store)
+    said: list[str] = []
+    store.build_once(KEY, builder(b"new"), ORIGIN, report=said.append)
+    assert name == "renamed" or (reason in said[0] and said[0].endswith(": building it again"))
+    assert store.find_exact(KEY) == store.list()[0]
+    assert store.plan_bytes(store.list()[0]) == b"new"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[PlanStore, Path, bytes]:
+    """A store with a plan, and what its sidecar held at first."""
+    store = PlanStore(tmp_path_factory.mktemp("engines"))
+    plan = stored(store)
+    return store, plan.sidecar, plan.sidecar.read_bytes()
+
+
+@given(data=st.data())
+def test_no_sidecar_is_so_garbled_that_it_crashes(
+    whole: tuple[PlanStore, Path, bytes], data: st.DataObject
+) -> None:
+    store, path, content = whole
+    sidecar = json.loads(content)
+    place = data.draw(st.sampled_from([sidecar, sidecar["key"], sidecar["layers"][0], sidecar["parity"]]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    path.write_text(json.dumps(sidecar))
+    assert len(store.list()) + len(store.damaged()) == 1
+    for found in store.list():
+        engine_words.sidecar_lines(found, "", layers=True)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", "nul", '"format"', "{}"])
+def test_no_json_is_so_odd_that_it_crashes(store: PlanStore, text: str) -> None:
+    stored(store).sidecar.write_text(text)
+    assert "its sidecar" in refusal(store)
+
+
+def test_a_plan_from_elsewhere_without_its_sidecar_is_refused(store: PlanStore, tmp_path: Path) -> None:
+    elsewhere = PlanStore(tmp_path / "elsewhere")
+    path = stored(elsewhere).path
+    store.folder.mkdir()
+    shutil.copy(path, store.folder)
+    assert "nothing is known of this plan" in refusal(store)
+    assert [item.path.name for item in store.damaged()] == [path.name]
+
+
+def test_a_damaged_plan_does_not_hide_another_that_fits(store: PlanStore) -> None:
+    flip_a_byte(stored(store))
+    other = stored(store, key(profile=Profile(1, 8, 8)))
+    assert store.find(key(profile=Profile(4, 4, 4))) == other
+
+
+def test_a_plan_that_changes_after_it_was_found_is_not_loaded(store: PlanStore) -> None:
+    stored(store)
+    plan = store.find(KEY)
+    flip_a_byte(plan)
+    with pytest.raises(EngineError, match="has changed since it was built"):
+        store.plan_bytes(plan)
+    plan.path.unlink()
+    with pytest.raises(EngineError, match="cannot be read"):
+        store.plan_bytes(plan)
+
+
+def test_files_of_no_interest_are_no_hindrance(store: PlanStore) -> None:
+    plan = stored(store)
+    for name in ("notes.txt", "other-fp16-0.plan", "other.json", "README", ".hidden.plan"):
+        (store.folder / name).write_bytes(b"\0")
+    (store.folder / "folder.plan").mkdir()
+    assert store.find(KEY) == plan
+    assert len(store.damaged()) == 4
+    assert "other" not in refusal(store, key(device="NVIDIA Thor"))
+
+
+# --- what goes wrong while building -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [EngineError("out of memory"), KeyboardInterrupt(), MemoryError()])
+def test_a_build_that_fails_leaves_nothing(store: PlanStore, error: BaseException) -> None:
+    def fail(timing_cache: bytes) -> Built:
+        raise error
+
+    with pytest.raises(type(error)):
+        store.build_once(KEY, fail, ORIGIN)
+    assert names(store) == []
+
+
+def test_a_build_that_fails_leaves_the_older_plan(store: PlanStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = stored(store)
+
+    def refuse(path: Path, content: bytes) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_store, "stage_file", refuse)
+        with pytest.raises(EngineError, match="No space left on device") as caught:
+            store.build_once(KEY, builder(b"new"), ORIGIN, rebuild=True)
+    assert str(plan.path) in caught.value.problem
+    assert "It needs 0.0 MB in" in caught.value.advice
+    assert store.find(KEY) == plan
+    assert not [name for name in names(store) if name.startswith(".")]
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import plan_files
+from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.errors import EngineError
+store = PlanStore(Path(sys.argv[1]))
+small = plan_files.stored(store)
+try:
+    store.build_once(plan_files.key(device="large"), plan_files.builder(b"x" * 400_000), plan_files.ORIGIN)
+except EngineError as error:
+    print(error)
+assert store.find(plan_files.KEY) == small
+print(sorted(path.name for path in store.folder.iterdir()))
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    mounted = 'mount -t tmpfs -o size=256k tmpfs $0 && exec $1 -c "$2" $0 $3'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted]
+    if not shutil.which("unshare") or subprocess.run([*command[:4], "true"], check=False).returncode:
+        pytest.skip("this system lets nobody but root mount a small disk")
+    arguments = [str(tmp_path), sys.executable, FULL_DISK, str(Path(__file__).parent)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if "mount" in done.stderr and "permission denied" in done.stderr:
+        pytest.skip("this system lets nobody but root mount a small disk")
+    assert done.returncode == 0, done.stderr
+    message, listed = done.stdout.splitlines()
+    assert "No space left on device" in message
+    assert "It needs 0.4 MB" in message
+    assert ".staging" not in listed
+    assert ".lock" not in listed
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_build(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match="cannot be written: Not a directory") as caught:
+        PlanStore(tmp_path / "file" / "engines").build_once(KEY, unexpected, ORIGIN)
+    assert "FGDD_FAST_CACHE" in caught.value.advice

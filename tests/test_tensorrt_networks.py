@@ -1,0 +1,76 @@
+"""TensorRT builds the networks that the project exports from PyTorch, and a saliency model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from saliency_source import saliency_source
+from tiny_builds import build, precisions
+from tiny_models import tiny_description
+
+from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_fast.engines.tensorrt_api import TensorRt
+from fgdd_fast.engines.tensorrt_build import Profile
+from fgdd_fast.export.graph import tensor_specs
+from fgdd_fast.export.u2netp import build_u2netp
+
+pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """The networks that the project exports from PyTorch, in miniature and with random weights."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    import tiny_sam2
+    from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
+
+    from fgdd_fast.benchmarks.random_networks import random_detector
+    from fgdd_fast.export import grounding_dino, occupancy, sam2
+    from fgdd_fast.export.torch_export import Network, export_network
+
+    folder = tmp_path_factory.mktemp("exports")
+
+    def export(network: Network, example: Any) -> Bundle:
+        described = replace(tiny_description(folder / f"{network.name}.onnx"), name=network.name)
+        described = replace(described, inputs=network.inputs, outputs=network.outputs)
+        return write_bundle(described, export_network(network, example).model.SerializeToString())
+
+    checkpoint = save_grounding_dino(random_detector(tiny_grounding_dino_config(encoder_layers=1)), folder)
+    dino = grounding_dino.load_grounding_dino(str(checkpoint))
+    sam = sam2.Sam2(tiny_sam2.tiny_model(), tiny_sam2.SIDE, sam2.MEAN, sam2.STD, ())
+    text = grounding_dino.text_network(dino, 12)
+    detector = grounding_dino.detector_network(dino, 96, 128, 12)
+    prompted = (*grounding_dino.example_tensors(detector), torch.full((2,), 0.3))
+    segmenter = occupancy.ForegroundSegmenter(sam2.ImageEncoder(sam), sam2.MaskDecoder(sam), sam.image_size)
+    (images,) = sam2.encoder_example(sam)
+    return {
+        "text encoder": export(text, grounding_dino.example_tensors(text)),
+        "detector": export(
+            occupancy.finder_network(occupancy.BoxFinder(detector.module, 4), detector.inputs), prompted
+        ),
+        "segmenter": export(
+            occupancy.segmenter_network(segmenter, 4), (images, torch.rand(2, 4, 4), torch.rand(2, 4))
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["text encoder", "detector", "segmenter"])
+def test_an_exported_network_builds(rtx: TensorRt, exports: dict[str, Bundle], name: str) -> None:
+    built = build(rtx, exports[name])
+    assert set(precisions(built).values()) == {"fp32"}
+
+
+def test_a_saliency_model_builds(rtx: TensorRt, tmp_path: Path) -> None:
+    size = 64
+    graph = build_u2netp(saliency_source(size), size)
+    described = replace(
+        tiny_description(tmp_path / "saliency.onnx", "foreground"),
+        inputs=tensor_specs(graph.graph.input),
+        outputs=tensor_specs(graph.graph.output),
+    )
+    built = build(rtx, write_bundle(described, graph.SerializeToString()), Profile(1, 2, 4))
+    assert set(precisions(built).values()) == {"fp32"}

@@ -1,0 +1,72 @@
+"""Miniatures of what networks are made of, as ONNX graphs with random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.export.graph import GraphBuilder
+
+
+def convolutional(rng: np.random.Generator) -> onnx.ModelProto:
+    """Pixels / 255, two convolutions and their sum, a mean over the map, and a linear head."""
+    builder = GraphBuilder()
+    planes = builder.node("Div", builder.images_to_planes("images"), builder.constant(255.0))
+    maps = planes
+    for channels in (3, 8):
+        weights = builder.constant(rng.normal(0, channels**-0.5, (8, channels, 3, 3)))
+        before, maps = maps, builder.node("Conv", maps, weights, pads=[1, 1, 1, 1])
+        maps = builder.node("Relu", maps)
+    maps = builder.node("Add", before, maps)
+    features = builder.node("ReduceMean", maps, axes=[2, 3], keepdims=0)
+    builder.node("MatMul", features, builder.constant(rng.normal(size=(8, 5))), output="logits")
+    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
+    return builder.model("classifier", inputs, [TensorSpec("logits", "float32", ("batch", 5))])
+
+
+def upscaling(rng: np.random.Generator) -> onnx.ModelProto:
+    """Two convolutions with a transposed one between them, as masks are made finer."""
+    builder = GraphBuilder()
+    tensor = builder.images_to_planes("images")
+    for operator, shape, attributes in (
+        ("Conv", (8, 3, 3, 3), {"pads": [1, 1, 1, 1]}),
+        ("ConvTranspose", (8, 4, 2, 2), {"strides": [2, 2]}),
+        ("Conv", (2, 4, 3, 3), {"pads": [1, 1, 1, 1]}),
+    ):
+        weights = builder.constant(rng.normal(0, 0.1, shape))
+        tensor = builder.node("Relu", builder.node(operator, tensor, weights, **attributes))
+    builder.node("ReduceMean", tensor, axes=[2, 3], keepdims=0, output="means")
+    inputs = [TensorSpec("images", "uint8", ("batch", 16, 16, 3))]
+    return builder.model("upscaling", inputs, [TensorSpec("means", "float32", ("batch", 2))])
+
+
+def transformer(rng: np.random.Generator) -> onnx.ModelProto:
+    """Attention with an additive mask made of an input, and a feed-forward part, residual, over LayerNorm."""
+    builder = GraphBuilder()
+
+    def linear(tensor: str, rows: int, columns: int) -> str:
+        product = builder.node("MatMul", tensor, builder.constant(rng.normal(0, 0.2, (rows, columns))))
+        return builder.node("Add", product, builder.constant(rng.normal(0, 0.1, columns)))
+
+    def normalised(tensor: str) -> str:
+        scale, shift = builder.constant(rng.normal(1, 0.1, 16)), builder.constant(rng.normal(0, 0.1, 16))
+        return builder.node("LayerNormalization", tensor, scale, shift, axis=-1)
+
+    bias = builder.node("Mul", builder.node("Sub", "mask", builder.constant(1.0)), builder.constant(1e9))
+    trunk = linear("tokens", 16, 16)
+    source = normalised(trunk)
+    keys = builder.node("Transpose", linear(source, 16, 16), perm=[0, 2, 1])
+    scores = builder.node("Add", builder.node("MatMul", linear(source, 16, 16), keys), bias)
+    weights = builder.node("Softmax", scores, axis=-1)
+    trunk = builder.node("Add", trunk, builder.node("MatMul", weights, linear(source, 16, 16)))
+    hidden = linear(normalised(trunk), 16, 32)
+    erf = builder.node("Erf", builder.node("Div", hidden, builder.constant(2**0.5)))
+    gate = builder.node("Mul", builder.node("Add", erf, builder.constant(1.0)), builder.constant(0.5))
+    trunk = builder.node("Add", trunk, linear(builder.node("Mul", hidden, gate), 32, 16))
+    builder.node("MatMul", normalised(trunk), builder.constant(rng.normal(size=(16, 3))), output="scores")
+    return builder.model(
+        "transformer",
+        [TensorSpec("tokens", "float32", ("batch", 6, 16)), TensorSpec("mask", "float32", ("batch", 1, 6))],
+        [TensorSpec("scores", "float32", ("batch", 6, 3))],
+    )

@@ -1,0 +1,41 @@
+"""Builds of the tiny classifier, as it is and changed, in TensorRT for RTX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import onnx
+from tiny_models import tiny_description, tiny_graph
+
+from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
+from fgdd_fast.engines.tensorrt_api import TensorRt
+from fgdd_fast.engines.tensorrt_build import Built, Profile, build_plan
+
+ONE = Profile(1, 1, 1)
+
+
+def model() -> onnx.ModelProto:
+    return onnx.load_from_string(tiny_graph())
+
+
+def tiny_variant(folder: Path, changed: onnx.ModelProto, variant: Variant | None = None) -> Bundle:
+    description = replace(tiny_description(folder / "changed.onnx"), variant=variant)
+    return write_bundle(description, changed.SerializeToString())
+
+
+def build(rtx: TensorRt, bundle: Bundle, profile: Profile = ONE, **options: Any) -> Built:
+    return build_plan(rtx, bundle, profile, axes={}, **options)
+
+
+def precisions(built: Built) -> dict[str, str]:
+    return {layer.kind: layer.precision for layer in built.layers}
+
+
+def altered(module: ModuleType, **changes: Any) -> ModuleType:
+    """A module like this one but for some of its names."""
+    copy = ModuleType(module.__name__)
+    copy.__dict__.update({**vars(module), **changes})
+    return copy
