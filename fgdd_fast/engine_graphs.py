@@ -16,6 +16,8 @@ from fgdd_fast.networks import VIEWS_PER_INFERENCE
 
 SINGLE = Profile(1, 1, 1)
 DEFAULT_BATCH = Profile(1, 1, 8)
+# A mask decoder on its own takes any number of boxes, an engine one: as many as Grounded SAM 2 by default.
+BOXES = 8
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Graph:
     def axes(self) -> Mapping[str, int]:
         """The lengths of its named axes other than the batch."""
         named = {axis for spec in self.bundle.inputs for axis in spec.shape if isinstance(axis, str)}
-        sizes = {"height": self.bundle.preprocessing.height, "width": self.bundle.preprocessing.width}
+        preprocessing = self.bundle.preprocessing
+        sizes = {"height": preprocessing.height, "width": preprocessing.width, "boxes": BOXES}
         return {axis: length for axis, length in sizes.items() if axis in named}
 
     def key(self, platform: Platform) -> PlanKey:
