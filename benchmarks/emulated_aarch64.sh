@@ -7,7 +7,8 @@
 # the project twice, from the package registry: into a virtual environment of PYTHON here, and into one in a Debian
 # arm64 root, which QEMU runs. Here it fits a teacher and distils a few drawn pictures; there it distils the same with
 # the same models, as one would after copying them to a board. RESULT compares the two. FOLDER keeps the root, which
-# a second run then takes again; without it everything lies in a temporary folder. On 2 busy cores it took 45 minutes.
+# a second run then takes again; without it everything lies in a temporary folder. On 2 busy cores it took 14
+# minutes, the root made before.
 set -euo pipefail
 
 python=${PYTHON:-python3.10}
@@ -18,7 +19,7 @@ foreground=saliency-u2netp-128
 settings=(--pool 4 --crops 3 --ipc 1 --rule median --score-view native --precision fp32)
 export QEMU_CPU=cortex-a76 # ARMv8.2 without SVE, as Orin's Cortex-A78AE
 
-[ $# -ge 1 ] || { sed -n '2,10s/^# \?//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }
 project=$(cd "$(dirname "$0")/.." && pwd)
 result=$(realpath "$1")
 if [ $# -ge 2 ]; then
