@@ -12,7 +12,7 @@ from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
 from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from fgdd_fast.engines.onnxruntime_gpu import GpuProvider, OnnxRuntimeGpuEngine
 from fgdd_fast.engines.openvino_cpu import OpenVinoEngine
-from fgdd_fast.engines.plan_key import PlanKey, Platform
+from fgdd_fast.engines.plan_key import PlanKey, Platform, graph_precision
 from fgdd_fast.engines.plan_store import PlanStore
 from fgdd_fast.engines.tensorrt_api import Flavour, import_tensorrt
 from fgdd_fast.engines.tensorrt_build import Profile
@@ -73,7 +73,7 @@ def open_engine(
 
 
 def _check_precision(bundle: Bundle, device: Device, precision: Precision) -> None:
-    graph = (bundle.variant or "fp32").partition("-")[0]
+    graph = graph_precision(bundle)
     if precision not in ("auto", graph):
         only = "ONNX Runtime's CPU provider computes" if device == "cpu" else f"The device {device} computes"
         raise SettingsError(

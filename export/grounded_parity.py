@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fgdd_fast.agreement import same_path
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.box_matching import mask_iou, match_boxes
@@ -37,8 +38,6 @@ TOLERANCES = {
     "other_paths": 0,
     "max_batch_difference": 1e-4,
 }
-NEAR_TIE = 2e-3  # an occupancy that close to the threshold may fall on either side of it
-QUANTILE = 0.3
 BATCH = 3
 
 
@@ -177,10 +176,7 @@ def _canvas_figures(
 
 def _other_paths(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> int:
     """Images that would take another path, each side with the threshold of its own occupancies."""
-    threshold = np.quantile(expected, QUANTILE)
-    sure = np.abs(expected - threshold) > NEAR_TIE
-    other = (expected >= threshold) != (found >= np.quantile(found, QUANTILE))
-    return int((other & sure).sum())
+    return int((~same_path(expected, found)).sum())
 
 
 def _differences(one: Foreground, other: Foreground) -> list[float]:

@@ -103,9 +103,9 @@ def choose_runtime(
         runtime = runtime_for(bundle, device, precision)
         return Choice(replace(runtime, threads=threads), "asked for")
     candidates = _candidates(bundle, precision)
-    if len(candidates) == 1:
-        (only,) = candidates
-        return Choice(replace(only, threads=threads), "all that can run it here")
+    # A GPU is held against the reference even if it is the only way; without the reference nothing can be.
+    if not probe("cpu").runs or (len(candidates) == 1 and candidates[0].device in ON_PROCESSOR):
+        return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
     try:
         trials = _remembered_trials(bundle, candidates, notice)
     except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about

@@ -174,7 +174,24 @@ def test_the_only_way_is_taken_unmeasured(bundle: Bundle, monkeypatch: pytest.Mo
 
 def test_a_gpu_goes_before_the_processor(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "cpu", "openvino", "cuda")
+    asked = trials(monkeypatch, Trial("cuda", "fp32", 500.0, (), {}))
     assert choose_runtime(bundle, "auto", "auto", 1).runtime.device == "cuda"
+    assert asked  # though there is no other way, it is held against the reference
+
+
+def test_a_gpu_that_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "cpu", "cuda")
+    trials(monkeypatch, Trial("cuda", "fp32", 500.0, ("mean regret is 1",), {}))
+    choice = choose_runtime(bundle, "auto", "auto", 1)
+    assert choice.runtime.device == "cpu"
+    assert "mean regret is 1" in choice.reason
+
+
+def test_without_the_reference_nothing_is_compared(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = trials(monkeypatch)
+    only(monkeypatch, "openvino")
+    assert choose_runtime(bundle, "auto", "fp32", 1).runtime.device == "openvino"
+    assert not asked
 
 
 def test_no_runtime_at_all_gives_the_install_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
