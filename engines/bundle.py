@@ -4,13 +4,16 @@
 A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `NAME.PART.json`), and attached
 files (`NAME.FILE`), among them those in which the ONNX file keeps weights; its sidecar holds their hashes.
 It may have variants, which are the same network in another precision (`NAME.fp16.onnx` and
-`NAME.fp16.json`); the sidecar of each holds the hash of the graph for which it stands.
+`NAME.fp16.json`); the sidecar of each holds the hash of the graph for which it stands. A teacher may have
+tile forms, bundles of their own that take tiles and pad them themselves (`NAME.tile112.onnx` for tiles of
+112 pixels).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -110,6 +113,8 @@ class Bundle:
         files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
         variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
         variant_of: of a variant, the SHA-256 of the fp32 graph for which it stands.
+        tile_of: of a teacher's tile form, the SHA-256 of the teacher's graph; `preprocessing` has the tile's
+            size. None for everything else.
     """
 
     onnx: Path
@@ -129,6 +134,7 @@ class Bundle:
     files: Mapping[str, str] = field(default_factory=dict)
     variant: Variant | None = None
     variant_of: str | None = None
+    tile_of: str | None = None
 
     @property
     def sidecar(self) -> Path:
@@ -195,6 +201,34 @@ class Bundle:
                 f"Convert it again: fgdd-fast convert {self.onnx} --precision {variant.partition('-')[0]}",
             )
         return bundle
+
+    def find_tile_form(self, tile: int) -> Bundle | None:
+        """Load the form of this teacher that takes tiles of so many pixels a side; None where there is none.
+
+        Raises:
+            BundleError: it is damaged, or belongs to another teacher.
+        """
+        onnx = self.beside(f"tile{tile}.onnx")
+        if not onnx.with_suffix(".json").exists():
+            return None
+        bundle = load_bundle(onnx, "teacher")
+        if bundle.tile_of != self.sha256 or bundle.preprocessing.width != tile:
+            raise BundleError(
+                f"The bundle {onnx} does not belong to the teacher {self.onnx.name}",
+                f"Make it again: fgdd-fast teacher tile {self.onnx} --tile {tile}",
+            )
+        return bundle
+
+    def tile_forms(self) -> tuple[Bundle, ...]:
+        """Load all forms of this teacher that take tiles, smallest tiles first.
+
+        Raises:
+            BundleError: one is damaged, or belongs to another teacher.
+        """
+        names = (path.name for path in self.onnx.parent.glob("*.tile*.onnx"))
+        found = (re.fullmatch(rf"{re.escape(self.onnx.stem)}\.tile(\d+)\.onnx", name) for name in names)
+        forms = (self.find_tile_form(tile) for tile in sorted(int(match[1]) for match in found if match))
+        return tuple(form for form in forms if form is not None)
 
     def file(self, name: str) -> Path:
         """Path of an attached file, whose content has been checked.
@@ -284,6 +318,7 @@ def _read_sidecar(onnx: Path) -> Bundle:
             files=dict(data.get("files", {})),
             variant=_variant(data.get("variant")),
             variant_of=data.get("variant_of"),
+            tile_of=data.get("tile_of"),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error

@@ -227,6 +227,8 @@ class _Teacher(_Subject):
 def _open_teacher(bundle: Bundle, runtime: Runtime, batch: int) -> Teacher:
     """A teacher that is shown tiles of half its input's side: padded, where it has a value to pad with."""
     preprocessing = bundle.preprocessing
+    if bundle.tile_of is not None:
+        return Teacher(bundle, runtime, view="pad", tile_size=preprocessing.width, batch=batch)
     view: ScoreView = "resize" if preprocessing.pad_value is None else "pad"
     return Teacher(bundle, runtime, view=view, tile_size=max(preprocessing.width // 2, 1), batch=batch)
 

@@ -123,7 +123,7 @@ class Teacher(BatchedNetwork):
     """A classifier that scores views of an image, and says which label stands for which class.
 
     Args:
-        bundle: the classifier, with its class names.
+        bundle: the classifier, with its class names; or its tile form, which pads tiles itself.
         view: how a tile is shown to it.
         tile_size: side of a tile in pixels, which is the input's side for the view `native`.
         batch: views an inference.
@@ -134,7 +134,10 @@ class Teacher(BatchedNetwork):
     ) -> None:
         if bundle.classes is None:
             raise BundleError(f"The teacher {bundle.onnx} does not name its classes")
-        side = view_size(view, tile_size, bundle.preprocessing.width)
+        pads_itself = bundle.tile_of is not None
+        if pads_itself:
+            _check_tile_form(bundle, view, tile_size)
+        side = tile_size if pads_itself else view_size(view, tile_size, bundle.preprocessing.width)
         fixed = bundle.inputs[0].shape[1:3]
         if any(isinstance(length, int) and length != side for length in fixed):
             raise SettingsError(
@@ -150,6 +153,7 @@ class Teacher(BatchedNetwork):
         self.view = view
         self.tile_size = tile_size
         self._pad_value = bundle.preprocessing.pad_value or (0, 0, 0)
+        self._pads_itself = pads_itself
         self._labels = {name: index for index, name in enumerate(bundle.classes)}
 
     def label(self, class_name: str) -> int:
@@ -158,6 +162,8 @@ class Teacher(BatchedNetwork):
 
     def show(self, tile: Images) -> Images:
         """A tile uint8 [tile, tile, 3] as it is shown to the teacher, uint8 [height, width, 3]."""
+        if self._pads_itself:
+            return tile
         return teacher_view(tile, self.view, self.size[0], self._pad_value)
 
     def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -168,6 +174,15 @@ class Teacher(BatchedNetwork):
         """Logits [n, classes] of views uint8 [n, height, width, 3] in RGB."""
         feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}
         return self.run(feeds, ["logits"])["logits"]
+
+
+def _check_tile_form(bundle: Bundle, view: ScoreView, tile_size: int) -> None:
+    size = bundle.preprocessing.width
+    if view != "pad" or tile_size != size:
+        raise SettingsError(
+            f"The bundle {bundle.onnx} is a teacher that takes tiles of {size} pixels, padding them",
+            "Name the teacher itself.",
+        )
 
 
 def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:

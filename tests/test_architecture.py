@@ -51,6 +51,7 @@ COMMANDS = [
     ["teacher"],
     ["teacher", "fit"],
     ["teacher", "check"],
+    ["teacher", "tile"],
 ]
 
 

@@ -67,7 +67,7 @@ def convert(
     prompts: Path | None,
     accept_parity: bool,
 ) -> None:
-    """Make variants of BUNDLE in a lower precision, beside it.
+    """Make variants of BUNDLE in a lower precision, beside it; of a teacher's tile forms as well.
 
     BUNDLE is a name (saliency, grounded-sam2, one of the catalogue) or a path. What decides otherwise than
     the fp32 graph is not written; nodes that cause it are looked for, and stay in fp32.
@@ -90,12 +90,15 @@ def convert(
         "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
     }
     conversion = import_module("fgdd_fast.export.conversion")
+    samples: Sequence[CheckImage] = ()
     if precision == "int8":
-        samples: Sequence[CheckImage] = check_images(calibrate, calibration_images, {})
-        converted = conversion.convert_to_int8(source, images, samples, **common)
-    else:
-        converted = conversion.convert_to_half(source, precision, images, **common)
-    _show(converted)
+        samples = check_images(calibrate, calibration_images, {})
+    for each in (source, *source.tile_forms()):
+        if precision == "int8":
+            converted = conversion.convert_to_int8(each, images, samples, **common)
+        else:
+            converted = conversion.convert_to_half(each, precision, images, **common)
+        _show(converted)
 
 
 def _show(converted: Sequence[Any]) -> None:

@@ -130,8 +130,20 @@ def engine() -> None:
 @click.option("--accept-parity", is_flag=True, help="Use the engine even if it decides too differently.")
 @click.option("--rebuild", is_flag=True, help="Build even what is there already.")
 def build(name: str, check: Path | None, count: int | None, prompts: Path | None, **options: Any) -> None:
-    """Build the engines of a bundle here, and compare what they decide with fp32 on the CPU."""
-    bundle = find_network(name)
+    """Build the engines of a bundle here, and compare what they decide with fp32 on the CPU.
+
+    Those of a teacher's tile forms are built as well.
+    """
+    settings, images = (
+        BuildSettings(**options),
+        CheckOptions(check=check, count=count, prompts=prompts).images,
+    )
+    source = find_network(name)
+    for bundle in (source, *source.tile_forms()):
+        _build(bundle, settings, images)
+
+
+def _build(bundle: Bundle, settings: BuildSettings, images: Callable[[Bundle], Sequence[CheckImage]]) -> None:
     console = Console(stderr=True)
 
     def say(line: str) -> None:
@@ -139,12 +151,7 @@ def build(name: str, check: Path | None, count: int | None, prompts: Path | None
 
     with build_progress(console) as bar:
         checked = build_engines(
-            bundle,
-            BuildSettings(**options),
-            CheckOptions(check=check, count=count, prompts=prompts).images,
-            store=PlanStore(),
-            report=say,
-            progress=Phases(bar).show,
+            bundle, settings, images, store=PlanStore(), report=say, progress=Phases(bar).show
         )
     console.print(plan_table(checked.plans))
     if checked.agreement is not None:

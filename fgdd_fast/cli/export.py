@@ -15,10 +15,11 @@ from rich.table import Table
 
 from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.check_images import CheckImage, check_images
-from fgdd_fast.cli.options import combined, default_threads, folder
+from fgdd_fast.cli.options import FACTOR, SIZE, combined, default_threads, folder
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
+from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.extras import import_extra
 from fgdd_fast.foreground_opening import GROUNDED
 from fgdd_fast.prompts import read_prompts
@@ -292,6 +293,8 @@ def export_teacher_command(
         check=[image.pixels for image in wanted.images()],
         **wanted.common(),
     )
+    if bundle.preprocessing.pad_value is not None:
+        write_tile_form(bundle, SIZE // FACTOR)
     _report(bundle)
 
 

@@ -16,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FOREGROUND = "saliency-u2netp"
 BACKBONE = "imagenet-efficientnet-lite0"
+SIZE, FACTOR = 224, 2  # of mosaics
 
 
 def pool_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
@@ -158,14 +159,14 @@ def measure_options() -> Callable[[F], F]:
         click.option(
             "--size",
             type=click.IntRange(min=1),
-            default=224,
+            default=SIZE,
             show_default=True,
             help="Side of a mosaic in pixels.",
         ),
         click.option(
             "--factor",
             type=click.IntRange(min=1),
-            default=2,
+            default=FACTOR,
             show_default=True,
             help="Tiles along each side of a mosaic.",
         ),

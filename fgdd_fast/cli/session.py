@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,7 @@ from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_clas
 from fgdd_fast.prompts import read_prompts
 from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.store import Store
+from fgdd_fast.teacher_opening import open_teacher
 from fgdd_fast.views import ScoreView
 
 
@@ -88,15 +90,16 @@ class Session:
     @property
     def runtime(self) -> str:
         """Name, version and precision of what runs the models; free of the number of threads."""
-        used = {self.foreground.description: None, self.teacher.engine.arithmetic: None}
-        return " + ".join(used)
+        teacher = self.teacher.engine.arithmetic + (", tiles" if self.teacher.bundle.tile_of else "")
+        return " + ".join({self.foreground.description: None, teacher: None})
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """The models by their role, for the manifest."""
+        """The models by their role, for the manifest; a tile form stands for its teacher."""
+        teacher = self.teacher.bundle
         return {
             "foreground": Model(self.choice.name, self.foreground.sha256),
-            "teacher": Model(self.teacher.bundle.name, self.teacher.bundle.sha256),
+            "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
 
     @property
@@ -107,13 +110,14 @@ class Session:
 
 def open_runtime(bundle: Bundle, options: RuntimeOptions, console: Console) -> Runtime:
     """Choose the runtime of a bundle, and say which."""
-
-    def say(line: str) -> None:
-        console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
-
+    say = partial(_say, console)
     choice = choose_runtime(bundle, options.device, options.precision, options.threads, say)
-    say(f"{bundle.name}: {choice.runtime.device} ({choice.reason})")
+    say(f"{bundle.onnx.stem}: {choice.runtime.device} ({choice.reason})")
     return choice.runtime
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(escape(line), highlight=False, soft_wrap=True, style="dim")
 
 
 @contextmanager
@@ -156,12 +160,13 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
             threads=options.threads,
         )
         stack.enter_context(closing(foreground))
-        teacher = Teacher(
+        teacher = open_teacher(
             teacher_bundle,
-            open_runtime(teacher_bundle, options, console),
+            runtime=lambda bundle: open_runtime(bundle, options, console),
             view=options.score_view,
             tile_size=options.size // options.factor,
             batch=options.batch * VIEWS_PER_INFERENCE,
+            notice=partial(_say, console),
         )
         stack.enter_context(closing(teacher))
         measurer = Measurer(foreground, teacher, settings, store, dataset.classes)

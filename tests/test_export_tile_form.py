@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_convolutions as tiny
+from click.testing import CliRunner
+
+from fgdd_fast.cli import main
+from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.export.tile_form import write_tile_form
+from fgdd_fast.networks import Runtime, Teacher
+from fgdd_fast.teacher_opening import open_teacher
+
+TILE = 32
+CPU = Runtime("cpu", "fp32", 1)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Bundle:
+    return tiny.inverted_residuals(tmp_path)
+
+
+def losses_of(opened: Teacher) -> np.ndarray:
+    tiles = np.random.default_rng(0).integers(0, 256, (4, TILE, TILE, 3), dtype=np.uint8)
+    with closing(opened):
+        return opened.losses(
+            np.stack([opened.show(tile) for tile in tiles]), np.arange(4, dtype=np.int32) % 3
+        )
+
+
+def opened(bundle: Bundle, notice: Callable[[str], None] = print, runtime: Runtime = CPU) -> Teacher:
+    return open_teacher(bundle, runtime=lambda _: runtime, view="pad", tile_size=TILE, batch=2, notice=notice)
+
+
+def test_the_form_lies_beside_its_teacher_and_is_used(teacher: Bundle) -> None:
+    before = opened(teacher)
+    assert before.bundle.sha256 == teacher.sha256
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    assert form.onnx.name == f"teacher.tile{TILE}.onnx"
+    assert form.parity["max_loss_difference"] < 1e-4
+    after = opened(teacher)
+    assert after.bundle.sha256 == form.sha256
+    assert after.size == (TILE, TILE)
+    assert dict(before.fingerprint) != dict(after.fingerprint)
+    np.testing.assert_allclose(losses_of(after), losses_of(before), atol=2e-5)
+
+
+def test_other_views_and_tiles_take_the_teacher_itself(teacher: Bundle) -> None:
+    write_tile_form(teacher, TILE)
+    for view, tile in (("resize", TILE), ("pad", TILE + 8)):
+        other = open_teacher(teacher, runtime=lambda _: CPU, view=view, tile_size=tile, batch=1)  # type: ignore[arg-type]
+        assert other.bundle.sha256 == teacher.sha256
+        other.close()
+
+
+def test_a_form_that_cannot_run_as_asked_gives_way(teacher: Bundle) -> None:
+    write_tile_form(teacher, TILE)
+    lines: list[str] = []
+
+    def runtime(bundle: Bundle) -> Runtime:
+        if bundle.tile_of is not None:
+            raise SettingsError("it has no int8 variant beside it")
+        return CPU
+
+    whole = open_teacher(teacher, runtime=runtime, view="pad", tile_size=TILE, batch=1, notice=lines.append)
+    whole.close()
+    assert whole.bundle.sha256 == teacher.sha256
+    assert lines == [f"teacher.tile{TILE}: not used. it has no int8 variant beside it"]
+
+
+def test_a_form_of_another_teacher_is_refused(teacher: Bundle) -> None:
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    write_bundle(replace(form, tile_of="0" * 64), form.onnx.read_bytes())
+    with pytest.raises(BundleError, match="does not belong to the teacher") as caught:
+        opened(teacher)
+    assert "teacher tile" in caught.value.advice
+
+
+def test_a_damaged_form_is_refused(teacher: Bundle) -> None:
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    form.onnx.write_bytes(form.onnx.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="SHA-256"):
+        opened(teacher)
+
+
+def test_a_form_named_itself_shows_tiles_of_its_size_only(teacher: Bundle) -> None:
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    for view, tile in (("native", TILE), ("pad", TILE + 1)):
+        with pytest.raises(SettingsError, match="takes tiles of 32 pixels"):
+            Teacher(form, CPU, view=view, tile_size=tile, batch=1)  # type: ignore[arg-type]
+
+
+def test_no_form_of_a_form_of_a_variant_or_without_a_pad_value(teacher: Bundle) -> None:
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    without = replace(teacher, preprocessing=replace(teacher.preprocessing, pad_value=None))
+    for bundle, words in ((form, "no teacher in fp32"), (without, "no pixel value")):
+        with pytest.raises(SettingsError, match=words):
+            write_tile_form(bundle, TILE)
+
+
+def test_a_tile_as_large_as_the_view_needs_no_form(teacher: Bundle) -> None:
+    assert write_tile_form(teacher, tiny.SIDE) is None
+
+
+def test_all_forms_are_found_in_the_order_of_their_tiles(teacher: Bundle) -> None:
+    for tile in (TILE, 16):
+        assert write_tile_form(teacher, tile) is not None
+    assert [form.preprocessing.width for form in teacher.tile_forms()] == [16, TILE]
+
+
+def test_the_command_writes_a_form_for_each_size(teacher: Bundle) -> None:
+    result = CliRunner().invoke(main, ["teacher", "tile", str(teacher.onnx), "--tile", "32", "--tile", "16"])
+    assert result.exit_code == 0, result.output
+    assert load_bundle(teacher.beside("tile16")).tile_of == teacher.sha256
+    assert load_bundle(teacher.beside("tile32")).tile_of == teacher.sha256
+
+
+def test_the_command_says_where_nothing_is_gained(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["teacher", "tile", str(tiny.mixing(tmp_path).onnx), "--tile", "32"])
+    assert result.exit_code == 0
+    assert "no layers that need only a part" in result.output
+    assert not list(tmp_path.glob("*tile*"))
