@@ -131,3 +131,16 @@ def test_the_command_says_where_nothing_is_gained(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "no layers that need only a part" in result.output
     assert not list(tmp_path.glob("*tile*"))
+
+
+def test_a_conversion_makes_variants_of_the_tile_form_as_well(teacher: Bundle, tmp_path: Path) -> None:
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    command = ["convert", str(teacher.onnx), "--precision", "bf16", "--accept-parity", "--check-images", "4"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    for bundle in (teacher, form):
+        variant = bundle.find_variant("bf16")
+        assert variant is not None
+        assert variant.variant_of == bundle.sha256
+    assert [each.sha256 for each in teacher.tile_forms()] == [form.sha256]  # a variant of it is none

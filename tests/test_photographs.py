@@ -20,13 +20,16 @@ from rded_reference import synthesise
 
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
+from fgdd_fast.check_images import check_images
 from fgdd_fast.cli import main
+from fgdd_fast.comparison import REFERENCE, sample_feeds
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.decode import read_image
 from fgdd_fast.engines.base import Array, Device
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.networks import BatchedNetwork
 from fgdd_fast.resize import resize
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
@@ -77,6 +80,23 @@ def test_a_few_photographs_make_a_good_teacher(place: Path) -> None:
     assert find_bundle(str(place / "teacher"), "teacher").accuracy["top1"] > 0.8
     result = run("teacher", "check", place / "teacher", place / "validation")
     assert result.exit_code == 0, result.output
+
+
+def test_a_fitted_teacher_s_tile_form_gives_the_losses_that_it_gives(place: Path) -> None:
+    teacher = find_bundle(str(place / "teacher"), "teacher")
+    form = teacher.find_tile_form(112)
+    assert form is not None
+    images = check_images(place / "validation", 20, {})
+    views = [
+        np.concatenate([feed["images"] for feed in sample_feeds(each, images)]) for each in (teacher, form)
+    ]
+    losses = [
+        BatchedNetwork(each, REFERENCE, batch=6).run(
+            {"images": shown, "labels": np.zeros(len(shown), np.int32)}, ["loss"]
+        )["loss"]
+        for each, shown in zip((teacher, form), views, strict=True)
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
 
 
 def test_the_foreground_of_garments_is_found(place: Path) -> None:
