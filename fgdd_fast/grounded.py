@@ -20,7 +20,7 @@ from fgdd_fast.foreground import Foreground, Inputs, Pixels, ScoredBox
 from fgdd_fast.grounded_tensors import check_grounded
 from fgdd_fast.networks import BatchedNetwork, Runtime
 from fgdd_fast.prompts import PromptTokenizer, TokenisedPrompt, phrases_of, prompt_text
-from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.resize import resize as resize_image
 
 
@@ -92,7 +92,7 @@ class GroundedSam2:
             **self._main.fingerprint,
             **self._hashes,
             "fit": f"{self._prompting.fit} {self._prompting.shortest_edge}",
-            "resize": self._resize,
+            "resize": resize_arithmetic(self._resize),
             "threshold": str(self._threshold),
             "prompt": self._prompts[class_name],
         }

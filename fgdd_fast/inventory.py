@@ -10,7 +10,7 @@ from fgdd_fast.dataset import SourceImage
 from fgdd_fast.foreground import Foreground, ForegroundModel
 from fgdd_fast.networks import Teacher, fingerprint_text
 from fgdd_fast.records import Box, ImageRecord, View
-from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.store import KnownFile, Measurement, Store, file_signature
 
 
@@ -73,7 +73,8 @@ class Inventory:
         self._foreground_fingerprints = {
             name: store.fingerprint(fingerprint_text(foreground.fingerprint(name))) for name in classes
         }
-        views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": settings.resize}
+        arithmetic = resize_arithmetic(settings.resize)
+        views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
         self._loss_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
 
     def known_file(self, image: SourceImage) -> KnownFile | None:

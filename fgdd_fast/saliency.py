@@ -10,7 +10,7 @@ from fgdd_fast.dataset import SourceImage
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.networks import BatchedNetwork, Runtime
-from fgdd_fast.resize import ResizeMethod, resize
+from fgdd_fast.resize import ResizeMethod, resize, resize_arithmetic
 
 
 class SaliencyModel:
@@ -34,7 +34,7 @@ class SaliencyModel:
 
     def fingerprint(self, class_name: str) -> Mapping[str, str]:  # noqa: ARG002 - the same for every class
         """See `ForegroundModel.fingerprint`."""
-        return {**self._network.fingerprint, "resize": self._resize}
+        return {**self._network.fingerprint, "resize": resize_arithmetic(self._resize)}
 
     def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:  # noqa: ARG002 - no class needed
         """See `ForegroundModel.prepare`."""

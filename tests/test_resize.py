@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import PIL
@@ -12,7 +15,8 @@ from image_files import clothing_photographs, needs_clothing, picture
 from numpy.typing import NDArray
 from PIL import Image
 
-from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize
+from fgdd_fast import resize as module
+from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
 
 SIDES = st.integers(1, 70)
 
@@ -71,6 +75,104 @@ def test_area_averages_the_pixels_that_each_new_one_covers() -> None:
     pixels = noise(24, 18, 0)
     blocks = pixels.reshape(6, 3, 6, 4, 3).mean(axis=(1, 3))
     assert np.abs(resize(pixels, (6, 6), "area") - blocks).max() <= 0.5
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    old=st.tuples(SIDES, SIDES),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    seed=st.integers(0, 99),
+    contrast=st.booleans(),
+)
+def test_area_agrees_with_opencv_s_own_within_one_level(
+    old: tuple[int, int], shares: tuple[float, float], seed: int, contrast: bool
+) -> None:
+    width, height = (max(round(length * share), 1) for length, share in zip(old, shares, strict=True))
+    pixels = noise(*old, seed)
+    if contrast:
+        pixels = np.where(pixels < 128, 0, 255).astype(np.uint8)
+    assert difference(resize(pixels, (width, height), "area"), opencv_area(pixels, (width, height))) <= 1
+
+
+@needs_clothing
+def test_area_is_nearly_everywhere_opencv_s_own_on_photographs() -> None:
+    for path in clothing_photographs(10):
+        pixels = np.asarray(Image.open(path))
+        for part in (pixels, pixels[7:308, 11:312], pixels[:127, :127]):
+            found, expected = resize(part, (112, 112), "area"), opencv_area(part, (112, 112))
+            assert difference(found, expected) <= 1
+            assert (found != expected).mean() < 0.002
+
+
+def opencv_area(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.tuples(SIDES, SIDES),
+    new=st.tuples(SIDES, SIDES),
+    start=st.integers(0, 63),
+    gap=st.integers(0, 40),
+)
+def test_area_does_not_depend_on_where_the_pixels_lie(
+    size: tuple[int, int], new: tuple[int, int], start: int, gap: int
+) -> None:
+    pixels = noise(*size, start)
+    height, width = pixels.shape[:2]
+    memory = np.zeros(start + height * (3 * width + gap), np.uint8)
+    rows = memory[start:].reshape(height, 3 * width + gap)
+    moved = np.lib.stride_tricks.as_strided(rows, (height, width, 3), (rows.strides[0], 3, 1))
+    moved[...] = pixels
+    assert difference(resize(moved, new, "area"), resize(pixels, new, "area")) == 0
+
+
+def test_threads_do_not_matter() -> None:
+    pixels = noise(300, 301, 0)
+    expected = resize(pixels, (112, 112), "area")
+    with ThreadPoolExecutor(4) as executor:
+        for found in executor.map(lambda _: resize(pixels, (112, 112), "area"), range(40)):
+            assert difference(found, expected) == 0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_opencv_was_told_of_ipp_stays(before: bool) -> None:
+    kept = cv2.ipp.useIPP_NotExact()
+    cv2.ipp.setUseIPP_NotExact(before)
+    told = cv2.ipp.useIPP_NotExact()  # False throughout where OpenCV has no IPP
+    try:
+        resize(noise(20, 20, 0), (9, 9), "area")
+        with pytest.raises(cv2.error):
+            resize(np.zeros((0, 5, 3), np.uint8), (4, 4), "area")
+        assert cv2.ipp.useIPP_NotExact() == told
+    finally:
+        cv2.ipp.setUseIPP_NotExact(kept)
+
+
+@pytest.fixture
+def without_ipp() -> Iterator[None]:
+    kept = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    module._ipp_averages.cache_clear()
+    yield
+    cv2.ipp.setUseIPP(kept)
+    module._ipp_averages.cache_clear()
+
+
+@pytest.mark.usefixtures("without_ipp")
+def test_without_ipp_area_is_opencv_s_own_and_keeps_its_name() -> None:
+    assert [resize_arithmetic(method) for method in RESIZE_METHODS] == ["area", "pil"]
+    pixels = noise(61, 43, 0)
+    assert difference(resize(pixels, (30, 21), "area"), opencv_area(pixels, (30, 21))) == 0
+
+
+def test_a_method_that_ipp_computes_has_another_name() -> None:
+    assert resize_arithmetic("pil") == "pil"
+    halves = np.zeros((40, 40, 3), np.uint8)
+    halves[::2] = 1
+    same = (resize(halves, (20, 20), "area") == opencv_area(halves, (20, 20))).all()
+    assert resize_arithmetic("area") == ("area" if same else "area, Intel IPP")
 
 
 def test_area_interpolates_linearly_where_both_axes_grow() -> None:
