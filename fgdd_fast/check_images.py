@@ -47,7 +47,7 @@ def check_images(
     """
     if data is None:
         return drawn_check_images(count, named=named)
-    renamed = (_renamed(image, prompts) for image in _in_turn(pool(scan(data), count, seed=0)))
+    renamed = (_renamed(image, prompts) for image in in_turn(pool(scan(data), count, seed=0)))
     images = tuple(islice(_readable(renamed), count))
     if not images:
         raise DataError(f"No image in {data} can be read", "Name another folder with --check.")
@@ -83,7 +83,7 @@ def _renamed(image: SourceImage, prompts: Mapping[str, tuple[str, ...]]) -> Sour
     return image if phrases is None else replace(image, class_name=phrases[0])
 
 
-def _in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:
+def in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:
     """One image of each class, then a second of each, and so on."""
     classes: dict[str, list[SourceImage]] = {}
     for image in images:

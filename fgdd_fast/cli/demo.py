@@ -58,7 +58,7 @@ def demo(
     """
     console = Console(stderr=True)
     runtime = RuntimeOptions(**options)
-    _pull((foreground, BACKBONE), console)
+    pull_models((foreground, BACKBONE), console)
     drawn: Sequence[DrawnSource] = ()
     if data is None:
         console.rule("Drawing a data set", align="left")
@@ -90,7 +90,7 @@ def demo(
     click.echo(f"Contact sheet: {sheet}   (look at this first)")
 
 
-def _pull(names: Sequence[str], console: Console) -> None:
+def pull_models(names: Sequence[str], console: Console) -> None:
     """Pull those of the models that are in the catalogue; others are the user's own."""
     catalogue = load_catalogue()
     for name in names:

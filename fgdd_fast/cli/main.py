@@ -11,6 +11,7 @@ import fgdd_fast
 from fgdd_fast.errors import FgddError
 
 COMMANDS = (
+    "bench",
     "convert",
     "demo",
     "distill",

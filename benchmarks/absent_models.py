@@ -1,0 +1,65 @@
+"""A foreground model that finds nothing and a teacher that scores nothing, at next to no cost.
+
+With one of them in its place, `fgdd_fast.measure.Measurer` measures with the other model alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.foreground import Foreground, Inputs, Pixels
+from fgdd_fast.networks import Images, Teacher
+
+
+class NoForeground:
+    """A `ForegroundModel` that finds nothing in any image."""
+
+    name = "none"
+    sha256 = "0" * 64
+    description = "none"
+    streams = 1
+
+    def fingerprint(self, class_name: str) -> Mapping[str, str]:  # noqa: ARG002 - the same for every class
+        """See `ForegroundModel.fingerprint`."""
+        return {"model": self.name}
+
+    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:  # noqa: ARG002 - nothing is taken
+        """See `ForegroundModel.prepare`."""
+        return {}
+
+    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:  # noqa: ARG002
+        """See `ForegroundModel.find`."""
+        return [Foreground(0.0) for _ in prepared]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class NoTeacher(Teacher):
+    """A teacher that takes tiles of one pixel, and to which every loss is zero."""
+
+    def __init__(self) -> None:
+        self.view = "native"
+        self.tile_size = 1
+        self.size = (1, 1)
+        self.streams = 1
+        self.fingerprint = {"model": "none"}
+
+    def label(self, class_name: str) -> int:  # noqa: ARG002 - every class is the same to it
+        """See `Teacher.label`."""
+        return 0
+
+    def show(self, tile: Images) -> Images:
+        """See `Teacher.show`."""
+        return tile
+
+    def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:  # noqa: ARG002
+        """See `Teacher.losses`."""
+        return np.zeros(len(images), np.float32)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,38 @@
+"""The ways along the path `foreground` with Grounded SAM 2."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from fgdd_fast.benchmarks.grounded_product import GroundedProduct
+from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
+from fgdd_fast.benchmarks.ways import Column, Task, Way
+from fgdd_fast.extras import import_extra
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "PIL")  # of the references
+
+
+def open_grounded(column: Column, task: Task, subject: GroundedSubject) -> Way:
+    """Open one of the ways.
+
+    Args:
+        column: whose.
+        task: what every way is given.
+        subject: the model, and what is looked for with it.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+        BundleError: the bundle or a checkpoint cannot be used.
+        SettingsError: the bundle was not exported from these checkpoints, or a class cannot be looked for.
+        EngineError: a network cannot be opened, compiled or run.
+    """
+    if column == "product":
+        return GroundedProduct(task, subject)
+    for package in _PACKAGES:
+        import_extra(package, "bench")
+    way: Way
+    if column == "published":
+        way = import_module("fgdd_fast.benchmarks.grounded_published").PublishedGrounded(task, subject)
+    else:
+        way = import_module("fgdd_fast.benchmarks.grounded_fair").FairGrounded(task, subject, column=column)
+    return way

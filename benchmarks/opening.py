@@ -1,0 +1,226 @@
+"""Open the ways of a path: the one place that knows who runs what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from fgdd_fast.benchmarks.bench import Network
+from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
+from fgdd_fast.benchmarks.grounded_ways import open_grounded
+from fgdd_fast.benchmarks.operations import graph_operations, grounded_operations
+from fgdd_fast.benchmarks.originals import Original, mosaic_settings
+from fgdd_fast.benchmarks.product_ways import open_product
+from fgdd_fast.benchmarks.subject import Composition, Subject, saliency_of, teacher_of
+from fgdd_fast.benchmarks.ways import Column, PathName, StageName, Task, Way
+from fgdd_fast.benchmarks.whole_ways import WholeProduct, WholeReference
+from fgdd_fast.comparison import REFERENCE
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.errors import BundleError, EngineError, SettingsError
+from fgdd_fast.extras import import_extra
+from fgdd_fast.foreground_opening import ForegroundChoice
+from fgdd_fast.networks import Runtime
+
+EXTRA = "bench"
+# Images on which a reference's batch is chosen; and of Grounded SAM 2, whose references have no search of
+# their own, the batches that are tried.
+TRIED = {"cpu": 16, "cuda": 128}
+GROUNDED_BATCHES = {"cpu": (1, 2), "cuda": (1, 2, 4, 8, 16)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayOpener:
+    """Opens the ways of every path; see `bench.Opener`.
+
+    Attributes:
+        task: what every way is given; the batch of the references is found here.
+        subject: the models; without a foreground model where `grounded` is it.
+        grounded: the foreground model, where it is Grounded SAM 2.
+        originals: the images of the benchmark.
+        size: side of a mosaic in pixels.
+        batches: images that a reference puts into one inference, by path and column, once they are found.
+    """
+
+    task: Task
+    subject: Subject
+    grounded: GroundedSubject | None
+    originals: Sequence[Original]
+    size: int
+    batches: dict[tuple[PathName, Column], int] = field(default_factory=dict)
+
+    def open(self, path: PathName, column: Column) -> Way:
+        """See `bench.Opener.open`.
+
+        Raises:
+            MissingExtraError: a package of the references is not installed.
+            FgddError: the way cannot be opened.
+        """
+        return self._part(path, None, column=column) if path != "all" else self._whole(column)
+
+    def open_fp32(self, path: PathName) -> Way:
+        """See `bench.Opener.open_fp32`."""
+        grounded = self.grounded
+        if grounded is not None:
+            grounded = replace(grounded, runtime=self._reference(grounded.bundle))
+        subject = replace(self.subject, runtime=self._reference)
+        return replace(self, subject=subject, grounded=grounded).open(path, "product")
+
+    def batch(self, path: PathName, column: Column) -> int | None:
+        """See `bench.Opener.batch`."""
+        if path not in ("foreground", "teacher"):
+            return None
+        own: dict[Column, int] = {"product": self.subject.batch, "published": 1}
+        return own.get(column) or self.batches[path, column]
+
+    def networks(self, path: PathName, way: Way) -> Mapping[StageName, Network]:
+        """See `bench.Opener.networks`."""
+        networks: dict[StageName, Network] = {}
+        if path in ("foreground", "all") and self.grounded is not None:
+            with suppress(BundleError):  # its weights are in other files
+                bundle = self.grounded.bundle
+                works = grounded_operations(bundle)
+                networks |= {stage: Network(bundle.onnx.stem, work, 1) for stage, work in works.items()}
+        elif path in ("foreground", "all"):
+            networks["saliency"] = _network(saliency_of(self.subject), 1)
+        if path in ("teacher", "all"):
+            teacher, _ = teacher_of(self.subject)
+            form = teacher.find_tile_form(self.task.tile_size) if way.arithmetic.endswith("tiles") else None
+            networks["teacher"] = _network(form or teacher, 1 + self.task.crops)
+        return networks
+
+    @property
+    def _images(self) -> list[SourceImage]:
+        return [original.image for original in self.originals]
+
+    def _whole(self, column: Column) -> Way:
+        """The whole of the work."""
+        begin = time.perf_counter()
+        settings = mosaic_settings(self.originals, self.task, self.size)
+        way: Way
+        if column == "product":
+            way = WholeProduct(self.task, self.subject, self._choice(), settings, self._part)
+        else:
+
+            def open_part(path: PathName, composition: Composition | None) -> Way:
+                return self._part(path, composition, column=column)
+
+            way = WholeReference(column, self.task, self.originals, settings, open_part)
+        way.load_seconds = time.perf_counter() - begin
+        return way
+
+    def _choice(self) -> ForegroundChoice:
+        """The foreground model as the pipeline is asked for it."""
+        if self.grounded is None:
+            return ForegroundChoice(saliency_of(self.subject), self.subject.classes)
+        grounded = self.grounded
+        return ForegroundChoice(grounded.bundle, grounded.classes, grounded.prompts, grounded.box_threshold)
+
+    def _part(self, path: PathName, composition: Composition | None, *, column: Column = "product") -> Way:
+        """A way along a part of the whole, with other mosaics to compose where they are given."""
+        subject = self.subject if composition is None else replace(self.subject, composition=composition)
+        task = self.task
+        if column in ("fair", "compiled"):
+            task = replace(task, batch=self._batch(path, column))
+        if path == "foreground" and self.grounded is not None:
+            return open_grounded(column, task, self.grounded)
+        way: Way
+        if column == "product":
+            way = open_product(path, task, subject)
+        elif column == "published":
+            way = reference_module("published").open_published(path, task, subject)
+        else:
+            way = reference_module("fair").open_fair(path, task, subject, compile=column == "compiled")
+        return way
+
+    def _reference(self, bundle: Bundle) -> Runtime:
+        """fp32 in ONNX Runtime; of a teacher its own graph, not its tile form."""
+        if bundle.tile_of is not None:
+            raise SettingsError(f"{bundle.name} is held against the teacher that it stands for")
+        return replace(REFERENCE, threads=self.task.threads)
+
+    def _batch(self, path: PathName, column: Column) -> int:
+        """The reference's best, measured when it is first needed."""
+        if (path, column) not in self.batches:
+            self.batches[path, column] = self._measured_batch(path, column)
+        return self.batches[path, column]
+
+    def _measured_batch(self, path: PathName, column: Column) -> int:
+        images = self._images[: TRIED[self.task.device]]
+        if path != "foreground" or self.grounded is None:
+            best: int = reference_module("fair").best_batch(
+                path, self.task, self.subject, images, compile=column == "compiled"
+            )
+            return best
+        if column == "compiled":
+            return self._batch(path, "fair")  # to compile these networks takes minutes
+        grounded, candidates = self.grounded, GROUNDED_BATCHES[self.task.device]
+
+        def open_batch(batch: int) -> Way:
+            return open_grounded("fair", replace(self.task, batch=batch), grounded)
+
+        return fastest_batch(open_batch, candidates, images[: 2 * candidates[-1]])
+
+
+def fastest_batch(
+    open_batch: Callable[[int], Way], candidates: Sequence[int], images: Sequence[SourceImage]
+) -> int:
+    """The batch at which a way is fastest on some images; those that do not fit into memory are left out.
+
+    Raises:
+        EngineError: not even the first of the candidates fits.
+    """
+    seconds: dict[int, float] = {}
+    for batch in candidates:
+        try:
+            with open_batch(batch) as way:
+                way.run(images[:batch])
+                begin = time.perf_counter()
+                way.run(images)
+                seconds[batch] = time.perf_counter() - begin
+        except EngineError:
+            if not seconds:
+                raise
+            break
+    return min(seconds, key=seconds.__getitem__)
+
+
+def reference_module(name: str) -> ModuleType:
+    """A module of the PyTorch references.
+
+    Raises:
+        MissingExtraError: PyTorch or Pillow is not installed.
+    """
+    for package in ("torch", "PIL"):
+        import_extra(package, EXTRA)
+    return import_module(f"fgdd_fast.benchmarks.{name}")
+
+
+def _network(bundle: Bundle, samples: int) -> Network:
+    size = bundle.preprocessing
+    return Network(bundle.onnx.stem, graph_operations(bundle, size.height, size.width), samples)
+
+
+def model_facts(bundle: Bundle, runtime: Runtime) -> dict[str, Any]:
+    """What a result says of a model that the product ran: its name, and the hashes of all that it is."""
+    graph = runtime.variants.get(bundle.sha256, bundle)
+    engines = [
+        plan.sha256
+        for plan in PlanStore().list()
+        if (plan.key.flavour, plan.key.model_sha256) == (runtime.device, graph.fingerprint)
+    ]
+    return {
+        "name": bundle.onnx.stem,
+        "sha256": bundle.sha256,
+        "parts": dict(bundle.parts),
+        "variant": graph.variant,
+        "variant_sha256": None if graph is bundle else graph.sha256,
+        "asked": f"{runtime.device} {runtime.precision}",
+        "engines": engines,
+    }

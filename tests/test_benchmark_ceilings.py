@@ -1,0 +1,168 @@
+"""Limits are measured, and the arithmetic of a graph is counted as by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import tiny_models
+import tiny_pipeline
+from onnx import TensorProto, helper, numpy_helper
+
+from fgdd_fast.benchmarks import ceilings
+from fgdd_fast.benchmarks.ceilings import (
+    Ceilings,
+    multiplying,
+    opencv_decode_rate,
+    opencv_decoding,
+    precisions_of,
+    processor_ceilings,
+)
+from fgdd_fast.benchmarks.operations import Work, graph_operations
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
+
+
+def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:
+    """A graph from `images` [batch, 4, height, width] to `result`."""
+    graph = helper.make_graph(
+        nodes,
+        "counted",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, "height", "width"])],
+        [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    images = TensorSpec("images", "float32", ("batch", 4, "height", "width"))
+    description = Bundle(
+        folder / "counted.onnx",
+        "counted",
+        "backbone",
+        "",
+        (images,),
+        (),
+        Preprocessing(8, 6, "none"),
+        None,
+        {},
+        "Apache-2.0",
+    )
+    return write_bundle(description, model.SerializeToString())
+
+
+def test_a_convolution_by_hand(tmp_path: Path) -> None:
+    node = helper.make_node("Conv", ["images", "w"], ["result"], strides=[2, 2], pads=[1, 1, 1, 1], group=2)
+    work = graph_operations(bundle_of(tmp_path, [node], {"w": (10, 2, 3, 3)}), 8, 6)
+    outputs = 10 * 4 * 3
+    assert work == Work(outputs * 2 * 9, 4 * 8 * 6 + outputs, 180, 0)
+
+
+def test_a_transposed_convolution_by_hand(tmp_path: Path) -> None:
+    node = helper.make_node("ConvTranspose", ["images", "w"], ["result"], strides=[2, 2])
+    work = graph_operations(bundle_of(tmp_path, [node], {"w": (4, 5, 2, 2)}), 8, 6)
+    assert work.multiply_adds == 4 * 8 * 6 * 5 * 4
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_matrix_products_by_hand(tmp_path: Path, transposed: int) -> None:
+    shape = (7, 6) if transposed else (6, 7)
+    nodes = [
+        helper.make_node("MatMul", ["images", "a"], ["product"]),  # [1, 4, 8, 6] x [6, 6]
+        helper.make_node("Reshape", ["product", "rows"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "b"], ["result"], transB=transposed),  # [32, 6] x [6, 7]
+    ]
+    bundle = bundle_of(tmp_path, nodes, {"a": (6, 6), "b": shape})
+    model = onnx.load_from_string(bundle.graph())
+    model.graph.initializer.append(numpy_helper.from_array(np.array([32, 6]), "rows"))
+    work = graph_operations(write_bundle(bundle, model.SerializeToString()), 8, 6)
+    assert work.multiply_adds == 4 * 8 * 6 * 6 + 32 * 6 * 7
+    assert work.unknown == 0
+
+
+def test_what_cannot_be_inferred_is_told(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["images"], ["places"]),
+        helper.make_node("Cast", ["places"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["a", "numbers"], ["result"]),
+    ]
+    work = graph_operations(bundle_of(tmp_path, nodes, {"a": (3, 4)}), 8, 6)
+    assert (work.multiply_adds, work.unknown) == (0, 1)
+
+
+def test_a_bundle_of_fixed_size(tmp_path: Path) -> None:
+    work = graph_operations(tiny_models.tiny_bundle(tmp_path), 1, 1)
+    side, channels, classes = tiny_models.SIDE, tiny_models.CHANNELS, len(tiny_models.CLASSES)
+    assert work.multiply_adds == side**2 * channels * 27 + channels * classes
+    assert work.unknown == 0
+
+
+def test_a_network_cannot_outrun_arithmetic_or_memory() -> None:
+    found = Ceilings({"fp32": 1e9, "bf16": 4e9}, bytes=1e9)
+    work = Work(multiply_adds=10_000_000, values=1_000_000, weights=8_000_000, unknown=0)
+    assert found.samples_per_second(work, "fp32") == pytest.approx(100)
+    assert found.samples_per_second(work, "bf16") == pytest.approx(400)
+    assert found.samples_per_second(work, "int8") is None
+    assert found.samples_per_second(work, "bf16", batch=1) == pytest.approx(1e9 / (2 * 9e6))
+    assert found.samples_per_second(work, "bf16", batch=8) == pytest.approx(1e9 / (2 * 2e6))
+    assert found.samples_per_second(work, "fp32", batch=8000) == pytest.approx(100)
+
+
+def test_this_processor_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    monkeypatch.setattr(ceilings, "SIDE", 256)
+    monkeypatch.setattr(ceilings, "COPIED", 1 << 22)
+    found = processor_ceilings()
+    assert "fp32" in found.multiply_adds
+    assert all(1e8 < rate < 1e13 for rate in found.multiply_adds.values())
+    assert 1e8 < found.bytes < 1e13
+
+
+def test_the_int8_ceiling_is_computed_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    monkeypatch.setattr(ceilings, "SIDE", 256)
+    compiled = openvino.Core().compile_model(ceilings._product(openvino, quantised=True), "CPU")
+    precisions = {
+        layer.get_rt_info()["runtimePrecision"].astype(str)
+        for layer in compiled.get_runtime_model().get_ops()
+        if layer.get_rt_info()["layerType"].astype(str).startswith(("FullyConnected", "MatMul"))
+    }
+    assert precisions <= {"u8", "i8"}
+    assert precisions
+
+
+def test_without_openvino_no_arithmetic_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "COPIED", 1 << 20)
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    assert processor_ceilings().multiply_adds == {}
+
+
+def test_decoding_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_pipeline.write_squares(tmp_path, 3)
+    files = sorted(folder.glob("*/*.png"))
+    rate = opencv_decode_rate(files)
+    assert math.isfinite(rate)
+    assert rate > 10
+    decoded: list[bytes] = []
+    monkeypatch.setattr(cv2, "imdecode", lambda content, flags: decoded.append(content.tobytes()))
+    assert opencv_decoding(files, threads=2)() == {}
+    assert sorted(decoded) == sorted(file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "named", "multiplied"),
+    [
+        ("ONNX Runtime 1.32.0, CPU, fp32", ("fp32",), "fp32"),
+        ("OpenVINO 2026.4.1, CPU, bf16, tiles", ("bf16",), "bf16"),
+        ("OpenVINO 2026.4.1, CPU, int8 and fp32", ("int8", "fp32"), "int8"),
+        ("U2-Net + OpenVINO, CPU, bf16 + OpenVINO, CPU, int8 and fp32", ("bf16", "int8", "fp32"), None),
+        ("OpenCV 5.0.0", (), None),
+    ],
+)
+def test_the_precision_of_an_arithmetic(
+    arithmetic: str, named: tuple[str, ...], multiplied: str | None
+) -> None:
+    assert precisions_of(arithmetic) == named
+    assert multiplying(named) == multiplied

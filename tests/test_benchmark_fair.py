@@ -1,0 +1,140 @@
+"""The fair reference: its batch and precision are the best it can have, and its failures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_references as tiny
+
+torch = pytest.importorskip("torch")
+
+from fgdd_fast.benchmarks import fair  # noqa: E402
+from fgdd_fast.benchmarks.fair_workers import ImageLoader  # noqa: E402
+from fgdd_fast.benchmarks.steps import Step  # noqa: E402
+from fgdd_fast.benchmarks.ways import Way  # noqa: E402
+from fgdd_fast.dataset import SourceImage  # noqa: E402
+from fgdd_fast.errors import EngineError  # noqa: E402
+from fgdd_fast.machine import read_machine  # noqa: E402
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
+    """Seconds that a run takes, by a way's arithmetic; what is not there runs out of memory."""
+    seconds: list[dict[str, float]] = [{}]
+
+    def measured(way: Way, images: Sequence[SourceImage]) -> float:
+        if way.arithmetic not in seconds[0]:
+            raise EngineError("out of memory")
+        return seconds[0][way.arithmetic]
+
+    class FakeWay:
+        def __init__(self, batch: int) -> None:
+            self.arithmetic = str(batch)
+
+        def __enter__(self) -> FakeWay:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def run(self, images: Sequence[SourceImage]) -> None:
+            pass
+
+    monkeypatch.setattr(fair, "open_fair", lambda path, task, subject, compile: FakeWay(task.batch))
+    monkeypatch.setattr(fair, "_seconds", measured)
+    return seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({"1": 4, "2": 3, "4": 2, "8": 2.5}, 4),
+        ({"1": 1, "2": 3, "4": 2, "8": 2.5}, 1),
+        ({"1": 4, "2": 3}, 2),
+    ],
+)
+def test_the_best_batch_is_the_fastest_that_fits(
+    clock: list[dict[str, float]], tmp_path: Path, seconds: dict[str, float], best: int
+) -> None:
+    clock[0] = seconds
+    assert fair.best_batch("teacher", tiny.TASK, tiny.subject(tmp_path), ()) == best
+
+
+def test_a_network_that_never_fits_is_an_error(clock: list[dict[str, float]], tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="out of memory"):
+        fair.best_batch("teacher", tiny.TASK, tiny.subject(tmp_path), ())
+
+
+def test_a_short_measurement_finds_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair, "CANDIDATES", {"cpu": (1, 3)})
+    monkeypatch.setattr(fair, "TRIALS", 1)
+    data, subject = tiny.squares(tmp_path), tiny.subject(tmp_path)
+    assert fair.best_batch("teacher", tiny.TASK, subject, data.images) in (1, 3)
+    assert fair.best_batch("compose", tiny.TASK, subject, data.images) == 1
+
+
+def test_a_gpu_computes_in_float16_and_a_processor_in_what_it_has() -> None:
+    assert fair.lower_precision(torch.device("cuda")) == torch.float16
+    has_bfloat16 = any("bf16" in unit for unit in read_machine().vector_units)
+    expected = torch.bfloat16 if has_bfloat16 else torch.float32
+    assert fair.lower_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bf16"), (torch.float32, "fp32")])
+def test_the_precision_is_observed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, name: str
+) -> None:
+    monkeypatch.setattr(fair, "lower_precision", lambda device: dtype)
+    with fair.open_fair("teacher", tiny.TASK, tiny.subject(tmp_path)) as way:
+        assert f", {name}, channels last" in way.arithmetic
+
+
+def test_compiled_networks_have_fixed_shapes_and_constant_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels are not made here: that takes half a minute and a compiler."""
+    asked: list[object] = []
+    shapes: set[tuple[int, ...]] = set()
+
+    def compile_(network: torch.nn.Module, **settings: object) -> torch.nn.Module:
+        asked.append(settings)
+        network.register_forward_pre_hook(lambda _, inputs: shapes.add(tuple(inputs[0].shape)))
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    data = tiny.squares(tmp_path, 3)  # nine images in batches of two
+    with fair.open_fair("teacher", tiny.TASK, tiny.subject(tmp_path), compile=True) as way:
+        assert way.arithmetic.endswith("compiled")
+        assert way.run(data.images)["losses"].shape == (9, 4)
+    assert asked == [{"dynamic": False, "options": {"freezing": True}}]
+    assert shapes == {(2, 4, 24, 24, 3)}
+
+
+@pytest.fixture
+def dying() -> Iterator[ImageLoader]:
+    loader = ImageLoader([Step("read", tiny.die)], batch=1, workers=1, pinned=False)
+    yield loader
+    loader.close()
+
+
+def test_a_worker_that_dies_is_an_error(dying: ImageLoader, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"workers of PyTorch's DataLoader failed: .*exited unexpectedly"):
+        list(dying.load([SourceImage("red/a.png", "red", tmp_path)]))
+
+
+def test_a_loader_hands_over_batches_of_whatever_is_asked_for(tmp_path: Path) -> None:
+    data = tiny.squares(tmp_path, 2)
+    steps = fair.worker_steps(fair.Tiles(tiny.TASK, "pil"))
+    loader = ImageLoader(steps, batch=4, workers=2, pinned=False)
+    for images in (data.images, data.images[::-1], data.images[:1], ()):
+        batches = list(loader.load(images))
+        assert [len(batch) for batch in batches] == [4] * (len(images) // 4) + [len(images) % 4] * (
+            len(images) % 4 > 0
+        )
+        for image, tiles in zip(images, (row for batch in batches for row in batch), strict=True):
+            expected = steps[2].do(image, steps[1].do(image, image.path.read_bytes()))
+            assert np.array_equal(tiles, expected)
+    loader.close()

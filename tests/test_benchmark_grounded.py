@@ -1,0 +1,339 @@
+"""The benchmark's ways with Grounded SAM 2 do the same work: trained miniatures, on drawn scenes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import tiny_pipeline as tiny
+from tiny_grounded import write_grounded_bundle
+
+from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
+from fgdd_fast.benchmarks.ways import Answer, Column, Task, Way
+from fgdd_fast.dataset import SourceImage
+from fgdd_fast.drawing.scenes import draw_scene
+from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_fast.errors import BundleError, DataError, SettingsError
+from fgdd_fast.grounded_tensors import (
+    DETECTOR_INPUTS,
+    DETECTOR_OUTPUTS,
+    SEGMENTER_INPUTS,
+    SEGMENTER_OUTPUTS,
+)
+from fgdd_fast.networks import Runtime
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("PIL", reason="Pillow is not installed")
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fgdd_fast.benchmarks import grounded_fair
+from fgdd_fast.benchmarks.grounded_networks import EncodedPrompts, Prompts, TextCounter
+from fgdd_fast.benchmarks.grounded_parts import open_parts
+from fgdd_fast.benchmarks.grounded_ways import open_grounded
+from fgdd_fast.export import grounded_sam2
+from fgdd_fast.export.box_matching import mask_iou, match_boxes
+from fgdd_fast.export.graph import tensor_specs
+from fgdd_fast.export.grounded_sam2 import GroundedSettings
+from fgdd_fast.export.grounding_dino import GroundingDino, load_grounding_dino
+from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
+
+MINIATURES = Path(__file__).parent / "miniatures"
+DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
+TASK = Task(threads=1, batch=4)
+SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
+NAMES = ("red disc", "blue square", "green cross")
+SCENES = 10
+STAGES = ("read", "decode", "preprocess", "text encoder", "detector", "mask encoder", "mask decoder")
+
+
+def export(folder: Path) -> Bundle:
+    """The miniatures in the joint form. What the export holds them to is tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grounded_sam2, "measure_parity", lambda *_: {})
+        return grounded_sam2.export_grounded_sam2(
+            DETECTOR,
+            SEGMENTER,
+            folder / "grounded.onnx",
+            GroundedSettings(DetectorSettings(canvas=(160, 160), text_length=16), boxes=6, split=False),
+            check=(),
+            licence="Apache-2.0",
+            threads=1,
+            force=True,
+            progress=lambda _: None,
+        )
+
+
+def split_form(joint: Bundle, folder: Path) -> Bundle:
+    """The same nodes as two graphs; exporting them would take long."""
+    extractor = onnx.utils.Extractor(onnx.load(joint.onnx))
+    shutil.copy(joint.beside("tokenizer.json"), folder / "split.tokenizer.json")
+    text = joint.part("text")
+    parts = {"text": write_bundle(replace(text, onnx=folder / "split.text.onnx"), text.graph())}
+    made_from = {
+        "segmenter": (SEGMENTER_INPUTS, SEGMENTER_OUTPUTS),
+        "foreground": (DETECTOR_INPUTS, DETECTOR_OUTPUTS),
+    }
+    for role, tensors in made_from.items():
+        names = [[spec.name for spec in specs] for specs in tensors]
+        model = extractor.extract_model(*names)
+        main = role == "foreground"
+        bundle = replace(
+            joint,
+            onnx=folder / ("split.onnx" if main else f"split.{role}.onnx"),
+            role=role,
+            inputs=tensor_specs(model.graph.input),
+            outputs=tensor_specs(model.graph.output),
+            prompting=joint.prompting if main else None,
+            parts={name: part.sha256 for name, part in parts.items()} if main else {},
+            files=joint.files if main else {},
+        )
+        parts[role] = write_bundle(bundle, model.SerializeToString())
+    return parts["foreground"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[SourceImage]:
+    """Scenes that were not trained on, in a folder named after something in each, or, the last, not in it."""
+    data = tmp_path_factory.mktemp("data")
+    images = []
+    seed = 9_000_000
+    while len(images) < SCENES:
+        scene = draw_scene(seed, SIZES[seed % len(SIZES)])
+        last = len(images) == SCENES - 1
+        names = [name for name in NAMES if (scene.occupancy(name) == 0) == last]
+        seed += 1
+        if names:
+            image = SourceImage(f"{names[0].replace(' ', '_')}/{seed}.png", names[0].replace(" ", "_"), data)
+            image.path.parent.mkdir(exist_ok=True)
+            assert cv2.imwrite(str(image.path), cv2.cvtColor(scene.pixels, cv2.COLOR_RGB2BGR))
+            images.append(image)
+    return images
+
+
+@pytest.fixture(scope="module")
+def subject(images: list[SourceImage], tmp_path_factory: pytest.TempPathFactory) -> GroundedSubject:
+    classes = tuple(sorted({image.class_name for image in images}))
+    return GroundedSubject(
+        bundle=export(tmp_path_factory.mktemp("joint")),
+        runtime=Runtime("cpu", "fp32", 1),
+        detector=DETECTOR,
+        segmenter=SEGMENTER,
+        classes=classes,
+    )
+
+
+@pytest.fixture(scope="module")
+def ways(subject: GroundedSubject) -> Iterator[dict[Column, Way]]:
+    """Every way; what is compiled runs as it is, for compiling it takes minutes."""
+    with ExitStack() as opened, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda network, **_: network)
+        columns: tuple[Column, ...] = ("product", "published", "fair", "compiled")
+        yield {column: opened.enter_context(open_grounded(column, TASK, subject)) for column in columns}
+
+
+@pytest.fixture(scope="module")
+def answers(ways: Mapping[Column, Way], images: list[SourceImage]) -> dict[Column, Answer]:
+    return {column: way.run(images) for column, way in ways.items()}
+
+
+def differences(expected: Answer, found: Answer) -> dict[str, float]:
+    """Of occupancies, of boxes (shares of the image) and their scores, and of masks."""
+    figures = {
+        "occupancy": float(np.abs(expected["occupancy"] - found["occupancy"]).max()),
+        "corner": 0.0,
+        "score": 0.0,
+        "unmatched": 0.0,
+        "mask": 0.0,
+    }
+    for one, other in zip(expected["boxes"], found["boxes"], strict=True):
+        ones, others = one[one[:, 4] > 0], other[other[:, 4] > 0]
+        match = match_boxes(ones[:, :4], ones[:, 4], others[:, :4], others[:, 4])
+        figures["unmatched"] += match.unmatched
+        figures["corner"] = max(figures["corner"], *match.corner_difference, 0.0)
+        figures["score"] = max(figures["score"], *match.score_difference, 0.0)
+    for one, other in zip(expected["masks"], found["masks"], strict=True):
+        figures["mask"] = max(figures["mask"], 1 - mask_iou(one >= 128, other >= 128))
+    return figures
+
+
+def test_answers_have_the_declared_form(answers: Mapping[Column, Answer]) -> None:
+    for answer in answers.values():
+        assert (answer["occupancy"].dtype, answer["occupancy"].shape) == (np.float32, (SCENES,))
+        assert (answer["masks"].dtype, answer["masks"].shape) == (np.uint8, (SCENES, 32, 32))
+        assert (answer["boxes"].dtype, answer["boxes"].shape) == (np.float32, (SCENES, 6, 5))
+        scores = answer["boxes"][..., 4]
+        assert (np.diff(scores, axis=1) <= 0).all()
+        assert (answer["boxes"][scores == 0] == 0).all()
+        assert answer["occupancy"][-1] == 0  # what is not there is not found
+        assert not answer["masks"][-1].any()
+        assert answer["occupancy"][:-1].min() > 0
+
+
+@pytest.mark.parametrize("column", ["fair", "compiled"])
+def test_references_on_the_same_canvas_find_the_same(
+    answers: Mapping[Column, Answer], column: Column
+) -> None:
+    """In bf16, where the processor has it."""
+    figures = differences(answers["product"], answers[column])
+    assert figures["unmatched"] == 0
+    assert figures["occupancy"] < 5e-3
+    assert figures["corner"] < 0.02
+    assert figures["score"] < 0.05
+    assert figures["mask"] < 0.05
+
+
+def test_fair_in_fp32_finds_the_very_same(
+    subject: GroundedSubject,
+    images: list[SourceImage],
+    answers: Mapping[Column, Answer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(grounded_fair, "lower_precision", lambda _: torch.float32)
+    with open_grounded("fair", TASK, subject) as way:
+        assert way.arithmetic.endswith("fp32")
+        figures = differences(answers["product"], way.run(images))
+    assert figures["unmatched"] == 0
+    assert max(figures[name] for name in ("occupancy", "corner", "score")) < 1e-4
+    assert figures["mask"] < 1e-3
+
+
+def test_the_published_style_finds_nearly_the_same(answers: Mapping[Column, Answer]) -> None:
+    """It sees images at the detector's own size instead of on a canvas, and masks at full resolution."""
+    figures = differences(answers["product"], answers["published"])
+    assert figures["unmatched"] <= 1
+    assert figures["occupancy"] < 0.03
+    assert figures["corner"] < 0.05
+    assert figures["mask"] < 0.2
+
+
+def test_prompts_are_encoded_once_a_class_but_in_the_published_style(
+    ways: Mapping[Column, Way], answers: Mapping[Column, Answer], images: list[SourceImage]
+) -> None:
+    classes = len({image.class_name for image in images})
+    assert len(images) > classes > 1
+    for column in ("product", "fair", "compiled"):
+        assert ways[column].text_encodings == classes
+    assert ways["published"].text_encodings == len(images)
+    ways["product"].run(images)
+    assert ways["product"].text_encodings == classes
+    ways["published"].run(images[:2])
+    assert ways["published"].text_encodings == len(images) + 2
+
+
+@pytest.mark.parametrize("column", ["product", "published", "fair", "compiled"])
+def test_every_stage_runs_alone(
+    ways: Mapping[Column, Way], images: list[SourceImage], column: Column
+) -> None:
+    way = ways[column]
+    before = way.text_encodings
+    stages = way.stages(images)
+    assert tuple(stage.name for stage in stages) == STAGES
+    for stage in stages:
+        assert stage.calls * stage.images >= len(images)
+        for index in range(stage.calls):
+            stage.run(index)
+    assert way.text_encodings == before
+
+
+@pytest.mark.parametrize("form", ["joint", "split"])
+def test_the_parts_of_the_graph_together_give_its_answer(
+    subject: GroundedSubject,
+    images: list[SourceImage],
+    answers: Mapping[Column, Answer],
+    tmp_path: Path,
+    form: str,
+) -> None:
+    if form == "split":
+        subject = replace(subject, bundle=split_form(subject.bundle, tmp_path))
+    with open_grounded("product", TASK, subject) as way:
+        *_, decoder = way.stages(images)
+        found = [decoder.run(index) for index in range(decoder.calls)]
+    for name in ("occupancy", "mask", "scores"):
+        assert all(len(tensors[name]) == 1 for tensors in found)
+    occupancies = np.concatenate([tensors["occupancy"] for tensors in found])
+    assert occupancies == pytest.approx(answers["product"]["occupancy"], abs=1e-5)
+    masks = np.concatenate([tensors["mask"] for tensors in found])
+    assert (masks == answers["product"]["masks"]).mean() > 0.9999
+
+
+def test_a_graph_without_an_image_encoder_cannot_be_cut(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no node with '/image_encoder/'"):
+        open_parts(write_grounded_bundle(tmp_path), Runtime("cpu", "fp32", 1), 1, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def detector() -> GroundingDino:
+    return load_grounding_dino(DETECTOR)
+
+
+@torch.no_grad()
+def test_prompts_looked_up_are_as_good_as_encoded(detector: GroundingDino) -> None:
+    """Bit for bit, for prompts of different lengths in one batch, in any order."""
+    prompts = Prompts.of(
+        ("a red disc.", "a blue square. a green cross.", "a disc."), detector, torch.device("cpu")
+    )
+    places = torch.tensor([2, 0, 1, 0])
+    inputs = prompts.inputs(places) | {"pixel_values": torch.randn(4, 3, 96, 128)}
+    counter = TextCounter()
+    with counter.watching(detector.model):
+        expected = detector.model(**inputs)
+        assert counter.count == 4
+        encoded = EncodedPrompts(detector.model, prompts.ids)
+        assert counter.count == 7
+        with encoded.in_place(detector.model):
+            found = detector.model(**inputs)
+        assert counter.count == 7
+        detector.model(**inputs)
+        assert counter.count == 11
+    assert torch.equal(found.pred_boxes, expected.pred_boxes)
+    assert torch.equal(found.logits, expected.logits)
+
+
+def test_other_weights_on_the_two_sides_are_refused(subject: GroundedSubject, tmp_path: Path) -> None:
+    other = tmp_path / "sam2"
+    shutil.copytree(SEGMENTER, other)
+    tensors = load_file(other / "model.safetensors")
+    name = min(tensors)
+    save_file({**tensors, name: tensors[name] + 1}, other / "model.safetensors", {"format": "pt"})
+    for column in ("published", "fair"):
+        with pytest.raises(SettingsError, match="was not exported from the segmenter"):
+            open_grounded(column, TASK, replace(subject, segmenter=str(other)))
+
+
+@pytest.mark.parametrize("column", ["product", "published", "fair"])
+def test_an_image_that_cannot_be_read_is_named(
+    ways: Mapping[Column, Way], images: list[SourceImage], tmp_path: Path, column: Column
+) -> None:
+    broken = replace(images[0], root=tmp_path)
+    broken.path.parent.mkdir()
+    broken.path.write_bytes(images[0].path.read_bytes()[:300])
+    with pytest.raises(DataError, match=broken.source):
+        ways[column].run([images[1], broken])
+    assert len(ways[column].run(images[:1])["occupancy"]) == 1  # and the way goes on working
+
+
+def test_a_bundle_that_is_asked_for_no_class_is_refused(subject: GroundedSubject, tmp_path: Path) -> None:
+    saliency = replace(subject, bundle=tiny.foreground_bundle(tmp_path))
+    for column in ("product", "published", "fair"):
+        with pytest.raises(BundleError, match="cannot be asked for a class"):
+            open_grounded(column, TASK, saliency)
+
+
+def test_the_threshold_is_the_same_for_all(subject: GroundedSubject, images: list[SourceImage]) -> None:
+    """No score is higher than 1, so nothing is found."""
+    for column in ("product", "published", "fair"):
+        with open_grounded(column, TASK, replace(subject, threshold=1.0)) as way:
+            answer = way.run(images[:2])
+        assert not answer["boxes"].any()
+        assert not answer["masks"].any()
+        assert not answer["occupancy"].any()

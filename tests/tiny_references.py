@@ -1,0 +1,139 @@
+"""Small convolutional models and a data set of squares: what every way of a benchmark can run in no time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny_pipeline as tiny
+
+from fgdd_fast.benchmarks.subject import Composition, Subject
+from fgdd_fast.benchmarks.ways import Task
+from fgdd_fast.dataset import DataSet, scan
+from fgdd_fast.decode import read_file
+from fgdd_fast.distill import ClassPlan, MosaicSettings, Plan
+from fgdd_fast.engines.base import TensorSpec
+from fgdd_fast.engines.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_fast.export.graph import GraphBuilder, serialise, tensor_specs
+from fgdd_fast.export.teacher import add_loss
+from fgdd_fast.mosaic import arrange
+from fgdd_fast.networks import Runtime
+from fgdd_fast.records import Box, Tile
+from fgdd_fast.selection import Selection
+from fgdd_fast.thresholds import parse_rule
+
+SIDE, CHANNELS = 48, 8
+PAD = (127, 119, 103)  # becomes zero exactly
+TASK = Task(crops=3, tile_size=24, threads=2, batch=2)
+
+
+def teacher(folder: Path, *, brightest: bool = False) -> Bundle:
+    """A teacher of the squares' classes.
+
+    Args:
+        brightest: whether its images are divided by their highest value as well, which depends on the image.
+    """
+    builder, rng = GraphBuilder(), np.random.default_rng(0)
+    planes = _planes(builder)
+    if brightest:
+        planes = builder.node("Div", planes, builder.node("ReduceMax", planes, axes=[1, 2, 3], keepdims=1))
+    features = builder.node("ReduceMean", _layers(builder, rng, planes), axes=[2, 3], keepdims=0)
+    weight = builder.constant(rng.normal(0, 4, (CHANNELS, len(tiny.CLASSES))))
+    builder.node("Gemm", features, weight, builder.constant(np.zeros(3)), output="logits")
+    model = builder.model(
+        "teacher",
+        [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))],
+        [TensorSpec("logits", "float32", ("batch", len(tiny.CLASSES)))],
+    )
+    return _write(folder, "teacher", add_loss(model, len(tiny.CLASSES)), tiny.CLASSES)
+
+
+def saliency(folder: Path) -> Bundle:
+    """A saliency model whose occupancy is its mask's mean."""
+    builder, rng = GraphBuilder(), np.random.default_rng(1)
+    features = _layers(builder, rng, _planes(builder))
+    weight = builder.constant(rng.normal(0, 2, (1, CHANNELS, 1, 1)))
+    likely = builder.node("Sigmoid", builder.node("Conv", features, weight, builder.constant([0.0])))
+    builder.node("ReduceMean", likely, axes=[1, 2, 3], keepdims=0, output="occupancy")
+    levels = builder.node("Round", builder.node("Mul", likely, builder.constant(255.0)))
+    builder.cast(builder.node("Squeeze", levels, builder.constant([1], np.int64)), np.uint8, output="mask")
+    model = builder.model(
+        "saliency",
+        [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))],
+        [
+            TensorSpec("occupancy", "float32", ("batch",)),
+            TensorSpec("mask", "uint8", ("batch", SIDE // 2, SIDE // 2)),
+        ],
+    )
+    return _write(folder, "foreground", model, None)
+
+
+def squares(folder: Path, images: int = 4) -> DataSet:
+    """A data set with so many images of each class."""
+    return scan(tiny.write_squares(folder / "data", images))
+
+
+def subject(folder: Path, **changes: Any) -> Subject:
+    """Both models, which the product runs in ONNX Runtime, in fp32."""
+    parts = {"foreground": saliency(folder), "teacher": teacher(folder), **changes}
+    return Subject(classes=tiny.CLASSES, runtime=lambda _: Runtime("cpu", "fp32", 2), **parts)
+
+
+def composition(data: DataSet) -> Composition:
+    """Two mosaics of each class, of whole images and of crops by turns."""
+    settings = MosaicSettings(2, 2, 32, parse_rule("mean"), 0, "area", "png")
+    plans: list[ClassPlan] = []
+    for name in data.classes:
+        images = [image for image in data.images if image.class_name == name]
+        boxes = (Box(0, 0, 50, 50), Box(3, 7, 40, 40))
+        tiles = [
+            Tile(image.source, read_file(image.path).sha256, box, "crop", 0.5, 0.5, 1.0)
+            for image in images
+            for box in boxes
+        ]
+        mosaics = arrange(tiles[:8], settings.ipc, settings.factor)
+        plans.append(ClassPlan(name, {}, (), Selection(0.5, tuple(tiles), 0, {}), mosaics))
+    return Composition(Plan(tuple(plans), ()), settings)
+
+
+def _planes(builder: GraphBuilder) -> str:
+    planes = builder.images_to_planes("images")
+    centred = builder.node("Sub", planes, builder.constant(np.reshape(PAD, (3, 1, 1))))
+    return builder.node("Div", centred, builder.constant(np.reshape((64, 60, 56), (3, 1, 1))))
+
+
+def _layers(builder: GraphBuilder, rng: np.random.Generator, planes: str) -> str:
+    """Two convolutions, of which the first halves the size."""
+    tensor = planes
+    for inputs, kernel, stride in ((3, 3, 2), (CHANNELS, 1, 1)):
+        weight = builder.constant(
+            rng.normal(0, (inputs * kernel**2) ** -0.5, (CHANNELS, inputs, kernel, kernel))
+        )
+        bias = builder.constant(rng.normal(0, 0.2, CHANNELS))
+        pads = [kernel // 2] * 4
+        tensor = builder.node("Conv", tensor, weight, bias, pads=pads, strides=[stride, stride])
+        tensor = builder.node("Relu", tensor)
+    return tensor
+
+
+def _write(folder: Path, role: Role, model: Any, classes: tuple[str, ...] | None) -> Bundle:
+    bundle = Bundle(
+        onnx=folder / f"convolutional-{role}.onnx",
+        name=f"convolutional-{role}",
+        role=role,
+        sha256="",
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
+        preprocessing=Preprocessing(SIDE, SIDE, "less the pad value, over about 60", PAD),
+        classes=classes,
+        source={"made": "by the tests"},
+        licence="Apache-2.0",
+    )
+    return write_bundle(bundle, serialise(model))
+
+
+def die(*_: object) -> None:
+    """End the process at once, as a system that is short of memory does."""
+    os._exit(1)
