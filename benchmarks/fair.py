@@ -7,10 +7,13 @@ bundles that the networks are rebuilt from.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -30,8 +33,9 @@ from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.machine import read_machine
 
-CANDIDATES = {"cpu": (1, 2, 4, 8), "cuda": (1, 2, 4, 8, 16, 32, 64)}  # images in a batch
+CANDIDATES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32, 64)}  # images in a batch
 TRIALS = 3
+_KERNELS = "TORCHINDUCTOR_CACHE_DIR"  # where `torch.compile` keeps what it makes
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -140,10 +144,17 @@ class FairNetwork(Way):
         self._module = module.to(memory_format=torch.channels_last)
         torch.set_num_threads(task.threads)
         with told_as_engine_error(self._problem), self._arithmetic():
-            precision = _observed_precision(model.module, self._run_example)
+            shape = (task.batch, *model.shape)
+            self._labels_buffer = torch.zeros(task.batch, dtype=torch.int64, device=self._device)
+            self._samples_buffer = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+            example = partial(self._run, self._samples_buffer, self._labels_buffer)
+            precision = _observed_precision(model.module, example)
             if column == "compiled":
-                self._module = torch.compile(self._module, dynamic=False, options={"freezing": True})
-                self._run_example()
+                self._module = torch.compile(
+                    self._module, fullgraph=True, dynamic=False, options={"freezing": True}
+                )
+                with _no_kernels_of_before():
+                    example()
         # One worker keeps up with a network on a processor; more would take threads from it.
         gpu = self._device.type == "cuda"
         workers = task.threads if gpu else 1
@@ -186,6 +197,8 @@ class FairNetwork(Way):
         """See `Way.close`."""
         self._loader.close()
         self._module = None
+        if self.column == "compiled":
+            torch.compiler.reset()  # it compiles one function only so many times
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -197,17 +210,18 @@ class FairNetwork(Way):
 
     def _infer(self, labels: Tensor, samples: Tensor) -> Sequence[Tensor]:
         """What the network makes of a batch; on a GPU it may still be at work."""
+        if self.column == "fair":
+            return self._run(samples, labels)
+        # Shapes are fixed: where a batch is short, what was there before fills it up. And the tensors are
+        # always the same, because PyTorch would compile again for those that were made in another mode.
         count = len(samples)
-        if self.column == "compiled" and count < self._task.batch:  # its shapes are fixed
-            filling = [0] * (self._task.batch - count)
-            samples = torch.cat([samples, samples[filling]])
-            labels = torch.cat([labels, labels[filling]])
-        return [output[:count] for output in self._module(samples, labels)]
+        self._labels_buffer[:count] = labels
+        self._samples_buffer[:count] = samples
+        return [output[:count] for output in self._run(self._samples_buffer, self._labels_buffer)]
 
-    def _run_example(self) -> None:
-        shape = (self._task.batch, *self._model.shape)
-        labels = torch.zeros(self._task.batch, dtype=torch.int64, device=self._device)
-        self._infer(labels, torch.zeros(shape, dtype=torch.uint8, device=self._device))
+    def _run(self, samples: Tensor, labels: Tensor) -> Sequence[Tensor]:
+        outputs: Sequence[Tensor] = self._module(samples, labels)
+        return outputs
 
     def _infer_and_wait(self, labels: Tensor, samples: Tensor) -> None:
         with self._arithmetic():
@@ -233,7 +247,21 @@ def lower_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
-def _observed_precision(module: nn.Module, run: Callable[[], None]) -> str:
+@contextmanager
+def _no_kernels_of_before() -> Iterator[None]:
+    """Let `torch.compile` make every kernel anew: what an interrupted run left behind is cut short."""
+    before = os.environ.get(_KERNELS)
+    with TemporaryDirectory() as folder:
+        os.environ[_KERNELS] = folder
+        try:
+            yield
+        finally:
+            del os.environ[_KERNELS]
+            if before is not None:
+                os.environ[_KERNELS] = before
+
+
+def _observed_precision(module: nn.Module, run: Callable[[], object]) -> str:
     """The precision in which a network's first convolution computes when it runs."""
     seen: list[torch.dtype] = []
     first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))

@@ -5,8 +5,10 @@ then on; images come to the product's canvas; SAM 2 sees only images in which bo
 all boxes of a batch at once; the union of an image's masks is enlarged once, not each of its masks.
 Channels-last layouts change nothing here: nearly all of the arithmetic is in matrix products.
 
-With `compile`, the detector and SAM 2's image encoder are compiled by `torch.compile`. The mask decoder stays
-eager: its shapes follow the number of boxes.
+The column `compiled` has SAM 2's image encoder compiled by `torch.compile`, and on a GPU the detector too.
+On a processor that stays eager: compiled by PyTorch 2.13, Grounding DINO tiny takes 26 s of processor time
+where eager takes 10; with its backbone alone compiled, as long as eager. The mask decoder stays eager as
+well: its shapes follow the number of boxes.
 """
 
 from __future__ import annotations
@@ -109,12 +111,14 @@ class FairGrounded(Way):
         self._embed_all: Any = self._networks.segmenter.model.get_image_embeddings
         self._prompts = Prompts.of(subject.texts, self._networks.detector, self._device)
         self._encode_all()
-        if column == "compiled":
+        gpu = self._device.type == "cuda"
+        compiled = [*["detector"] * gpu, "image encoder"] if column == "compiled" else []
+        if "detector" in compiled:
             self._detect_all = torch.compile(self._detect_all, dynamic=False)
+        if "image encoder" in compiled:
             self._embed_all = torch.compile(self._embed_all, dynamic=False)
         precision = self._warm_up()
         # One worker keeps up with networks on a processor; more would take threads from them.
-        gpu = self._device.type == "cuda"
         self._steps = (
             Step("read", read_content),
             Step("decode", decode_opencv),
@@ -122,8 +126,8 @@ class FairGrounded(Way):
         )
         workers = task.threads if gpu else 1
         self._loader = ImageLoader(self._steps, batch=task.batch, workers=workers, pinned=gpu)
-        details = [precision, *["detector and image encoder compiled"] * (column == "compiled")]
-        self.arithmetic = ", ".join([pytorch_on(self._device), *details])
+        words = [f"{' and '.join(compiled)} compiled"] if compiled else []
+        self.arithmetic = ", ".join([pytorch_on(self._device), precision, *words])
         self.load_seconds = time.perf_counter() - begin
 
     def run(self, images: Sequence[SourceImage]) -> Answer:

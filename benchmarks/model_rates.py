@@ -18,7 +18,8 @@ from fgdd_fast.engines.base import ON_PROCESSOR, Precision
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground_opening import choose_foreground, open_foreground
 from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, check_classes
+from fgdd_fast.teacher_opening import open_teacher
 from fgdd_fast.thresholds import parse_rule
 from fgdd_fast.views import ScoreView
 
@@ -93,16 +94,16 @@ def rates_of(pair: Pair, options: Options, images: Sequence[SourceImage], repeat
             open_foreground(choice, runtime=runtime, batch=1, resize=settings.resize, threads=options.threads)
         ) as foreground,
         closing(
-            Teacher(
+            open_teacher(
                 bundle,
-                runtime(bundle),
+                runtime=runtime,
                 view=pair.score_view,
                 tile_size=mosaics.tile_size,
                 batch=VIEWS_PER_INFERENCE,
             )
         ) as teacher,
     ):
-        bundles = dict(zip(NETWORKS, (choice.source, bundle), strict=True))
+        bundles = dict(zip(NETWORKS, (choice.source, teacher.bundle), strict=True))
         on_gpu = tuple(
             network
             for network, source in bundles.items()
@@ -120,7 +121,7 @@ def rates_of(pair: Pair, options: Options, images: Sequence[SourceImage], repeat
             "teacher": {
                 "name": bundle.name,
                 "sha256": bundle.sha256,
-                "runtime": teacher.engine.arithmetic,
+                "runtime": teacher.engine.arithmetic + (", tiles" if teacher.bundle.tile_of else ""),
             },
             "score_view": pair.score_view,
         }

@@ -33,7 +33,7 @@ class Work:
 
 
 def graph_operations(bundle: Bundle, height: int, width: int) -> Work:
-    """Count the arithmetic of a graph by ONNX's shape inference, at batch 1.
+    """Count the arithmetic of a graph by shape inference, at batch 1.
 
     Args:
         bundle: the graph.
@@ -71,14 +71,21 @@ def grounded_operations(bundle: Bundle) -> dict[StageName, Work]:
 
 
 def _inferred(bundle: Bundle, lengths: Mapping[str, int]) -> Any:
-    """A graph with the shapes of its tensors; axes that are not named here have the length 1."""
+    """A graph with the shapes of its tensors; axes that are not named here have the length 1.
+
+    ONNX Runtime's inference follows shapes that are computed within the graph, as those of SAM 2 are.
+    """
     onnx = import_extra("onnx", "bench")
     model = onnx.load_from_string(bundle.graph())
     for value in model.graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
                 axis.dim_value = lengths.get(axis.dim_param, 1)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inference = import_extra("onnxruntime.tools.symbolic_shape_infer", "cpu").SymbolicShapeInference
+    try:
+        return inference.infer_shapes(model, auto_merge=True).graph
+    except Exception:  # of no narrower type, where it does not get through
+        return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
 
 
 def _needed(graph: Any, outputs: Iterable[str]) -> list[Any]:

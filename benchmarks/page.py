@@ -16,6 +16,7 @@ from fgdd_fast.benchmarks.report import (
     parity_rows,
     percent,
     references,
+    share_of_limit,
     spread,
     summary,
     times,
@@ -90,7 +91,7 @@ def _path(path: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
         "passed": path["passed"],
         "failures": path["failures"],
         **(_dots(lanes) if path["passed"] else {}),
-        "ways": [_way(name, way) for name, way in ways] if path["passed"] else [],
+        "ways": [_way(name, way, path) for name, way in ways] if path["passed"] else [],
         "stages": [name for name in STAGES if any(_has(way, name) for _, way in ways)],
         "parity": parity_rows(path, ("fp32", *columns)),
     }
@@ -132,7 +133,7 @@ def axis(highest: float) -> list[float]:
     return [step * place for place in range(math.ceil(highest / step) + 1)]
 
 
-def _way(name: str, way: Mapping[str, Any]) -> dict[str, Any]:
+def _way(name: str, way: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, Any]:
     """What a way did from end to end, and its stages."""
     memory = way["peak_memory"]
     resident = memory["process"] + memory["children"]
@@ -141,6 +142,7 @@ def _way(name: str, way: Mapping[str, Any]) -> dict[str, Any]:
         "processor s an image": number(way["processor_seconds_per_image"]),
         "bound by": way["bound_by"] or NOTHING,
         "threads busy": percent(way["busy"]),
+        "of OpenCV's decoding, a core": percent(share_of_limit(path, name)) if "limit" in path else None,
         "GPU busy": None if way["device_busy"] is None else percent(way["device_busy"]),
         "images an inference": way["batch"],
         "opened in": f"{number(way['load_seconds'])} s",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 _PRELOADED = ["fgdd_fast.benchmarks.fair_workers", "fgdd_fast.benchmarks.reference_mosaics"]
@@ -15,4 +18,20 @@ def worker_context() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    _start_server()
     return context
+
+
+def _start_server() -> None:
+    """Start the server, unless it runs, without an ear for Ctrl-C, which a terminal sends to every process.
+
+    Its processes inherit that: they end when the benchmark ends them, and write no traceback of their own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()  # only the main thread may change what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -155,7 +155,17 @@ def headline_rows(result: Result) -> Iterator[list[str]]:
 
 def _ways(result: Result) -> Iterator[list[str]]:
     """Each way from end to end."""
-    yield ["path", "way", "arithmetic", "images/s", "processor s/image", "bound by", "busy", "load, s"]
+    yield [
+        "path",
+        "way",
+        "arithmetic",
+        "images/s",
+        "processor s/image",
+        "bound by",
+        "busy",
+        "of its limit",
+        "load, s",
+    ]
     for path in _accepted(result):
         for name in ("product", *COLUMNS):
             if name in path["columns"]:
@@ -168,8 +178,14 @@ def _ways(result: Result) -> Iterator[list[str]]:
                     number(way["processor_seconds_per_image"]),
                     way["bound_by"] or NOTHING,
                     percent(way["busy"]),
+                    percent(share_of_limit(path, name)),
                     number(way["load_seconds"]),
                 ]
+
+
+def share_of_limit(path: Mapping[str, Any], name: str) -> float | None:
+    """What a way reaches, for each core, of the limit of its path; None where the path has none."""
+    return path["limit"]["shares_per_core"][name]["median"] if "limit" in path else None
 
 
 def _stages(result: Result) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -70,6 +71,14 @@ def descendants(proc: Path = PROC) -> list[int]:
         found += started
         waiting += started
     return found
+
+
+def end_descendants() -> None:
+    """End the processes that this one started, and those that they started."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes the end of a worker for a failure
+    for process in descendants():
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
 
 
 def _stat(folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ from fgdd_fast.benchmarks.ceilings import Ceilings, multiplying, precisions_of
 from fgdd_fast.benchmarks.interleaving import Timed
 from fgdd_fast.benchmarks.parity import as_json as parity_json
 from fgdd_fast.benchmarks.resources import Sample
-from fgdd_fast.benchmarks.timing import StageTimes, overlap, ratios, spread
+from fgdd_fast.benchmarks.timing import StageTimes, overlap, processor_ratios, ratios, spread
 from fgdd_fast.benchmarks.ways import Answer, StageName, Task
 
 FORMAT = 1
@@ -73,7 +73,16 @@ def path_result(contest: Contest, task: Task, limits: Limits) -> dict[str, Any]:
             column: _spread(ratios(contest.limit.samples, measured.timed.samples))
             for column, measured in contest.columns.items()
         }
-        result["limit"] = {"name": "OpenCV's decoding alone", **_runs(contest.limit), "shares": shares}
+        per_core = {
+            column: _spread(processor_ratios(contest.limit.samples, measured.timed.samples))
+            for column, measured in contest.columns.items()
+        }
+        result["limit"] = {
+            "name": "OpenCV's decoding alone",
+            **_runs(contest.limit),
+            "shares": shares,
+            "shares_per_core": per_core,
+        }
     if not contest.failures:
         result["speedup"] = {
             column: _spread(ratios(measured.timed.samples, product))

@@ -14,7 +14,9 @@ import tiny_pipeline as tiny
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {"cache", "errors", "extras"}
 HEAVY = [
+    "PIL",
     "cuda",
+    "jinja2",
     "onnx",
     "onnxruntime",
     "onnxslim",
@@ -29,6 +31,7 @@ HEAVY = [
 ]
 COMMANDS = [
     [],
+    ["bench"],
     ["convert"],
     ["demo"],
     ["distill"],

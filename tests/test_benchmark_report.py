@@ -110,6 +110,9 @@ def test_decoding_is_held_against_opencv_in_turns() -> None:
     found = path_result(contest("decode"), TASK, LIMITS)
     assert found["limit"]["shares"]["product"]["median"] == pytest.approx(0.8)
     assert found["limit"]["shares"]["fair"]["turns"] == pytest.approx([0.08 / 0.37] * 3, rel=1e-3)
+    assert found["limit"]["shares_per_core"]["product"]["median"] == pytest.approx(0.8)
+    assert "| 80.0 % | 0.250 |" in markdown(result(contest("decode")))
+    assert "80.0 %" in read(page(result(contest("decode")))).text
 
 
 @pytest.mark.parametrize("other", ["fp32", "fair", "published"])

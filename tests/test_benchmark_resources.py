@@ -74,6 +74,20 @@ def test_grandchildren_are_found() -> None:
         child.communicate(b"\n")
 
 
+def test_what_was_started_is_ended() -> None:
+    script = (
+        "import subprocess, sys\n"
+        "from fgdd_fast.benchmarks.resources import descendants, end_descendants\n"
+        "sleeper = [sys.executable, '-c', 'import time; print(flush=True); time.sleep(60)']\n"
+        "children = [subprocess.Popen(sleeper, stdout=subprocess.PIPE) for _ in range(2)]\n"
+        "for child in children: child.stdout.readline()\n"
+        "end_descendants()\n"
+        "print([child.wait() for child in children])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "[-15, -15]\n"
+
+
 def test_sleeping_takes_time_but_no_processor() -> None:
     with Meter() as meter:
         time.sleep(0.1)

@@ -135,14 +135,12 @@ def test_a_stop_leaves_neither_folders_nor_processes(
     workplace: Path, scratch: Path, stop: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "fgdd_fast.benchmarks.scale", *arguments(workplace)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Tests that a shell runs in the background have it ignored, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # Tests that a shell runs in the background ignore SIGINT, and would hand that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not any(scratch.glob("fgdd-fast-scale-*/store")):  # until a command runs
         assert process.poll() is None

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from fgdd_fast.benchmarks import timing
 from fgdd_fast.benchmarks.resources import Sample
-from fgdd_fast.benchmarks.timing import Spread, StageTimes, overlap, ratios, spread, time_stage
+from fgdd_fast.benchmarks.timing import (
+    Spread,
+    StageTimes,
+    overlap,
+    processor_ratios,
+    ratios,
+    spread,
+    time_stage,
+)
 from fgdd_fast.benchmarks.ways import Stage
 
 POSITIVE = st.floats(1e-6, 1e6)
@@ -27,6 +35,8 @@ def test_a_ratio_is_taken_within_its_turn() -> None:
     found = ratios(samples(4, 40, 6), samples(2, 20, 2))
     assert found == (2, 2, 3)
     assert spread(found) == Spread(2, 2, 3)
+    of_processor = processor_ratios([Sample(1, 3), Sample(1, 8)], [Sample(9, 1), Sample(9, 2)])
+    assert of_processor == (3, 4)
 
 
 @given(st.lists(POSITIVE, min_size=1, max_size=9))

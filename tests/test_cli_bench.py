@@ -166,7 +166,7 @@ REFUSED: list[tuple[list[str], str]] = [
     (["--foreground", "masks:nowhere"], "nothing to measure"),
     (["--foreground", "saliency-u2nett"], "saliency-u2netp"),
     (["--teacher", "nowhere.onnx"], "There is no bundle"),
-    (["--size", "49"], "equal tiles"),
+    (["--size", "49", "--stages", "decode"], "equal tiles"),
     (["--device", "cpu", "--precision", "bf16"], "fp32"),
     (["--json", "missing/result.json"], "cannot be written"),
     (["--html", "."], "it is a folder"),
@@ -239,8 +239,9 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def children_of(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+def descendants(process: int) -> list[int]:
+    words = " ".join(file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")).split()
+    return [found for word in words for found in (int(word), *descendants(int(word)))]
 
 
 def test_ctrl_c_leaves_no_process_and_no_half_written_file(place: Path) -> None:
@@ -252,12 +253,14 @@ def test_ctrl_c_leaves_no_process_and_no_half_written_file(place: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a terminal sends Ctrl-C to every process of the command
     )
-    wait_for(lambda: process.poll() is not None or bool(children_of(process.pid)))  # the reference's workers
-    time.sleep(1)
-    workers = children_of(process.pid)
-    assert workers
-    os.kill(process.pid, signal.SIGINT)
+    # the server that forks, the tracker of its resources, and the reference's worker
+    wait_for(lambda: process.poll() is not None or len(descendants(process.pid)) == 3)
+    time.sleep(0.5)
+    workers = descendants(process.pid)
+    assert len(workers) == 3
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors

@@ -19,9 +19,11 @@ from fgdd_fast.benchmarks.opening import EXTRA, reference_module
 from fgdd_fast.benchmarks.page import page
 from fgdd_fast.benchmarks.parity import DisagreementError
 from fgdd_fast.benchmarks.report import headline_rows, markdown
+from fgdd_fast.benchmarks.resources import end_descendants
 from fgdd_fast.benchmarks.result import path_result, to_text
 from fgdd_fast.benchmarks.ways import PATHS, REFERENCES
-from fgdd_fast.cli.bench_session import BenchOptions, BenchSession, open_bench
+from fgdd_fast.cli.bench_models import BenchOptions
+from fgdd_fast.cli.bench_session import BenchSession, open_bench
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
 from fgdd_fast.engines.files import stage_file, write_file
 from fgdd_fast.errors import OutputError
@@ -168,6 +170,7 @@ def bench(
         with open_bench(data, settings, console) as session:
             failures = _measure(session, settings, outputs, console)
     except KeyboardInterrupt:
+        end_descendants()  # also those that had only been asked for
         console.print("Stopped. What was finished has been written; the same command begins anew.")
         raise click.exceptions.Exit(130) from None
     _show(session.result, Console())
@@ -181,7 +184,8 @@ def bench(
 def _measure(session: BenchSession, options: BenchOptions, outputs: Outputs, console: Console) -> list[str]:
     """Measure path by path, writing the result after each; returns what is not accepted."""
     result, failures = session.result, []
-    ways = len(options.paths) * (1 + len(options.references)) + ("decode" in options.paths)  # with its limit
+    ways = sum(1 + len(options.references_along(path)) for path in options.paths)
+    ways += "decode" in options.paths  # its limit
     # Drawn between runs only, for it would take time from them.
     with Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=ways * options.repeats)
@@ -195,7 +199,7 @@ def _measure(session: BenchSession, options: BenchOptions, outputs: Outputs, con
                 session.opener,
                 session.originals,
                 session.task,
-                references=options.references,
+                references=options.references_along(path),
                 repeats=options.repeats,
                 watch=watch,
             )

@@ -1,0 +1,94 @@
+"""Networks with random weights are made once, and again when what they depend on has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_grounded import write_grounded_bundle
+
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.errors import BundleError
+
+pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from fgdd_fast.benchmarks import random_grounded as module
+from fgdd_fast.benchmarks.random_grounded import random_grounded
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The bundles exported; a tiny one instead of the real size, and empty folders as checkpoints."""
+    made: list[Path] = []
+
+    def write_checkpoints(folder: Path, *_: str) -> None:
+        for checkpoint in module._checkpoints(folder):
+            Path(checkpoint).mkdir(parents=True)
+
+    def export(detector: str, segmenter: str, onnx: Path, *_: Any, **__: Any) -> Bundle:
+        assert Path(detector).is_dir()
+        assert Path(segmenter).is_dir()
+        tiny = write_grounded_bundle(onnx.parent)
+        for path in onnx.parent.glob(f"{tiny.onnx.stem}.*"):
+            path.rename(path.with_name(path.name.replace(tiny.onnx.stem, onnx.stem)))
+        made.append(onnx)
+        return tiny
+
+    monkeypatch.setattr(module, "write_checkpoints", write_checkpoints)
+    monkeypatch.setattr(module, "export_grounded_sam2", export)
+    return made
+
+
+def test_networks_are_made_once(exports: list[Path], tmp_path: Path) -> None:
+    first, second = random_grounded(tmp_path), random_grounded(tmp_path)
+    assert first == second
+    assert len(exports) == 1
+    assert first.bundle.prompting is not None
+    assert Path(first.detector).parent == Path(first.segmenter).parent == first.bundle.onnx.parent
+    assert [place.name for place in tmp_path.iterdir()] == [first.bundle.onnx.parent.name]
+
+
+def test_by_default_they_are_in_the_cache(
+    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path))
+    assert random_grounded().bundle.onnx.is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["version", "SIZE"])
+def test_what_they_depend_on_makes_others(
+    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    first = random_grounded(tmp_path)
+    other: Any = (lambda _: "0.0") if changed == "version" else "base"
+    monkeypatch.setattr(module, changed, other)
+    assert random_grounded(tmp_path).bundle.onnx != first.bundle.onnx
+    assert len(exports) == 2
+
+
+def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise BundleError("No space left")
+
+    monkeypatch.setattr(module, "write_checkpoints", fail)
+    with pytest.raises(BundleError, match="No space left"):
+        random_grounded(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_two_that_make_them_at_once_the_first_is_kept(
+    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = module._make
+    nested: list[Bundle] = []
+
+    def interrupted(folder: Path, progress: Any) -> None:
+        alone(folder, progress)
+        monkeypatch.setattr(module, "_make", alone)
+        nested.append(random_grounded(tmp_path).bundle)
+
+    monkeypatch.setattr(module, "_make", interrupted)
+    assert random_grounded(tmp_path).bundle == nested[0]
+    assert len(exports) == 2
