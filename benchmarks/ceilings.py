@@ -24,9 +24,9 @@ COPIED = 1 << 28  # bytes: more than any cache holds
 METHOD = (
     "Of a core, by its own time, which other programs disturb less than the clock: the best of "
     f"{TRIALS} products of two {SIDE} x {SIDE} matrices in OpenVINO; of as many passes of OpenCV's imdecode "
-    f"over the images, in memory; and of copies of {COPIED >> 20} MiB, bytes read and written. Of a GPU, by the "
-    f"clock: the best of {TRIALS} products of two {DEVICE_SIDE} x {DEVICE_SIDE} matrices in PyTorch, and of "
-    "copies of as much memory within the device."
+    f"over the images, in memory; and of copies of {COPIED >> 20} MiB, bytes read and written. Of a GPU, by "
+    f"the clock: the best of {TRIALS} products of two {DEVICE_SIDE} x {DEVICE_SIDE} matrices in PyTorch, and "
+    "of copies of as much memory within the device."
 )
 
 

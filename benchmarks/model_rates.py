@@ -16,9 +16,10 @@ from fgdd_fast.devices import Requested, choose_runtime
 from fgdd_fast.distill import MosaicSettings
 from fgdd_fast.engines.base import ON_PROCESSOR, Precision
 from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.foreground_opening import choose_foreground, open_foreground
 from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
 from fgdd_fast.teacher_opening import open_teacher
 from fgdd_fast.thresholds import parse_rule
 from fgdd_fast.views import ScoreView
@@ -112,17 +113,22 @@ def rates_of(pair: Pair, options: Options, images: Sequence[SourceImage], repeat
         rates, size = measure_rates(
             images, foreground, teacher, settings, mosaics, on_gpu=on_gpu, repeats=repeats
         )
-        models = {
-            "foreground": {
-                "name": choice.name,
-                "sha256": foreground.sha256,
-                "runtime": foreground.description,
-            },
-            "teacher": {
-                "name": bundle.name,
-                "sha256": bundle.sha256,
-                "runtime": teacher.engine.arithmetic + (", tiles" if teacher.bundle.tile_of else ""),
-            },
-            "score_view": pair.score_view,
-        }
-        return PairRates(models, rates, size)
+        return PairRates(_described(foreground, teacher, pair.score_view), rates, size)
+
+
+def _described(foreground: ForegroundModel, teacher: Teacher, view: ScoreView) -> dict[str, object]:
+    """Names, hashes and runtimes; a tile form stands for its teacher."""
+    form = teacher.bundle.tile_of
+    return {
+        "foreground": {
+            "name": foreground.name,
+            "sha256": foreground.sha256,
+            "runtime": foreground.description,
+        },
+        "teacher": {
+            "name": teacher.bundle.name,
+            "sha256": form or teacher.bundle.sha256,
+            "runtime": teacher.engine.arithmetic + (", tiles" if form else ""),
+        },
+        "score_view": view,
+    }
