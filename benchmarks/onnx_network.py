@@ -62,9 +62,16 @@ def pytorch_network(
 
 
 def first_convolution_input(bundle: Bundle) -> str:
-    """The tensor that enters a graph's first convolution: the images, normalised, float32 [batch, 3, …]."""
+    """The tensor that enters a graph's first convolution: the images, normalised, float32 [batch, 3, …].
+
+    Raises:
+        SettingsError: it has none.
+    """
     graph = onnx.load_from_string(bundle.graph()).graph
-    return str(next(node.input[0] for node in graph.node if node.op_type == "Conv"))
+    for node in graph.node:
+        if node.op_type == "Conv":
+            return str(node.input[0])
+    raise SettingsError(f"The graph of '{bundle.name}' has no convolution", "Leave its stage out: --stages.")
 
 
 class _Builder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +19,9 @@ REFERENCES: tuple[ReferenceName, ...] = ("published", "fair")
 
 
 @pytest.fixture(autouse=True)
-def _few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "FEWEST_CALLS", 1)
+    monkeypatch.setattr(gc, "collect", lambda: None)  # long where other tests have loaded much
 
 
 def measure(opener: FakeOpener, path: PathName = "teacher", repeats: int = 2) -> Contest:
