@@ -19,13 +19,12 @@ import numpy as np
 from fgdd_fast.benchmarks.absent_models import NoTeacher
 from fgdd_fast.benchmarks.grounded_parts import open_parts
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject, as_answer, text_stage
+from fgdd_fast.benchmarks.product_ways import decode_step, read_step
 from fgdd_fast.benchmarks.sources import unusable
 from fgdd_fast.benchmarks.steps import Step, as_stages, groups
 from fgdd_fast.benchmarks.ways import Answer, Stage, Task, Way
 from fgdd_fast.dataset import Skipped, SourceImage
-from fgdd_fast.decode import FileContent, decode_image, read_file
 from fgdd_fast.engines.base import Array, Engine
-from fgdd_fast.errors import ImageError
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.grounded import GroundedSam2
 from fgdd_fast.grounded_tensors import TEXT_FEATURES, TEXT_POSITIONS, check_grounded
@@ -103,7 +102,7 @@ class GroundedProduct(Way):
             self._apart = _Apart(self._subject, self._model)
         apart = self._apart
         reading, prepared = as_stages(
-            [Step("read", _read), Step("decode", _decode), Step("preprocess", self._prepare)], images
+            [Step("read", read_step), Step("decode", decode_step), Step("preprocess", self._prepare)], images
         )
         texts = {name: apart.encode(name) for name in dict.fromkeys(image.class_name for image in images)}
         batches = groups(len(images), self._subject.batch)
@@ -186,17 +185,3 @@ def _run(engine: Engine, _: Sequence[int], tensors: _Tensors) -> _Tensors:
 
 def _stacked(samples: Sequence[Inputs]) -> _Tensors:
     return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-
-def _read(image: SourceImage, _: None) -> FileContent:
-    try:
-        return read_file(image.path)
-    except ImageError as error:
-        raise unusable(image.source, error.problem) from error
-
-
-def _decode(image: SourceImage, file: FileContent) -> Pixels:
-    try:
-        return decode_image(file.content)
-    except ImageError as error:
-        raise unusable(image.source, error.problem) from error

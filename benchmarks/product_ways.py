@@ -250,14 +250,16 @@ def _settings(task: Task, subject: Subject, *, crops: int, keep_masks: bool = Fa
     return MeasureSettings(crops, task.seed, subject.resize, subject.batch, task.threads, keep_masks)
 
 
-def _read(image: SourceImage, _: None) -> FileContent:
+def read_step(image: SourceImage, _: None) -> FileContent:
+    """Read and hash an image's file."""
     try:
         return read_file(image.path)
     except ImageError as error:
         raise unusable(image.source, error.problem) from error
 
 
-def _decode(image: SourceImage, file: FileContent) -> Pixels:
+def decode_step(image: SourceImage, file: FileContent) -> Pixels:
+    """Decode what was read."""
     try:
         return decode_image(file.content)
     except ImageError as error:
@@ -271,4 +273,4 @@ def _tiles(task: Task, subject: Subject, image: SourceImage, pixels: Pixels) -> 
     return np.stack([tile_pixels(pixels, box, task.tile_size, subject.resize) for box in boxes])
 
 
-_READING = (Step("read", _read), Step("decode", _decode))
+_READING = (Step("read", read_step), Step("decode", decode_step))
