@@ -31,7 +31,7 @@ from fgdd_fast.networks import Runtime
 EXTRA = "bench"
 # Images on which a reference's batch is chosen; and of Grounded SAM 2, whose references have no search of
 # their own, the batches that are tried.
-TRIED = {"cpu": 16, "cuda": 128}
+TRIED = {"cpu": 8, "cuda": 128}
 GROUNDED_BATCHES = {"cpu": (1, 2), "cuda": (1, 2, 4, 8, 16)}
 
 
