@@ -14,6 +14,7 @@ import numpy as np
 
 from fgdd_fast.benchmarks.operations import Work
 from fgdd_fast.benchmarks.ways import Answer
+from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import FgddError
 from fgdd_fast.extras import import_extra
 
@@ -98,7 +99,7 @@ def processor_ceilings() -> Ceilings:
         openvino = import_extra("openvino", "cpu")
     except FgddError:
         return Ceilings({}, bandwidth)
-    native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     capabilities = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
     precisions = [precision for precision, name in capabilities.items() if name in native]
     return Ceilings({name: _processor_rate(openvino, name) for name in precisions}, bandwidth)
@@ -109,7 +110,7 @@ def _processor_rate(openvino: Any, precision: str) -> float:
     hint = {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")
     settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     model = _product(openvino, quantised=precision == "int8")
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = openvino_core().compile_model(model, "CPU", settings)
     request = compiled.create_infer_request()
     values = np.random.default_rng(0).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
     return float(SIDE**3) / _best(lambda: request.infer([values], share_inputs=True), time.process_time)

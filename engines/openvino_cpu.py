@@ -13,7 +13,7 @@ from fgdd_fast.engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_fast.engines.bundle import Bundle, Variant
 from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.pool import Pool
-from fgdd_fast.engines.runtimes import import_openvino
+from fgdd_fast.engines.runtimes import import_openvino, openvino_core
 from fgdd_fast.errors import EngineError, SettingsError
 
 _ELEMENT_TYPES: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -37,7 +37,7 @@ class OpenVinoEngine(Engine):
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
         openvino = import_openvino()
-        core = openvino.Core()
+        core = openvino_core()
         quantised = bundle.variant in _INT8
         chosen = _choose_precision(core, bundle, precision)
         settings = {

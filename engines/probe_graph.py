@@ -11,7 +11,7 @@ from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
 from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.onnxruntime_gpu import PROVIDERS, GpuProvider, load_libraries, rtx_devices
 from fgdd_fast.engines.onnxruntime_session import CPU_PROVIDER, session_options
-from fgdd_fast.engines.runtimes import import_onnxruntime, import_openvino
+from fgdd_fast.engines.runtimes import import_onnxruntime, import_openvino, openvino_core
 from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt, import_tensorrt, message_log
 from fgdd_fast.errors import EngineError
 
@@ -76,7 +76,7 @@ def run_in_openvino() -> str:
         frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
         model = frontend.convert(frontend.load(io.BytesIO(GRAPH)))
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        compiled = openvino_core().compile_model(model, "CPU", settings)
         _check(name, compiled({"x": INPUT})[0])
     return name
 

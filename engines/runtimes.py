@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 from fgdd_fast.extras import import_extra
 
@@ -46,3 +49,21 @@ def import_openvino() -> ModuleType:
         del sys.modules[_TELEMETRY]
         if telemetry is not None:
             sys.modules[_TELEMETRY] = telemetry
+
+
+def openvino_core() -> Any:
+    """OpenVINO's `Core`: the same one for the whole process, never freed.
+
+    A `Core` registers an alternate signal stack at its first use and, at its end, what stood there before.
+    When two end in the order in which they began, a freed stack stays registered, and the next signal (an
+    interrupt, the end of a child process) is handled on whatever lies there by then.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    return _only(import_openvino().Core)
+
+
+@cache
+def _only(core: Callable[[], Any]) -> Any:
+    return core()

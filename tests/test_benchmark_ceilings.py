@@ -25,6 +25,7 @@ from fgdd_fast.benchmarks.ceilings import (
 from fgdd_fast.benchmarks.operations import Work, graph_operations
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_fast.engines.runtimes import openvino_core
 
 
 def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:
@@ -123,7 +124,7 @@ def test_this_processor_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_int8_ceiling_is_computed_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
     monkeypatch.setattr(ceilings, "SIDE", 256)
-    compiled = openvino.Core().compile_model(ceilings._product(openvino, quantised=True), "CPU")
+    compiled = openvino_core().compile_model(ceilings._product(openvino, quantised=True), "CPU")
     precisions = {
         layer.get_rt_info()["runtimePrecision"].astype(str)
         for layer in compiled.get_runtime_model().get_ops()

@@ -14,6 +14,7 @@ from tiny_models import tiny_feeds, tiny_graph
 from tiny_u_shape import CHANNELS, CONNECTING, SIDE, WEIGHTED, u_shape
 
 from fgdd_fast.engines.base import Array, TensorSpec
+from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import BundleError, EngineError, SettingsError
 from fgdd_fast.export.graph import GraphBuilder, run_model, serialise, tensor_specs
 from fgdd_fast.export.quantisation import (
@@ -228,8 +229,8 @@ class TestGraph:
 
 class TestRuntimes:
     def openvino(self, model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        runtime = pytest.importorskip("openvino")
-        core = runtime.Core()
+        pytest.importorskip("openvino")
+        core = openvino_core()
         compiled = core.compile_model(
             core.read_model(serialise(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )

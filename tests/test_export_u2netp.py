@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saliency_source import saliency_source
 
 from fgdd_fast.catalogue_entries import Preparation
+from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import OPSET, load_model, run_model, serialise
 from fgdd_fast.export.parity import drawn_images
@@ -115,11 +116,11 @@ def test_other_models_are_refused() -> None:
 
 
 def test_openvino_agrees(model: onnx.ModelProto, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     path = tmp_path / "model.onnx"
     path.write_bytes(serialise(model))
     images = drawn_images(96, 96)
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found, expected = compiled({"images": images}), run_model(path.read_bytes(), {"images": images})
     assert np.abs(found["mask"].astype(int) - expected["mask"].astype(int)).max() <= 1
     np.testing.assert_allclose(found["occupancy"], expected["occupancy"], atol=1e-3)

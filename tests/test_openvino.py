@@ -17,6 +17,7 @@ from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds
 from fgdd_fast.engines.base import Array, Engine, Precision
 from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
 from fgdd_fast.engines.opening import open_engine
+from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.export.graph import serialise
 from fgdd_fast.export.quantisation import FORMS, quantise
@@ -58,9 +59,7 @@ class CoreOf:
     """OpenVINO's Core on a processor that can do what is said here."""
 
     def __init__(self, *capabilities: str, hint: str | None = None) -> None:
-        import openvino
-
-        self._core = openvino.Core()
+        self._core = openvino_core()
         self._capabilities = list(capabilities)
         self._hint = hint
         self.hints: list[str] = []
