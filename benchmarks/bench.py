@@ -41,8 +41,8 @@ class Network:
 class Opener(Protocol):
     """Opens the ways of every path."""
 
-    def open(self, path: PathName, column: Column) -> Way:
-        """Open one way; `load_seconds` is set."""
+    def open(self, path: PathName, column: Column, tell: Callable[[str], None]) -> Way:
+        """Open one way, telling what is tried for it; its `load_seconds` is set."""
 
     def open_fp32(self, path: PathName) -> Way:
         """The product in fp32 in ONNX Runtime, for its decisions."""
@@ -133,8 +133,13 @@ def measure_path(
     columns: tuple[Column, ...] = ("product", *references)
     with ExitStack() as stack:
         for column in columns:
-            watch(f"{path}: opening {column}", False)
-            ways[column] = stack.enter_context(opener.open(path, column))
+            opening = f"{path}: opening {column}"
+            watch(opening, False)
+
+            def tell(words: str, opening: str = opening) -> None:
+                watch(f"{opening}, {words}", False)
+
+            ways[column] = stack.enter_context(opener.open(path, column, tell))
             runs[column] = partial(ways[column].run, images)
         if path == "decode":
             runs[LIMIT] = opencv_decoding([image.path for image in images], task.threads)

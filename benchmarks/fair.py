@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,11 +29,9 @@ from fgdd_fast.benchmarks.subject import Subject
 from fgdd_fast.benchmarks.ways import Answer, Column, PathName, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.errors import EngineError, SettingsError
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.machine import read_machine
 
-CANDIDATES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32, 64)}  # images in a batch
-TRIALS = 3
 _KERNELS = "TORCHINDUCTOR_CACHE_DIR"  # where `torch.compile` keeps what it makes
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -44,7 +41,7 @@ def open_fair(path: PathName, task: Task, subject: Subject, *, compile: bool = F
 
     Args:
         path: of a small network.
-        task: with the images in a batch: see `best_batch`.
+        task: with the images in a batch: see `batches.fastest_batch`.
         subject: what the path works on.
         compile: whether the network is compiled; where none runs, that changes nothing but the column.
 
@@ -67,39 +64,6 @@ def open_fair(path: PathName, task: Task, subject: Subject, *, compile: bool = F
         raise SettingsError(f"The path '{path}' is not one of decode, foreground, teacher and compose")
     way.load_seconds = time.perf_counter() - begin
     return way
-
-
-def best_batch(
-    path: PathName, task: Task, subject: Subject, images: Sequence[SourceImage], *, compile: bool = False
-) -> int:
-    """The number of images in a batch at which the fair reference is fastest, by a short measurement.
-
-    Args:
-        path, task, subject, compile: see `open_fair`; the task's own batch plays no part.
-        images: what is tried; as many as in the largest batch, or more.
-
-    Raises:
-        FgddError: see `open_fair`.
-    """
-    if path == "compose":
-        return 1  # it has no batches
-    seconds: dict[int, float] = {}
-    for batch in CANDIDATES[task.device]:
-        try:
-            with open_fair(path, replace(task, batch=batch), subject, compile=compile) as way:
-                way.run(images)
-                seconds[batch] = min(_seconds(way, images) for _ in range(TRIALS))
-        except EngineError:
-            if not seconds:
-                raise
-            break  # too large for the memory
-    return min(seconds, key=seconds.__getitem__)
-
-
-def _seconds(way: Way, images: Sequence[SourceImage]) -> float:
-    begin = time.perf_counter()
-    way.run(images)
-    return time.perf_counter() - begin
 
 
 class FairDecoding(Way):

@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from fgdd_fast.benchmarks.batches import CANDIDATES, GROUNDED_CANDIDATES, fastest_batch
 from fgdd_fast.benchmarks.bench import Network
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.benchmarks.grounded_ways import open_grounded
@@ -23,16 +24,13 @@ from fgdd_fast.comparison import REFERENCE
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.errors import BundleError, EngineError, SettingsError
+from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.extras import import_extra
 from fgdd_fast.foreground_opening import ForegroundChoice
 from fgdd_fast.networks import Runtime
 
 EXTRA = "bench"
-# Images on which a reference's batch is chosen; and of Grounded SAM 2, whose references have no search of
-# their own, the batches that are tried.
-TRIED = {"cpu": 8, "cuda": 128}
-GROUNDED_BATCHES = {"cpu": (1, 2), "cuda": (1, 2, 4, 8, 16)}
+TRIED = {"cpu": 8, "cuda": 128}  # images on which a reference's batch is chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +53,16 @@ class WayOpener:
     size: int
     batches: dict[tuple[PathName, Column], int] = field(default_factory=dict)
 
-    def open(self, path: PathName, column: Column) -> Way:
+    def open(self, path: PathName, column: Column, tell: Callable[[str], None] = lambda _: None) -> Way:
         """See `bench.Opener.open`.
 
         Raises:
             MissingExtraError: a package of the references is not installed.
             FgddError: the way cannot be opened.
         """
-        return self._part(path, None, column=column) if path != "all" else self._whole(column)
+        if path == "all":
+            return self._whole(column, tell)
+        return self._part(path, None, column=column, tell=tell)
 
     def open_fp32(self, path: PathName) -> Way:
         """See `bench.Opener.open_fp32`."""
@@ -99,7 +99,7 @@ class WayOpener:
     def _images(self) -> list[SourceImage]:
         return [original.image for original in self.originals]
 
-    def _whole(self, column: Column) -> Way:
+    def _whole(self, column: Column, tell: Callable[[str], None]) -> Way:
         """The whole of the work."""
         begin = time.perf_counter()
         settings = mosaic_settings(self.originals, self.task, self.size)
@@ -109,7 +109,7 @@ class WayOpener:
         else:
 
             def open_part(path: PathName, composition: Composition | None) -> Way:
-                return self._part(path, composition, column=column)
+                return self._part(path, composition, column=column, tell=tell)
 
             way = WholeReference(column, self.task, self.originals, settings, open_part)
         way.load_seconds = time.perf_counter() - begin
@@ -122,12 +122,19 @@ class WayOpener:
         grounded = self.grounded
         return ForegroundChoice(grounded.bundle, grounded.classes, grounded.prompts, grounded.box_threshold)
 
-    def _part(self, path: PathName, composition: Composition | None, *, column: Column = "product") -> Way:
+    def _part(
+        self,
+        path: PathName,
+        composition: Composition | None,
+        *,
+        column: Column = "product",
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Way:
         """A way along a part of the whole, with other mosaics to compose where they are given."""
         subject = self.subject if composition is None else replace(self.subject, composition=composition)
         task = self.task
         if column in ("fair", "compiled"):
-            task = replace(task, batch=self._batch(path, column))
+            task = replace(task, batch=self._batch(path, column, tell))
         if path == "foreground" and self.grounded is not None:
             return open_grounded(column, task, self.grounded)
         way: Way
@@ -145,50 +152,34 @@ class WayOpener:
             raise SettingsError(f"{bundle.name} is held against the teacher that it stands for")
         return replace(REFERENCE, threads=self.task.threads)
 
-    def _batch(self, path: PathName, column: Column) -> int:
+    def _batch(self, path: PathName, column: Column, tell: Callable[[str], None]) -> int:
         """The reference's best, measured when it is first needed."""
         if (path, column) not in self.batches:
-            self.batches[path, column] = self._measured_batch(path, column)
+            self.batches[path, column] = self._measured_batch(path, column, tell)
         return self.batches[path, column]
 
-    def _measured_batch(self, path: PathName, column: Column) -> int:
-        images = self._images[: TRIED[self.task.device]]
+    def _measured_batch(self, path: PathName, column: Column, tell: Callable[[str], None]) -> int:
+        device = self.task.device
+        images = self._images[: TRIED[device]]
+        if path == "compose":
+            return 1  # it has no batches
         if path != "foreground" or self.grounded is None:
-            best: int = reference_module("fair").best_batch(
-                path, self.task, self.subject, images, compile=column == "compiled"
-            )
-            return best
-        if column == "compiled":
-            return self._batch(path, "fair")  # to compile these networks takes minutes
-        grounded, candidates = self.grounded, GROUNDED_BATCHES[self.task.device]
+            fair = reference_module("fair")
 
-        def open_batch(batch: int) -> Way:
+            def open_network(batch: int) -> Way:
+                task = replace(self.task, batch=batch)
+                way: Way = fair.open_fair(path, task, self.subject, compile=column == "compiled")
+                return way
+
+            return fastest_batch(open_network, CANDIDATES[device], images, tell)
+        if column == "compiled":
+            return self._batch(path, "fair", tell)  # to compile these networks takes minutes
+        grounded, candidates = self.grounded, GROUNDED_CANDIDATES[device]
+
+        def open_grounded_fair(batch: int) -> Way:
             return open_grounded("fair", replace(self.task, batch=batch), grounded)
 
-        return fastest_batch(open_batch, candidates, images[: 2 * candidates[-1]])
-
-
-def fastest_batch(
-    open_batch: Callable[[int], Way], candidates: Sequence[int], images: Sequence[SourceImage]
-) -> int:
-    """The batch at which a way is fastest on some images; those that do not fit into memory are left out.
-
-    Raises:
-        EngineError: not even the first of the candidates fits.
-    """
-    seconds: dict[int, float] = {}
-    for batch in candidates:
-        try:
-            with open_batch(batch) as way:
-                way.run(images[:batch])
-                begin = time.perf_counter()
-                way.run(images)
-                seconds[batch] = time.perf_counter() - begin
-        except EngineError:
-            if not seconds:
-                raise
-            break
-    return min(seconds, key=seconds.__getitem__)
+        return fastest_batch(open_grounded_fair, candidates, images[: candidates[-1]], tell)
 
 
 def reference_module(name: str) -> ModuleType:

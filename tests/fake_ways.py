@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ class FakeOpener:
         self.arithmetic = arithmetic
         self.opened: list[FakeWay] = []
 
-    def open(self, path: PathName, column: Column) -> Way:
+    def open(self, path: PathName, column: Column, tell: Callable[[str], None]) -> Way:
         arithmetic = self.arithmetic if column == "product" else "fake, fp32"
         return self._open(column, column, path, arithmetic)
 

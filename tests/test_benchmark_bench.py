@@ -67,7 +67,7 @@ def test_encodings_are_counted_before_the_stages_encode_once_more() -> None:
             return ()
 
     class Opener(FakeOpener):
-        def open(self, path: PathName, column: object) -> FakeWay:
+        def open(self, path: PathName, column: object, tell: object) -> FakeWay:
             return Encoding(column, answer(path))
 
     contest = measure(Opener(SECONDS))
@@ -116,9 +116,9 @@ def test_what_fails_leaves_nothing_open(failing: str) -> None:
             raise error
 
     class Opener(FakeOpener):
-        def open(self, path: PathName, column: object) -> FakeWay:
+        def open(self, path: PathName, column: object, tell: object) -> FakeWay:
             if column != "fair":
-                way = super().open(path, column)  # type: ignore[arg-type]
+                way = super().open(path, column, tell)  # type: ignore[arg-type]
                 assert isinstance(way, FakeWay)
                 return way
             if failing == "open":

@@ -1,9 +1,9 @@
-"""The fair reference: its batch and precision are the best it can have, and its failures are told."""
+"""The fair reference: its precision is the best it can have, and its failures are told."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,66 +15,9 @@ torch = pytest.importorskip("torch")
 from fgdd_fast.benchmarks import fair  # noqa: E402
 from fgdd_fast.benchmarks.fair_workers import ImageLoader  # noqa: E402
 from fgdd_fast.benchmarks.steps import Step  # noqa: E402
-from fgdd_fast.benchmarks.ways import Way  # noqa: E402
 from fgdd_fast.dataset import SourceImage  # noqa: E402
 from fgdd_fast.errors import EngineError  # noqa: E402
 from fgdd_fast.machine import read_machine  # noqa: E402
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """Seconds that a run takes, by a way's arithmetic; what is not there runs out of memory."""
-    seconds: list[dict[str, float]] = [{}]
-
-    def measured(way: Way, images: Sequence[SourceImage]) -> float:
-        if way.arithmetic not in seconds[0]:
-            raise EngineError("out of memory")
-        return seconds[0][way.arithmetic]
-
-    class FakeWay:
-        def __init__(self, batch: int) -> None:
-            self.arithmetic = str(batch)
-
-        def __enter__(self) -> FakeWay:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def run(self, images: Sequence[SourceImage]) -> None:
-            pass
-
-    monkeypatch.setattr(fair, "open_fair", lambda path, task, subject, compile: FakeWay(task.batch))
-    monkeypatch.setattr(fair, "_seconds", measured)
-    return seconds
-
-
-@pytest.mark.parametrize(
-    ("seconds", "best"),
-    [
-        ({"1": 4, "2": 2, "4": 3}, 2),
-        ({"1": 1, "2": 3, "4": 2}, 1),
-        ({"1": 4, "2": 3}, 2),
-    ],
-)
-def test_the_best_batch_is_the_fastest_that_fits(
-    clock: list[dict[str, float]], tmp_path: Path, seconds: dict[str, float], best: int
-) -> None:
-    clock[0] = seconds
-    assert fair.best_batch("teacher", tiny.TASK, tiny.subject(tmp_path), ()) == best
-
-
-def test_a_network_that_never_fits_is_an_error(clock: list[dict[str, float]], tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="out of memory"):
-        fair.best_batch("teacher", tiny.TASK, tiny.subject(tmp_path), ())
-
-
-def test_a_short_measurement_finds_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fair, "CANDIDATES", {"cpu": (1, 3)})
-    monkeypatch.setattr(fair, "TRIALS", 1)
-    data, subject = tiny.squares(tmp_path), tiny.subject(tmp_path)
-    assert fair.best_batch("teacher", tiny.TASK, subject, data.images) in (1, 3)
-    assert fair.best_batch("compose", tiny.TASK, subject, data.images) == 1
 
 
 def test_a_gpu_computes_in_float16_and_a_processor_in_what_it_has() -> None:

@@ -17,7 +17,7 @@ from tiny_convolutions import CLASSES, SIDE, inverted_residuals
 
 from fgdd_fast.benchmarks import opening
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
-from fgdd_fast.benchmarks.opening import WayOpener, fastest_batch, model_facts
+from fgdd_fast.benchmarks.opening import WayOpener, model_facts
 from fgdd_fast.benchmarks.originals import (
     Original,
     choose_originals,
@@ -29,7 +29,6 @@ from fgdd_fast.benchmarks.subject import Composition, Subject
 from fgdd_fast.benchmarks.ways import Answer, PathName, Stage, Task, Way
 from fgdd_fast.benchmarks.whole_ways import PARTS, WholeReference
 from fgdd_fast.dataset import SourceImage, scan
-from fgdd_fast.errors import EngineError
 from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.networks import Runtime
 
@@ -127,15 +126,15 @@ def test_the_ways_of_a_grounded_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found.batch("decode", "fair") is None
 
 
-def test_a_batch_that_does_not_fit_is_left_out() -> None:
-    def open_batch(batch: int) -> Way:
-        if batch > 2:
-            raise EngineError("out of memory")
-        return FakeWay("fair", {}, seconds=0.05 / batch)
-
-    assert fastest_batch(open_batch, (1, 2, 4, 8), ()) == 2
-    with pytest.raises(EngineError, match="out of memory"):
-        fastest_batch(open_batch, (4, 8), ())
+def test_references_take_the_batch_that_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    monkeypatch.setattr(opening, "CANDIDATES", {"cpu": (1, 3)})
+    found, told = opener(tmp_path), list[str]()
+    with found.open("teacher", "fair", told.append) as way:
+        assert found.batch("teacher", "fair") in (1, 3)
+        assert way.column == "fair"
+    assert told[0] == "trying batches of 1"
 
 
 def test_the_whole_with_a_grounded_model(tmp_path: Path) -> None:

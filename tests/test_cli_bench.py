@@ -21,7 +21,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("PIL", reason="Pillow is not installed")
 pytest.importorskip("jinja2", reason="Jinja is not installed")
 
-from fgdd_fast.benchmarks import ceilings, fair, parity, timing
+from fgdd_fast.benchmarks import batches, ceilings, fair, opening, parity, timing
 from fgdd_fast.cli import bench_session, main
 from fgdd_fast.errors import EngineError
 
@@ -33,7 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ceilings, "SIDE", 128)
     monkeypatch.setattr(ceilings, "COPIED", 1 << 20)
     monkeypatch.setattr(timing, "FEWEST_CALLS", 1)
-    monkeypatch.setattr(fair, "best_batch", lambda *arguments, **options: 2)
+    monkeypatch.setattr(batches, "TRIALS", 1)
+    monkeypatch.setattr(opening, "CANDIDATES", {"cpu": (2,)})
     tiny.squares(tmp_path, 5)
     tiny.saliency(tmp_path)
     tiny.teacher(tmp_path)

@@ -92,11 +92,15 @@ def test_the_benchmarks_environment_keeps_its_fields() -> None:
         "processor",
         "vector_units",
         "cores",
+        "clocks",
         "load_average",
         "memory_gib",
+        "gpus",
+        "jetson",
         "system",
         "python",
         "packages",
+        "threads",
     ]
     assert found["vector_units"] == list(expected.vector_units)
     assert found["processor"] == expected.processor
