@@ -55,7 +55,8 @@ def build_teacher(
 
     Returns:
         A bundle with the role `teacher`: inputs `images` and `labels` int32 [batch], outputs `logits` float32
-        [batch, classes] and `loss` float32 [batch], the cross-entropy of each sample in nats.
+        [batch, classes], `loss` float32 [batch], the cross-entropy of each sample in nats, and the backbone's
+        `features`.
 
     Raises:
         TeacherError: weight, bias and classes do not fit each other or the backbone.
@@ -110,12 +111,15 @@ def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[
 
 
 def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
-    """Cut a backbone at `features` and add a linear head with its cross-entropy."""
+    """Cut a backbone at `features`, which stay an output, and add a linear head with its cross-entropy."""
     builder = _cut(backbone, "features")
     builder.node(
         "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
     )
-    return _finish(builder, backbone, len(bias))
+    features = TensorSpec(
+        "features", "float32", (tensor_specs(backbone.graph.input)[0].shape[0], weight.shape[1])
+    )
+    return _finish(builder, backbone, len(bias), features)
 
 
 def add_loss(network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
@@ -140,8 +144,10 @@ def _cut(network: onnx.ModelProto, output: str) -> GraphBuilder:
     return builder
 
 
-def _finish(builder: GraphBuilder, network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
-    """Add the cross-entropy of `logits`, and assemble the teacher.
+def _finish(
+    builder: GraphBuilder, network: onnx.ModelProto, classes: int, *others: TensorSpec
+) -> onnx.ModelProto:
+    """Add the cross-entropy of `logits`, and assemble the teacher, which gives other tensors as well.
 
     The loss is the negative of LogSoftmax at the label. Written out with ReduceSum, ONNX Runtime rounds some
     samples of a batch in another order than others; ReduceLogSumExp is reduced over wrong axes by OpenVINO
@@ -159,6 +165,7 @@ def _finish(builder: GraphBuilder, network: onnx.ModelProto, classes: int) -> on
         [
             TensorSpec("logits", "float32", (images.shape[0], classes)),
             TensorSpec("loss", "float32", images.shape[:1]),
+            *others,
         ],
     )
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage
-from fgdd_fast.decode import read_image
-from fgdd_fast.errors import DataError, ImageError, SettingsError
+from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.measure import Measurer
 from fgdd_fast.mosaic import Format, Mosaic, arrange, compose, encode
 from fgdd_fast.output import write_image
+from fgdd_fast.ranking import make_ranking
 from fgdd_fast.records import ImageRecord, Tile
-from fgdd_fast.resize import Pixels, ResizeMethod
-from fgdd_fast.selection import Selection, select
+from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.selection import PLAIN, Candidates, Selection, SelectionSettings, choose, find_candidates
 from fgdd_fast.streaming import ordered_map
 from fgdd_fast.thresholds import Rule
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.tiles import read_tile
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class MosaicSettings:
         factor: tiles along each side of a mosaic.
         size: side of a mosaic in pixels; a multiple of `factor`.
         rule: which images are kept whole.
-        seed: for rules that permute.
+        seed: for rules that permute, and for rankings that draw.
         resize: how tiles are resized; the same as they were measured with.
         format: of the image files.
+        selection: which tiles are the best, and which are not considered.
     """
 
     ipc: int
@@ -44,6 +45,7 @@ class MosaicSettings:
     seed: int
     resize: ResizeMethod
     format: Format
+    selection: SelectionSettings = PLAIN
 
     def __post_init__(self) -> None:
         if self.size % self.factor:
@@ -127,33 +129,69 @@ def decide(
     Args:
         dataset: names the classes.
         images: the pool, without the images that could not be measured.
-        measurer: reads the measurements.
+        measurer: reads the measurements; those of all `tiles_with_features` are there.
         settings: the rule and the number of tiles.
 
     Raises:
-        DataError: a class has too few images.
+        DataError: a class has too few images, or something was not measured.
     """
+    ranking = make_ranking(settings.selection.ranking, measurer.features.of, settings.seed)
+    plans: list[ClassPlan] = []
+    skipped: list[Skipped] = []
+    for gathered in _gather(dataset, images, measurer, settings):
+        selection = choose(gathered.candidates, settings.tiles_per_class, ranking)
+        skipped += gathered.skipped
+        skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
+        mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
+        occupancies = {record.source: record.occupancy for record in gathered.records}
+        full_losses = tuple(record.full.loss for record in gathered.records)
+        plans.append(ClassPlan(gathered.name, occupancies, full_losses, selection, mosaics))
+    return Plan(tuple(plans), tuple(skipped))
+
+
+def tiles_with_features(
+    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+) -> list[Tile]:
+    """The tiles whose features `decide` will ask for; none for a ranking that needs no features.
+
+    Args, Raises: as for `decide`.
+    """
+    if not settings.selection.needs_features:
+        return []
+    return [
+        tile
+        for gathered in _gather(dataset, images, measurer, settings)
+        for tile in gathered.candidates.contested(settings.tiles_per_class)
+    ]
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What is known of a class before its tiles are ranked."""
+
+    name: str
+    records: tuple[ImageRecord, ...]
+    skipped: tuple[Skipped, ...]
+    candidates: Candidates
+
+
+def _gather(
+    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+) -> Iterator[_Gathered]:
+    """Each class's records, and the tiles that it may be represented by."""
     members: dict[str, list[SourceImage]] = {name: [] for name in dataset.classes}
     for image in images:
         members[image.class_name].append(image)
-    plans: list[ClassPlan] = []
-    skipped: list[Skipped] = []
     for name in dataset.classes:
-        records: list[ImageRecord] = []
-        for record in measurer.records(members[name]):
-            if isinstance(record, Skipped):
-                skipped.append(record)
-            else:
-                records.append(record)
+        found = list(measurer.records(members[name]))
+        records = tuple(record for record in found if isinstance(record, ImageRecord))
+        skipped = tuple(record for record in found if isinstance(record, Skipped))
         if not records:
             raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
-        selection = select(records, settings.rule, settings.tiles_per_class, settings.seed)
-        skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
-        mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
-        occupancies = {record.source: record.occupancy for record in records}
-        full_losses = tuple(record.full.loss for record in records)
-        plans.append(ClassPlan(name, occupancies, full_losses, selection, mosaics))
-    return Plan(tuple(plans), tuple(skipped))
+        candidates = find_candidates(
+            records, settings.rule, settings.tiles_per_class, settings.seed, settings.selection
+        )
+        yield _Gathered(name, records, skipped, candidates)
 
 
 def write_mosaics(
@@ -183,19 +221,11 @@ def write_mosaics(
 
     def render(item: tuple[str, Mosaic]) -> tuple[str, Mosaic, bytes]:
         name, mosaic = item
-        tiles = [_tile(tile, paths[tile.source], settings) for tile in mosaic.tiles]
+        tiles = [
+            read_tile(tile, paths[tile.source], settings.tile_size, settings.resize) for tile in mosaic.tiles
+        ]
         return name, mosaic, encode(compose(tiles, settings.factor), settings.format)
 
     with ThreadPoolExecutor(threads, "compose") as executor:
         for name, mosaic, content in ordered_map(executor, render, plan.mosaics, 2 * threads):
             yield write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
-
-
-def _tile(tile: Tile, path: Path, settings: MosaicSettings) -> Pixels:
-    try:
-        image = read_image(path)
-    except ImageError as error:
-        raise DataError(f"The image {path} can no longer be read: {error.problem}", "Run again.") from error
-    if image.sha256 != tile.sha256:
-        raise DataError(f"The image {path} changed since it was measured", "Run again to measure it anew.")
-    return tile_pixels(image.pixels, tile.box, settings.tile_size, settings.resize)

@@ -25,6 +25,9 @@ class MeasureSettings:
         batch: images an inference.
         threads: processor threads.
         keep_masks: whether the masks of the foregrounds are kept as well.
+        shares: whether records say how much of the foreground each crop keeps. That is measured with every
+            foreground, but older stores lack it, and so do crops that were added later.
+        hashes: whether records have perceptual hashes.
     """
 
     crops: int
@@ -33,6 +36,8 @@ class MeasureSettings:
     batch: int
     threads: int
     keep_masks: bool = False
+    shares: bool = False
+    hashes: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,17 @@ class Needs:
     Attributes:
         foreground: whether its foreground has to be found.
         boxes: the boxes whose losses are not known, each once.
+        crops: where the foreground has to be found, the crops whose shares of it are measured.
+        hash: whether its perceptual hash has to be computed.
     """
 
     foreground: bool
     boxes: tuple[Box, ...]
+    crops: tuple[Box, ...]
+    hash: bool
+
+    def __bool__(self) -> bool:
+        return self.foreground or self.hash or bool(self.boxes)
 
 
 class Inventory:
@@ -57,6 +69,9 @@ class Inventory:
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
         classes: of the images.
+
+    Attributes:
+        view_fingerprint: number of the way in which the teacher sees views.
     """
 
     def __init__(
@@ -75,7 +90,7 @@ class Inventory:
         }
         arithmetic = resize_arithmetic(settings.resize)
         views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
-        self._loss_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
+        self.view_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
 
     def known_file(self, image: SourceImage) -> KnownFile | None:
         """The content of an image's file, if it has not changed since it was read."""
@@ -89,26 +104,47 @@ class Inventory:
         fingerprint = self._foreground_fingerprints[image.class_name]
         occupancy = self._store.occupancy(known.sha256, fingerprint)
         losses = self._losses(image, known)
-        boxes = self._boxes(image, known.width, known.height)
-        if occupancy is None or not losses.keys() >= set(boxes):
+        full, *crops = self._boxes(image, known.width, known.height)
+        shares = self._shares(known, fingerprint, crops)
+        perceptual_hash = self._store.perceptual_hash(known.sha256) if self._settings.hashes else None
+        if occupancy is None or not losses.keys() >= {full, *crops} or shares is None:
             return None
-        full, *crops = (View(box, losses[box]) for box in boxes)
-        return ImageRecord(image.source, known.sha256, image.class_name, occupancy, full, tuple(crops))
+        if self._settings.hashes and perceptual_hash is None:
+            return None
+        return ImageRecord(
+            image.source,
+            known.sha256,
+            image.class_name,
+            occupancy,
+            View(full, losses[full]),
+            tuple(View(crop, losses[crop], shares.get(crop)) for crop in crops),
+            perceptual_hash,
+        )
 
     def needs(self, image: SourceImage, known: KnownFile) -> Needs | None:
         """What is missing of an image; None when nothing is."""
         fingerprint = self._foreground_fingerprints[image.class_name]
-        foreground = self._store.occupancy(known.sha256, fingerprint) is None or (
-            self._settings.keep_masks and not self._store.has_mask(known.sha256, fingerprint)
-        )
-        losses = self._losses(image, known)
         everything = self.needs_of_unknown(image, known.width, known.height)
-        boxes = tuple(box for box in everything.boxes if box not in losses)
-        return Needs(foreground, boxes) if foreground or boxes else None
+        losses = self._losses(image, known)
+        foreground = (
+            self._store.occupancy(known.sha256, fingerprint) is None
+            or (self._settings.keep_masks and not self._store.has_mask(known.sha256, fingerprint))
+            or self._shares(known, fingerprint, everything.crops) is None
+        )
+        needs = Needs(
+            foreground,
+            tuple(box for box in everything.boxes if box not in losses),
+            everything.crops if foreground else (),
+            everything.hash and self._store.perceptual_hash(known.sha256) is None,
+        )
+        return needs or None
 
     def needs_of_unknown(self, image: SourceImage, width: int, height: int) -> Needs:
         """What is missing of an image whose content was never measured; for any thread."""
-        return Needs(True, tuple(dict.fromkeys(self._boxes(image, width, height))))
+        full, *crops = self._boxes(image, width, height)
+        return Needs(
+            True, tuple(dict.fromkeys((full, *crops))), tuple(dict.fromkeys(crops)), self._settings.hashes
+        )
 
     def measurement(
         self,
@@ -117,6 +153,8 @@ class Inventory:
         known: KnownFile,
         foreground: Foreground | None,
         losses: Mapping[Box, float],
+        shares: Mapping[Box, float] | None = None,
+        perceptual_hash: int | None = None,
     ) -> Measurement:
         """What was measured of an image, under its fingerprints and label; for any thread."""
         return Measurement(
@@ -127,11 +165,20 @@ class Inventory:
             foreground_fingerprint=self._foreground_fingerprints[image.class_name],
             losses=losses,
             label=self._labels[image.class_name],
-            loss_fingerprint=self._loss_fingerprint,
+            loss_fingerprint=self.view_fingerprint,
+            shares=shares or {},
+            perceptual_hash=perceptual_hash,
         )
 
     def _losses(self, image: SourceImage, known: KnownFile) -> dict[Box, float]:
-        return self._store.losses(known.sha256, self._loss_fingerprint, self._labels[image.class_name])
+        return self._store.losses(known.sha256, self.view_fingerprint, self._labels[image.class_name])
+
+    def _shares(self, known: KnownFile, fingerprint: int, crops: Sequence[Box]) -> Mapping[Box, float] | None:
+        """The share of the foreground within each crop; empty where none is needed, None where one lacks."""
+        if not self._settings.shares:
+            return {}
+        shares = self._store.shares(known.sha256, fingerprint)
+        return shares if shares.keys() >= set(crops) else None
 
     def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
         """The whole image first, then its candidate crops."""

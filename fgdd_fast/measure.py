@@ -1,5 +1,8 @@
 """Measure a pool of images once: foreground, and the teacher's loss on the whole and on each candidate crop.
 
+How much of the foreground each crop keeps comes with the foreground, at next to no cost; a perceptual
+hash only where a decision needs it, since it can be had later without any network.
+
 The store is asked first, so only what is missing is read and measured. Reading and resizing, inference, and
 storing overlap: they are chained by bounded windows, so memory does not grow with the pool.
 """
@@ -7,19 +10,22 @@ storing overlap: they are chained by bounded windows, so memory does not grow wi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from fgdd_fast.crop_shares import kept_shares
 from fgdd_fast.dataset import Skipped, SourceImage
 from fgdd_fast.decode import FileContent, decode_image, read_file
 from fgdd_fast.errors import ImageError
-from fgdd_fast.foreground import ForegroundModel, Inputs
+from fgdd_fast.features import TileFeatures
+from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs
 from fgdd_fast.inventory import Inventory, MeasureSettings, Needs
+from fgdd_fast.near_duplicates import perceptual_hash
 from fgdd_fast.networks import Images, Teacher
 from fgdd_fast.records import Box, ImageRecord
 from fgdd_fast.store import KnownFile, Measurement, Store, file_signature
@@ -71,6 +77,8 @@ class _Prepared:
     foreground: Inputs | None
     boxes: tuple[Box, ...]
     views: tuple[Images, ...]
+    crops: tuple[Box, ...]
+    perceptual_hash: int | None
 
 
 class Measurer:
@@ -82,6 +90,9 @@ class Measurer:
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
         classes: of the images.
+
+    Attributes:
+        features: what the teacher sees in tiles, for rankings that need it.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ class Measurer:
         self._settings = settings
         self._store = store
         self._inventory = Inventory(foreground, teacher, settings, store, classes)
+        self.features = TileFeatures(teacher, settings, store, self._inventory.view_fingerprint)
 
     def measure(self, images: Sequence[SourceImage], advance: Callable[[], None] = lambda: None) -> Measured:
         """Measure what is missing of the images.
@@ -168,6 +180,8 @@ class Measurer:
             foreground,
             needs.boxes,
             tuple(self._view(pixels, box) for box in needs.boxes),
+            needs.crops,
+            perceptual_hash(pixels) if needs.hash else None,
         )
 
     def _view(self, pixels: Images, box: Box) -> Images:
@@ -177,20 +191,31 @@ class Measurer:
     def _infer(self, batch: Sequence[_Prepared]) -> list[Measurement]:
         """Measure what was prepared; runs in an inference thread."""
         inputs = [item.foreground for item in batch if item.foreground is not None]
-        foregrounds = iter(self._foreground.find(inputs, masks=self._settings.keep_masks) if inputs else ())
+        foregrounds = iter(self._foreground.find(inputs, masks=True) if inputs else ())
         labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
         views = [view for item in batch for view in item.views]
         losses = iter(self._teacher.losses(np.stack(views), np.array(labels, np.int32)) if views else ())
         return [
-            self._inventory.measurement(
-                item.image,
-                item.signature,
-                item.known,
+            self._measurement(
+                item,
                 None if item.foreground is None else next(foregrounds),
                 {box: float(next(losses)) for box in item.boxes},
             )
             for item in batch
         ]
+
+    def _measurement(
+        self, item: _Prepared, foreground: Foreground | None, losses: Mapping[Box, float]
+    ) -> Measurement:
+        shares: dict[Box, float] = {}
+        if foreground is not None and foreground.mask is not None:
+            kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
+            shares = dict(zip(item.crops, kept, strict=True))
+            if not self._settings.keep_masks:
+                foreground = replace(foreground, mask=None)
+        return self._inventory.measurement(
+            item.image, item.signature, item.known, foreground, losses, shares, item.perceptual_hash
+        )
 
 
 def _read(image: SourceImage) -> _Read | Skipped:

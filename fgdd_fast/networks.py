@@ -175,6 +175,16 @@ class Teacher(BatchedNetwork):
         feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}
         return self.run(feeds, ["logits"])["logits"]
 
+    def features(self, images: Images) -> NDArray[np.float32]:
+        """Features [n, channels], which the head multiplies, of views uint8 [n, height, width, 3] in RGB.
+
+        Raises:
+            TeacherError: the teacher gives none.
+        """
+        check_features(self.bundle)
+        feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}
+        return self.run(feeds, ["features"])["features"]
+
 
 def _check_tile_form(bundle: Bundle, view: ScoreView, tile_size: int) -> None:
     size = bundle.preprocessing.width
@@ -197,6 +207,19 @@ def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:
         raise TeacherError(
             f"The teacher {teacher.name} does not know {_some(missing)}; it knows {_some(sorted(known))}",
             "Fit one on these classes: fgdd-fast teacher fit DATA -o BUNDLE",
+        )
+
+
+def check_features(teacher: Bundle) -> None:
+    """Make sure that the teacher gives its features, which some rankings need.
+
+    Raises:
+        TeacherError: it does not.
+    """
+    if all(spec.name != "features" for spec in teacher.outputs):
+        raise TeacherError(
+            f"The teacher {teacher.name} gives no features, by which tiles could be told apart",
+            "Fit it again: fgdd-fast teacher fit DATA -o BUNDLE   Or rank without: --ranking stratified",
         )
 
 

@@ -19,10 +19,18 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image, and the teacher's cross-entropy (nats) on it for the image's class."""
+    """A part of an image.
+
+    Attributes:
+        box: which part.
+        loss: the teacher's cross-entropy (nats) on it for the image's class.
+        foreground: share of the image's foreground that lies within the box, in [0, 1]; None where no
+            decision needs it.
+    """
 
     box: Box
     loss: float
+    foreground: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class ImageRecord:
         occupancy: share of the image that its foreground covers, in [0, 1].
         full: the whole image.
         crops: the candidate crops, in the order in which they were drawn.
+        perceptual_hash: 64 bits that tell near-duplicates; None where no decision needs them.
     """
 
     source: str
@@ -44,6 +53,7 @@ class ImageRecord:
     occupancy: float
     full: View
     crops: tuple[View, ...]
+    perceptual_hash: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,37 @@
 """The store of measurements: one SQLite file, keyed by what was measured and not by where it lies.
 
-A foreground (occupancy, boxes found, mask) belongs to the bytes of an image and to a foreground model as it
-is asked for the image's class; a loss to the bytes, a teacher's view of a box, and a label. So a moved data
-set, another IPC or another rule measure nothing again, and more crops only these. (A renamed image keeps its
-occupancy, and draws other crops: they follow its path.)
+A foreground (occupancy, boxes found, mask, the share of it in each crop) belongs to the bytes of an image and
+to a foreground model as it is asked for the image's class; a loss to the bytes, a teacher's view of a box,
+and a label; features to the bytes and a teacher's view of a box; a perceptual hash to the bytes. So a moved
+data set, another IPC or another rule measure nothing again, and more crops only these. (A renamed image keeps
+its occupancy, and draws other crops: they follow its path.)
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-
-import cv2
-import numpy as np
 
 from fgdd_fast.errors import StoreError
 from fgdd_fast.foreground import Foreground, Pixels, ScoredBox
 from fgdd_fast.records import Box
+from fgdd_fast.store_encoding import (
+    Features,
+    decode_features,
+    decode_hash,
+    decode_mask,
+    encode_features,
+    encode_hash,
+    encode_mask,
+    path_key,
+)
 from fgdd_fast.store_schema import SCHEMAS, VERSION
 
 FILE_NAME = "measurements.sqlite3"
-_PNG = (cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Measurement:
         losses: the loss (nats) of each box that was missing.
         label: the teacher's index of the image's class.
         loss_fingerprint: number of the way in which the losses were measured.
+        shares: where the foreground was found, the share of it in [0, 1] that each crop keeps.
+        perceptual_hash: 64 bits, if they were missing and are needed.
     """
 
     path: Path
@@ -65,6 +73,8 @@ class Measurement:
     losses: Mapping[Box, float]
     label: int
     loss_fingerprint: int
+    shares: Mapping[Box, float] = field(default_factory=dict)
+    perceptual_hash: int | None = None
 
 
 def file_signature(path: Path) -> str:
@@ -153,7 +163,7 @@ class Store:
             row = self._database.execute(
                 "SELECT sha256, width, height FROM files JOIN images USING (sha256)"
                 " WHERE path = ? AND signature = ?",
-                (_path_key(path), signature),
+                (path_key(path), signature),
             ).fetchone()
         return None if row is None else KnownFile(row[0].hex(), row[1], row[2])
 
@@ -194,7 +204,7 @@ class Store:
                 "SELECT png FROM masks WHERE sha256 = ? AND fingerprint = ?",
                 (bytes.fromhex(sha256), fingerprint),
             ).fetchone()
-        return None if row is None else _decode_mask(row[0])
+        return None if row is None else decode_mask(row[0])
 
     def has_mask(self, sha256: str, fingerprint: int) -> bool:
         """Whether `mask` would find one."""
@@ -215,6 +225,44 @@ class Store:
             ).fetchall()
         return {Box(*row[:4]): float(row[4]) for row in rows}
 
+    def shares(self, sha256: str, fingerprint: int) -> dict[Box, float]:
+        """The share in [0, 1] of an image's foreground, found in this way, within each box measured."""
+        with self._explained():
+            rows = self._database.execute(
+                "SELECT x, y, width, height, share FROM shares WHERE sha256 = ? AND fingerprint = ?",
+                (bytes.fromhex(sha256), fingerprint),
+            ).fetchall()
+        return {Box(*row[:4]): float(row[4]) for row in rows}
+
+    def perceptual_hash(self, sha256: str) -> int | None:
+        """The 64 bits of an image's perceptual hash, if it was computed."""
+        with self._explained():
+            row = self._database.execute(
+                "SELECT hash FROM perceptual_hashes WHERE sha256 = ?", (bytes.fromhex(sha256),)
+            ).fetchone()
+        return None if row is None else decode_hash(row[0])
+
+    def features(self, sha256: str, fingerprint: int, box: Box) -> Features | None:
+        """What a teacher sees in a box of an image, float16 [channels], if it was measured in this way."""
+        with self._explained():
+            row = self._database.execute(
+                "SELECT vector FROM features WHERE sha256 = ? AND fingerprint = ?"
+                " AND x = ? AND y = ? AND width = ? AND height = ?",
+                (bytes.fromhex(sha256), fingerprint, *box),
+            ).fetchone()
+        return None if row is None else decode_features(row[0])
+
+    def add_features(self, fingerprint: int, measured: Iterable[tuple[str, Box, Features]]) -> None:
+        """Keep features, float16 [channels], of boxes of images (by their SHA-256), all or none of them."""
+        with self._explained(), self._transaction():
+            self._database.executemany(
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (bytes.fromhex(sha256), fingerprint, *box, encode_features(vector))
+                    for sha256, box, vector in measured
+                ],
+            )
+
     def add(self, measurements: Iterable[Measurement]) -> None:
         """Keep measurements, all or none of them; what is known already stays as it is."""
         with self._explained(), self._transaction():
@@ -227,11 +275,23 @@ class Store:
         execute = self._database.execute
         execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?)",
-            (_path_key(measurement.path), measurement.signature, sha256),
+            (path_key(measurement.path), measurement.signature, sha256),
         )
         execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", (sha256, known.width, known.height))
         if measurement.foreground is not None:
             self._add_foreground(sha256, measurement.foreground_fingerprint, measurement.foreground)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (sha256, measurement.foreground_fingerprint, *box, share)
+                    for box, share in measurement.shares.items()
+                ],
+            )
+        if measurement.perceptual_hash is not None:
+            execute(
+                "INSERT OR IGNORE INTO perceptual_hashes VALUES (?, ?)",
+                (sha256, encode_hash(measurement.perceptual_hash)),
+            )
         self._database.executemany(
             "INSERT OR IGNORE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
@@ -252,7 +312,7 @@ class Store:
         if foreground.mask is not None:
             self._database.execute(
                 "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
-                (sha256, fingerprint, _encode_mask(foreground.mask)),
+                (sha256, fingerprint, encode_mask(foreground.mask)),
             )
 
     @contextmanager
@@ -272,20 +332,6 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path} failed: {error}", _advice(error)) from error
-
-
-def _encode_mask(mask: Pixels) -> bytes:
-    """A PNG of one bit a pixel, from probabilities 0 to 255; most take less than a kilobyte."""
-    foreground = np.where(mask > 127, 255, 0).astype(np.uint8)
-    return cv2.imencode(".png", foreground, _PNG)[1].tobytes()
-
-
-def _decode_mask(png: bytes) -> Pixels:
-    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
-
-
-def _path_key(path: Path) -> bytes:
-    return os.fsencode(path.absolute())
 
 
 def _advice(error: sqlite3.Error) -> str:

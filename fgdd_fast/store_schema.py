@@ -37,5 +37,22 @@ CREATE TABLE masks (
     PRIMARY KEY (sha256, fingerprint)
 );
 """,
+    """
+CREATE TABLE shares (
+    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    share REAL NOT NULL,
+    PRIMARY KEY (sha256, fingerprint, x, y, width, height)
+) WITHOUT ROWID;
+CREATE TABLE perceptual_hashes (
+    sha256 BLOB PRIMARY KEY, hash BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE features (
+    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    vector BLOB NOT NULL,
+    PRIMARY KEY (sha256, fingerprint, x, y, width, height)
+);
+""",
 )
 VERSION = len(SCHEMAS)

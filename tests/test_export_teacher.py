@@ -93,7 +93,7 @@ def test_bundle_says_what_it_is(backbone: Bundle, tmp_path: Path) -> None:
     assert teacher.source["head"] == {"fitted_on": "photographs"}
     assert teacher.accuracy == {"top1": 0.9}
     assert 0 <= teacher.parity["max_loss_difference"] < 1e-4
-    assert [spec.shape for spec in teacher.outputs] == [("batch", 3), ("batch",)]
+    assert [spec.shape for spec in teacher.outputs] == [("batch", 3), ("batch",), ("batch", CHANNELS)]
 
 
 def test_same_head_gives_the_same_bytes(backbone: Bundle, tmp_path: Path) -> None:

@@ -52,6 +52,23 @@ def test_the_form_lies_beside_its_teacher_and_is_used(teacher: Bundle) -> None:
     np.testing.assert_allclose(losses_of(after), losses_of(before), atol=2e-5)
 
 
+def test_the_form_gives_the_teacher_s_features(teacher: Bundle) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (3, TILE, TILE, 3), dtype=np.uint8)
+
+    def features_of(opened: Teacher) -> np.ndarray:
+        with closing(opened):
+            return opened.features(np.stack([opened.show(tile) for tile in tiles]))
+
+    expected = features_of(opened(teacher))
+    form = write_tile_form(teacher, TILE)
+    assert form is not None
+    assert [spec.name for spec in form.outputs] == ["logits", "loss", "features"]
+    found = opened(teacher)
+    assert found.bundle.sha256 == form.sha256
+    np.testing.assert_allclose(features_of(found), expected, atol=2e-5)
+    assert expected.std(axis=0).max() > 1e-3
+
+
 def test_other_views_and_tiles_take_the_teacher_itself(teacher: Bundle) -> None:
     write_tile_form(teacher, TILE)
     for view, tile in (("resize", TILE), ("pad", TILE + 8)):
@@ -143,4 +160,5 @@ def test_a_conversion_makes_variants_of_the_tile_form_as_well(teacher: Bundle, t
         variant = bundle.find_variant("bf16")
         assert variant is not None
         assert variant.variant_of == bundle.sha256
+        assert variant.outputs == bundle.outputs  # with the features
     assert [each.sha256 for each in teacher.tile_forms()] == [form.sha256]  # a variant of it is none

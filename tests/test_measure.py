@@ -23,6 +23,7 @@ from fgdd_fast.errors import EngineError, ImageError
 from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
 from fgdd_fast.inventory import MeasureSettings
 from fgdd_fast.measure import Measured, Measurer
+from fgdd_fast.near_duplicates import perceptual_hash
 from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, fingerprint_text
 from fgdd_fast.records import ImageRecord
 from fgdd_fast.resize import resize_arithmetic
@@ -30,6 +31,7 @@ from fgdd_fast.saliency import SaliencyModel
 from fgdd_fast.store import FILE_NAME, Store
 
 SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
+RUNTIME = Runtime("cpu", "fp32", 1)
 
 
 @contextmanager
@@ -305,13 +307,16 @@ def test_masks_are_kept_on_request_and_found_again_where_they_are_missing(
 ) -> None:
     model = ByClass()
     _, records = measure(squares, tmp_path, model=model)
-    assert model.found == [False] * 18
+    with Store(tmp_path / "store") as store:
+        assert not store.has_mask(
+            read_image(squares.images[0].path).sha256, fingerprint(store, model, "blue")
+        )
     keeping = replace(SETTINGS, keep_masks=True)
     with monkeypatch.context() as patch:
         patch.setattr(Teacher, "losses", _fail)  # only the foreground is found again
         measured, again = measure(squares, tmp_path, keeping, model=model)
     assert (measured.measured, measured.reused) == (18, 0)
-    assert model.found == [False] * 18 + [True] * 18
+    assert len(model.found) == 36
     assert again == records
     with Store(tmp_path / "store") as store:
         for image in squares.images:
@@ -333,6 +338,80 @@ def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) 
             (found,) = model.find([model.prepare(decoded.pixels, image)], masks=True)
             assert np.array_equal(mask, found.mask)
         model.close()
+
+
+SELECTIVE = replace(SETTINGS, shares=True, hashes=True)
+
+
+def test_each_crop_keeps_the_share_of_the_mask_within_it(squares: DataSet, tmp_path: Path) -> None:
+    _, records = measure(squares, tmp_path, SELECTIVE)
+    with closing(SaliencyModel(tiny.foreground_bundle(tmp_path), RUNTIME, batch=1, resize="area")) as model:
+        for image, record in zip(squares.images, records, strict=True):
+            assert isinstance(record, ImageRecord)
+            pixels = read_image(image.path).pixels
+            (found,) = model.find([model.prepare(pixels, image)], masks=True)
+            assert found.mask is not None
+            mask = cv2.resize(found.mask, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 127
+            for crop in record.crops:
+                box = crop.box
+                inside = mask[box.y : box.y + box.height, box.x : box.x + box.width]
+                assert crop.foreground == pytest.approx(inside.sum() / mask.sum(), abs=0.2)  # 16 x 16 pixels
+            assert record.full.foreground is None
+            assert record.perceptual_hash == perceptual_hash(pixels)
+    assert len({crop.foreground for record in records for crop in record.crops}) > 10  # type: ignore[union-attr]
+
+
+def test_shares_come_with_every_foreground_and_hashes_need_no_network(
+    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain = measure(squares, tmp_path)
+    for record in plain:
+        assert isinstance(record, ImageRecord)
+        assert record.perceptual_hash is None
+        assert all(crop.foreground is None for crop in record.crops)
+    monkeypatch.setattr(SaliencyModel, "find", _fail)
+    monkeypatch.setattr(Teacher, "losses", _fail)
+    assert measure(squares, tmp_path, replace(SETTINGS, shares=True))[0].reused == 18
+    measured, records = measure(squares, tmp_path, SELECTIVE)
+    assert (measured.measured, measured.reused) == (18, 0)
+    monkeypatch.setattr("fgdd_fast.measure.read_file", _fail)
+    assert measure(squares, tmp_path, SELECTIVE)[0].reused == 18
+    assert all(isinstance(record, ImageRecord) and record.perceptual_hash is not None for record in records)
+    assert measure(squares, tmp_path)[1] == plain
+
+
+def test_an_older_store_is_measured_again_only_where_something_new_is_needed(
+    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plain = measure(squares, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
+        database.execute("DELETE FROM shares")
+        database.commit()
+    assert measure(squares, tmp_path)[0].reused == 18
+    with monkeypatch.context() as patch:
+        patch.setattr(Teacher, "losses", _fail)  # only foregrounds are found again
+        measured, records = measure(squares, tmp_path, SELECTIVE)
+    assert (measured.measured, measured.reused) == (18, 0)
+    for one, other in zip(plain, records, strict=True):
+        assert isinstance(one, ImageRecord)
+        assert isinstance(other, ImageRecord)
+        assert (one.occupancy, one.full) == (other.occupancy, other.full)
+        assert [(crop.box, crop.loss) for crop in one.crops] == [
+            (crop.box, crop.loss) for crop in other.crops
+        ]
+        assert all(crop.foreground is not None for crop in other.crops)
+
+
+def test_crops_that_were_added_later_get_their_shares_when_they_are_needed(
+    squares: DataSet, tmp_path: Path
+) -> None:
+    measure(squares, tmp_path)
+    more = replace(SETTINGS, crops=5)
+    measure(squares, tmp_path, more)  # their losses alone
+    measured, records = measure(squares, tmp_path, replace(more, shares=True))
+    assert measured.measured == 18
+    (tmp_path / "other").mkdir()
+    assert measure(squares, tmp_path / "other", replace(more, shares=True))[1] == records
 
 
 def test_what_the_first_version_measured_is_known(squares: DataSet, tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from record_strategies import (
     any_losses,
     any_rule_texts,
+    any_selections,
     classes_of_records,
     finite_losses,
     make_record,
@@ -18,11 +23,16 @@ from record_strategies import (
 )
 
 from fgdd_fast.errors import DataError
+from fgdd_fast.ranking import make_ranking
 from fgdd_fast.records import ImageRecord, Tile
-from fgdd_fast.selection import select
+from fgdd_fast.selection import Candidates, SelectionSettings, find_candidates, select
 from fgdd_fast.thresholds import Rule, decide, parse_rule
 
 PATCH, FULL = parse_rule("always-patch"), parse_rule("always-full")
+
+
+def losses_as_features(tiles: Sequence[Tile]) -> NDArray[np.float64]:
+    return np.array([[tile.loss] for tile in tiles])
 
 
 def summary(tiles: tuple[Tile, ...]) -> list[tuple[str, str, int, float]]:
@@ -129,6 +139,98 @@ def test_another_ranking_can_be_given() -> None:
     assert [tile.source for tile in select(records, PATCH, 2, 0, worst).tiles] == ["b", "c"]
 
 
+def crops_taken(records: list[ImageRecord], count: int, **limits: float) -> list[tuple[str, int]]:
+    """Source and number of the crops that are taken."""
+    tiles = select(records, PATCH, count, 0, settings=SelectionSettings(**limits)).tiles  # type: ignore[arg-type]
+    return [(tile.source, tile.box.x) for tile in tiles]
+
+
+def test_crops_that_lose_the_foreground_do_not_count() -> None:
+    records = [
+        make_record("a", crops=(1.0, 2.0, 3.0), kept=(0.5, 0.79, 0.9)),
+        make_record("b", crops=(4.0, 5.0, 6.0), kept=(0.8, 1.0, 0.0)),
+    ]
+    assert crops_taken(records, 2) == [("a", 0), ("b", 0)]
+    assert crops_taken(records, 2, keep_foreground=0.8) == [("a", 2), ("b", 0)]
+    assert crops_taken(records, 3, keep_foreground=0.8) == [("a", 2), ("b", 0), ("b", 1)]
+    with pytest.raises(DataError, match="its 2 images give 3") as caught:
+        crops_taken(records, 4, keep_foreground=0.8)
+    assert "--keep-foreground" in caught.value.advice
+
+
+def test_of_an_image_whose_crops_all_lose_too_much_the_one_that_keeps_most_counts() -> None:
+    records = [make_record("a", crops=(1.0, 2.0, 3.0, 0.5), kept=(0.1, 0.4, 0.4, math.nan))]
+    records[0] = replace(
+        records[0], crops=(*records[0].crops[:3], replace(records[0].crops[3], loss=math.nan, foreground=1.0))
+    )
+    assert crops_taken(records, 1, keep_foreground=0.5) == [("a", 1)]
+
+
+def test_crops_that_cover_too_little_do_not_count() -> None:
+    records = [make_record("a", crops=(1.0, 2.0, 3.0), sides=(40, 50, 70))]
+    assert crops_taken(records, 1, least_area=0.25) == [("a", 1)]
+    assert crops_taken(records, 1, least_area=0.26) == [("a", 2)]
+    assert crops_taken(records, 1, least_area=0.9) == [("a", 2)]  # the largest there is
+
+
+def test_a_crop_has_to_keep_both_and_the_foreground_comes_first() -> None:
+    records = [make_record("a", crops=(1.0, 2.0, 3.0), kept=(0.9, 0.4, 0.7), sides=(40, 80, 60))]
+    assert crops_taken(records, 1, keep_foreground=0.6, least_area=0.3) == [("a", 2)]
+    assert crops_taken(records, 1, keep_foreground=0.8, least_area=0.3) == [("a", 0)]
+
+
+def test_limits_concern_crops_and_not_the_whole() -> None:
+    records = [make_record("a", full=9.0, crops=(1.0,), kept=(0.0,))]
+    strict = SelectionSettings(keep_foreground=1.0, least_area=1.0)
+    assert [tile.path for tile in select(records, FULL, 2, 0, settings=strict).tiles] == ["full", "crop"]
+
+
+def test_near_duplicates_count_once_and_do_not_weigh_on_the_threshold() -> None:
+    records = [
+        make_record("c", occupancy=1.0, crops=(0.1,), perceptual_hash=0b0111),
+        make_record("a", occupancy=0.0, crops=(5.0,), perceptual_hash=0xFFFF << 40),
+        make_record("b", occupancy=1.0, crops=(0.1,), perceptual_hash=0b0001),
+        make_record("d", occupancy=0.5, crops=(0.2,), perceptual_hash=0b1111),
+        make_record("e", occupancy=1.0, crops=(0.2,), perceptual_hash=0b0001, content="b"),
+    ]
+    selection = select(records, parse_rule("mean"), 3, 0, settings=SelectionSettings(near_duplicates=2))
+    assert selection.duplicates == {"c": "near-duplicate of b", "e": "same bytes as b"}
+    assert selection.threshold == 0.5
+    assert sorted(tile.source for tile in selection.tiles) == ["a", "b", "d"]
+    assert select(records, PATCH, 4, 0).duplicates == {"e": "same bytes as b"}
+
+
+def test_what_was_not_measured_is_named() -> None:
+    records = [make_record("a"), make_record("b")]
+    with pytest.raises(DataError, match="foreground within each crop of 'a' was not measured"):
+        crops_taken(records, 1, keep_foreground=0.1)
+    with pytest.raises(DataError, match="perceptual hash of 'a' was not measured"):
+        select(records, PATCH, 1, 0, settings=SelectionSettings(near_duplicates=0))
+
+
+def test_what_is_needed_follows_from_the_settings() -> None:
+    assert not SelectionSettings("stratified", least_area=0.5).needs_features
+    assert not SelectionSettings(least_area=0.5).needs_shares
+    assert SelectionSettings("kmeans").needs_features
+    assert SelectionSettings(keep_foreground=0.1).needs_shares
+    assert SelectionSettings(near_duplicates=0).needs_hashes
+    assert not SelectionSettings("kmeans", 1.0).needs_hashes
+
+
+def test_only_the_last_round_is_contested() -> None:
+    records = [make_record("a", crops=(1.0, 2.0)), make_record("b", crops=(3.0, 4.0))]
+
+    def contested(count: int) -> list[float]:
+        candidates = find_candidates(records, PATCH, count, 0)
+        assert isinstance(candidates, Candidates)
+        return [tile.loss for tile in candidates.contested(count)]
+
+    assert contested(1) == [1.0, 3.0]
+    assert contested(2) == []
+    assert contested(3) == [2.0, 4.0]
+    assert contested(4) == []
+
+
 def count_distinct_tiles(records: list[ImageRecord], rule: Rule, seed: int) -> int:
     originals = {record.sha256: record for record in sorted(records, key=lambda record: record.source)[::-1]}
     total = 0
@@ -176,20 +278,58 @@ def test_whatever_the_records_tiles_are_theirs_unique_and_of_the_number_asked(
 @given(
     classes_of_records(any_losses),
     any_rule_texts,
+    any_selections,
     st.integers(1, 8),
     st.integers(),
     st.randoms(use_true_random=False),
 )
 def test_the_order_of_records_plays_no_part(
-    records: list[ImageRecord], text: str, count: int, seed: int, order: random.Random
+    records: list[ImageRecord],
+    text: str,
+    settings: SelectionSettings,
+    count: int,
+    seed: int,
+    order: random.Random,
 ) -> None:
+    ranking = make_ranking(settings.ranking, losses_as_features, seed)
+
     def outcome(members: list[ImageRecord]) -> object:
         try:
-            return select(members, parse_rule(text), count, seed)
+            return select(members, parse_rule(text), count, seed, ranking, settings)
         except DataError as error:
             return str(error)
 
     assert outcome(records) == outcome(order.sample(records, len(records)))
+
+
+@quick
+@given(classes_of_records(any_losses), any_rule_texts, any_selections, st.integers(1, 8), st.integers())
+def test_limits_leave_tiles_out_and_add_none(
+    records: list[ImageRecord], text: str, settings: SelectionSettings, count: int, seed: int
+) -> None:
+    try:
+        candidates = find_candidates(records, parse_rule(text), count, seed, settings)
+    except DataError:
+        return
+    tiles = [tile for members in candidates.rounds for tile in members]
+    assert len(tiles) >= count
+    assert len({(tile.source, tile.box) for tile in tiles}) == len(tiles)
+    by_source = {record.source: record for record in records}
+    assert not {tile.source for tile in tiles} & candidates.duplicates.keys()
+    for source in {tile.source for tile in tiles}:
+        record = by_source[source]
+        crops = [crop for crop in record.crops if math.isfinite(crop.loss)]
+        taken = {tile.box for tile in tiles if tile.source == source and tile.path == "crop"}
+        keeping = [
+            (crop.foreground or 0) >= settings.keep_foreground
+            and crop.box.width * crop.box.height
+            >= settings.least_area * (record.full.box.width * record.full.box.height)
+            for crop in crops
+        ]
+        if any(keeping):
+            assert taken <= {crop.box for crop, enough in zip(crops, keeping, strict=True) if enough}
+        else:
+            assert len(taken) <= 1
 
 
 @quick

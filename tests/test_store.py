@@ -23,6 +23,7 @@ from fgdd_fast.errors import StoreError
 from fgdd_fast.foreground import Foreground, ScoredBox
 from fgdd_fast.records import Box
 from fgdd_fast.store import FILE_NAME, KnownFile, Measurement, Store, file_signature
+from fgdd_fast.store_schema import SCHEMAS, VERSION
 
 SHA = "ab" * 32
 BOX = Box(1, 2, 3, 4)
@@ -60,6 +61,8 @@ def measurement(
     foreground: Foreground | None = FOUND,
     fingerprints: tuple[int, int] = (1, 2),
     losses: Mapping[Box, float] | None = None,
+    shares: Mapping[Box, float] | None = None,
+    perceptual_hash: int | None = None,
 ) -> Measurement:
     return Measurement(
         path=path,
@@ -70,6 +73,8 @@ def measurement(
         losses={BOX: 1.5} if losses is None else losses,
         label=0,
         loss_fingerprint=fingerprints[1],
+        shares=shares or {},
+        perceptual_hash=perceptual_hash,
     )
 
 
@@ -183,7 +188,55 @@ def test_a_store_of_the_first_version_is_upgraded_and_loses_nothing(tmp_path: Pa
             assert store.boxes("cd" * 32, 1) == found.boxes
             assert store.has_mask("cd" * 32, 1)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def test_a_store_of_the_second_version_is_upgraded_and_lacks_only_what_is_new(tmp_path: Path) -> None:
+    sha256 = bytes.fromhex(SHA)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        for schema in SCHEMAS[:2]:
+            database.executescript(schema)
+        database.execute("INSERT INTO images VALUES (?, 40, 30)", (sha256,))
+        database.execute("INSERT INTO occupancies VALUES (?, 7, 0.25)", (sha256,))
+        database.execute("INSERT INTO boxes VALUES (?, 7, 0, 0, 0, 1, 1, 0.5)", (sha256,))
+        database.execute("PRAGMA user_version = 2")
+        database.commit()
+    with Store(tmp_path) as store:
+        assert store.occupancy(SHA, 7) == 0.25
+        assert store.boxes(SHA, 7) == (ScoredBox(0, 0, 1, 1, 0.5),)
+        assert store.shares(SHA, 7) == {}
+        assert store.perceptual_hash(SHA) is None
+        assert store.features(SHA, 7, BOX) is None
+        again = measurement(tmp_path / "a.jpg", fingerprints=(7, 8), shares={BOX: 0.75}, perceptual_hash=1)
+        store.add([again])
+        assert store.shares(SHA, 7) == {BOX: 0.75}
+        assert store.perceptual_hash(SHA) == 1
+
+
+def test_shares_and_hashes_survive_exactly_and_belong_to_their_fingerprint(tmp_path: Path) -> None:
+    shares = {Box(0, 0, 1, 1): 1 / 3, Box(0, 0, 1, 2): 0.0, Box(0, 0, 2, 1): 1.0}
+    largest = 2**64 - 1
+    with Store(tmp_path) as store:
+        store.add([measurement(tmp_path / "a.jpg", shares=shares, perceptual_hash=largest)])
+        assert store.shares(SHA, 1) == shares
+        assert store.shares(SHA, 2) == store.shares("cd" * 32, 1) == {}
+        assert store.perceptual_hash(SHA) == largest
+
+
+def test_features_come_back_in_half_precision(tmp_path: Path) -> None:
+    vector = np.array([0.1, -65504, 3], np.float16)
+    with Store(tmp_path) as store:
+        store.add_features(2, [(SHA, BOX, vector), (SHA, Box(0, 0, 1, 1), 2 * vector[:1])])
+        store.add_features(2, [(SHA, BOX, 0 * vector)])  # by another process; the first ones stay
+        found = store.features(SHA, 2, BOX)
+        assert found is not None
+        assert found.dtype == np.float16
+        assert np.array_equal(found, vector)
+        assert store.features(SHA, 1, BOX) is None
+        assert store.features(SHA, 2, Box(1, 2, 3, 5)) is None
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        (size,) = database.execute("SELECT max(length(vector)) FROM features").fetchone()
+    assert size == 2 * len(vector)
 
 
 def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
@@ -16,6 +18,7 @@ from fgdd_fast.cli import main
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.engines.bundle import load_bundle
 from fgdd_fast.engines.opening import open_engine
+from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_classes
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
@@ -47,6 +50,22 @@ def fit(folder: Path, *options: str) -> Result:
 def check(folder: Path, bundle: str = "tiny-teacher.onnx") -> Result:
     words = ["teacher", "check", str(folder / bundle), str(folder / "data"), "--device", "cpu"]
     return CliRunner().invoke(main, words)
+
+
+def test_a_fitted_teacher_gives_the_backbone_s_features(workplace: Path) -> None:
+    assert fit(workplace).exit_code == 0
+    bundle = load_bundle(workplace / "fitted.onnx", "teacher")
+    images = np.random.default_rng(0).integers(0, 256, (3, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
+    teacher = Teacher(bundle, Runtime("cpu", "fp32", 1), view="native", tile_size=tiny.SIDE, batch=2)
+    with closing(teacher):
+        features, logits = teacher.features(images), teacher.logits(images)
+    assert features == pytest.approx(images.mean(axis=(1, 2)), rel=1e-5)  # as the tiny backbone makes them
+    constants = {
+        item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(bundle.onnx).graph.initializer
+    }
+    (weight,) = (array for array in constants.values() if array.shape == (len(tiny.CLASSES), 3))
+    (bias,) = (array for array in constants.values() if array.shape == (len(tiny.CLASSES),))
+    assert logits == pytest.approx(features @ weight.T + bias, abs=1e-3)
 
 
 def test_a_fitted_teacher_knows_its_classes_and_says_how_well(workplace: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_fast.export.graph import GraphBuilder, serialise, tensor_specs
-from fgdd_fast.export.teacher import add_loss
+from fgdd_fast.export.teacher import add_head
 
 SIDE, CLASSES = 96, ("hat", "sock", "tie")
 PAD = (127, 119, 103)
@@ -50,17 +50,14 @@ class Layers:
 
     def bundle(self, folder: Path, features: str, channels: int) -> Bundle:
         """Pool the features, classify them, and write the teacher."""
-        pooled = self.builder.node("ReduceMean", features, axes=[2, 3], keepdims=0)
-        weight = self._rng.normal(0, 1, (channels, len(CLASSES)))
-        self.builder.node("MatMul", pooled, self.builder.constant(weight), output="logits")
-        model = add_loss(
-            self.builder.model(
-                "tiny",
-                [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))],
-                [TensorSpec("logits", "float32", ("batch", len(CLASSES)))],
-            ),
-            len(CLASSES),
+        self.builder.node("ReduceMean", features, output="features", axes=[2, 3], keepdims=0)
+        backbone = self.builder.model(
+            "tiny",
+            [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))],
+            [TensorSpec("features", "float32", ("batch", channels))],
         )
+        weight = self._rng.normal(0, 1, (channels, len(CLASSES))).T
+        model = add_head(backbone, weight.astype(np.float32), np.zeros(len(CLASSES), np.float32))
         bundle = Bundle(
             onnx=folder / "teacher.onnx",
             name="teacher",

@@ -68,13 +68,18 @@ def foreground_bundle(folder: Path) -> Bundle:
     return _write(folder / "tiny-foreground.onnx", "foreground", nodes, constants, outputs, None)
 
 
-def teacher_bundle(folder: Path, classes: Sequence[str] = CLASSES, name: str = "tiny-teacher") -> Bundle:
-    """A teacher whose logits are the mean blue, green and red of the view, under the names given."""
+def teacher_bundle(
+    folder: Path, classes: Sequence[str] = CLASSES, name: str = "tiny-teacher", *, features: bool = False
+) -> Bundle:
+    """A teacher whose logits are the mean blue, green and red of the view, under the names given.
+
+    Its features, if it is to give them, are the mean red, green and blue.
+    """
     weight = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], np.float32).T * 0.1
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["pixels"], ["means"], axes=[1, 2], keepdims=0),
-        helper.make_node("MatMul", ["means", "weight"], ["logits"]),
+        helper.make_node("ReduceMean", ["pixels"], ["features"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["features", "weight"], ["logits"]),
         helper.make_node("LogSoftmax", ["logits"], ["scores"], axis=1),
         helper.make_node("Unsqueeze", ["labels", "one"], ["columns"]),
         helper.make_node("GatherElements", ["scores", "columns"], ["score"], axis=1),
@@ -85,6 +90,8 @@ def teacher_bundle(folder: Path, classes: Sequence[str] = CLASSES, name: str = "
         TensorSpec("logits", "float32", ("batch", len(CLASSES))),
         TensorSpec("loss", "float32", ("batch",)),
     ]
+    if features:
+        outputs.append(TensorSpec("features", "float32", ("batch", 3)))
     constants = {"weight": weight, "one": np.array([1], np.int64)}
     return _write(folder / f"{name}.onnx", "teacher", nodes, constants, outputs, tuple(classes))
 

@@ -11,6 +11,8 @@ import click
 
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import DEVICES, PRECISIONS
+from fgdd_fast.near_duplicates import BITS
+from fgdd_fast.ranking import RANKINGS, RANKINGS_HELP
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +130,43 @@ def foreground_options() -> Callable[[F], F]:
             metavar="SCORE",
             show_default="the bundle's own",
             help="Score above which Grounded SAM 2 takes a box.",
+        ),
+    )
+
+
+def selection_options() -> Callable[[F], F]:
+    """Which tiles are chosen of what was measured."""
+    return combined(
+        click.option(
+            "--ranking",
+            type=click.Choice(RANKINGS),
+            default="loss",
+            show_default=True,
+            help=f"Which tiles of a class are taken. {RANKINGS_HELP}.",
+        ),
+        click.option(
+            "--keep-foreground",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            metavar="SHARE",
+            help="Take only crops that keep this share of their image's foreground; of an image without one, "
+            "the crop that keeps most.",
+        ),
+        click.option(
+            "--least-area",
+            type=click.FloatRange(0, 1),
+            default=0.0,
+            show_default=True,
+            metavar="SHARE",
+            help="Take only crops that cover this share of their image, likewise.",
+        ),
+        click.option(
+            "--near-duplicates",
+            type=click.IntRange(0, BITS),
+            metavar="DISTANCE",
+            help="Keep one of a class's images that are nearly the same: their perceptual hashes differ in "
+            f"at most so many of {BITS} bits. 2 finds copies of another size or quality.",
         ),
     )
 

@@ -31,9 +31,11 @@ from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, op
 from fgdd_fast.inventory import MeasureSettings
 from fgdd_fast.manifest import Model
 from fgdd_fast.measure import Measured, Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
+from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes, check_features
 from fgdd_fast.prompts import read_prompts
+from fgdd_fast.records import Tile
 from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.selection import PLAIN, SelectionSettings
 from fgdd_fast.store import Store
 from fgdd_fast.teacher_opening import open_teacher
 from fgdd_fast.views import ScoreView
@@ -121,8 +123,16 @@ def _say(console: Console, line: str) -> None:
 
 
 @contextmanager
-def open_session(dataset: DataSet, options: MeasureOptions, console: Console) -> Iterator[Session]:
+def open_session(
+    dataset: DataSet, options: MeasureOptions, console: Console, selection: SelectionSettings = PLAIN
+) -> Iterator[Session]:
     """Check the models against a data set, and open everything that measures its pool.
+
+    Args:
+        dataset: the images.
+        options: how they are measured.
+        console: told which runtimes are used.
+        selection: what has to be measured for it is measured as well.
 
     Raises:
         FgddError: a bundle, a runtime or the store cannot be used.
@@ -142,6 +152,8 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
     )
     teacher_bundle = find_bundle(options.teacher, "teacher")
     check_classes(teacher_bundle, dataset.classes)
+    if selection.needs_features:
+        check_features(teacher_bundle)
     settings = MeasureSettings(
         crops=options.crops,
         seed=options.seed,
@@ -149,6 +161,8 @@ def open_session(dataset: DataSet, options: MeasureOptions, console: Console) ->
         batch=options.batch,
         threads=options.threads,
         keep_masks=options.keep_masks,
+        shares=selection.needs_shares,
+        hashes=selection.needs_hashes,
     )
     with ExitStack() as stack:
         store = stack.enter_context(Store(options.store))
@@ -178,6 +192,14 @@ def measure_pool(session: Session, console: Console) -> Measured:
     with progress_bar(console) as bar:
         task = bar.add_task("Measuring", total=len(session.images))
         return session.measurer.measure(session.images, lambda: bar.advance(task))
+
+
+def measure_features(session: Session, tiles: Sequence[Tile], console: Console) -> None:
+    """Measure what is missing of the teacher's features of tiles, showing progress."""
+    missing = session.measurer.features.missing(tiles)
+    with progress_bar(console) as bar:
+        task = bar.add_task("Features", total=len(missing))
+        session.measurer.features.measure(missing, session.paths, lambda: bar.advance(task))
 
 
 def progress_bar(console: Console) -> Progress:
