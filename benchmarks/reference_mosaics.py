@@ -96,8 +96,12 @@ class FairMosaics(ComposingWay):
         self.arithmetic = f"OpenCV {cv2.__version__}, {task.threads} processes"
         self._pool = ProcessPoolExecutor(task.threads, worker_context(), cv2.setNumThreads, (1,))
         self._problem = "The processes that compose mosaics failed"
-        with told_as_engine_error(self._problem):
-            self._pool.submit(int).result()  # starts them
+        try:
+            with told_as_engine_error(self._problem):
+                self._pool.submit(int).result()  # starts them
+        except BaseException:
+            self.close()
+            raise
 
     def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
         with told_as_engine_error(self._problem):

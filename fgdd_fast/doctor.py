@@ -34,6 +34,9 @@ _TASKS = {
     "models": "prepare the catalogue's models and fit teachers",
     "prompts": "ask Grounded SAM 2 for classes by their names",
     "export": "turn PyTorch networks into bundles",
+    "evaluate": "train students",
+    "pack": "repack distilled data sets for Hugging Face's datasets",
+    "bench": "measure against PyTorch",
 }
 
 

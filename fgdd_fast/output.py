@@ -2,6 +2,7 @@
 
     OUT/manifest.json
     OUT/images/<class>/<class>_00000.png
+    OUT/labels/                             made by `fgdd-fast label`, if at all
 
 Everything is written to `.OUT.partial-<process id>` beside OUT, flushed to disk, and renamed. An older OUT is
 kept until the new one is complete.
@@ -21,6 +22,8 @@ from fgdd_fast.errors import OutputError
 
 IMAGES = "images"
 MANIFEST = "manifest.json"
+LABELS = "labels"
+LABEL_INDEX = "labels.json"
 
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space, or choose an OUT on another disk.",
@@ -156,7 +159,8 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
             f"The output {target} exists and is not empty",
             "Choose another OUT, or pass --overwrite to replace an older distilled data set.",
         )
-    if names != {IMAGES, MANIFEST} or not _is_our_manifest(target / MANIFEST):
+    ours = _is_our_manifest(target / MANIFEST) and (LABELS not in names or _are_our_labels(target / LABELS))
+    if names - {LABELS} != {IMAGES, MANIFEST} or not ours:
         raise OutputError(
             f"The output {target} holds something other than a distilled data set, and is left alone",
             "Choose another OUT, or remove that folder yourself.",
@@ -170,6 +174,18 @@ def _is_our_manifest(path: Path) -> bool:
         return False
     tool = manifest.get("tool") if isinstance(manifest, dict) else None
     return isinstance(tool, dict) and "fgdd-fast" in tool
+
+
+def _are_our_labels(folder: Path) -> bool:
+    """Whether a folder was made by `fgdd-fast label`; one that was stopped at once left nothing visible."""
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+        index = json.loads((folder / LABEL_INDEX).read_bytes()) if LABEL_INDEX in names else None
+    except (OSError, ValueError):
+        return False
+    if index is None:
+        return all(name.startswith(f".{LABELS}.") for name in names)
+    return isinstance(index, dict) and {"manifest", "teacher", "files"} <= index.keys()
 
 
 def _partial(target: Path) -> Path:

@@ -10,10 +10,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fgdd_fast.cli.options import folder, measure_options
+from fgdd_fast.cli.label import LabelOptions, label_folder, summary
+from fgdd_fast.cli.options import folder, measure_options, selection_options
 from fgdd_fast.cli.session import (
     MeasureOptions,
     Session,
+    measure_features,
     measure_pool,
     open_session,
     printable,
@@ -21,12 +23,22 @@ from fgdd_fast.cli.session import (
     report_skipped,
 )
 from fgdd_fast.dataset import pool, scan
-from fgdd_fast.distill import MosaicSettings, Plan, check_pool, decide, write_mosaics
+from fgdd_fast.distill import (
+    MosaicSettings,
+    Plan,
+    check_pool,
+    decide,
+    tiles_with_features,
+    write_mosaics,
+)
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import ForegroundChoice
 from fgdd_fast.manifest import DistilledImage, Manifest, Setting, build, write
 from fgdd_fast.mosaic import Format
+from fgdd_fast.networks import Teacher
 from fgdd_fast.output import check_output, output_folder
+from fgdd_fast.ranking import RankingName
+from fgdd_fast.selection import PLAIN, SelectionSettings
 from fgdd_fast.thresholds import RULES_HELP, Rule, parse_rule
 
 
@@ -53,15 +65,35 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     help=f"Which images are kept whole. {RULES_HELP}.",
 )
 @measure_options()
+@selection_options()
 @click.option(
     "--format", type=click.Choice(["png", "jpg"]), default="png", show_default=True, help="Of the mosaics."
 )
+@click.option(
+    "--labels",
+    type=click.IntRange(min=0),
+    metavar="EPOCHS",
+    help="Also store the teacher's soft labels of so many epochs, as 'fgdd-fast label' does; 0 is for images "
+    "and tiles alone.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an older distilled data set at OUT.")
 def distill(
-    data: Path, out: Path, ipc: int, rule: Rule, format: Format, overwrite: bool, **options: Any
+    data: Path,
+    out: Path,
+    ipc: int,
+    rule: Rule,
+    format: Format,
+    labels: int | None,
+    overwrite: bool,
+    ranking: RankingName,
+    keep_foreground: float,
+    least_area: float,
+    near_duplicates: int | None,
+    **options: Any,
 ) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     console = Console(stderr=True)
+    measuring = MeasureOptions(**options)
     _, manifest = run_distill(
         data,
         out,
@@ -69,10 +101,21 @@ def distill(
         rule=rule,
         format=format,
         overwrite=overwrite,
-        options=MeasureOptions(**options),
+        options=measuring,
+        selection=SelectionSettings(ranking, keep_foreground, least_area, near_duplicates),
         console=console,
     )
     click.echo(f"{len(manifest.images)} mosaics in {out}")
+    if labels is not None:  # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it
+        labelling = LabelOptions(
+            epochs=labels,
+            seed=measuring.seed,
+            device=measuring.device,
+            precision=measuring.precision,
+            threads=measuring.threads,
+            batch=measuring.batch,
+        )
+        click.echo(summary(out, label_folder(out, measuring.teacher, labelling, console)))
 
 
 def run_distill(
@@ -84,6 +127,7 @@ def run_distill(
     format: Format = "png",
     overwrite: bool,
     options: MeasureOptions,
+    selection: SelectionSettings = PLAIN,
     console: Console,
 ) -> tuple[Plan, Manifest]:
     """Measure what is missing, decide, and write OUT whole.
@@ -102,14 +146,17 @@ def run_distill(
         seed=options.seed,
         resize=options.resize,
         format=format,
+        selection=selection,
     )
     check_output(out, data, overwrite=overwrite)
     dataset = scan(data)
     check_pool(pool(dataset, options.pool, options.seed), options.crops, settings)
-    with open_session(dataset, options, console) as session:
+    with open_session(dataset, options, console, selection) as session:
         measured = measure_pool(session, console)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in session.images if image.source not in left_out]
+        wanted = tiles_with_features(session.dataset, usable, session.measurer, settings)
+        measure_features(session, wanted, console)
         plan = decide(session.dataset, usable, session.measurer, settings)
         skipped = (*session.dataset.skipped, *measured.skipped, *plan.skipped)
         with output_folder(out, overwrite=overwrite) as partial, progress_bar(console) as bar:
@@ -138,16 +185,23 @@ def run_distill(
 def _settings(
     settings: MosaicSettings, options: MeasureOptions, choice: ForegroundChoice
 ) -> dict[str, Setting]:
-    """Every setting that the result depends on, as on the command line."""
+    """Every setting that the result depends on, as on the command line; a limit only where one is set."""
+    selection = settings.selection
     asked: dict[str, Setting] = {}
     if choice.box_threshold is not None:
         asked["box_threshold"] = choice.box_threshold
+    if selection.keep_foreground:
+        asked["keep_foreground"] = selection.keep_foreground
+    if selection.least_area:
+        asked["least_area"] = selection.least_area
+    if selection.near_duplicates is not None:
+        asked["near_duplicates"] = selection.near_duplicates
     return {
         "ipc": settings.ipc,
         "factor": settings.factor,
         "size": settings.size,
         "rule": str(settings.rule),
-        "ranking": "loss",
+        "ranking": selection.ranking,
         "crops": options.crops,
         "pool": "all" if options.pool is None else options.pool,
         "score_view": options.score_view,
@@ -180,4 +234,17 @@ def _report(plan: Plan, session: Session, manifest: Manifest, console: Console) 
         console.print(
             f"[yellow]The teacher's mean loss on whole images is {loss:.2f}, no better than guessing "
             f"({chance:.2f}): are its classes these? Run: fgdd-fast teacher check[/yellow]"
+            + _advice_on_view(session.teacher)
         )
+
+
+def _advice_on_view(teacher: Teacher) -> str:
+    """What else may be wrong where tiles are shown smaller than what the teacher was made for."""
+    bundle = teacher.bundle
+    fills_the_view = bundle.tile_of is None and teacher.tile_size >= bundle.preprocessing.width
+    if teacher.view == "resize" or fills_the_view:
+        return ""
+    return (
+        f"[yellow] Or are tiles of {teacher.tile_size} pixels too small for it as it sees them? "
+        f"Try: --score-view resize[/yellow]"
+    )

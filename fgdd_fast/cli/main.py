@@ -17,9 +17,12 @@ COMMANDS = (
     "distill",
     "doctor",
     "engine",
+    "evaluate",
     "export",
+    "label",
     "measure",
     "models",
+    "pack",
     "sheet",
     "teacher",
 )

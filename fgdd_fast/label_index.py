@@ -1,0 +1,242 @@
+"""`OUT/labels/labels.json`: what the stored labels are of, who gave them, and which files they are in.
+
+It is UTF-8 JSON (pure ASCII) of format 1:
+
+    {"format": 1,
+     "manifest": SHA-256 of OUT/manifest.json,
+     "images": [SHA-256 of each image's file, in the order of the manifest],
+     "classes": [names, in the order of the columns of all logits],
+     "teacher": {"name", "sha256": of its fp32 graph, "other": whether it is not the manifest's teacher},
+     "runtime": {"model", "runtime", "size", "batch": all of the teacher's inference that a logit depends on},
+     "tile_view": how tiles are shown to the teacher: "pad" | "resize" | "native",
+     "views": {"size", "factor", "batch", "seed", "cutmix": how training views are drawn,
+               "shown": "resize" | "native", "compression": "float16" | "int8" | "top:K"},
+     "epochs": number of epochs wanted,
+     "files": {name: {"sha256", "bytes",
+                      "divergence", "information", "agreement": what keeping its logits so costs}}}
+
+`views` is null where no epoch is wanted. Hashes are hexadecimal. A file is listed once it is on disk, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fgdd_fast.errors import DataError, SettingsError
+from fgdd_fast.label_compression import Compression, Cost, parse_compression
+from fgdd_fast.manifest import Model
+from fgdd_fast.training_views import ViewRecipe
+from fgdd_fast.views import SCORE_VIEWS, ScoreView
+
+FORMAT = 1
+LABEL_AGAIN = "Label again: fgdd-fast label OUT --teacher BUNDLE --overwrite"
+IMAGE_FILE = "images.safetensors"
+MOST_EPOCHS = 100_000  # their files are numbered by five digits
+
+
+def is_label_file(name: str) -> bool:
+    """Whether a file of labels can have this name."""
+    return re.fullmatch(r"images\.safetensors|epoch-[0-9]{5}\.safetensors", name) is not None
+
+
+def epoch_file(epoch: int) -> str:
+    """The name of an epoch's file."""
+    return f"epoch-{epoch:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """What labels are of, who gave them, and how.
+
+    Attributes:
+        manifest: SHA-256 of the manifest.
+        images: SHA-256 of each image's file, in the order of the manifest.
+        classes: of the columns.
+        teacher: its name, and the SHA-256 of its fp32 graph, whatever precision ran.
+        other_teacher: whether it is not the one that the manifest names.
+        runtime: all of the teacher's inference that a logit depends on.
+        tile_view: how a tile is shown to it.
+    """
+
+    manifest: str
+    images: tuple[str, ...]
+    classes: tuple[str, ...]
+    teacher: Model
+    other_teacher: bool
+    runtime: Mapping[str, str]
+    tile_view: ScoreView
+
+
+@dataclass(frozen=True)
+class LabelledViews:
+    """Which training views are labelled, and how their logits are kept.
+
+    Attributes:
+        recipe: how they are drawn.
+        shown: how a view is shown to the teacher: `resize` to its input, or `native`, as it is.
+        compression: of the logits.
+    """
+
+    recipe: ViewRecipe
+    shown: ScoreView
+    compression: Compression
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A file of labels.
+
+    Attributes:
+        sha256: of its bytes.
+        size: in bytes.
+        cost: of keeping its logits as they are kept.
+    """
+
+    sha256: str
+    size: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class LabelIndex:
+    """Stored labels: the fields mirror `labels.json`.
+
+    Attributes:
+        subject: what they are of.
+        views: the training views; None where no epoch is wanted.
+        epochs: epochs wanted.
+        files: those that are on disk, by name.
+    """
+
+    subject: LabelledImages
+    views: LabelledViews | None
+    epochs: int
+    files: Mapping[str, LabelFile] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The epochs wanted that are not on disk."""
+        return tuple(epoch for epoch in range(self.epochs) if epoch_file(epoch) not in self.files)
+
+    @property
+    def lacks_images(self) -> bool:
+        """Whether the labels of whole images and tiles are not on disk."""
+        return IMAGE_FILE not in self.files
+
+    def with_file(self, name: str, file: LabelFile) -> LabelIndex:
+        """The index with one more file."""
+        return replace(self, files={**self.files, name: file})
+
+
+def serialise(index: LabelIndex) -> bytes:
+    """The JSON of an index; equal indices give equal bytes."""
+    subject, views = index.subject, index.views
+    data = {
+        "format": FORMAT,
+        "manifest": subject.manifest,
+        "images": subject.images,
+        "classes": subject.classes,
+        "teacher": {**asdict(subject.teacher), "other": subject.other_teacher},
+        "runtime": dict(subject.runtime),
+        "tile_view": subject.tile_view,
+        "views": None
+        if views is None
+        else {**asdict(views.recipe), "shown": views.shown, "compression": str(views.compression)},
+        "epochs": index.epochs,
+        "files": {
+            name: {"sha256": file.sha256, "bytes": file.size, **asdict(file.cost)}
+            for name, file in sorted(index.files.items())
+        },
+    }
+    return (json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def read_index(path: Path) -> LabelIndex:
+    """Read `labels.json`.
+
+    Raises:
+        DataError: it is missing, damaged, or of another format.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise DataError(
+                f"{path} has format {data['format']}, and this version reads format {FORMAT}", LABEL_AGAIN
+            )
+        files = {name: _file(name, row) for name, row in data["files"].items()}
+        epochs = _count(data["epochs"])
+        if epochs > MOST_EPOCHS:
+            raise ValueError(f"{epochs} epochs")
+        return LabelIndex(_subject(data), _views(data["views"]), epochs, files)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"There are no stored labels: {path} is missing",
+            "Make them: fgdd-fast label OUT --teacher BUNDLE",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SettingsError) as error:
+        raise DataError(f"{path} is no description of labels: {error!r}", LABEL_AGAIN) from error
+
+
+def _subject(data: dict[str, Any]) -> LabelledImages:
+    teacher, classes = data["teacher"], tuple(map(str, data["classes"]))
+    if len(set(classes)) != len(classes):
+        raise ValueError("a class is named twice")
+    return LabelledImages(
+        manifest=_sha256(data["manifest"]),
+        images=tuple(map(_sha256, data["images"])),
+        classes=classes,
+        teacher=Model(str(teacher["name"]), _sha256(teacher["sha256"])),
+        other_teacher=_flag(teacher["other"]),
+        runtime={str(name): str(value) for name, value in data["runtime"].items()},
+        tile_view=_view(data["tile_view"]),
+    )
+
+
+def _views(data: dict[str, Any] | None) -> LabelledViews | None:
+    if data is None:
+        return None
+    recipe = ViewRecipe(
+        size=_count(data["size"]),
+        factor=_count(data["factor"]),
+        batch=_count(data["batch"]),
+        seed=_count(data["seed"]),
+        cutmix=_flag(data["cutmix"]),
+    )
+    return LabelledViews(recipe, _view(data["shown"]), parse_compression(data["compression"]))
+
+
+def _file(name: str, data: dict[str, Any]) -> LabelFile:
+    if not is_label_file(name):
+        raise ValueError(f"{name!r} is no file of labels")
+    cost = Cost(float(data["divergence"]), float(data["information"]), float(data["agreement"]))
+    return LabelFile(_sha256(data["sha256"]), _count(data["bytes"]), cost)
+
+
+def _sha256(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is no SHA-256")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number from 0 on")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
+def _view(value: object) -> ScoreView:
+    known = {str(view): view for view in SCORE_VIEWS}
+    return known[str(value)]

@@ -1,0 +1,87 @@
+"""Which teacher may label a distilled data set: the one that it was distilled with, or one that is asked for.
+
+Whoever it is must know the classes, by name and by sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.distilled import DistilledSet
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.errors import TeacherError
+from fgdd_fast.manifest import Model
+from fgdd_fast.networks import check_classes
+from fgdd_fast.teacher import CHANCE_P_VALUE, accuracy, swapped_classes
+
+
+def teacher_model(bundle: Bundle) -> Model:
+    """Who a bundle is, as manifests name it: a tile form or a variant stands for its teacher."""
+    return Model(bundle.name, bundle.tile_of or bundle.variant_of or bundle.sha256)
+
+
+def check_labelling_teacher(bundle: Bundle, distilled: DistilledSet, *, other_teacher: bool) -> None:
+    """Make sure that a teacher may label a distilled data set.
+
+    Raises:
+        TeacherError: it lacks a class, or is not the one by which the data set was distilled and
+            `other_teacher` is not set.
+    """
+    check_classes(bundle, distilled.manifest.classes)
+    model, named = teacher_model(bundle), distilled.manifest.models["teacher"]
+    if model.sha256 != named.sha256 and not other_teacher:
+        raise TeacherError(
+            f"The teacher {model.name} ({model.sha256[:12]}) is not the one that {distilled.folder} was "
+            f"distilled with: {named.name} ({named.sha256[:12]})",
+            "Name that one, or pass --other-teacher to have the labels of this one.",
+        )
+
+
+def check_predictions(
+    mosaics: NDArray[np.float32],
+    tiles: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    name: str,
+    notice: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Refuse a teacher whose predictions contradict the classes of the images.
+
+    Class names in another order than the teacher's outputs give no error of their own: the labels would only
+    teach the wrong thing. A teacher is judged by what it knows better, whole images or tiles: it need not
+    know small tiles as they are shown to it.
+
+    Args:
+        mosaics: logits of the images shown whole, [n, classes].
+        tiles: logits of their tiles, [n, tiles, classes].
+        labels: classes of the images, as indices, [n].
+        classes: names in the order of the logits.
+        name: of the teacher.
+        notice: told, in one line, where there are too few images to tell.
+
+    Raises:
+        TeacherError: it takes whole classes for each other, or is no better than guessing.
+    """
+    judged, kind = max(
+        (accuracy(mosaics, labels, classes), "images"),
+        (accuracy(tiles.reshape(-1, len(classes)), np.repeat(labels, tiles.shape[1]), classes), "tiles"),
+        key=lambda pair: pair[0].top1,
+    )
+    advice = "Try it on photographs: fgdd-fast teacher check BUNDLE DATA"
+    if swapped := swapped_classes(judged.confusion):
+        pairs = "; ".join(
+            f"{kind} of {classes[one]!r} are taken for {classes[other]!r}" for one, other in swapped
+        )
+        raise TeacherError(
+            f"The class names of the teacher {name} are not in the order of its outputs: {pairs}", advice
+        )
+    if judged.above_chance():
+        return
+    says = f"{judged.top1:.1%} of {judged.images} {kind} are right, and guessing gets {judged.chance:.1%}"
+    if judged.chance**judged.images >= CHANCE_P_VALUE:
+        notice(f"Too few {kind} to tell whether the teacher {name} knows these classes: {says}")
+        return
+    raise TeacherError(f"The teacher {name} is no better than guessing on these {kind}: {says}", advice)

@@ -1,0 +1,98 @@
+"""A folder for Hugging Face's `datasets`, read by that library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
+
+from fgdd_fast.errors import DataError
+from fgdd_fast.mosaic import Format
+from fgdd_fast.pack import Pack
+from fgdd_fast.pack_huggingface import card, class_names, pack_huggingface
+
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+
+ORDER = [0, 2, 4, 1, 3, 5]
+READABLE = ["St. Bernard", 'caf\\xe9 "au lait"', "犬 | 🐕"]
+
+
+def read_back(target: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    datasets.disable_progress_bars()
+    return datasets.load_dataset(str(target), cache_dir=str(target.parent / "cache"), split="train")
+
+
+@pytest.mark.parametrize("format", ["png", "jpg"])
+def test_the_library_reads_what_was_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
+) -> None:
+    distilled = write_distilled(tmp_path / "out", ODD_CLASSES, format=format)
+    write_labels(distilled)
+    told: list[int] = []
+    pack_huggingface(Pack(distilled, 2000), tmp_path / "target", advance=told.append)
+    assert sum(told) == 6
+    assert len(list((tmp_path / "target" / "data").glob("train-*-of-*.parquet"))) > 1
+
+    found = read_back(tmp_path / "target", monkeypatch)
+    assert found.features["label"].names == READABLE
+    assert found.column_names == ["image", "label", "file", "tiles", "logits", "tile_logits"]
+    assert len(found) == 6
+    for row, index in zip(found, ORDER, strict=True):
+        entry = distilled.manifest.images[index]
+        near = 0 if format == "png" else 2  # two JPEG decoders
+        assert np.abs(np.asarray(row["image"]).astype(int) - distilled.read(index)).max() <= near
+        assert row["image"].mode == "RGB"
+        assert row["label"] == distilled.labels[index]
+        assert os.fsencode(row["file"]) == os.fsencode(entry.file).replace(b"\xe9", rb"\xe9")
+        assert np.allclose(row["logits"], noise(6, 3)[index], atol=0)
+        assert np.allclose(row["tile_logits"], noise(6, 4, 3)[index], atol=0)
+        for tile, source in zip(row["tiles"], entry.tiles, strict=True):
+            assert tile["box"] == list(source.box)
+            assert os.fsencode(tile["source"]) == os.fsencode(source.source).replace(b"\xe9", rb"\xe9")
+            assert {name: getattr(source, name) for name in ("sha256", "path", "occupancy", "loss")} == {
+                name: tile[name] for name in ("sha256", "path", "occupancy", "loss")
+            }
+
+
+def test_image_files_go_in_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distilled = write_distilled(tmp_path / "out", ipc=101, size=8, factor=1)
+    pack_huggingface(Pack(distilled, 10**9), tmp_path / "target")
+    import datasets
+
+    found = read_back(tmp_path / "target", monkeypatch)
+    assert found.column_names == ["image", "label", "file", "tiles"]
+    raw = found.cast_column("image", datasets.Image(decode=False))
+    files = {entry.file: index for index, entry in enumerate(distilled.manifest.images)}
+    assert len(raw) == 202
+    for row in raw:
+        assert row["image"]["bytes"] == distilled.content(files[row["file"]])
+        assert row["image"]["path"] == Path(row["file"]).name
+
+
+def test_the_card_tells_what_is_in_it_and_where_it_comes_from(tmp_path: Path) -> None:
+    distilled = write_distilled(tmp_path / "out", ODD_CLASSES)
+    hard = card(Pack(distilled, 10**9))
+    assert hard.startswith("---\nlicense: unknown\n")
+    assert "6 images of 3 classes, distilled from 40 photographs by fgdd-fast 1.2.3" in hard
+    assert "mosaic of 2 x 2 tiles" in hard
+    for model in distilled.manifest.models.values():
+        assert f"| {model.name} | `{model.sha256}` |" in hard
+    assert "logits" not in hard
+    write_labels(distilled)
+    assert "`tile_logits`" in card(Pack(distilled, 10**9))
+
+
+def test_two_classes_that_read_alike_are_refused(tmp_path: Path) -> None:
+    alike = write_distilled(tmp_path / "out", (os.fsdecode(b"caf\xe9"), "caf\\xe9"))
+    with pytest.raises(DataError, match="Two classes"):
+        class_names(alike.manifest)
+    with pytest.raises(DataError, match="Two classes"):
+        pack_huggingface(Pack(alike, 10**9), tmp_path / "target")
+    assert not (tmp_path / "target").exists()
