@@ -7,7 +7,9 @@ import hashlib
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from fgdd_fast.ranking import RANKINGS
 from fgdd_fast.records import Box, ImageRecord, View
+from fgdd_fast.selection import SelectionSettings
 
 SIZE = 100
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,15 +21,27 @@ def make_record(
     full: float = 1.0,
     crops: tuple[float, ...] = (1.0, 2.0),
     content: str | None = None,
+    kept: tuple[float, ...] = (),
+    sides: tuple[int, ...] = (),
+    perceptual_hash: int | None = None,
 ) -> ImageRecord:
-    """A record of an image of 100 x 100 whose crops, of the losses given, lie side by side."""
+    """A record of an image of 100 x 100 whose crops, of the losses given, lie side by side.
+
+    Their sides are 50 pixels, and what they keep of the foreground is not known, unless it is given.
+    """
+    shares = kept or (None,) * len(crops)
+    widths = sides or (50,) * len(crops)
     return ImageRecord(
         source=source,
         sha256=hashlib.sha256((content or source).encode("utf-8", "surrogateescape")).hexdigest(),
         class_name="cat",
         occupancy=occupancy,
         full=View(Box(0, 0, SIZE, SIZE), full),
-        crops=tuple(View(Box(place, 0, 50, 50), loss) for place, loss in enumerate(crops)),
+        crops=tuple(
+            View(Box(place, 0, side, side), loss, share)
+            for place, (loss, side, share) in enumerate(zip(crops, widths, shares, strict=True))
+        ),
+        perceptual_hash=perceptual_hash,
     )
 
 
@@ -48,7 +62,7 @@ def boxes(draw: st.DrawFn, width: int, height: int) -> Box:
 def image_records(draw: st.DrawFn, losses: st.SearchStrategy[float] = any_losses) -> ImageRecord:
     """A record of an image of any size; small sizes and few contents make equal boxes and bytes common."""
     width, height = draw(st.tuples(*[st.sampled_from([1, 2, 3, 640, 5000])] * 2))
-    views = st.builds(View, boxes(width, height), losses)
+    views = st.builds(View, boxes(width, height), losses, st.floats(0, 1, width=32))
     return ImageRecord(
         source=draw(sources),
         sha256=hashlib.sha256(bytes([draw(st.integers(0, 30))])).hexdigest(),
@@ -56,6 +70,7 @@ def image_records(draw: st.DrawFn, losses: st.SearchStrategy[float] = any_losses
         occupancy=draw(occupancies),
         full=View(Box(0, 0, width, height), draw(losses)),
         crops=tuple(draw(st.lists(views, max_size=3))),
+        perceptual_hash=draw(st.integers(0, 255)),
     )
 
 
@@ -73,3 +88,11 @@ rule_texts = st.one_of(
     st.builds("{}:{}".format, st.sampled_from(["quantile", "fixed"]), st.floats(0, 1)),
 )
 any_rule_texts = st.builds("{}{}".format, st.sampled_from(["", "shuffled:", "inverted:"]), rule_texts)
+
+any_selections = st.builds(
+    SelectionSettings,
+    st.sampled_from(RANKINGS),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.none() | st.integers(0, 8),
+)
