@@ -9,7 +9,6 @@ and standard deviation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +16,9 @@ from torch import nn
 
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.torch_classifier import Tensors
+from fgdd_fast.students import convnet
+from fgdd_fast.students.resnet import SMALL_STEM, STAGES, BasicBlock, Bottleneck, ResNet
 
-STAGES = 4
 IMAGENET_SIZE = 224
 CONVNET_SIZES = (32, 64, 128, 224)  # of RDED's data sets
 
@@ -101,129 +101,12 @@ def _resnet(tensors: Tensors) -> RdedNetwork:
     )
 
 
-class ConvNet(nn.Module):
-    """Layers of convolution, batch normalisation, ReLU and average pooling by 2; then a linear classifier.
+class ConvNet(convnet.ConvNet):
+    """RDED's ConvNet, which normalises over batches.
 
     Args:
-        depth: layers.
-        width: channels of each.
-        channels: of the input.
-        classes: outputs.
-        side: pixels of each side after the last layer.
+        depth, width, channels, classes, side: see `convnet.ConvNet`.
     """
 
     def __init__(self, depth: int, width: int, channels: int, classes: int, side: int) -> None:
-        super().__init__()
-        convolutions = [nn.Conv2d(width if i else channels, width, 3, padding=1) for i in range(depth)]
-        self.layers = nn.ModuleDict(
-            {
-                "conv": nn.ModuleList(convolutions),
-                "norm": nn.ModuleList(nn.BatchNorm2d(width) for _ in range(depth)),
-            }
-        )
-        self.classifier = nn.Linear(width * side**2, classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, classes] of normalised images [batch, channels, height, width]."""
-        maps = images
-        layers = (self.layers[kind].children() for kind in ("conv", "norm"))
-        for convolution, norm in zip(*layers, strict=True):
-            maps = nn.functional.avg_pool2d(torch.relu(norm(convolution(maps))), 2)
-        logits: torch.Tensor = self.classifier(maps.flatten(1))
-        return logits
-
-
-SMALL_STEM = 3  # pixels of the stem's kernel in the ResNets for small images; 7 in the others
-
-
-class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around which the input is led."""
-
-    expansion = 1
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width * self.expansion, stride)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps [batch, channels, height, width] -> [batch, width, height / stride, width / stride]."""
-        inner = torch.relu(self.bn1(self.conv1(maps)))
-        return torch.relu(self.bn2(self.conv2(inner)) + self.downsample(maps))
-
-
-class Bottleneck(nn.Module):
-    """A 1 x 1, a 3 x 3 and a widening 1 x 1 convolution around which the input is led."""
-
-    expansion = 4
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(width * self.expansion)
-        self.downsample = _shortcut(channels, width * self.expansion, stride)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps [batch, channels, height, width] -> [batch, 4 * width, height / stride, width / stride]."""
-        inner = torch.relu(self.bn1(self.conv1(maps)))
-        inner = torch.relu(self.bn2(self.conv2(inner)))
-        return torch.relu(self.bn3(self.conv3(inner)) + self.downsample(maps))
-
-
-def _shortcut(channels: int, outputs: int, stride: int) -> nn.Module:
-    if stride == 1 and channels == outputs:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-
-class ResNet(nn.Module):
-    """A residual network with torchvision's names of its tensors.
-
-    Args:
-        depths: blocks of each of the four stages.
-        width: channels of the stem; each stage after the first doubles them.
-        channels: of the input.
-        classes: outputs.
-        block: what the stages are made of.
-        small: for small images: a 3 x 3 stem that keeps the size, and no pooling after it.
-    """
-
-    def __init__(
-        self,
-        depths: Sequence[int],
-        width: int,
-        channels: int,
-        classes: int,
-        *,
-        block: type[BasicBlock] | type[Bottleneck],
-        small: bool,
-    ) -> None:
-        super().__init__()
-        kernel, stride = (SMALL_STEM, 1) if small else (7, 2)
-        self.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool: nn.Module = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
-        inputs = width
-        for stage, depth in enumerate(depths):
-            blocks = []
-            for index in range(depth):
-                stride = 2 if stage and not index else 1
-                blocks.append(block(inputs, width << stage, stride))
-                inputs = (width << stage) * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(inputs, classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, classes] of normalised images [batch, channels, height, width]."""
-        maps = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
-        for stage in range(STAGES):
-            maps = self.get_submodule(f"layer{stage + 1}")(maps)
-        logits: torch.Tensor = self.fc(maps.mean((2, 3)))
-        return logits
+        super().__init__(depth, width, channels, classes, side, nn.BatchNorm2d)

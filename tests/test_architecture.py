@@ -117,7 +117,7 @@ def test_no_heavy_package_is_imported_directly(folder: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["fgdd_fast", "engines", "export"])
+@pytest.mark.parametrize("folder", ["fgdd_fast", "engines"])
 def test_the_pipeline_needs_nothing_of_what_trains_students(folder: str) -> None:
     training = {"fgdd_fast.data", "fgdd_fast.students"}
     found = {

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner
+from tiny_distillation import arguments
+
+from fgdd_fast.cli import main
+from fgdd_fast.distilled import open_distilled
+from fgdd_fast.engines.bundle import Bundle
+from fgdd_fast.errors import DataError, SettingsError, TeacherError
+from fgdd_fast.networks import Runtime, Teacher
+from fgdd_fast.students.labelled_images import read_whole
+from fgdd_fast.students.online_labels import OnlineLabels, class_logits
+from fgdd_fast.students.opening import LabelKind, Wishes, open_training
+from fgdd_fast.students.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
+from fgdd_fast.students.validation import read_validation
+from fgdd_fast.training_views import default_batch, render
+
+WISHES = Wishes(labels=None, size=None, epochs=None, batch=None, seed=0)
+RUNTIME = Runtime("cpu", "fp32", 1)
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def open_teacher(bundle: Bundle, size: int) -> Teacher:
+    return Teacher(bundle, RUNTIME, view="resize", tile_size=size, batch=4)
+
+
+def test_validation_cuts_the_centre_of_what_is_resized_as_rded_does(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 13, 3)).astype(np.uint8)
+    write(tmp_path / "a" / "1.png", pixels)
+    found = read_validation(tmp_path, ["a"], 7)  # to which belongs a shorter side of 8
+    assert np.array_equal(found.images, pixels[None, :7, 3:10])
+    wide = cv2.resize(pixels, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
+    write(tmp_path / "a" / "1.png", wide)
+    assert np.array_equal(read_validation(tmp_path, ["a"], 7).images, found.images)
+
+
+def test_validation_images_have_the_labels_of_the_training_set(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path, 3)
+    found = read_validation(tmp_path, ("red", "green", "blue"), 16, threads=2)
+    assert found.images.shape == (9, 16, 16, 3)
+    assert found.labels.tolist() == [2] * 3 + [1] * 3 + [0] * 3
+    assert found.sources[0] == "blue/00.png"
+    assert len(set(found.hashes)) == 9
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (("blue", "green", "red", "pink"), "it lacks 'pink'"),
+        (("blue", "green"), "it has 'red'"),
+        (("blue", "green", "Red"), "it has 'red', and it lacks 'Red'"),
+    ],
+)
+def test_validation_images_of_other_classes_are_refused_by_name(
+    tmp_path: Path, classes: tuple[str, ...], problem: str
+) -> None:
+    tiny.write_squares(tmp_path, 1)
+    with pytest.raises(DataError, match=problem):
+        read_validation(tmp_path, classes, 16)
+
+
+def test_images_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path, 3)
+    (tmp_path / "green" / "01.png").write_bytes(b"not an image")
+    for found in (read_validation(tmp_path, tiny.CLASSES, 16), read_whole(tmp_path, 16)):
+        assert [item.source for item in found.skipped] == ["green/01.png"]
+        assert np.bincount(found.labels).tolist() == [3, 2, 3]
+        assert len(found.images) == len(found.sources) == len(found.hashes) == 8
+
+
+def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path, 1)
+    (tmp_path / "green" / "00.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match="Not one image of the class 'green'"):
+        read_validation(tmp_path, tiny.CLASSES, 16)
+
+
+def test_real_images_to_learn_from_are_resized_whole(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png", np.repeat(np.uint8([[[0] * 3] * 8, [[200] * 3] * 8]), 2, axis=0))
+    found = read_whole(tmp_path, 4)
+    assert found.images[0, :, :, 0].tolist() == [[0] * 4] * 2 + [[200] * 4] * 2
+
+
+def test_a_teacher_is_judged_by_names_on_photographs_and_on_views(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path / "val", 6)
+    classes = ("red", "green", "blue")  # the teacher has another order
+    bundle = tiny.teacher_bundle(tmp_path)
+    with closing(open_teacher(bundle, tiny.SIDE)) as teacher:
+        judged = accuracy_on_photographs(teacher, tmp_path / "val", classes, method="area", threads=2)
+    assert (judged.top1, judged.images, judged.classes) == (1.0, 18, classes)
+    validation = read_validation(tmp_path / "val", classes, 8)
+    with closing(open_teacher(bundle, 8)) as teacher:
+        assert accuracy_on_views(teacher, validation).top1 == 1.0
+        wrong = replace(validation, labels=(validation.labels + 1) % 3)
+        assert accuracy_on_views(teacher, wrong).top1 == 0.0
+
+
+def test_a_teacher_with_swapped_labels_is_refused(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path / "val", 6)
+    bundle = tiny.teacher_bundle(tmp_path, ("green", "blue", "red"))
+    with (
+        closing(open_teacher(bundle, tiny.SIDE)) as teacher,
+        pytest.raises(TeacherError, match="'blue' is taken for 'green'"),
+    ):
+        accuracy_on_photographs(teacher, tmp_path / "val", tiny.CLASSES, method="area", threads=1)
+
+
+def test_a_teacher_that_guesses_is_refused(tmp_path: Path) -> None:
+    for name in tiny.CLASSES:  # the same images for each class
+        for place, colour in enumerate(tiny.CLASSES * 4):
+            write(tmp_path / "val" / name / f"{place}.png", tiny.square(colour, 0.9, seed=place))
+    with (
+        closing(open_teacher(tiny.teacher_bundle(tmp_path), tiny.SIDE)) as teacher,
+        pytest.raises(TeacherError, match="no better than guessing"),
+    ):
+        accuracy_on_photographs(teacher, tmp_path / "val", tiny.CLASSES, method="area", threads=1)
+
+
+@pytest.fixture
+def out(workplace: Path) -> Path:
+    """A distilled set of three mosaics a class, with 2 x 2 tiles of 8 pixels."""
+    result = CliRunner().invoke(main, arguments(workplace, ipc=3, threads=1))
+    assert result.exit_code == 0, result.output
+    return workplace / "out"
+
+
+def label(out: Path, *words: str) -> None:
+    teacher = out.parent / "tiny-teacher.onnx"
+    fixed = ["--teacher", str(teacher), "--device", "cpu", "--threads", "1"]
+    result = CliRunner().invoke(main, ["label", str(out), *fixed, *words])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_distilled_set_is_opened_with_its_own_size_and_rdeds_batch(out: Path) -> None:
+    opened = open_training(out, WISHES, has_teacher=True)
+    training, distilled = opened.training, open_distilled(out)
+    assert (opened.labels, opened.epochs, opened.resize) == ("online", 300, "area")
+    assert np.array_equal(training.images, distilled.read_all())
+    assert np.array_equal(training.labels, distilled.labels)
+    assert training.classes == tiny.CLASSES
+    assert (training.views.size, training.views.factor) == (16, 2)
+    assert training.views.batch == default_batch(3, 3)
+    tiles = [tile for image in distilled.manifest.images for tile in image.tiles]
+    assert opened.sources == {tile.sha256 for tile in tiles}
+
+
+def test_stored_and_online_labels_are_the_same(out: Path) -> None:
+    label(out, "--epochs", "2", "--size", "12", "--student-batch", "4", "--seed", "5")
+    stored = open_training(out, WISHES, has_teacher=False)
+    assert (stored.labels, stored.epochs) == ("stored", 2)
+    asked = replace(WISHES, size=12, batch=4, seed=5)
+    with closing(open_teacher(tiny.teacher_bundle(out.parent), 12)) as teacher:
+        online = open_training(out, asked, has_teacher=True)
+        assert (online.labels, online.training.soft) == ("online", None)
+        for epoch in range(2):
+            (views, kept), (drawn, given) = (
+                source.epoch(epoch) for source in (stored.training, online.with_teacher(teacher))
+            )
+            for name in ("image", "tiles", "box", "flip", "partner", "patch"):
+                assert np.array_equal(getattr(views, name), getattr(drawn, name))
+            assert np.abs(kept - given).max() <= 2**-10 * np.abs(given).max()  # stored in 16 bits
+
+
+def test_online_labels_are_the_teachers_answers_to_the_rendered_views(out: Path) -> None:
+    training = open_training(out, WISHES, has_teacher=True).training
+    with closing(open_teacher(tiny.teacher_bundle(out.parent), 16)) as teacher:
+        source = OnlineLabels(teacher, ("red", "blue"), training.images, training.views)
+        views, logits = source(3)
+        pixels = render(training.images, views, training.views)
+        means = pixels.mean(axis=(1, 2)) * 0.1  # what the tiny teacher answers
+        assert logits == pytest.approx(means[:, [0, 2]], abs=1e-3)
+        assert np.array_equal(logits, class_logits(teacher, pixels, ("red", "blue")))
+
+
+@pytest.mark.parametrize(
+    ("wishes", "advice"),
+    [
+        ({"size": 8}, "--size"),
+        ({"batch": 3}, "--batch"),
+        ({"epochs": 3}, "--epochs 3"),
+    ],
+)
+def test_wishes_that_stored_labels_cannot_meet_are_refused(
+    out: Path, wishes: dict[str, Any], advice: str
+) -> None:
+    label(out, "--epochs", "2")
+    asked = replace(WISHES, **wishes)
+    with pytest.raises(SettingsError, match="stored labels") as refusal:
+        open_training(out, asked, has_teacher=False)
+    assert advice in refusal.value.advice
+    assert open_training(out, asked, has_teacher=True).labels == "online"
+
+
+def test_stored_labels_of_another_set_are_refused(out: Path) -> None:
+    label(out, "--epochs", "1")
+    other = CliRunner().invoke(main, arguments(out.parent, "other", ipc=3, seed=1, threads=1))
+    assert other.exit_code == 0
+    (out / "labels").rename(out.parent / "other" / "labels")
+    with pytest.raises(DataError, match="labels"):
+        open_training(out.parent / "other", WISHES, has_teacher=False)
+
+
+def test_stored_labels_without_epochs_are_refused(out: Path) -> None:
+    label(out, "--epochs", "0")
+    with pytest.raises(DataError, match="of whole images and tiles alone"):
+        open_training(out, WISHES, has_teacher=False)
+
+
+def test_a_stored_label_file_that_is_damaged_is_refused(out: Path) -> None:
+    label(out, "--epochs", "1")
+    file = out / "labels" / "epoch-00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(DataError):
+        open_training(out, WISHES, has_teacher=False)
+
+
+@pytest.mark.parametrize("kind", [None, "online"])
+def test_soft_labels_need_somebody_who_gives_them(out: Path, kind: LabelKind | None) -> None:
+    with pytest.raises(TeacherError, match="no teacher is named"):
+        open_training(out, replace(WISHES, labels=kind), has_teacher=False)
+
+
+def test_a_folder_of_images_has_hard_labels(workplace: Path) -> None:
+    opened = open_training(workplace / "data", replace(WISHES, size=10), has_teacher=False)
+    assert (opened.labels, opened.epochs, opened.stored) == ("hard", 300, None)
+    assert opened.training.images.shape == (24, 10, 10, 3)
+    assert opened.training.views.factor == 1
+    assert opened.training.origin == "hard labels"
+    with pytest.raises(SettingsError, match="no stored labels"):
+        open_training(workplace / "data", replace(WISHES, labels="stored"), has_teacher=True)
+    with pytest.raises(TeacherError):
+        open_training(workplace / "data", replace(WISHES, labels="online"), has_teacher=False)
