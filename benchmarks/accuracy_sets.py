@@ -1,0 +1,187 @@
+"""The sets that students learn from, as lists of tiles, and their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.benchmarks.accuracy_rows import RandomName
+from fgdd_fast.dataset import DataSet, SourceImage
+from fgdd_fast.decode import read_file
+from fgdd_fast.errors import DataError
+from fgdd_fast.extras import import_extra
+from fgdd_fast.keyed import keyed_hash
+from fgdd_fast.mosaic import Mosaic, arrange, compose
+from fgdd_fast.records import ImageRecord, Tile, View
+from fgdd_fast.resize import Pixels, ResizeMethod
+from fgdd_fast.tiles import read_tile
+
+Integers = NDArray[np.int64]
+UNKNOWN = float("nan")
+
+
+class TrainingImages(Protocol):
+    """Images that students learn from.
+
+    Attributes:
+        factor: tiles along each side of an image.
+    """
+
+    @property
+    def factor(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal hash of which parts of which files they are, in their order."""
+
+    def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
+        """Their pixels, uint8 [n, size, size, 3], and their classes, int64 [n].
+
+        Raises:
+            DataError: a file cannot be read, or changed since it was measured.
+        """
+
+
+@dataclass(frozen=True)
+class MosaicSet:
+    """A distilled set.
+
+    Attributes:
+        root: folder of the photographs.
+        mosaics: those of each class, in the order of the labels.
+        factor: tiles along each side of a mosaic.
+    """
+
+    root: Path
+    mosaics: tuple[tuple[Mosaic, ...], ...]
+    factor: int
+
+    @property
+    def fingerprint(self) -> str:
+        """See `TrainingImages`."""
+        tiles = [
+            [[(tile.sha256, *tile.box) for tile in mosaic.tiles] for mosaic in mosaics]
+            for mosaics in self.mosaics
+        ]
+        return _sha256([self.factor, tiles])
+
+    def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
+        """See `TrainingImages`."""
+        side = size // self.factor
+
+        def cut(tile: Tile) -> Pixels:
+            return read_tile(tile, self.root / tile.source, side, method)
+
+        images = [
+            compose([cut(tile) for tile in mosaic.tiles], self.factor)
+            for mosaics in self.mosaics
+            for mosaic in mosaics
+        ]
+        labels = [label for label, mosaics in enumerate(self.mosaics) for _ in mosaics]
+        return np.stack(images), np.array(labels, np.int64)
+
+    def facts(self) -> Mapping[str, object]:
+        """How many tiles there are, and the share of them that shows a whole image."""
+        tiles = [tile for mosaics in self.mosaics for mosaic in mosaics for tile in mosaic.tiles]
+        whole = sum(tile.path == "full" for tile in tiles) / len(tiles)
+        return {"tiles": len(tiles), "whole": round(whole, 4)}
+
+
+@dataclass(frozen=True)
+class WholeData:
+    """All photographs of a folder, each whole.
+
+    Attributes:
+        dataset: the folder as scanned.
+        fingerprint: see `TrainingImages`.
+        factor: 1.
+    """
+
+    dataset: DataSet
+    fingerprint: str
+    factor: int = 1
+
+    def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
+        """See `TrainingImages`."""
+        students = import_extra("fgdd_fast.students.labelled_images", "bench")
+        found = students.read_whole(self.dataset.root, size, method=method)
+        return found.images, found.labels
+
+    def facts(self) -> Mapping[str, object]:
+        """How many images there are."""
+        return {"tiles": len(self.dataset.images)}
+
+
+def whole_data(dataset: DataSet, threads: int) -> WholeData:
+    """All photographs of a folder; every file is read for its hash.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+
+    def content(image: SourceImage) -> tuple[str, str]:
+        return image.class_name, read_file(image.path).sha256
+
+    with ThreadPoolExecutor(threads, "read") as executor:
+        return WholeData(dataset, _sha256(list(executor.map(content, dataset.images))))
+
+
+def random_mosaics(
+    name: RandomName, records: Sequence[ImageRecord], *, ipc: int, factor: int, seed: int
+) -> tuple[Mosaic, ...]:
+    """Mosaics of one class from images drawn at random: whole, or the first candidate crop of each.
+
+    The teacher has no say. Images of identical bytes count once, as in every selection.
+
+    Args:
+        name: which of both.
+        records: the class's pool.
+        ipc: mosaics.
+        factor: tiles along each side of a mosaic.
+        seed: of the draw.
+
+    Raises:
+        DataError: the class has fewer images than tiles are needed.
+    """
+    by_content = {record.sha256: record for record in sorted(records, key=lambda record: record.source)}
+    drawn = sorted(
+        by_content.values(), key=lambda record: keyed_hash("fgdd random", seed, record.source).digest()
+    )
+    count = ipc * factor**2
+    if len(drawn) < count:
+        raise DataError(
+            f"The class '{records[0].class_name}' is too small: {count} random images are needed, and it has "
+            f"{len(drawn)}",
+            "Lower --ipc or --factor, or raise --pool.",
+        )
+    tiles = [
+        _tile(
+            record, record.full if name == "random-whole" else record.crops[0], whole=name == "random-whole"
+        )
+        for record in drawn[:count]
+    ]
+    return arrange(tiles, ipc, factor)
+
+
+def _tile(record: ImageRecord, view: View, *, whole: bool) -> Tile:
+    return Tile(
+        source=record.source,
+        sha256=record.sha256,
+        box=view.box,
+        path="full" if whole else "crop",
+        occupancy=record.occupancy,
+        threshold=UNKNOWN,
+        loss=UNKNOWN,
+    )
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

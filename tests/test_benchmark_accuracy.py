@@ -1,0 +1,456 @@
+"""The accuracy benchmark: rows, sets, results that are gone on with, and what the table says of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("torch")
+
+from fgdd_fast.benchmarks import accuracy, accuracy_table
+from fgdd_fast.benchmarks.accuracy_analysis import Analysis, analyse
+from fgdd_fast.benchmarks.accuracy_comparisons import Comparison
+from fgdd_fast.benchmarks.accuracy_plan import Rates, StudentGrid, estimate
+from fgdd_fast.benchmarks.accuracy_results import (
+    Results,
+    SetKey,
+    StudentKey,
+    open_results,
+    parse_results,
+    read_results,
+    set_line,
+    student_line,
+)
+from fgdd_fast.benchmarks.accuracy_rows import (
+    CONTROLS,
+    GROUPS,
+    RULES,
+    Row,
+    choose_rows,
+    name_of,
+    pairings,
+    parse_row,
+)
+from fgdd_fast.benchmarks.accuracy_sets import MosaicSet, random_mosaics
+from fgdd_fast.benchmarks.accuracy_statistics import pack_bits
+from fgdd_fast.benchmarks.accuracy_training import RepeatedLabels
+from fgdd_fast.benchmarks.accuracy_verdicts import Verdict, statement
+from fgdd_fast.distilled import open_distilled
+from fgdd_fast.errors import DataError, OutputError, SettingsError
+from fgdd_fast.mosaic import arrange
+from fgdd_fast.ranking import RANKINGS
+from fgdd_fast.records import Box, ImageRecord, View
+from fgdd_fast.selection import SelectionSettings
+from fgdd_fast.thresholds import parse_rule
+from fgdd_fast.training_views import ViewRecipe, draw_epoch
+from fgdd_fast.views import SCORE_VIEWS
+
+RULE = "quantile:0.5"
+RULES_ASKED = (RULE, "median")  # which decide alike
+CONDITIONS = {"classes": ["a", "b"], "validation": {"labels": [0, 0, 0, 1, 1, 1]}}
+
+shares = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+
+
+@given(
+    st.sampled_from(RULES),
+    st.sampled_from([None, *CONTROLS]),
+    st.sampled_from(RANKINGS),
+    st.sampled_from(SCORE_VIEWS),
+    shares,
+    shares,
+    st.none() | st.integers(0, 64),
+)
+def test_every_row_is_told_by_its_name(
+    rule: str, control: Any, ranking: Any, view: Any, keep: float, area: float, distinct: int | None
+) -> None:
+    settings = SelectionSettings(ranking, keep, area, distinct)
+    row = Row(replace(parse_rule(rule), control=control), settings, view)
+    assert parse_row(row.name) == row
+
+
+@pytest.mark.parametrize(
+    "name", ["nonsense", "mean+", "mean+keep:2", "mean+keep:x", "mean+distinct:65", "mean+far"]
+)
+def test_what_is_no_row_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError):
+        choose_rows([name])
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_method_of_a_group_has_its_controls_and_extremes(group: str) -> None:
+    rows = choose_rows([group])
+    names = {name_of(row) for row in rows}
+    methods = [row for row in rows if isinstance(row, Row) and row.method]
+    assert len({row.rule for row in methods}) == len(RULES)
+    for row in methods:
+        opponents = {row.control(control).name for control in CONTROLS}
+        assert names >= opponents | {row.always("always-patch").name, row.always("always-full").name}
+    assert ("random-whole" in names) == (group == "main")
+    assert len(names) == len(rows)
+
+
+def test_rules_of_groups_are_those_of_the_method() -> None:
+    assert {name_of(row) for row in choose_rows(["main"], ["mean"], ["shuffled"])} == {
+        *("random-whole", "random-crops", "always-patch", "always-full", "mean", "shuffled:mean")
+    }
+    with pytest.raises(SettingsError, match="always-patch"):
+        choose_rows(["main"], ["always-patch"])
+
+
+def test_pairings_are_between_rows_that_are_there() -> None:
+    names = ["random-whole", "always-patch", "mean+kmeans", "shuffled:mean+kmeans", "always-patch+kmeans"]
+    pairs = {(pairing.first, pairing.second) for pairing in pairings(names)}
+    assert pairs == {
+        ("always-patch", "random-whole"),
+        ("always-patch+kmeans", "random-whole"),
+        ("always-patch+kmeans", "always-patch"),
+        *(("mean+kmeans", second) for second in names if second != "mean+kmeans"),
+    }
+
+
+def record(index: int, sha256: str | None = None) -> ImageRecord:
+    crop = View(Box(index, 0, 5, 5), 0.1)
+    content = sha256 or f"{index:064x}"
+    return ImageRecord(f"a/{index}.png", content, "a", 0.5, View(Box(0, 0, 20, 20), index), (crop, crop))
+
+
+def test_random_images_do_not_depend_on_the_teacher() -> None:
+    records = [record(index) for index in range(12)]
+    changed = [
+        replace(item, full=replace(item.full, loss=-item.full.loss), occupancy=0.1) for item in records
+    ]
+
+    def sources(items: Sequence[ImageRecord], seed: int, ipc: int = 2) -> list[str]:
+        mosaics = random_mosaics("random-whole", items, ipc=ipc, factor=2, seed=seed)
+        return [tile.source for mosaic in mosaics for tile in mosaic.tiles]
+
+    assert sources(records, 0) == sources(changed[::-1], 0)
+    assert sources(records, 0) != sources(records, 1)
+    assert len(set(sources(records, 0, ipc=3))) == 12
+
+
+def test_random_images_are_whole_or_the_first_crop() -> None:
+    records = [record(index) for index in range(4)]
+    (whole,) = random_mosaics("random-whole", records, ipc=1, factor=2, seed=0)
+    (crops,) = random_mosaics("random-crops", records, ipc=1, factor=2, seed=0)
+    assert {tile.box for tile in whole.tiles} == {Box(0, 0, 20, 20)}
+    assert {tile.box for tile in crops.tiles} == {item.crops[0].box for item in records}
+    assert [tile.source for tile in whole.tiles] == [tile.source for tile in crops.tiles]
+
+
+def test_random_images_are_distinct_or_too_few() -> None:
+    twins = [record(0), record(1, sha256=f"{0:064x}")]
+    with pytest.raises(DataError, match="2 random images are needed, and it has 1"):
+        random_mosaics("random-whole", twins, ipc=2, factor=1, seed=0)
+
+
+def test_labels_are_made_once_and_repeated() -> None:
+    recipe = ViewRecipe(8, 1, 4, 0)
+    asked: list[int] = []
+
+    def label(epoch: int) -> Any:
+        asked.append(epoch)
+        return draw_epoch(recipe, 4, 8, epoch), np.full((4, 2), epoch, np.float32)
+
+    repeated = RepeatedLabels(label, 3)
+    assert [int(repeated(epoch)[1][0, 0]) for epoch in (0, 1, 2, 3, 4, 8, 0)] == [0, 1, 2, 0, 1, 2, 0]
+    assert asked == [0, 1, 2]
+
+
+def test_an_estimate_adds_up() -> None:
+    grid = StudentGrid(("x", "y"), (0, 1), (0,), epochs=10, full_epochs=5)
+    rates = Rates(labelled=100, trained={"x": 10, "y": 20})
+    found = estimate([grid.of_set(2)], classes=5, label_epochs=4, rates=rates)
+    assert (found.students, found.trained, found.labelled) == (6, 600, 40)
+    assert (found.label_seconds, found.train_seconds) == (0.4, 300 / 10 + 300 / 20)
+    full = estimate(grid.of_full_data(100), classes=5, label_epochs=4, rates=rates)
+    assert (full.students, full.trained, full.labelled) == (4, 10_000, 0)
+
+
+def test_a_file_that_was_cut_off_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    lines = [set_line(SetKey("mean", 1, seed), "abc", whole=0.5) for seed in range(2)]
+    with open_results(path, CONDITIONS) as file:
+        file.add(lines[0])
+    with path.open("ab") as file_left:
+        file_left.write(b'{"kind": "set", "row": "me')
+    assert list(read_results(path).sets) == [SetKey("mean", 1, 0)]
+    with open_results(path, CONDITIONS) as file:
+        assert list(file.found.sets) == [SetKey("mean", 1, 0)]
+        file.add(lines[1])
+    assert list(read_results(path).sets.values()) == lines
+
+
+def test_a_file_is_of_one_set_of_conditions_and_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with (
+        open_results(path, CONDITIONS),
+        pytest.raises(OutputError, match="Another run"),
+        open_results(path, CONDITIONS),
+    ):
+        pass
+    with (
+        pytest.raises(SettingsError, match="other conditions: size"),
+        open_results(path, {**CONDITIONS, "size": 3}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"[]\n",
+        b'{"kind": "conditions"}\n',
+        b'{"kind": "conditions", "format": 1}\n{"kind": "set"}\n',
+    ],
+)
+def test_what_holds_no_results_is_refused(content: bytes, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        parse_results(content, tmp_path / "x.jsonl")
+
+
+def results_of(rows: Mapping[str, Sequence[str]], seeds: int = 3) -> Results:
+    """Results in which the students of a row answer alike: right where the text of their seed has a 1."""
+    sets, students = {}, {}
+    for row, by_seed in rows.items():
+        for seed in range(seeds):
+            key = SetKey(row, 1, seed)
+            sets[key] = set_line(key, f"{row} {seed}", whole=0.5)
+            for training in range(2):
+                student = StudentKey(f"{row} {seed}", seed, "soft", "net", training)
+                correct = np.array([letter == "1" for letter in by_seed[seed]])
+                facts = {"top1": float(correct.mean()), "best_top1": 1.0, "correct": pack_bits(correct)}
+                students[student] = student_line(student, **facts)
+    return Results(CONDITIONS, (), sets, students, ())
+
+
+def comparison_of(analysis: Analysis, first: str, second: str) -> Comparison:
+    (found,) = (
+        found
+        for found in analysis.comparisons
+        if (found.pairing.first, found.pairing.second) == (first, second)
+    )
+    return found
+
+
+def test_figures_of_a_row() -> None:
+    analysis = analyse(results_of({"random-whole": ["110000"] * 3, "mean": ["111100", "111100", "110000"]}))
+    random, mean = analysis.cells
+    assert mean.top1.mean == pytest.approx(10 / 18)
+    assert (mean.top1.count, mean.balanced.mean) == (6, pytest.approx(10 / 18))
+    assert mean.by_class == pytest.approx((8 / 9, 2 / 9))
+    assert (random.ior, mean.ior) == (pytest.approx(0), pytest.approx(4 / 18))
+    assert mean.hlr is mean.lrs is None  # nobody learned hard labels
+    assert comparison_of(analysis, "mean", "random-whole").difference.mean == pytest.approx(4 / 18)
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "pays"), [(["000000"] * 3, True), (["111110", "111111", "011111"], False)]
+)
+def test_the_foreground_pays_if_both_rded_and_the_shuffled_control_are_beaten(
+    shuffled: list[str], pays: bool
+) -> None:
+    rows = {"always-patch": ["000000"] * 3, "mean": ["111111"] * 3, "shuffled:mean": shuffled}
+    (verdict,) = analyse(results_of(rows)).verdicts
+    assert (verdict.row, verdict.pays, verdict.pays_with_few_seeds) == ("mean", pays, pays)
+
+
+def test_the_answer_names_what_pays_and_what_is_a_trial() -> None:
+    rows = {"always-patch": ["000000"] * 3, "mean": ["111111"] * 3, "shuffled:mean": ["000000"] * 3}
+    text = statement(analyse(results_of(rows)).verdicts)
+    assert "1 find RDED and the row's own shuffled control both beaten" in text
+    assert "mean (net, IPC 1)" in text
+    assert "trial" not in text
+    assert "no sound evidence" not in text
+    rows["shuffled:mean"] = rows["mean"]
+    text = statement(analyse(results_of(rows, seeds=2)).verdicts)
+    assert "no sound evidence" in text
+    assert "fewer than 3 selection seeds" in text
+    assert "nothing can be said" in statement(())
+
+
+def test_without_its_control_nothing_is_said_of_a_row() -> None:
+    (verdict,) = analyse(results_of({"always-patch": ["000000"] * 3, "mean": ["111111"] * 3})).verdicts
+    assert isinstance(verdict, Verdict)
+    assert verdict.pays is None
+    assert verdict.over_rded is not None
+
+
+def test_only_seeds_that_both_rows_have_are_compared() -> None:
+    results = results_of({"always-patch": ["000000"] * 3, "mean": ["111111", "000000", "000000"]})
+    students = {key: line for key, line in results.students.items() if key.set != "mean 0"}
+    compared = comparison_of(analyse(replace(results, students=students)), "mean", "always-patch")
+    assert (compared.difference.mean, compared.difference.selection_seeds) == (0, 2)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("accuracy")
+    tiny.write_squares(folder / "data", 6)
+    tiny.write_squares(folder / "val", 4)
+    tiny.foreground_bundle(folder)
+    tiny.teacher_bundle(folder)
+    return folder
+
+
+def invoke(folder: Path, *options: str, command: click.Command = accuracy.main) -> Result:
+    words = [str(folder / "data"), "--val", str(folder / "val")]
+    words += ["--teacher", str(folder / "tiny-teacher.onnx")]
+    words += ["--foreground", str(folder / "tiny-foreground.onnx")]
+    words += ["--results", str(folder / "results.jsonl"), "--store", str(folder / "store"), "--device", "cpu"]
+    words += ["--size", "16", "--students", "convnet2-w4", "--ipc", "1,2", "--epochs", "4"]
+    words += ["--label-epochs", "2", "--full-epochs", "2", "--selection-seeds", "2", "--training-seeds", "2"]
+    return CliRunner().invoke(command, [*words, "--rules", ",".join(RULES_ASKED), "--workers", "1", *options])
+
+
+@pytest.fixture(scope="module")
+def finished(workplace: Path) -> Path:
+    result = invoke(workplace, "--markdown", str(workplace / "table.md"))
+    assert result.exit_code == 0, result.output
+    return workplace
+
+
+def test_a_grid_has_every_row_seed_and_student(finished: Path) -> None:
+    results = read_results(finished / "results.jsonl")
+    rows = {name_of(row) for row in choose_rows(["main"], RULES_ASKED)}
+    assert set(results.sets) == {
+        SetKey("full-data", 0, 0),
+        *(SetKey(row, ipc, seed) for row in rows for ipc in (1, 2) for seed in (0, 1)),
+    }
+    for key in results.sets:
+        for training in (0, 1):
+            labels = "hard" if key.row == "full-data" else "soft"
+            line = results.student(key, labels, "convnet2-w4", training)  # type: ignore[arg-type]
+            assert line is not None
+            assert line["top1"] == pytest.approx(results.correct(line).mean(), abs=1e-6)
+    trained = {(key.set, key.view_seed) for key in results.students}
+    assert len(trained) < len(results.sets)  # equal sets are one
+    assert results.sets[SetKey("median", 2, 1)]["set"] == results.sets[SetKey(RULE, 2, 1)]["set"]
+    assert [line["top1"] > 0.5 for line in results.teachers] == [True, True]
+    assert str(finished) not in (finished / "results.jsonl").read_text()
+
+
+def test_the_table_says_it_all(finished: Path) -> None:
+    text = (finished / "table.md").read_text()
+    for words in (
+        "RDED (always-patch)",
+        "random whole images",
+        f"shuffled:{RULE}",
+        "students of all real data",
+    ):
+        assert words in text
+    assert "first 2 were labelled" in text
+    assert "python -m fgdd_fast.benchmarks.accuracy data" in text
+    cells = {line.count("|") for line in text.splitlines() if line.startswith("| RDED")}
+    assert cells <= {line.count("|") for line in text.splitlines() if line.startswith("| ---")}
+
+
+def test_the_table_is_made_of_the_file_alone(finished: Path, tmp_path: Path) -> None:
+    file, figures = finished / "results.jsonl", tmp_path / "result.json"
+    result = CliRunner().invoke(accuracy_table.main, [str(file), "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines() == (finished / "table.md").read_text().splitlines()
+    data = json.loads(figures.read_text())
+    assert {cell["row"] for cell in data["cells"]} >= {"full-data", RULE}
+    assert data["runs"][0]["environment"]["cores"] >= 1
+
+
+def test_what_is_finished_is_not_done_again_and_what_is_missing_comes_out_alike(
+    finished: Path, tmp_path: Path
+) -> None:
+    before = (finished / "results.jsonl").read_text().splitlines()
+    missing = [
+        index
+        for index, line in enumerate(before)
+        if '"student"' in line and '"soft"' in line and '"seed": 1' in line
+    ][2:4]
+    kept = [line for index, line in enumerate(before) if index not in missing]
+    path = tmp_path / "gone-on.jsonl"
+    path.write_text("\n".join(kept) + '\n{"kind": "stud')
+    result = invoke(finished, "--results", str(path))
+    assert result.exit_code == 0, result.output
+    assert "Training: 2" in result.output
+    after = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["kind"] for line in after[len(kept) :]] == ["run", "student", "student"]
+
+    def stripped(line: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in line.items() if "seconds" not in name}
+
+    wanted = [stripped(json.loads(before[index])) for index in missing]
+    assert all(stripped(line) in wanted for line in after[-2:])
+
+
+def test_workers_change_nothing(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "two.jsonl"
+    rows = ("--rows", f"always-patch,{RULE}", "--no-full-data", "--ipc", "1", "--hard-seeds", "0")
+    result = invoke(finished, "--results", str(path), "--workers", "2", *rows)
+    assert result.exit_code == 0, result.output
+    ours, theirs = read_results(path).students, read_results(finished / "results.jsonl").students
+    assert ours
+    assert {key: line["correct"] for key, line in ours.items()} == {
+        key: theirs[key]["correct"] for key in ours
+    }
+
+
+def test_sets_are_those_that_distill_writes(finished: Path) -> None:
+    from tiny_distillation import distill
+
+    result = distill(
+        finished, "out", ipc=2, factor=1, size=16, crops=5, rule=RULE, store=finished / "store", pool=300
+    )
+    assert result.exit_code == 0, result.output
+    distilled = open_distilled(finished / "out")
+    by_class = [[*()] for _ in distilled.manifest.classes]
+    for image, label in zip(distilled.manifest.images, distilled.labels, strict=True):
+        by_class[label].append(image.tiles)
+    mosaics = tuple(arrange([tiles[0] for tiles in members], 2, 1) for members in by_class)
+    found = MosaicSet(finished / "data", mosaics, 1)
+    assert read_results(finished / "results.jsonl").sets[SetKey(RULE, 2, 0)]["set"] == found.fingerprint
+    images, labels = found.read(16, "area")
+    assert np.array_equal(images, distilled.read_all())
+    assert np.array_equal(labels, distilled.labels)
+
+
+def test_a_plan_does_nothing(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "none.jsonl"
+    result = invoke(finished, "--results", str(path), "--plan")
+    assert result.exit_code == 0, result.output
+    # 10 rows, 2 numbers of images, 2 seeds; each set with 2 students of soft labels and 1 of hard ones.
+    assert "at most 40 sets" in " ".join(result.output.split())
+    assert "120 students" in " ".join(result.output.split())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--epochs", "5"], "other conditions"),
+        (["--rows", "nonsense"], "no threshold rule"),
+        (["--students", "nonsense"], "no student"),
+        (["--ipc", "1,x"], "not one or more numbers"),
+        (["--ipc", "50"], "too small"),
+        (["--rows", f"{RULE}+kmeans"], "features"),
+    ],
+)
+def test_what_cannot_be_is_refused(finished: Path, options: list[str], words: str) -> None:
+    before = [line for line in (finished / "results.jsonl").read_text().splitlines() if '"run"' not in line]
+    result = invoke(finished, *options)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert words in " ".join(result.output.split())
+    after = [line for line in (finished / "results.jsonl").read_text().splitlines() if '"run"' not in line]
+    assert after == before
