@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from fgdd_fast.distilled import open_distilled, split_tiles
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.labels import open_labels
+from fgdd_fast.labels.stored import open_labels
 from fgdd_fast.resize import Pixels
 from fgdd_fast.students.pixels import DEVIATION, MEAN
 from fgdd_fast.students.training_set import SoftLabels, TrainingSet

@@ -88,9 +88,12 @@ def part(module: str) -> str:
     [
         ("fgdd_fast", {"cli", "export", "benchmarks"}),
         ("fgdd_fast/drawing", {"cli", "export", "benchmarks", "engines"}),
+        ("fgdd_fast/labels", {"cli", "export", "benchmarks", "students"}),
+        ("fgdd_fast/packing", {"cli", "export", "benchmarks", "students"}),
         ("fgdd_fast/students", {"cli", "export", "benchmarks"}),
         ("export", {"cli", "benchmarks"}),
         ("benchmarks", {"cli"}),
+        ("benchmarks/accuracy", {"cli"}),
     ],
 )
 def test_imports_run_one_way(folder: str, forbidden: set[str]) -> None:
@@ -107,7 +110,10 @@ def test_engines_import_nothing_of_the_pipeline() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["fgdd_fast", "fgdd_fast/cli", "fgdd_fast/drawing", "engines"])
+@pytest.mark.parametrize(
+    "folder",
+    ["fgdd_fast", "fgdd_fast/cli", "fgdd_fast/drawing", "fgdd_fast/labels", "fgdd_fast/packing", "engines"],
+)
 def test_no_heavy_package_is_imported_directly(folder: str) -> None:
     found = [
         (file.name, module)

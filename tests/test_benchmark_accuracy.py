@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks import accuracy, accuracy_table
-from fgdd_fast.benchmarks.accuracy_analysis import Analysis, analyse
-from fgdd_fast.benchmarks.accuracy_comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy_plan import Rates, StudentGrid, estimate
-from fgdd_fast.benchmarks.accuracy_results import (
+from fgdd_fast.benchmarks.accuracy import __main__ as accuracy
+from fgdd_fast.benchmarks.accuracy import table as accuracy_table
+from fgdd_fast.benchmarks.accuracy.analysis import Analysis, analyse
+from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
+from fgdd_fast.benchmarks.accuracy.plan import Rates, StudentGrid, estimate
+from fgdd_fast.benchmarks.accuracy.results import (
     Results,
     SetKey,
     StudentKey,
@@ -32,7 +33,7 @@ from fgdd_fast.benchmarks.accuracy_results import (
     set_line,
     student_line,
 )
-from fgdd_fast.benchmarks.accuracy_rows import (
+from fgdd_fast.benchmarks.accuracy.rows import (
     CONTROLS,
     GROUPS,
     RULES,
@@ -42,10 +43,10 @@ from fgdd_fast.benchmarks.accuracy_rows import (
     pairings,
     parse_row,
 )
-from fgdd_fast.benchmarks.accuracy_sets import MosaicSet, random_mosaics
-from fgdd_fast.benchmarks.accuracy_statistics import pack_bits
-from fgdd_fast.benchmarks.accuracy_training import RepeatedLabels
-from fgdd_fast.benchmarks.accuracy_verdicts import Verdict, statement
+from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, random_mosaics
+from fgdd_fast.benchmarks.accuracy.statistics import pack_bits
+from fgdd_fast.benchmarks.accuracy.training import RepeatedLabels
+from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, statement
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.errors import DataError, OutputError, SettingsError
 from fgdd_fast.mosaic import arrange

@@ -20,8 +20,8 @@ from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wi
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.engines.bundle import load_bundle, write_bundle
 from fgdd_fast.engines.plan_lock import sole_writer
-from fgdd_fast.label_writing import LabelWriter
-from fgdd_fast.labels import StoredLabels, open_labels
+from fgdd_fast.labels.stored import StoredLabels, open_labels
+from fgdd_fast.labels.writing import LabelWriter
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_batch_is_rdeds_by_default(out: Path) -> None:
 
 STOPPED = """
 import os, signal, sys
-from fgdd_fast import label_writing
+from fgdd_fast.labels import writing as label_writing
 from fgdd_fast.cli import main
 label_writing.SECONDS = 0
 put = label_writing.LabelWriter._put

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fgdd_fast.errors import SettingsError, TeacherError
-from fgdd_fast.label_compression import Compression, cost, parse_compression
+from fgdd_fast.labels.compression import Compression, cost, parse_compression
 
 LOGITS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(4, 12)), elements=st.floats(-60, 60, width=32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.label_teacher import check_predictions
+from fgdd_fast.labels.teacher import check_predictions
 
 CLASSES = ("coat", "hat", "shoe")
 

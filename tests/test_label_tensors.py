@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fgdd_fast.label_tensors import pack, smallest_unsigned, unpack
+from fgdd_fast.labels.tensors import pack, smallest_unsigned, unpack
 
 ARRAYS = st.dictionaries(
     st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=8).filter(

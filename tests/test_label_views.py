@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.label_tensors import pack, unpack
-from fgdd_fast.label_views import pack_views, unpack_views
+from fgdd_fast.labels.tensors import pack, unpack
+from fgdd_fast.labels.views import pack_views, unpack_views
 from fgdd_fast.training_views import ViewRecipe, draw_epoch
 
 

@@ -18,9 +18,9 @@ from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 from fgdd_fast.cli.pack import pack as pack_command
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.errors import DataError, FgddError, MissingExtraError, OutputError
-from fgdd_fast.pack import Pack, round_the_classes
-from fgdd_fast.pack_huggingface import pack_huggingface
-from fgdd_fast.pack_webdataset import pack_webdataset
+from fgdd_fast.packing.huggingface import pack_huggingface
+from fgdd_fast.packing.pack import Pack, round_the_classes
+from fgdd_fast.packing.webdataset import pack_webdataset
 
 Writer = Callable[[Pack, Path], None]
 WRITERS: list[Writer] = [pack_webdataset, pack_huggingface]

@@ -13,8 +13,8 @@ from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.mosaic import Format
-from fgdd_fast.pack import Pack
-from fgdd_fast.pack_webdataset import pack_webdataset
+from fgdd_fast.packing.pack import Pack
+from fgdd_fast.packing.webdataset import pack_webdataset
 
 ORDER = [0, 2, 4, 1, 3, 5]
 

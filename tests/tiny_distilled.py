@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fgdd_fast.distilled import DistilledSet, open_distilled
 from fgdd_fast.engines.files import file_sha256
-from fgdd_fast.label_compression import Compression, cost
-from fgdd_fast.label_index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
-from fgdd_fast.label_views import pack_views
-from fgdd_fast.label_writing import open_writer
+from fgdd_fast.labels.compression import Compression, cost
+from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
+from fgdd_fast.labels.views import pack_views
+from fgdd_fast.labels.writing import open_writer
 from fgdd_fast.manifest import DistilledImage, Manifest, Model, write
 from fgdd_fast.mosaic import Format, encode
 from fgdd_fast.output import write_image

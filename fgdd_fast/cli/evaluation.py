@@ -18,7 +18,7 @@ from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.files import stage_file, write_file
 from fgdd_fast.errors import OutputError, TeacherError
 from fgdd_fast.extras import import_extra
-from fgdd_fast.label_teacher import teacher_model
+from fgdd_fast.labels.teacher import teacher_model
 from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
 from fgdd_fast.output import writing
 from fgdd_fast.students.curves import draw_curves

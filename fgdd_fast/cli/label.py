@@ -19,16 +19,16 @@ from fgdd_fast.cli.options import folder, runtime_options, seed_option
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, progress_bar
 from fgdd_fast.distilled import DistilledSet, open_distilled
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.label_compression import (
+from fgdd_fast.labels.compression import (
     COMPRESSIONS_HELP,
     FLOAT16,
     TEMPERATURE,
     Compression,
     parse_compression,
 )
-from fgdd_fast.label_index import MOST_EPOCHS, LabelIndex, LabelledViews, epoch_file, read_index
-from fgdd_fast.label_making import LabelSettings, make_labels
-from fgdd_fast.label_teacher import check_labelling_teacher
+from fgdd_fast.labels.index import MOST_EPOCHS, LabelIndex, LabelledViews, epoch_file, read_index
+from fgdd_fast.labels.making import LabelSettings, make_labels
+from fgdd_fast.labels.teacher import check_labelling_teacher
 from fgdd_fast.output import LABEL_INDEX, LABELS
 from fgdd_fast.training_views import ViewRecipe, default_batch
 from fgdd_fast.views import SCORE_VIEWS, ScoreView

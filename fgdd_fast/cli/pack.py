@@ -10,9 +10,9 @@ from rich.console import Console
 from fgdd_fast.cli.options import folder
 from fgdd_fast.cli.session import progress_bar
 from fgdd_fast.distilled import open_distilled
-from fgdd_fast.pack import MEGABYTE, Pack
-from fgdd_fast.pack_huggingface import pack_huggingface
-from fgdd_fast.pack_webdataset import pack_webdataset
+from fgdd_fast.packing.huggingface import pack_huggingface
+from fgdd_fast.packing.pack import MEGABYTE, Pack
+from fgdd_fast.packing.webdataset import pack_webdataset
 
 WRITERS = {"webdataset": pack_webdataset, "huggingface": pack_huggingface}
 

@@ -11,7 +11,7 @@ from fgdd_fast.dataset import Skipped
 from fgdd_fast.distilled import DistilledSet, open_distilled
 from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.labels import StoredLabels, open_labels
+from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.networks import Teacher
 from fgdd_fast.output import LABEL_INDEX, LABELS, MANIFEST
 from fgdd_fast.resize import ResizeMethod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgdd_fast.benchmarks.accuracy_comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy_rows import RDED, Row, parse_row
-from fgdd_fast.benchmarks.accuracy_statistics import CONFIDENCE, Difference, Interval
+from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
+from fgdd_fast.benchmarks.accuracy.rows import RDED, Row, parse_row
+from fgdd_fast.benchmarks.accuracy.statistics import CONFIDENCE, Difference, Interval
 
 FEWEST_SEEDS = 3  # of the selection, below which a grid is a trial
 

@@ -9,12 +9,12 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fgdd_fast.benchmarks.accuracy_plan import ALL_DATA, StudentGrid, plan_full_data, plan_sets
-from fgdd_fast.benchmarks.accuracy_results import Line, ResultFile, SetKey, open_results, set_line
-from fgdd_fast.benchmarks.accuracy_selection import Progress, SelectionGrid, open_selector
-from fgdd_fast.benchmarks.accuracy_sets import MosaicSet, WholeData, whole_data
-from fgdd_fast.benchmarks.accuracy_training import TrainingSettings, Work, open_label_teacher
-from fgdd_fast.benchmarks.accuracy_workers import train_all
+from fgdd_fast.benchmarks.accuracy.plan import ALL_DATA, StudentGrid, plan_full_data, plan_sets
+from fgdd_fast.benchmarks.accuracy.results import Line, ResultFile, SetKey, open_results, set_line
+from fgdd_fast.benchmarks.accuracy.selection import Progress, SelectionGrid, open_selector
+from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, WholeData, whole_data
+from fgdd_fast.benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher
+from fgdd_fast.benchmarks.accuracy.workers import train_all
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.dataset import DataSet
 from fgdd_fast.engines.bundle import Bundle

@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 
 import cv2
 
-from fgdd_fast.benchmarks.accuracy_results import Line
-from fgdd_fast.benchmarks.accuracy_training import TrainingSettings, Work, open_label_teacher, train
+from fgdd_fast.benchmarks.accuracy.results import Line
+from fgdd_fast.benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher, train
 from fgdd_fast.benchmarks.processes import worker_context
 from fgdd_fast.errors import EngineError
 from fgdd_fast.networks import Teacher

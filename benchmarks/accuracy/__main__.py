@@ -6,7 +6,7 @@ Every row distils DATA in another way; students of each set learn by RDED's reci
 labels, and VALIDATION judges them. Every finished student is a line of FILE, so a run that was stopped goes
 on when it is started again. The table is made of that file alone:
 
-    python -m fgdd_fast.benchmarks.accuracy_table FILE.jsonl
+    python -m fgdd_fast.benchmarks.accuracy.table FILE.jsonl
 
 `--plan` says what a grid takes, and does nothing.
 """
@@ -23,9 +23,9 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from fgdd_fast.benchmarks.accuracy_results import read_results
-from fgdd_fast.benchmarks.accuracy_rows import CONTROLS, GROUPS, RULES
-from fgdd_fast.benchmarks.accuracy_table import markdown
+from fgdd_fast.benchmarks.accuracy.results import read_results
+from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
+from fgdd_fast.benchmarks.accuracy.table import markdown
 from fgdd_fast.benchmarks.environment import command_line
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import DEVICES, PRECISIONS
@@ -173,13 +173,13 @@ def main(results: Path, table: Path | None, plan: bool, **options: Any) -> None:
     console = Console(stderr=True)
     try:
         import_extra("torch", EXTRA)
-        from fgdd_fast.benchmarks import accuracy_command  # noqa: PLC0415 - imports PyTorch
+        from fgdd_fast.benchmarks.accuracy import command  # noqa: PLC0415 - imports PyTorch
 
-        grid = accuracy_command.make_grid(**options)
+        grid = command.make_grid(**options)
         if plan:
-            accuracy_command.show_plan(grid, Console())
+            command.show_plan(grid, Console())
             return
-        accuracy_command.run_grid(grid, results, command_line(_given()), console)
+        command.run_grid(grid, results, command_line(_given()), console)
         text = markdown(read_results(results))
     except FgddError as error:
         raise click.ClickException(str(error)) from error

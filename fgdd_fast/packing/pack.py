@@ -1,7 +1,7 @@
 """A distilled data set repacked for other libraries: what the formats have in common.
 
     TARGET/manifest.json    the manifest as it is: sources, hashes, settings and models
-    TARGET/...              shards (`pack_webdataset`, `pack_huggingface`)
+    TARGET/...              shards (`webdataset`, `huggingface`)
 
 Samples go round the classes, so that any stretch of a shard holds about as many images of each: readers that
 stream shards shuffle only within a buffer. Equal data sets give equal bytes.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.distilled import DistilledSet
 from fgdd_fast.errors import OutputError
-from fgdd_fast.labels import open_labels
+from fgdd_fast.labels.stored import open_labels
 from fgdd_fast.manifest import serialise
 from fgdd_fast.output import LABEL_INDEX, LABELS, MANIFEST, output_folder, writing
 

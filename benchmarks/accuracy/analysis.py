@@ -8,10 +8,10 @@ from statistics import fmean
 
 import numpy as np
 
-from fgdd_fast.benchmarks.accuracy_comparisons import Comparison, Differences, compare
-from fgdd_fast.benchmarks.accuracy_results import Labels, Line, Results, SetKey
-from fgdd_fast.benchmarks.accuracy_rows import FULL_DATA, RANDOM, pairings
-from fgdd_fast.benchmarks.accuracy_statistics import (
+from fgdd_fast.benchmarks.accuracy.comparisons import Comparison, Differences, compare
+from fgdd_fast.benchmarks.accuracy.results import Labels, Line, Results, SetKey
+from fgdd_fast.benchmarks.accuracy.rows import FULL_DATA, RANDOM, pairings
+from fgdd_fast.benchmarks.accuracy.statistics import (
     Spread,
     class_accuracies,
     hard_label_recovery,
@@ -19,7 +19,7 @@ from fgdd_fast.benchmarks.accuracy_statistics import (
     label_robust_score,
     spread,
 )
-from fgdd_fast.benchmarks.accuracy_verdicts import Verdict, judge
+from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Cell:
         by_class: mean share of each class's validation images answered right.
         best: highest top-1 of the curves, the mean; chosen on the validation images.
         whole: share of the tiles that show a whole image.
-        ior, hlr, lrs: see `accuracy_statistics`; None where a row that they need is missing.
+        ior, hlr, lrs: see `statistics`; None where a row that they need is missing.
     """
 
     row: str

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.engines.base import Array
 from fgdd_fast.errors import SettingsError, TeacherError
-from fgdd_fast.label_tensors import smallest_unsigned
+from fgdd_fast.labels.tensors import smallest_unsigned
 
 TEMPERATURE = 20.0  # at which students learn in RDED's recipe
 COMPRESSIONS_HELP = "float16, int8 (one byte a logit), or top:K (the K greatest, the others alike)"

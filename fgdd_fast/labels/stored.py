@@ -1,8 +1,8 @@
 """Stored soft labels of a distilled data set, read back: `OUT/labels/`.
 
-    labels.json                 what the labels are of, and the hash of every file (`label_index`)
+    labels.json                 what the labels are of, and the hash of every file (`index`)
     images.safetensors          `mosaics` and `tiles`: float16 logits of each image, and of each of its tiles
-    epoch-00000.safetensors     the views of an epoch (`label_views`) and their logits (`label_compression`)
+    epoch-00000.safetensors     the views of an epoch (`views`) and their logits (`compression`)
 
 All logits have one column for each class of the manifest, in its order.
 """
@@ -21,9 +21,9 @@ from fgdd_fast.distilled import DistilledSet
 from fgdd_fast.engines.base import Array
 from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DataError
-from fgdd_fast.label_index import IMAGE_FILE, LABEL_AGAIN, LabelFile, LabelIndex, epoch_file, read_index
-from fgdd_fast.label_tensors import unpack
-from fgdd_fast.label_views import unpack_views
+from fgdd_fast.labels.index import IMAGE_FILE, LABEL_AGAIN, LabelFile, LabelIndex, epoch_file, read_index
+from fgdd_fast.labels.tensors import unpack
+from fgdd_fast.labels.views import unpack_views
 from fgdd_fast.manifest import Model
 from fgdd_fast.output import LABEL_INDEX, LABELS, MANIFEST
 from fgdd_fast.training_views import EpochViews, ViewRecipe

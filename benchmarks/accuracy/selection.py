@@ -7,9 +7,9 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgdd_fast.benchmarks.accuracy_results import SetKey
-from fgdd_fast.benchmarks.accuracy_rows import AnyRow, Row, name_of
-from fgdd_fast.benchmarks.accuracy_sets import MosaicSet, random_mosaics
+from fgdd_fast.benchmarks.accuracy.results import SetKey
+from fgdd_fast.benchmarks.accuracy.rows import AnyRow, Row, name_of
+from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.distill import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.engines.bundle import Bundle

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.label_compression import Compression, Cost, parse_compression
+from fgdd_fast.labels.compression import Compression, Cost, parse_compression
 from fgdd_fast.manifest import Model
 from fgdd_fast.training_views import ViewRecipe
 from fgdd_fast.views import SCORE_VIEWS, ScoreView

@@ -26,7 +26,7 @@ import numpy as np
 
 from fgdd_fast.engines.base import Array
 from fgdd_fast.output import writing
-from fgdd_fast.pack import Pack, Sample, packed_folder
+from fgdd_fast.packing.pack import Pack, Sample, packed_folder
 
 
 def pack_webdataset(pack: Pack, target: Path, *, advance: Callable[[int], None] = lambda _: None) -> None:

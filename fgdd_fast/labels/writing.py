@@ -13,8 +13,8 @@ from fgdd_fast.engines.base import Array
 from fgdd_fast.engines.files import stage_file
 from fgdd_fast.engines.plan_lock import sole_writer
 from fgdd_fast.errors import OutputError
-from fgdd_fast.label_compression import Cost
-from fgdd_fast.label_index import (
+from fgdd_fast.labels.compression import Cost
+from fgdd_fast.labels.index import (
     IMAGE_FILE,
     LabelFile,
     LabelIndex,
@@ -23,8 +23,8 @@ from fgdd_fast.label_index import (
     read_index,
     serialise,
 )
-from fgdd_fast.label_tensors import pack
-from fgdd_fast.labels import find_damage
+from fgdd_fast.labels.stored import find_damage
+from fgdd_fast.labels.tensors import pack
 from fgdd_fast.output import LABEL_INDEX, LABELS, writing
 
 SECONDS = 1.0  # between two writings of the index: what a killed run may have to do again

@@ -20,7 +20,7 @@ from fgdd_fast.errors import DataError
 from fgdd_fast.extras import import_extra
 from fgdd_fast.manifest import Manifest
 from fgdd_fast.output import writing
-from fgdd_fast.pack import Pack, Sample, packed_folder
+from fgdd_fast.packing.pack import Pack, Sample, packed_folder
 
 ROWS = 100  # of a row group: a viewer of images reads a whole one
 LOGITS = """\

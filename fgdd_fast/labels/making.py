@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from fgdd_fast.distilled import DistilledSet, split_tiles
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.files import file_sha256
-from fgdd_fast.label_compression import FLOAT16, cost
-from fgdd_fast.label_index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
-from fgdd_fast.label_teacher import check_predictions, teacher_model
-from fgdd_fast.label_views import pack_views
-from fgdd_fast.label_writing import LabelWriter, open_writer
+from fgdd_fast.labels.compression import FLOAT16, cost
+from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
+from fgdd_fast.labels.teacher import check_predictions, teacher_model
+from fgdd_fast.labels.views import pack_views
+from fgdd_fast.labels.writing import LabelWriter, open_writer
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.output import MANIFEST
 from fgdd_fast.resize import Pixels

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.benchmarks.accuracy_statistics import Bits, unpack_bits
+from fgdd_fast.benchmarks.accuracy.statistics import Bits, unpack_bits
 from fgdd_fast.errors import DataError, OutputError, SettingsError
 
 FORMAT = 1

@@ -1,0 +1,1 @@
+"""Soft labels of a distilled data set: made by a teacher through its engine, stored, and read back."""

@@ -1,0 +1,1 @@
+"""A distilled data set for other libraries: WebDataset shards, and a folder for `datasets`."""
