@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 import threading
@@ -239,31 +238,6 @@ class TestOpening:
             opened(broken, backend)
         assert "\n" not in str(caught.value)
         assert capfd.readouterr() == ("", "")
-
-    def test_failures_leave_signals_in_order(self, tmp_path: Path) -> None:
-        """A signal that is handled after graphs failed to load: their engines freed what it is handled on."""
-        broken = write_bundle(tiny_description(tmp_path / "broken.onnx"), b"no graph at all")
-        code = f"""if True:
-            import gc, pickle, signal, subprocess, sys
-            from fgdd_fast.engines.opening import available_devices, open_engine
-            from fgdd_fast.errors import EngineError
-            bundle = pickle.loads({pickle.dumps(broken)!r})
-            failures, noticed = [], []
-            for _ in range(3):
-                for device in available_devices():
-                    try:
-                        open_engine(bundle, device=device, axes={{"batch": 1}}, threads=1)
-                    except EngineError as failure:
-                        failures.append(failure)
-            while failures:
-                failures.pop(0)
-                gc.collect()
-            signal.signal(signal.SIGCHLD, lambda *_: noticed.append(True))
-            subprocess.run([sys.executable, "-c", ""], check=True)
-            assert noticed
-        """
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-        assert (done.returncode, done.stderr.decode()) == (0, "")
 
     def test_an_unknown_operator(
         self, tmp_path: Path, backend: tuple[Device, Precision], capfd: pytest.CaptureFixture[str]

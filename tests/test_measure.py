@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
+from tiny_measuring import SETTINGS, measure, measurer
 
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.decode import read_image
@@ -22,49 +23,13 @@ from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from fgdd_fast.errors import EngineError, ImageError
 from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
 from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measured, Measurer
-from fgdd_fast.near_duplicates import perceptual_hash
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, fingerprint_text
+from fgdd_fast.networks import Runtime, Teacher, fingerprint_text
 from fgdd_fast.records import ImageRecord
 from fgdd_fast.resize import resize_arithmetic
 from fgdd_fast.saliency import SaliencyModel
 from fgdd_fast.store import FILE_NAME, Store
 
-SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
 RUNTIME = Runtime("cpu", "fp32", 1)
-
-
-@contextmanager
-def measurer(
-    folder: Path,
-    settings: MeasureSettings = SETTINGS,
-    device: str = "cpu",
-    model: ForegroundModel | None = None,
-) -> Iterator[Measurer]:
-    """A measurer with the tiny networks, or another foreground model, whose store lies in `folder`."""
-    runtime = Runtime(device, "fp32", settings.threads)  # type: ignore[arg-type]
-    bundle = tiny.foreground_bundle(folder)
-    foreground = model or SaliencyModel(bundle, runtime, batch=settings.batch, resize=settings.resize)
-    batch = settings.batch * VIEWS_PER_INFERENCE
-    teacher = Teacher(tiny.teacher_bundle(folder), runtime, view="pad", tile_size=8, batch=batch)
-    with Store(folder / "store") as store:
-        yield Measurer(foreground, teacher, settings, store, tiny.CLASSES)
-    foreground.close()
-    teacher.close()
-
-
-def measure(
-    data: DataSet,
-    folder: Path,
-    settings: MeasureSettings = SETTINGS,
-    device: str = "cpu",
-    model: ForegroundModel | None = None,
-) -> tuple[Measured, list[ImageRecord | Skipped]]:
-    with measurer(folder, settings, device, model) as measuring:
-        done: list[None] = []
-        measured = measuring.measure(data.images, lambda: done.append(None))
-        assert len(done) == len(data.images)
-        return measured, list(measuring.records(data.images))
 
 
 @pytest.fixture
@@ -338,80 +303,6 @@ def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) 
             (found,) = model.find([model.prepare(decoded.pixels, image)], masks=True)
             assert np.array_equal(mask, found.mask)
         model.close()
-
-
-SELECTIVE = replace(SETTINGS, shares=True, hashes=True)
-
-
-def test_each_crop_keeps_the_share_of_the_mask_within_it(squares: DataSet, tmp_path: Path) -> None:
-    _, records = measure(squares, tmp_path, SELECTIVE)
-    with closing(SaliencyModel(tiny.foreground_bundle(tmp_path), RUNTIME, batch=1, resize="area")) as model:
-        for image, record in zip(squares.images, records, strict=True):
-            assert isinstance(record, ImageRecord)
-            pixels = read_image(image.path).pixels
-            (found,) = model.find([model.prepare(pixels, image)], masks=True)
-            assert found.mask is not None
-            mask = cv2.resize(found.mask, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 127
-            for crop in record.crops:
-                box = crop.box
-                inside = mask[box.y : box.y + box.height, box.x : box.x + box.width]
-                assert crop.foreground == pytest.approx(inside.sum() / mask.sum(), abs=0.2)  # 16 x 16 pixels
-            assert record.full.foreground is None
-            assert record.perceptual_hash == perceptual_hash(pixels)
-    assert len({crop.foreground for record in records for crop in record.crops}) > 10  # type: ignore[union-attr]
-
-
-def test_shares_come_with_every_foreground_and_hashes_need_no_network(
-    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, plain = measure(squares, tmp_path)
-    for record in plain:
-        assert isinstance(record, ImageRecord)
-        assert record.perceptual_hash is None
-        assert all(crop.foreground is None for crop in record.crops)
-    monkeypatch.setattr(SaliencyModel, "find", _fail)
-    monkeypatch.setattr(Teacher, "losses", _fail)
-    assert measure(squares, tmp_path, replace(SETTINGS, shares=True))[0].reused == 18
-    measured, records = measure(squares, tmp_path, SELECTIVE)
-    assert (measured.measured, measured.reused) == (18, 0)
-    monkeypatch.setattr("fgdd_fast.measure.read_file", _fail)
-    assert measure(squares, tmp_path, SELECTIVE)[0].reused == 18
-    assert all(isinstance(record, ImageRecord) and record.perceptual_hash is not None for record in records)
-    assert measure(squares, tmp_path)[1] == plain
-
-
-def test_an_older_store_is_measured_again_only_where_something_new_is_needed(
-    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, plain = measure(squares, tmp_path)
-    with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
-        database.execute("DELETE FROM shares")
-        database.commit()
-    assert measure(squares, tmp_path)[0].reused == 18
-    with monkeypatch.context() as patch:
-        patch.setattr(Teacher, "losses", _fail)  # only foregrounds are found again
-        measured, records = measure(squares, tmp_path, SELECTIVE)
-    assert (measured.measured, measured.reused) == (18, 0)
-    for one, other in zip(plain, records, strict=True):
-        assert isinstance(one, ImageRecord)
-        assert isinstance(other, ImageRecord)
-        assert (one.occupancy, one.full) == (other.occupancy, other.full)
-        assert [(crop.box, crop.loss) for crop in one.crops] == [
-            (crop.box, crop.loss) for crop in other.crops
-        ]
-        assert all(crop.foreground is not None for crop in other.crops)
-
-
-def test_crops_that_were_added_later_get_their_shares_when_they_are_needed(
-    squares: DataSet, tmp_path: Path
-) -> None:
-    measure(squares, tmp_path)
-    more = replace(SETTINGS, crops=5)
-    measure(squares, tmp_path, more)  # their losses alone
-    measured, records = measure(squares, tmp_path, replace(more, shares=True))
-    assert measured.measured == 18
-    (tmp_path / "other").mkdir()
-    assert measure(squares, tmp_path / "other", replace(more, shares=True))[1] == records
 
 
 def test_what_the_first_version_measured_is_known(squares: DataSet, tmp_path: Path) -> None:

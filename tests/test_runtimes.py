@@ -1,0 +1,45 @@
+"""The runtimes as they are imported and held."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_description
+
+from fgdd_fast.engines.bundle import write_bundle
+from fgdd_fast.engines.runtimes import openvino_core
+
+
+def test_one_core_for_the_whole_process() -> None:
+    pytest.importorskip("openvino")
+    assert openvino_core() is openvino_core()
+
+
+def test_failures_leave_signals_in_order(tmp_path: Path) -> None:
+    """A signal that is handled after graphs failed to load: their engines freed what it is handled on."""
+    broken = write_bundle(tiny_description(tmp_path / "broken.onnx"), b"no graph at all")
+    code = f"""if True:
+        import gc, pickle, signal, subprocess, sys
+        from fgdd_fast.engines.opening import available_devices, open_engine
+        from fgdd_fast.errors import EngineError
+        bundle = pickle.loads({pickle.dumps(broken)!r})
+        failures, noticed = [], []
+        for _ in range(3):
+            for device in available_devices():
+                try:
+                    open_engine(bundle, device=device, axes={{"batch": 1}}, threads=1)
+                except EngineError as failure:
+                    failures.append(failure)
+        while failures:
+            failures.pop(0)
+            gc.collect()
+        signal.signal(signal.SIGCHLD, lambda *_: noticed.append(True))
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        assert noticed
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
