@@ -262,7 +262,11 @@ def read_result(file: Path) -> Result:
 def main(files: tuple[Path, ...]) -> None:
     """Print the tables of results of `fgdd-fast bench`."""
     try:
-        click.echo("\n".join(markdown(read_result(file)) for file in files), nl=False)
+        parts = []
+        for file in files:
+            result = read_result(file)
+            parts.append(f"## {file.stem}\n\n`{result['command']}`\n\n{markdown(result)}")
+        click.echo("\n".join(parts), nl=False)
     except FgddError as error:
         raise click.ClickException(str(error)) from error
 

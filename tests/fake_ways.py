@@ -102,7 +102,7 @@ class FakeOpener:
         self.arithmetic = arithmetic
         self.opened: list[FakeWay] = []
 
-    def open(self, path: PathName, column: Column, tell: Callable[[str], None]) -> Way:
+    def open(self, path: PathName, column: Column, tell: Callable[[str], None] = lambda _: None) -> Way:
         arithmetic = self.arithmetic if column == "product" else "fake, fp32"
         return self._open(column, column, path, arithmetic)
 

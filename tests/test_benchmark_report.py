@@ -223,6 +223,7 @@ def test_results_are_printed(tmp_path: Path) -> None:
     printed = CliRunner().invoke(report.main, [str(file), str(file)])
     assert printed.exit_code == 0, printed.output
     assert printed.output.count("| scoring | 3.70 (3.70 to 3.70) |") == 2
+    assert printed.output.count("## result\n\n`fgdd-fast bench") == 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff"])
