@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # The tests' networks are so small that threads cost more than they bring; read when PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background jobs ignore Ctrl-C, and so would the commands that are stopped by it here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow; what a test finds must not depend on that.
 settings.register_profile("unhurried", deadline=None)
