@@ -102,6 +102,13 @@ def test_rules_of_groups_are_those_of_the_method() -> None:
         choose_rows(["main"], ["always-patch"])
 
 
+def test_groups_show_tiles_as_asked_and_views_in_every_way() -> None:
+    methods = [row for row in choose_rows(["rankings"], ["mean"], view="resize") if isinstance(row, Row)]
+    assert {row.view for row in methods} == {"resize"}
+    names = {name_of(row) for row in choose_rows(["views"], ["mean"], view="resize")}
+    assert names >= {"mean", "mean+resize", "mean+native", "always-patch", "always-patch+native"}
+
+
 def test_pairings_are_between_rows_that_are_there() -> None:
     names = ["random-whole", "always-patch", "mean+kmeans", "shuffled:mean+kmeans", "always-patch+kmeans"]
     pairs = {(pairing.first, pairing.second) for pairing in pairings(names)}
@@ -110,6 +117,21 @@ def test_pairings_are_between_rows_that_are_there() -> None:
         ("always-patch+kmeans", "random-whole"),
         ("always-patch+kmeans", "always-patch"),
         *(("mean+kmeans", second) for second in names if second != "mean+kmeans"),
+    }
+
+
+def test_rded_shows_tiles_as_the_row_that_is_held_against_it() -> None:
+    names = ["always-patch", "always-patch+resize", "mean+kmeans+resize", "mean", "random-crops"]
+    found = {
+        (pairing.first, pairing.second)
+        for pairing in pairings(names)
+        if pairing.question == "better than RDED?" and not pairing.first.startswith("always")
+    }
+    assert found == {
+        ("mean+kmeans+resize", "always-patch+resize"),
+        ("mean", "always-patch"),
+        ("random-crops", "always-patch"),
+        ("random-crops", "always-patch+resize"),
     }
 
 

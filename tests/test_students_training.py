@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,55 @@ def test_soft_labels_are_asked_for_once_for_all_students() -> None:
 
 def test_bf16_learns_too() -> None:
     assert train(soft_training_set(), recipe=replace(RECIPE, arithmetic="bf16"))[0].accuracy > 0.8
+
+
+def test_compiled_students_learn_alike_whether_stopped_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "programs"))
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("there is no C++ compiler, which torch.compile needs")
+    training, recipe = soft_training_set(), replace(RECIPE, compile=True)
+    plain, one = train(training)[0], train(training, recipe=recipe)[0]
+    assert one.losses[0] == pytest.approx(plain.losses[0], rel=1e-3)
+    assert one.accuracy > 0.8
+    with pytest.raises(KeyboardInterrupt):
+        train_students(
+            training,
+            validation_set(),
+            [STUDENT],
+            recipe,
+            checkpoints=tmp_path,
+            save_every=0,
+            watch=stopped_after(3),
+        )
+    (again,) = train_students(training, validation_set(), [STUDENT], recipe, checkpoints=tmp_path)
+    assert same(one, again)
+
+
+def test_without_a_compiler_students_say_what_to_do(tmp_path: Path) -> None:
+    program = """
+from dataclasses import replace
+from tiny_students import RECIPE, STUDENT, soft_training_set, validation_set
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.students.training import train_students
+try:
+    train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, compile=True))
+except SettingsError as error:
+    print(error)
+"""
+    missing = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | missing,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "could not compile a student" in said
+    assert "C++ compiler" in said
+    assert "--compile" in said
 
 
 def stopped_after(epochs: int) -> Callable[[Student, int, float | None], None]:

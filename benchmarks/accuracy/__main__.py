@@ -31,6 +31,7 @@ from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.errors import FgddError
 from fgdd_fast.extras import import_extra
+from fgdd_fast.views import SCORE_VIEWS
 
 EXTRA = "bench"
 
@@ -96,6 +97,13 @@ class Numbers(Words):
     show_default=True,
     help="Of the groups' methods.",
 )
+@click.option(
+    "--score-view",
+    type=click.Choice(SCORE_VIEWS),
+    default="pad",
+    show_default=True,
+    help="How the groups' methods show a tile to the teacher; at 32 pixels it needs resize.",
+)
 @click.option("--ipc", "ipcs", type=Numbers(), default="1,5,10", show_default=True, help="Images per class.")
 @click.option("--size", type=_POSITIVE, default=32, show_default=True, help="Side of images in pixels.")
 @click.option(
@@ -143,6 +151,7 @@ class Numbers(Words):
 @click.option(
     "--arithmetic", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True, help="Students'."
 )
+@click.option("--compile", is_flag=True, help="Compile students; on a processor that needs a C++ compiler.")
 @click.option("--pool", type=_POSITIVE, default=300, show_default=True, help="Images considered per class.")
 @click.option("--crops", type=_POSITIVE, default=5, show_default=True, help="Candidate crops of each image.")
 @click.option(
@@ -175,7 +184,7 @@ def main(results: Path, table: Path | None, plan: bool, **options: Any) -> None:
         import_extra("torch", EXTRA)
         from fgdd_fast.benchmarks.accuracy import command  # noqa: PLC0415 - imports PyTorch
 
-        grid = command.make_grid(**options)
+        grid = command.make_grid(command.GridOptions(**options))
         if plan:
             command.show_plan(grid, Console())
             return

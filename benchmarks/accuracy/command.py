@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,93 +37,117 @@ SMALL = 64  # pixels: up to here mosaics of one tile are sensible
 CURVE = 5  # validations of a student
 
 
-def make_grid(
-    *,
-    data: Path,
-    validation: Path,
-    teacher: str,
-    foreground: str,
-    rows: tuple[str, ...],
-    rules: tuple[str, ...],
-    controls: Any,
-    ipcs: tuple[int, ...],
-    size: int,
-    factor: int | None,
-    architectures: tuple[str, ...],
-    selection_seeds: int,
-    first_seed: int,
-    training_seeds: int,
-    hard_seeds: int,
-    epochs: int,
-    label_epochs: int | None,
-    full_epochs: int,
-    full_data: bool,
-    arithmetic: Any,
-    pool: int,
-    crops: int,
-    device: Any,
-    precision: Any,
-    student_device: str,
-    workers: int,
-    store: Path,
-) -> Grid:
+@dataclass(frozen=True)
+class GridOptions:
+    """The options of the command, named as on the command line; see its `--help`."""
+
+    data: Path
+    validation: Path
+    teacher: str
+    foreground: str
+    rows: tuple[str, ...]
+    rules: tuple[str, ...]
+    controls: Any
+    score_view: Any
+    ipcs: tuple[int, ...]
+    size: int
+    factor: int | None
+    architectures: tuple[str, ...]
+    selection_seeds: int
+    first_seed: int
+    training_seeds: int
+    hard_seeds: int
+    epochs: int
+    label_epochs: int | None
+    full_epochs: int
+    full_data: bool
+    arithmetic: Any
+    compile: bool
+    pool: int
+    crops: int
+    device: Any
+    precision: Any
+    student_device: str
+    workers: int
+    store: Path
+
+
+def make_grid(options: GridOptions) -> Grid:
     """The grid that options ask for, checked as far as that takes no time.
 
     Raises:
         FgddError: an option cannot be met.
     """
-    dataset = scan(data)
-    bundle = find_bundle(teacher, "teacher")
-    check_classes(bundle, dataset.classes)
-    for name in architectures:
-        find_architecture(name).new(len(dataset.classes), size)
+    dataset = scan(options.data)
+    teacher = find_bundle(options.teacher, "teacher")
+    check_classes(teacher, dataset.classes)
+    for name in options.architectures:
+        find_architecture(name).new(len(dataset.classes), options.size)
 
     def runtime(model: Bundle) -> Runtime:
-        return choose_runtime(model, device, precision, workers).runtime
+        return choose_runtime(model, options.device, options.precision, options.workers).runtime
 
-    factor = factor or (1 if size <= SMALL else 2)
-    if size % factor:
-        raise SettingsError(
-            f"{size} pixels cannot be cut into {factor} equal tiles", "Choose another --size."
-        )
-    selection = SelectionGrid(
-        rows=choose_rows(rows, rules, CONTROLS if controls == "both" else (controls,)),
-        ipcs=ipcs,
-        seeds=tuple(range(first_seed, first_seed + selection_seeds)),
-        size=size,
-        factor=factor,
-        crops=crops,
-        pool=pool,
-        resize="area",
-    )
-    students = StudentGrid(
-        architectures=architectures,
-        training_seeds=tuple(range(training_seeds)),
-        hard_seeds=tuple(range(min(hard_seeds, training_seeds))),
-        epochs=epochs,
-        full_epochs=full_epochs,
-    )
-    training = TrainingSettings(
-        classes=dataset.classes,
-        size=size,
-        resize="area",
-        recipe=StudentRecipe(epochs, validate_every=max(epochs // CURVE, 1), arithmetic=arithmetic),
-        label_epochs=min(label_epochs or epochs, epochs),
-        teacher=bundle,
-        runtime=replace(runtime(bundle), threads=1),
-        device=student_device,
-    )
     return Grid(
         dataset=dataset,
-        validation=validation,
-        foreground=choose_foreground(foreground, dataset.classes),
-        selection=selection,
-        students=students,
-        training=training,
+        validation=options.validation,
+        foreground=choose_foreground(options.foreground, dataset.classes),
+        selection=_selection(options),
+        students=_students(options),
+        training=_training(options, dataset.classes, teacher, replace(runtime(teacher), threads=1)),
         runtime=runtime,
-        store=store,
-        full_data=full_data,
-        workers=workers,
+        store=options.store,
+        full_data=options.full_data,
+        workers=options.workers,
+    )
+
+
+def _selection(options: GridOptions) -> SelectionGrid:
+    factor = options.factor or (1 if options.size <= SMALL else 2)
+    if options.size % factor:
+        raise SettingsError(
+            f"{options.size} pixels cannot be cut into {factor} equal tiles", "Choose another --size."
+        )
+    controls = CONTROLS if options.controls == "both" else (options.controls,)
+    return SelectionGrid(
+        rows=choose_rows(options.rows, options.rules, controls, options.score_view),
+        ipcs=options.ipcs,
+        seeds=tuple(range(options.first_seed, options.first_seed + options.selection_seeds)),
+        size=options.size,
+        factor=factor,
+        crops=options.crops,
+        pool=options.pool,
+        resize="area",
+    )
+
+
+def _students(options: GridOptions) -> StudentGrid:
+    return StudentGrid(
+        architectures=options.architectures,
+        training_seeds=tuple(range(options.training_seeds)),
+        hard_seeds=tuple(range(min(options.hard_seeds, options.training_seeds))),
+        epochs=options.epochs,
+        full_epochs=options.full_epochs,
+    )
+
+
+def _training(
+    options: GridOptions, classes: tuple[str, ...], teacher: Bundle, runtime: Runtime
+) -> TrainingSettings:
+    epochs = options.epochs
+    return TrainingSettings(
+        classes=classes,
+        size=options.size,
+        resize="area",
+        recipe=StudentRecipe(
+            epochs,
+            validate_every=max(epochs // CURVE, 1),
+            arithmetic=options.arithmetic,
+            compile=options.compile,
+        ),
+        label_epochs=min(options.label_epochs or epochs, epochs),
+        teacher=teacher,
+        runtime=runtime,
+        device=options.student_device,
     )
 
 

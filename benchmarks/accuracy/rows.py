@@ -86,6 +86,12 @@ def name_of(row: AnyRow) -> str:
     return row.name if isinstance(row, Row) else row
 
 
+def rded_for(row: AnyRow) -> tuple[str, ...]:
+    """The names of RDED that a row is held against: with its own view, or any where it asks no teacher."""
+    views = (row.view,) if isinstance(row, Row) else SCORE_VIEWS
+    return tuple(Row(parse_rule(RDED), view=view).name for view in views)
+
+
 def parse_row(text: str) -> AnyRow:
     """Parse a row's name.
 
@@ -131,13 +137,16 @@ Variant = Callable[[Row], Row]
 GROUPS: Mapping[str, tuple[Variant, ...]] = {
     "main": (lambda row: row,),
     "rankings": tuple(partial(_with, choice=ranking) for ranking in RANKINGS if ranking != PLAIN.ranking),
-    "views": tuple(partial(_with, choice=view) for view in SCORE_VIEWS if view != "pad"),
+    "views": tuple(partial(_with, choice=view) for view in SCORE_VIEWS),
     "constraints": tuple(partial(_with, choice=choice) for choice in ("keep:0.5", "area:0.3", "distinct:2")),
 }
 
 
 def choose_rows(
-    words: Sequence[str], rules: Sequence[str] = RULES, controls: Sequence[Control] = CONTROLS
+    words: Sequence[str],
+    rules: Sequence[str] = RULES,
+    controls: Sequence[Control] = CONTROLS,
+    view: ScoreView = "pad",
 ) -> tuple[AnyRow, ...]:
     """The rows of groups and names, each once, in the order given.
 
@@ -147,11 +156,12 @@ def choose_rows(
         words: names of groups, `all` for every group, or names of rows.
         rules: of the method, for the groups.
         controls: of each method, for the groups.
+        view: of each method, for the groups but `views`.
 
     Raises:
         SettingsError: a word is neither, or a rule is none of the method's.
     """
-    methods = [_method(rule) for rule in rules]
+    methods = [replace(_method(rule), view=view) for rule in rules]
     rows: list[AnyRow] = []
     for word in words:
         names = list(GROUPS) if word == "all" else [word]
@@ -190,8 +200,9 @@ class Pairing:
 def pairings(names: Sequence[str]) -> tuple[Pairing, ...]:
     """The comparisons that rows call for, between those that are there.
 
-    Every method is held against RDED, its own controls, one path for all images under the same choices, and
-    random images; the baselines against RDED and random images; the controls against nothing else.
+    Every method is held against RDED with the same view, its own controls, one path for all images under the
+    same choices, and random images; the baselines against RDED and random images; the controls against
+    nothing else.
     """
     return tuple(
         Pairing(name, second, question)
@@ -206,7 +217,7 @@ def _opponents(name: str) -> dict[str, str]:
     row = parse_row(name)
     if isinstance(row, Row) and row.rule.control is not None:
         return {}
-    opponents = {RDED: "better than RDED?"} if name != RANDOM else {}
+    opponents = {} if name == RANDOM else dict.fromkeys(rded_for(row), "better than RDED?")
     if isinstance(row, Row) and row.method:
         opponents |= {row.control(control).name: "does the foreground pay?" for control in CONTROLS}
         for same in (row.always("always-patch").name, row.always("always-full").name):

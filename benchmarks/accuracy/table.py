@@ -15,7 +15,7 @@ import click
 from fgdd_fast.benchmarks.accuracy.analysis import Analysis, Cell, analyse
 from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
 from fgdd_fast.benchmarks.accuracy.results import Results, read_results
-from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, FULL_DATA, RANDOM, RDED, Row, parse_row
+from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, FULL_DATA, RANDOM, RDED, Row, parse_row, rded_for
 from fgdd_fast.benchmarks.accuracy.statistics import CONFIDENCE, RESAMPLES, Difference, Interval, Spread
 from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, images_in_words, statement
 from fgdd_fast.benchmarks.report import NOTHING
@@ -90,6 +90,7 @@ def _head(results: Results) -> Iterator[str]:
     conditions = results.conditions
     data, validation, teacher = (conditions[name] for name in ("data", "validation", "teacher"))
     labelled = conditions["label_epochs"]
+    compiled = ", compiled" if conditions["recipe"]["compile"] else ""
     epochs = f"{conditions['epochs']} epochs (RDED: 300)"
     if labelled < conditions["epochs"]:
         epochs += f", of which the first {labelled} were labelled and their views seen again and again"
@@ -99,7 +100,7 @@ def _head(results: Results) -> Iterator[str]:
         f"{conditions['size']} pixels, {conditions['factor']} x {conditions['factor']} tiles an image, "
         f"{conditions['crops']} candidate crops; foreground {conditions['foreground']['name']}; teacher "
         f"{teacher['name']} ({teacher['sha256'][:12]}), labels by {teacher['labels_by']}; students: "
-        f"{epochs}, {conditions['recipe']['arithmetic']}, {conditions['students_by']}."
+        f"{epochs}, {conditions['recipe']['arithmetic']}{compiled}, {conditions['students_by']}."
     )
     if results.runs:
         machine = results.runs[-1]["environment"]
@@ -163,7 +164,8 @@ def _row_rows(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Itera
     ]
     for cell in cells:
         row = parse_row(cell.row)
-        opponents = [RDED]
+        rded = next((name for name in rded_for(row) if (cell.row, name) in places), RDED)
+        opponents = [rded]
         if isinstance(row, Row):
             opponents += [
                 *(row.control(control).name for control in CONTROLS),
@@ -226,9 +228,9 @@ def _table(rows: Iterator[list[str]]) -> str:
 
 
 def _title(row: str) -> str:
-    return {RDED: "RDED (always-patch)", RANDOM: "random whole images", "random-crops": "random crops"}.get(
-        row, row
-    )
+    if row in rded_for(parse_row(row)):
+        return f"RDED ({row})"
+    return {RANDOM: "random whole images", "random-crops": "random crops"}.get(row, row)
 
 
 def _share(value: float | None) -> str:

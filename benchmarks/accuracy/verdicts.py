@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy.rows import RDED, Row, parse_row
+from fgdd_fast.benchmarks.accuracy.rows import Row, parse_row, rded_for
 from fgdd_fast.benchmarks.accuracy.statistics import CONFIDENCE, Difference, Interval
 
 FEWEST_SEEDS = 3  # of the selection, below which a grid is a trial
@@ -65,7 +65,7 @@ def judge(names: Sequence[str], architecture: str, comparisons: Sequence[Compari
         if not isinstance(row, Row) or not row.method:
             continue
         for ipc in ipcs:
-            over_rded = by_place.get((name, RDED, ipc))
+            over_rded = by_place.get((name, rded_for(row)[0], ipc))
             over_shuffled = by_place.get((name, row.control("shuffled").name, ipc))
             if over_rded is not None or over_shuffled is not None:
                 verdicts.append(Verdict(name, architecture, ipc, over_rded, over_shuffled))

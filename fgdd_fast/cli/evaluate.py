@@ -94,6 +94,11 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="While training; bf16 is faster where the processor has it.",
 )
 @click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile students, for long trainings; on a processor that needs a C++ compiler.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Trains."
 )
 @click.option(

@@ -55,6 +55,7 @@ class EvaluateOptions:
     batch: int | None
     learning_rate: float | None
     arithmetic: Arithmetic
+    compile: bool
     device: Literal["auto", "cpu", "cuda"]
     threads: int
     checkpoints: Path | None
@@ -118,7 +119,10 @@ def run_evaluation(data: Path, options: EvaluateOptions, console: Console) -> Ev
     validation = _read_validation(opened, options, console)
     device = import_module("fgdd_fast.students.training").choose_device(options.device)
     recipe = StudentRecipe(
-        epochs=opened.epochs, learning_rate=options.learning_rate, arithmetic=options.arithmetic
+        epochs=opened.epochs,
+        learning_rate=options.learning_rate,
+        arithmetic=options.arithmetic,
+        compile=options.compile,
     )
     teacher: JudgedTeacher | None = None
     training = opened.training

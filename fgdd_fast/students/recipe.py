@@ -28,6 +28,8 @@ class StudentRecipe:
         validate_every: epochs between two validations; the last epoch is always validated.
         arithmetic: of convolutions and matrix products while training: bf16 is PyTorch's autocast, about
             twice as fast where the processor has it; validation is in fp32.
+        compile: whether networks are compiled for training; see `compiling`. The last digits of a curve
+            change.
     """
 
     epochs: int = 300
@@ -36,6 +38,7 @@ class StudentRecipe:
     temperature: float = 20.0
     validate_every: int = 10
     arithmetic: Arithmetic = "fp32"
+    compile: bool = False
 
     def validates(self, epoch: int) -> bool:
         """Whether the student is validated after an epoch, counted from 0."""

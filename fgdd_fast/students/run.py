@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fgdd_fast.students.architectures import find_architecture
+from fgdd_fast.students.compiling import compiled, compiler_errors
 from fgdd_fast.students.labelled_images import LabelledImages
 from fgdd_fast.students.learning import new_optimizer
 from fgdd_fast.students.pixels import normalised
@@ -55,6 +57,9 @@ class StudentRun:
         self._device = torch.device(device)
         self._format = torch.channels_last if last else torch.contiguous_format
         self._network: nn.Module = network.to(self._device, memory_format=self._format)
+        self._forward: Callable[[Tensor], Tensor] = (
+            compiled(self._network) if recipe.compile else self._network
+        )
         self._base = recipe.learning_rate or architecture.learning_rate
         self._optimizer = new_optimizer(self._network, self._base, recipe.weight_decay)
         self._losses: list[float] = []
@@ -77,14 +82,18 @@ class StudentRun:
         Args:
             images: normalised float32 [batch, 3, size, size].
             targets: what the loss compares the logits [batch, classes] with.
+
+        Raises:
+            SettingsError: the network cannot be compiled.
         """
         begin = time.perf_counter()
         lower = self._recipe.arithmetic == "bf16"
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=lower):
-            logits = self._network(images.contiguous(memory_format=self._format))
-        loss = self._loss(logits.float(), targets)
         self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        with compiler_errors() if self._recipe.compile else nullcontext():
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=lower):
+                logits = self._forward(images.contiguous(memory_format=self._format))
+            loss = self._loss(logits.float(), targets)
+            torch.autograd.backward(loss)
         self._optimizer.step()
         self._summed += loss.detach() * len(images)
         self._views += len(images)
