@@ -180,6 +180,15 @@ def test_every_view_works_at_factor_1(workplace: Path, view: str) -> None:
     assert len({tile.source for tile in tiles_of(manifest)}) == 12
 
 
+@pytest.mark.parametrize(("size", "view"), [(16, "pad"), (8, "pad"), (6, "resize"), (20, "resize")])
+def test_small_tiles_are_enlarged_for_the_teacher_unless_told_otherwise(
+    workplace: Path, size: int, view: str
+) -> None:
+    assert distilled(workplace, size=size, factor=1).settings["score_view"] == view
+    asked = distilled(workplace, "asked", size=size, factor=1, score_view=view)
+    assert tiles_of(asked) == tiles_of(distilled(workplace, "again", size=size, factor=1))
+
+
 @pytest.mark.parametrize(
     ("size", "view", "advised"), [(8, "pad", True), (8, "resize", False), (16, "pad", False)]
 )

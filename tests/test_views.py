@@ -11,7 +11,7 @@ from image_files import picture
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.records import Box
 from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize
-from fgdd_fast.views import SCORE_VIEWS, ScoreView, teacher_view, tile_pixels, view_size
+from fgdd_fast.views import SCORE_VIEWS, ScoreView, default_view, teacher_view, tile_pixels, view_size
 
 GREY = (124, 116, 104)
 
@@ -32,6 +32,13 @@ def test_a_single_pixel_fills_its_tile() -> None:
     image = picture(60, 50)
     tile = tile_pixels(image, Box(59, 49, 1, 1), 8, "area")
     assert (tile == image[49, 59]).all()
+
+
+@pytest.mark.parametrize(
+    ("tile", "view"), [(111, "resize"), (112, "pad"), (224, "pad"), (225, "resize"), (1, "resize")]
+)
+def test_tiles_are_padded_from_half_of_the_input_on(tile: int, view: ScoreView) -> None:
+    assert default_view(tile, 224) == view
 
 
 @settings(max_examples=100, deadline=None)

@@ -100,9 +100,8 @@ class Numbers(Words):
 @click.option(
     "--score-view",
     type=click.Choice(SCORE_VIEWS),
-    default="pad",
-    show_default=True,
-    help="How the groups' methods show a tile to the teacher; at 32 pixels it needs resize.",
+    show_default="pad; resize for tiles below half of the teacher's side",
+    help="How the groups' methods show a tile to the teacher.",
 )
 @click.option("--ipc", "ipcs", type=Numbers(), default="1,5,10", show_default=True, help="Images per class.")
 @click.option("--size", type=_POSITIVE, default=32, show_default=True, help="Side of images in pixels.")

@@ -32,6 +32,7 @@ from fgdd_fast.foreground_opening import choose_foreground
 from fgdd_fast.networks import Runtime, check_classes
 from fgdd_fast.students.architectures import find_architecture
 from fgdd_fast.students.recipe import StudentRecipe
+from fgdd_fast.views import default_view
 
 SMALL = 64  # pixels: up to here mosaics of one tile are sensible
 CURVE = 5  # validations of a student
@@ -91,7 +92,7 @@ def make_grid(options: GridOptions) -> Grid:
         dataset=dataset,
         validation=options.validation,
         foreground=choose_foreground(options.foreground, dataset.classes),
-        selection=_selection(options),
+        selection=_selection(options, teacher),
         students=_students(options),
         training=_training(options, dataset.classes, teacher, replace(runtime(teacher), threads=1)),
         runtime=runtime,
@@ -101,15 +102,16 @@ def make_grid(options: GridOptions) -> Grid:
     )
 
 
-def _selection(options: GridOptions) -> SelectionGrid:
+def _selection(options: GridOptions, teacher: Bundle) -> SelectionGrid:
     factor = options.factor or (1 if options.size <= SMALL else 2)
     if options.size % factor:
         raise SettingsError(
             f"{options.size} pixels cannot be cut into {factor} equal tiles", "Choose another --size."
         )
     controls = CONTROLS if options.controls == "both" else (options.controls,)
+    view = options.score_view or default_view(options.size // factor, teacher.preprocessing.width)
     return SelectionGrid(
-        rows=choose_rows(options.rows, options.rules, controls, options.score_view),
+        rows=choose_rows(options.rows, options.rules, controls, view),
         ipcs=options.ipcs,
         seeds=tuple(range(options.first_seed, options.first_seed + options.selection_seeds)),
         size=options.size,

@@ -32,7 +32,6 @@ from fgdd_fast.distill import (
     write_mosaics,
 )
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.foreground_opening import ForegroundChoice
 from fgdd_fast.manifest import DistilledImage, Manifest, Setting, build, write
 from fgdd_fast.mosaic import Format
 from fgdd_fast.networks import Teacher
@@ -169,7 +168,7 @@ def run_distill(
                 bar.advance(task)
             manifest = build(
                 image_count=len(session.images),
-                settings=_settings(settings, options, session.choice),
+                settings=_settings(settings, options, session),
                 prompts=session.choice.prompts,
                 models=session.models,
                 selections={plan.name: plan.selection for plan in plan.classes},
@@ -182,14 +181,12 @@ def run_distill(
     return plan, manifest
 
 
-def _settings(
-    settings: MosaicSettings, options: MeasureOptions, choice: ForegroundChoice
-) -> dict[str, Setting]:
+def _settings(settings: MosaicSettings, options: MeasureOptions, session: Session) -> dict[str, Setting]:
     """Every setting that the result depends on, as on the command line; a limit only where one is set."""
     selection = settings.selection
     asked: dict[str, Setting] = {}
-    if choice.box_threshold is not None:
-        asked["box_threshold"] = choice.box_threshold
+    if session.choice.box_threshold is not None:
+        asked["box_threshold"] = session.choice.box_threshold
     if selection.keep_foreground:
         asked["keep_foreground"] = selection.keep_foreground
     if selection.least_area:
@@ -204,7 +201,7 @@ def _settings(
         "ranking": selection.ranking,
         "crops": options.crops,
         "pool": "all" if options.pool is None else options.pool,
-        "score_view": options.score_view,
+        "score_view": session.teacher.view,
         "resize": settings.resize,
         "seed": settings.seed,
         "batch": options.batch,

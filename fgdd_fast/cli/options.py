@@ -13,6 +13,7 @@ from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.near_duplicates import BITS
 from fgdd_fast.ranking import RANKINGS, RANKINGS_HELP
+from fgdd_fast.views import SCORE_VIEWS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -211,9 +212,8 @@ def measure_options() -> Callable[[F], F]:
         ),
         click.option(
             "--score-view",
-            type=click.Choice(["pad", "resize", "native"]),
-            default="pad",
-            show_default=True,
+            type=click.Choice(SCORE_VIEWS),
+            show_default="pad; resize for tiles below half of the teacher's side",
             help="How the teacher is shown a tile: zero-padded (as RDED does), enlarged, or at its own size.",
         ),
         resize_option(),

@@ -38,7 +38,7 @@ from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.selection import PLAIN, SelectionSettings
 from fgdd_fast.store import Store
 from fgdd_fast.teacher_opening import open_teacher
-from fgdd_fast.views import ScoreView
+from fgdd_fast.views import ScoreView, default_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class MeasureOptions(RuntimeOptions):
     crops: int
     size: int
     factor: int
-    score_view: ScoreView
+    score_view: ScoreView | None
     resize: ResizeMethod
     seed: int
     store: Path
@@ -154,6 +154,7 @@ def open_session(
     check_classes(teacher_bundle, dataset.classes)
     if selection.needs_features:
         check_features(teacher_bundle)
+    tile_size = options.size // options.factor
     settings = MeasureSettings(
         crops=options.crops,
         seed=options.seed,
@@ -177,8 +178,8 @@ def open_session(
         teacher = open_teacher(
             teacher_bundle,
             runtime=lambda bundle: open_runtime(bundle, options, console),
-            view=options.score_view,
-            tile_size=options.size // options.factor,
+            view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
+            tile_size=tile_size,
             batch=options.batch * VIEWS_PER_INFERENCE,
             notice=partial(_say, console),
         )
