@@ -36,7 +36,8 @@ def default_view(tile_size: int, input_size: int) -> ScoreView:
 
     `pad`, as in RDED, for tiles from half of the teacher's side on, as RDED's mosaics of 2 x 2 tiles have.
     Smaller ones are lost in the padding: a teacher of 224 pixels named 39 % of photographs right as tiles of
-    64 pixels, and 77 % with `resize` (`benchmarks/results/views-64.json`).
+    64 pixels, and 77 % with `resize` (`benchmarks/results/views-64.json`). Tiles larger than the input
+    cannot be padded.
 
     Args:
         tile_size: side of a tile in pixels.

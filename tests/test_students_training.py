@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -172,73 +171,6 @@ def test_soft_labels_are_asked_for_once_for_all_students() -> None:
 
 def test_bf16_learns_too() -> None:
     assert train(soft_training_set(), recipe=replace(RECIPE, arithmetic="bf16"))[0].accuracy > 0.8
-
-
-COMPILED = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
-from test_students_training import RECIPE, STUDENT, same, soft_training_set, stopped_after, validation_set
-
-from fgdd_fast.students.training import train_students
-
-
-def train(recipe, **options):
-    return train_students(soft_training_set(), validation_set(), [STUDENT], recipe, **options)[0]
-
-
-recipe, kept = replace(RECIPE, compile=True), Path(sys.argv[1])
-one = train(recipe)
-assert one.losses[0] == pytest.approx(train(RECIPE).losses[0], rel=1e-3)
-assert one.accuracy > 0.8
-with pytest.raises(KeyboardInterrupt):
-    train(recipe, checkpoints=kept, save_every=0, watch=stopped_after(3))
-assert same(one, train(recipe, checkpoints=kept))
-"""
-
-UNCOMPILED = """
-from dataclasses import replace
-
-from fgdd_fast.errors import SettingsError
-from tiny_students import RECIPE, STUDENT, soft_training_set, validation_set
-from fgdd_fast.students.training import train_students
-
-try:
-    train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, compile=True))
-except SettingsError as error:
-    print(error)
-"""
-
-
-def run_apart(
-    program: str, cache: Path, *arguments: str, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a program in its own process: PyTorch's compiler trips over what other tests have imported."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)} | variables,
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_compiled_students_learn_alike_whether_stopped_or_not(tmp_path: Path) -> None:
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("there is no C++ compiler, which torch.compile needs")
-    run = run_apart(COMPILED, tmp_path / "programs", str(tmp_path / "kept"))
-    assert run.returncode == 0, run.stderr
-
-
-def test_without_a_compiler_students_say_what_to_do(tmp_path: Path) -> None:
-    run = run_apart(UNCOMPILED, tmp_path, CXX="no-such-compiler")
-    assert run.returncode == 0, run.stderr
-    assert "could not compile a student" in run.stdout
-    assert "C++ compiler" in run.stdout
-    assert "--compile" in run.stdout
 
 
 def stopped_after(epochs: int) -> Callable[[Student, int, float | None], None]:

@@ -66,7 +66,7 @@ def train_students(
         The results, in the order of `students`.
 
     Raises:
-        SettingsError: an architecture is unknown, or cannot take views of this size.
+        SettingsError: an architecture is unknown, or cannot take views of this size, or be compiled.
         DataError: training and validation do not fit together, or a checkpoint is damaged or of another
             training.
         OutputError: a checkpoint cannot be written.
