@@ -21,14 +21,16 @@ class DeformableAttention(nn.Module):
         sizes: rows and columns of each level of the feature pyramid.
     """
 
-    sizes_in_columns_and_rows: Tensor
+    cells: Tensor
 
     def __init__(self, source: Any, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.source = source
         self.sizes = tuple(sizes)
-        columns_and_rows = torch.tensor([[columns, rows] for rows, columns in sizes], dtype=torch.float32)
-        self.register_buffer("sizes_in_columns_and_rows", columns_and_rows[:, None], persistent=False)
+        # The width of a cell, where a level goes from -1 to 1, for each output of the layer of offsets.
+        cells = torch.tensor([[2 / columns, 2 / rows] for rows, columns in sizes])
+        cells = cells[:, None].expand(source.n_heads, -1, source.n_points, -1).reshape(-1)
+        self.register_buffer("cells", cells, persistent=False)
 
     def forward(self, queries: Tensor, vision: Tensor, inside: Tensor, references: Tensor) -> Tensor:
         """Sample the features around each query's reference.
@@ -46,10 +48,9 @@ class DeformableAttention(nn.Module):
         source, count = self.source, int(queries.shape[1])
         heads, points = source.n_heads, source.n_points
         levels, places = len(self.sizes), [rows * columns for rows, columns in self.sizes]
-        offsets = source.sampling_offsets(queries).reshape(-1, count, heads, levels, points, 2)
         weights = source.attention_weights(queries).reshape(-1, count, heads, levels * points).softmax(-1)
-        weights = weights.reshape(-1, count, heads, levels, points).permute(0, 2, 3, 1, 4)
-        grid = (2 * self._locations(offsets, references) - 1).permute(0, 2, 3, 1, 4, 5)
+        weights = weights.reshape(-1, count, heads, levels, points).permute(0, 2, 3, 4, 1)
+        grid = self._grid(queries, references)
         values = (source.value_proj(vision) * inside).transpose(1, 2)
         attended = []
         for (rows, columns), value, locations, weight in zip(
@@ -61,20 +62,32 @@ class DeformableAttention(nn.Module):
         ):
             sampled = nn.functional.grid_sample(
                 value.reshape(-1, source.d_model // heads, rows, columns),
-                locations.reshape(-1, count, points, 2),
+                locations.reshape(-1, points, count, 2),
                 mode="bilinear",
                 padding_mode="zeros",
                 align_corners=False,
             )
-            attended.append((sampled * weight.reshape(-1, 1, count, points)).sum(-1))
+            attended.append((sampled * weight.reshape(-1, 1, points, count)).sum(2))
         merged = functools.reduce(torch.add, attended).reshape(-1, source.d_model, count)
         projected: Tensor = source.output_proj(merged.transpose(1, 2))
         return projected
 
-    def _locations(self, offsets: Tensor, references: Tensor) -> Tensor:
-        """Where to sample, as shares of each level: [batch, queries, heads, levels, points, 2]."""
-        anchors = references[:, :, None, :, None]
-        if references.shape[-1] == 2:
-            return anchors + offsets / self.sizes_in_columns_and_rows
-        points: int = self.source.n_points
-        return anchors[..., :2] + offsets / points * anchors[..., 2:] * 0.5
+    def _grid(self, queries: Tensor, references: Tensor) -> Tensor:
+        """Where to sample, each level from -1 to 1: float32 [batch, heads, levels, points, queries, 2].
+
+        Points come before queries, here and in what is sampled: on processors, operators that spread one of
+        their operands over an axis are several times slower where only 2 or 4 values follow it.
+        """
+        source, count, levels = self.source, int(queries.shape[1]), len(self.sizes)
+        anchors = references.transpose(1, 2)[:, None, :, None]
+        of_boxes = references.shape[-1] == 4
+        # The scale goes to the weights, which are constants: nothing is left of it in the graph.
+        scale = 1 / source.n_points if of_boxes else self.cells
+        layer = source.sampling_offsets
+        offsets = queries @ (layer.weight.t() * scale) + layer.bias * scale
+        offsets = offsets.reshape(-1, count, source.n_heads, levels, source.n_points, 2)
+        offsets = offsets.permute(0, 2, 3, 4, 1, 5)
+        if of_boxes:
+            offsets = offsets * anchors[..., 2:]
+        grid: Tensor = (2 * anchors[..., :2] - 1) + offsets
+        return grid
