@@ -29,8 +29,8 @@ from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.hashed_folder import is_whole, seal
 from fgdd_fast.engines.onnxruntime_binding import BoundEngine
 from fgdd_fast.engines.onnxruntime_session import CPU_PROVIDER, FATAL, session_options
-from fgdd_fast.engines.plan_lock import sole_writer
 from fgdd_fast.engines.runtimes import quieten_onnxruntime
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import EngineError, MissingExtraError
 from fgdd_fast.extras import import_extra
 

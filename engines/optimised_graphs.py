@@ -21,7 +21,7 @@ from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.engines.hashed_folder import is_whole, seal
 from fgdd_fast.engines.onnxruntime_session import CPU_PROVIDER, session_options
-from fgdd_fast.engines.plan_lock import sole_writer
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import EngineError
 
 WORTH_KEEPING = 64 << 20  # bytes; smaller models open in less than half a second

@@ -15,7 +15,6 @@ from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.files import stage_file
 from fgdd_fast.engines.plan_choice import Damaged, choose_plan
 from fgdd_fast.engines.plan_key import PlanKey, Platform, file_name
-from fgdd_fast.engines.plan_lock import clear_leftovers, find_leftovers, sole_writer
 from fgdd_fast.engines.plan_sidecar import (
     SUFFIX,
     Plan,
@@ -26,6 +25,7 @@ from fgdd_fast.engines.plan_sidecar import (
     sidecar_of,
     sidecar_text,
 )
+from fgdd_fast.engines.sole_writer import clear_leftovers, find_leftovers, sole_writer
 from fgdd_fast.engines.tensorrt_build import Built
 from fgdd_fast.errors import EngineError
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fgdd_fast.engines.bundle import Bundle, sidecar_text
 from fgdd_fast.engines.files import write_file
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import BundleError
 
 
@@ -18,16 +18,24 @@ from fgdd_fast.errors import BundleError
 def staging_folder(onnx: Path) -> Iterator[Path]:
     """A folder on the same disk as the bundle's place, removed at the end whatever happens.
 
+    What an export of the same bundle left there that was killed is removed at the beginning.
+
     Yields:
         The path for the ONNX file within it.
 
     Raises:
-        BundleError: the bundle's folder cannot be written.
+        BundleError: the bundle's folder cannot be written, or another process writes the bundle.
     """
+
+    def refuse() -> NoReturn:
+        raise BundleError(
+            f"Another process is writing the bundle {onnx}", "Wait for it, or name another place."
+        )
+
     try:
         onnx.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{onnx.stem}.", dir=onnx.parent) as folder:
-            yield Path(folder) / onnx.name
+        with sole_writer(onnx.parent, onnx.stem, refuse) as folder:
+            yield folder / onnx.name
     except OSError as error:
         raise BundleError(
             f"The bundle {onnx} cannot be written: {error.strerror}",

@@ -19,8 +19,8 @@ from fgdd_fast.cli.engine import engine
 from fgdd_fast.engines import plan_usability
 from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.plan_lock import sole_writer
 from fgdd_fast.engines.plan_store import Plan, PlanStore
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import FgddError
 
 

@@ -19,7 +19,7 @@ from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wi
 
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.engines.bundle import load_bundle, write_bundle
-from fgdd_fast.engines.plan_lock import sole_writer
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.writing import LabelWriter
 

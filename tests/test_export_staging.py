@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,3 +98,26 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BundleError, match="cannot be written"), staging_folder(tmp_path / "file" / "x.onnx"):
         pass
+
+
+def test_what_a_killed_export_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    onnx = tmp_path / "model.onnx"
+    export = "with staging_folder(Path(sys.argv[1])) as place: place.touch(); os.kill(os.getpid(), 9)"
+    imports = "import os, sys; from pathlib import Path; from fgdd_fast.export.staging import staging_folder"
+    killed = subprocess.run([sys.executable, "-c", f"{imports}\n{export}", onnx], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [*tmp_path.glob(".*/model.onnx")]
+    with staging_folder(onnx) as place:
+        assert not place.exists()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_two_exports_of_one_bundle_do_not_meet(tmp_path: Path) -> None:
+    onnx = tmp_path / "model.onnx"
+    with staging_folder(onnx) as place:
+        place.touch()
+        with pytest.raises(BundleError, match="Another process is writing"), staging_folder(onnx):
+            pass
+        with staging_folder(tmp_path / "other.onnx"):
+            pass
+        assert place.exists()

@@ -15,8 +15,8 @@ from plan_files import CONTENT, KEY, LAYERS, ORIGIN, PARITY, builder, key, names
 from fgdd_fast.engines import plan_store
 from fgdd_fast.engines.plan_choice import trial
 from fgdd_fast.engines.plan_key import PlanKey
-from fgdd_fast.engines.plan_lock import sole_writer
 from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.engines.tensorrt_build import Built, Profile
 from fgdd_fast.errors import EngineError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fgdd_fast.engines.base import Array
 from fgdd_fast.engines.files import stage_file
-from fgdd_fast.engines.plan_lock import sole_writer
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import OutputError
 from fgdd_fast.labels.compression import Cost
 from fgdd_fast.labels.index import (

@@ -12,8 +12,8 @@ import plan_files
 import pytest
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
-from fgdd_fast.engines.plan_lock import sole_writer
 from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.engines.tensorrt_build import Built
 
 
