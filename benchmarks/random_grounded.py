@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from fgdd_fast.benchmarks.random_networks import write_checkpoints
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.check_images import check_images
 from fgdd_fast.engines.bundle import Bundle, load_bundle
+from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
 from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
 
@@ -61,11 +61,12 @@ def random_grounded(
     place = folder / f"grounded-sam2-random-{_key()}"
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".grounded-", dir=folder) as staging:
-            whole = Path(staging) / "whole"
-            _make(whole, progress)
-            if not place.exists():  # another process may have been faster
-                whole.rename(place)
+        with sole_writer(
+            folder, place.name, lambda: progress("Another process makes them: waiting")
+        ) as staging:
+            if not place.exists():
+                _make(staging / "whole", progress)
+                (staging / "whole").rename(place)
     detector, segmenter = _checkpoints(place)
     return RandomGrounded(detector, segmenter, load_bundle(place / _BUNDLE, "foreground"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +79,23 @@ def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_that_make_them_at_once_the_first_is_kept(
+def test_of_two_that_want_them_at_once_one_makes_them(
     exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = module._make
-    nested: list[Bundle] = []
+    alone, waiting = module._make, threading.Event()
 
-    def interrupted(folder: Path, progress: Any) -> None:
+    def make(folder: Path, progress: Any) -> None:
+        other.start()
+        assert waiting.wait(30)
         alone(folder, progress)
-        monkeypatch.setattr(module, "_make", alone)
-        nested.append(random_grounded(tmp_path).bundle)
 
-    monkeypatch.setattr(module, "_make", interrupted)
-    assert random_grounded(tmp_path).bundle == nested[0]
-    assert len(exports) == 2
+    def want() -> None:
+        made.append(random_grounded(tmp_path, progress=lambda _: waiting.set()).bundle)
+
+    made: list[Bundle] = []
+    other = threading.Thread(target=want)
+    monkeypatch.setattr(module, "_make", make)
+    made.append(random_grounded(tmp_path).bundle)
+    other.join(30)
+    assert made == [made[0]] * 2
+    assert len(exports) == 1
