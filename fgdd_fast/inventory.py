@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fgdd_fast.crop_shares import kept_shares
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.foreground import Foreground, ForegroundModel
@@ -26,7 +27,8 @@ class MeasureSettings:
         threads: processor threads.
         keep_masks: whether the masks of the foregrounds are kept as well.
         shares: whether records say how much of the foreground each crop keeps. That is measured with every
-            foreground, but older stores lack it, and so do crops that were added later.
+            foreground, but older stores lack it, and so do crops that were added later: where the mask was
+            kept, it tells; elsewhere the foreground is found again.
         hashes: whether records have perceptual hashes.
     """
 
@@ -178,7 +180,12 @@ class Inventory:
         if not self._settings.shares:
             return {}
         shares = self._store.shares(known.sha256, fingerprint)
-        return shares if shares.keys() >= set(crops) else None
+        if shares.keys() >= set(crops):
+            return shares
+        mask = self._store.mask(known.sha256, fingerprint)
+        if mask is None:
+            return None
+        return dict(zip(crops, kept_shares(mask, crops, known.width, known.height), strict=True))
 
     def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
         """The whole image first, then its candidate crops."""
