@@ -100,5 +100,17 @@ def test_crops_that_were_added_later_get_their_shares_when_they_are_needed(
     assert measure(squares, tmp_path / "other", replace(more, shares=True))[1] == records
 
 
+def test_kept_masks_tell_the_shares_of_crops_that_were_added_later(
+    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(squares, tmp_path, replace(SETTINGS, keep_masks=True))
+    other = replace(SETTINGS, crops=5, seed=SETTINGS.seed + 1, shares=True)
+    (tmp_path / "other").mkdir()
+    expected = measure(squares, tmp_path / "other", other)[1]
+    monkeypatch.setattr(SaliencyModel, "find", _fail)
+    assert measure(squares, tmp_path, other)[1] == expected
+    assert measure(squares, tmp_path, other)[0].reused == 18
+
+
 def _fail(*_: object, **__: object) -> None:
     raise AssertionError("this must not be called")
