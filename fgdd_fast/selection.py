@@ -51,6 +51,15 @@ class SelectionSettings:
 
 
 PLAIN = SelectionSettings()
+KEEP_FOREGROUND = 0.7  # by default: crops that keep less teach students less, see the README
+
+
+def default_keep_foreground(rule: Rule) -> float:
+    """The share of the foreground that crops keep unless told otherwise, in [0, 1].
+
+    `always-patch` is RDED, which knows no foreground, and stays so.
+    """
+    return 0.0 if rule.kind == "always-patch" else KEEP_FOREGROUND
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def kept_share(data: Path, source: str, box: Box) -> float:
 def test_every_ranking_fills_the_mosaics_and_names_itself(workplace: Path, ranking: str) -> None:
     manifest = distilled(workplace, ranking=ranking)
     assert manifest.settings["ranking"] == ranking
-    assert manifest.settings.keys().isdisjoint({"keep_foreground", "least_area", "near_duplicates"})
+    assert manifest.settings.keys().isdisjoint({"least_area", "near_duplicates"})
     for image in manifest.images:
         assert len({tile.source for tile in image.tiles}) == 4
         if ranking.startswith("stratified"):
@@ -131,6 +131,22 @@ def test_crops_keep_the_foreground_whatever_finds_it(workplace: Path, model: str
         lacking += best < 0.8
     assert 0 < lacking < 3 * IMAGES
     assert min(kept_share(data, tile.source, tile.box) for tile in tiles_of(loose)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({}, 0.7),
+        ({"rule": "shuffled:quantile:0.3"}, 0.7),
+        ({"keep_foreground": 0}, None),
+        ({"rule": "always-patch"}, None),  # RDED knows no foreground
+        ({"rule": "always-patch", "keep_foreground": 0.7}, 0.7),
+    ],
+)
+def test_crops_keep_most_of_the_foreground_unless_told_otherwise(
+    workplace: Path, options: dict[str, Any], share: float | None
+) -> None:
+    assert distilled(workplace, **options).settings.get("keep_foreground") == share
 
 
 def test_crops_cover_the_area_asked_for(workplace: Path) -> None:

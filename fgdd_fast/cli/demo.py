@@ -21,6 +21,7 @@ from fgdd_fast.drawing import DrawnSource, write_drawn_dataset
 from fgdd_fast.export.prepare import pull
 from fgdd_fast.manifest import Manifest
 from fgdd_fast.output import writing
+from fgdd_fast.selection import KEEP_FOREGROUND, SelectionSettings
 from fgdd_fast.thresholds import parse_rule
 
 DRAWN_PER_CLASS = 30
@@ -79,6 +80,7 @@ def demo(
         rule=parse_rule("quantile:0.3"),
         overwrite=True,
         options=_measure_options(out, teacher.onnx, {**asked, **options}),
+        selection=SelectionSettings(keep_foreground=KEEP_FOREGROUND),
         console=console,
     )
     sheet = out / "contact-sheet.png"

@@ -37,7 +37,7 @@ from fgdd_fast.mosaic import Format
 from fgdd_fast.networks import Teacher
 from fgdd_fast.output import check_output, output_folder
 from fgdd_fast.ranking import RankingName
-from fgdd_fast.selection import PLAIN, SelectionSettings
+from fgdd_fast.selection import PLAIN, SelectionSettings, default_keep_foreground
 from fgdd_fast.thresholds import RULES_HELP, Rule, parse_rule
 
 
@@ -85,7 +85,7 @@ def distill(
     labels: int | None,
     overwrite: bool,
     ranking: RankingName,
-    keep_foreground: float,
+    keep_foreground: float | None,
     least_area: float,
     near_duplicates: int | None,
     **options: Any,
@@ -93,6 +93,8 @@ def distill(
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     console = Console(stderr=True)
     measuring = MeasureOptions(**options)
+    if keep_foreground is None:
+        keep_foreground = default_keep_foreground(rule)
     _, manifest = run_distill(
         data,
         out,

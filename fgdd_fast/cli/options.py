@@ -13,6 +13,7 @@ from fgdd_fast.cache import cache_folder
 from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.near_duplicates import BITS
 from fgdd_fast.ranking import RANKINGS, RANKINGS_HELP
+from fgdd_fast.selection import KEEP_FOREGROUND
 from fgdd_fast.views import SCORE_VIEWS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -148,8 +149,7 @@ def selection_options() -> Callable[[F], F]:
         click.option(
             "--keep-foreground",
             type=click.FloatRange(0, 1),
-            default=0.0,
-            show_default=True,
+            show_default=f"{KEEP_FOREGROUND:g}; 0 with always-patch, which is RDED then",
             metavar="SHARE",
             help="Take only crops that keep this share of their image's foreground; of an image without one, "
             "the crop that keeps most.",
