@@ -54,7 +54,6 @@ class GroundedProduct(Way):
             resize=subject.resize,
             batch=subject.batch,
             threads=task.threads,
-            keep_masks=True,
         )
         self._model = GroundedSam2(
             subject.bundle,

@@ -166,7 +166,7 @@ class _Measuring(Way):
 
 
 class ProductForeground(_Measuring):
-    """Occupancies and masks of a model that is asked for no class; the masks are kept as well."""
+    """Occupancies and masks of a model that is asked for no class."""
 
     _network = "saliency"
 
@@ -174,7 +174,7 @@ class ProductForeground(_Measuring):
         bundle = saliency_of(subject)
         runtime = subject.runtime(bundle)
         saliency = SaliencyModel(bundle, runtime, batch=subject.batch, resize=subject.resize)
-        settings = _settings(task, subject, crops=0, keep_masks=True)
+        settings = _settings(task, subject, crops=0)
         super().__init__(saliency, NoTeacher(), settings, subject.classes)
         self.arithmetic = saliency.description
 
@@ -246,8 +246,8 @@ def _row(image: SourceImage, pixels: Pixels, result: _Result) -> _Row:
     return image, file_signature(image.path), known, *result
 
 
-def _settings(task: Task, subject: Subject, *, crops: int, keep_masks: bool = False) -> MeasureSettings:
-    return MeasureSettings(crops, task.seed, subject.resize, subject.batch, task.threads, keep_masks)
+def _settings(task: Task, subject: Subject, *, crops: int) -> MeasureSettings:
+    return MeasureSettings(crops, task.seed, subject.resize, subject.batch, task.threads)
 
 
 def read_step(image: SourceImage, _: None) -> FileContent:

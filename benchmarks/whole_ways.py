@@ -63,9 +63,7 @@ class WholeProduct(Way):
         self._open_part = open_part
         self._composition: Composition | None = None
         self._classes = subject.classes
-        self._measuring = MeasureSettings(
-            task.crops, task.seed, subject.resize, subject.batch, task.threads, keep_masks=False
-        )
+        self._measuring = MeasureSettings(task.crops, task.seed, subject.resize, subject.batch, task.threads)
         with ExitStack() as opened:
             self._foreground = open_foreground(
                 choice,

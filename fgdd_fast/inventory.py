@@ -25,10 +25,9 @@ class MeasureSettings:
         resize: how tiles are resized.
         batch: images an inference.
         threads: processor threads.
-        keep_masks: whether the masks of the foregrounds are kept as well.
         shares: whether records say how much of the foreground each crop keeps. That is measured with every
-            foreground, but older stores lack it, and so do crops that were added later: where the mask was
-            kept, it tells; elsewhere the foreground is found again.
+            foreground, but crops that were added later lack it: the mask tells, and where an older store
+            holds none, the foreground is found again.
         hashes: whether records have perceptual hashes.
     """
 
@@ -37,7 +36,6 @@ class MeasureSettings:
     resize: ResizeMethod
     batch: int
     threads: int
-    keep_masks: bool = False
     shares: bool = False
     hashes: bool = False
 
@@ -130,7 +128,6 @@ class Inventory:
         losses = self._losses(image, known)
         foreground = (
             self._store.occupancy(known.sha256, fingerprint) is None
-            or (self._settings.keep_masks and not self._store.has_mask(known.sha256, fingerprint))
             or self._shares(known, fingerprint, everything.crops) is None
         )
         needs = Needs(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -211,8 +211,6 @@ class Measurer:
         if foreground is not None and foreground.mask is not None:
             kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
             shares = dict(zip(item.crops, kept, strict=True))
-            if not self._settings.keep_masks:
-                foreground = replace(foreground, mask=None)
         return self._inventory.measurement(
             item.image, item.signature, item.known, foreground, losses, shares, item.perceptual_hash
         )

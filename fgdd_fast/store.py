@@ -206,15 +206,6 @@ class Store:
             ).fetchone()
         return None if row is None else decode_mask(row[0])
 
-    def has_mask(self, sha256: str, fingerprint: int) -> bool:
-        """Whether `mask` would find one."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT 1 FROM masks WHERE sha256 = ? AND fingerprint = ?",
-                (bytes.fromhex(sha256), fingerprint),
-            ).fetchone()
-        return row is not None
-
     def losses(self, sha256: str, fingerprint: int, label: int) -> dict[Box, float]:
         """The losses (nats) of all boxes of an image that were measured in this way for this label."""
         with self._explained():

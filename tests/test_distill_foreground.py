@@ -58,7 +58,7 @@ def test_an_image_without_a_mask_is_skipped(workplace: Path, masks: Path) -> Non
 @pytest.mark.parametrize("split", [False, True], ids=["joint", "split"])
 def test_grounded_sam2_is_asked_for_each_class_by_its_name(workplace: Path, split: bool) -> None:
     bundle = write_grounded_bundle(workplace, split=split)
-    result = distill(workplace, "out", "--keep-masks", foreground=bundle.onnx, device="auto")
+    result = distill(workplace, "out", foreground=bundle.onnx, device="auto")
     assert result.exit_code == 0, result.output
     assert "compared with nothing else" in result.output  # why the reference runs it
     manifest = read_manifest(workplace / "out")

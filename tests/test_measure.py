@@ -267,33 +267,19 @@ def test_an_image_of_which_the_model_has_nothing_to_say_is_skipped(squares: Data
     assert [record.source for record in records if isinstance(record, Skipped)] == ["green/02.png"]
 
 
-def test_masks_are_kept_on_request_and_found_again_where_they_are_missing(
-    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_are_kept_in_black_and_white(squares: DataSet, tmp_path: Path) -> None:
     model = ByClass()
-    _, records = measure(squares, tmp_path, model=model)
-    with Store(tmp_path / "store") as store:
-        assert not store.has_mask(
-            read_image(squares.images[0].path).sha256, fingerprint(store, model, "blue")
-        )
-    keeping = replace(SETTINGS, keep_masks=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(Teacher, "losses", _fail)  # only the foreground is found again
-        measured, again = measure(squares, tmp_path, keeping, model=model)
-    assert (measured.measured, measured.reused) == (18, 0)
-    assert len(model.found) == 36
-    assert again == records
+    measure(squares, tmp_path, model=model)
+    assert all(model.found)
     with Store(tmp_path / "store") as store:
         for image in squares.images:
             mask = store.mask(read_image(image.path).sha256, fingerprint(store, model, image.class_name))
             expected = 255 if image.class_name == "red" else 0  # 60, 120 and 180 against half of 255
             assert np.array_equal(mask, np.full((2, 4), expected))
-    for settings in (keeping, SETTINGS):
-        assert measure(squares, tmp_path, settings, model=model)[0].reused == 18
 
 
 def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) -> None:
-    measure(squares, tmp_path, replace(SETTINGS, keep_masks=True, batch=4))
+    measure(squares, tmp_path, replace(SETTINGS, batch=4))
     with Store(tmp_path / "store") as store:
         bundle = tiny.foreground_bundle(tmp_path)
         model = SaliencyModel(bundle, Runtime("cpu", "fp32", 1), batch=4, resize="area")

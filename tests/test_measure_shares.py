@@ -72,6 +72,7 @@ def test_an_older_store_is_measured_again_only_where_something_new_is_needed(
     _, plain = measure(squares, tmp_path)
     with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
         database.execute("DELETE FROM shares")
+        database.execute("DELETE FROM masks")
         database.commit()
     assert measure(squares, tmp_path)[0].reused == 18
     with monkeypatch.context() as patch:
@@ -88,28 +89,18 @@ def test_an_older_store_is_measured_again_only_where_something_new_is_needed(
         assert all(crop.foreground is not None for crop in other.crops)
 
 
-def test_crops_that_were_added_later_get_their_shares_when_they_are_needed(
-    squares: DataSet, tmp_path: Path
-) -> None:
-    measure(squares, tmp_path)
-    more = replace(SETTINGS, crops=5)
-    measure(squares, tmp_path, more)  # their losses alone
-    measured, records = measure(squares, tmp_path, replace(more, shares=True))
-    assert measured.measured == 18
-    (tmp_path / "other").mkdir()
-    assert measure(squares, tmp_path / "other", replace(more, shares=True))[1] == records
-
-
-def test_kept_masks_tell_the_shares_of_crops_that_were_added_later(
+def test_masks_tell_the_shares_of_crops_that_were_added_later(
     squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure(squares, tmp_path, replace(SETTINGS, keep_masks=True))
-    other = replace(SETTINGS, crops=5, seed=SETTINGS.seed + 1, shares=True)
+    more = replace(SETTINGS, crops=5, seed=SETTINGS.seed + 1)
     (tmp_path / "other").mkdir()
-    expected = measure(squares, tmp_path / "other", other)[1]
+    expected = measure(squares, tmp_path / "other", replace(more, shares=True))[1]
+    measure(squares, tmp_path)
     monkeypatch.setattr(SaliencyModel, "find", _fail)
-    assert measure(squares, tmp_path, other)[1] == expected
-    assert measure(squares, tmp_path, other)[0].reused == 18
+    assert measure(squares, tmp_path, more)[0].measured == 18  # their losses alone
+    measured, records = measure(squares, tmp_path, replace(more, shares=True))
+    assert measured.reused == 18
+    assert records == expected
 
 
 def _fail(*_: object, **__: object) -> None:

@@ -151,16 +151,15 @@ def test_masks_come_back_as_black_and_white(
         assert np.array_equal(found, np.where(mask > 127, 255, 0))
 
 
-def test_masks_are_compact_and_kept_on_request_only(tmp_path: Path) -> None:
+def test_masks_are_compact_and_belong_to_what_found_them(tmp_path: Path) -> None:
     mask = np.zeros((320, 320), np.uint8)
     cv2.ellipse(mask, (150, 160), (100, 60), 30, 0, 360, 255, -1)
     with Store(tmp_path) as store:
         store.add([measurement(tmp_path / "a.jpg")])
         assert store.mask(SHA, 1) is None
-        assert not store.has_mask(SHA, 1)
         store.add([measurement(tmp_path / "a.jpg", foreground=Foreground(0.25, mask=mask))])
-        assert store.has_mask(SHA, 1)
-        assert not store.has_mask(SHA, 2)
+        assert store.mask(SHA, 1) is not None
+        assert store.mask(SHA, 2) is None
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         (size,) = database.execute("SELECT length(png) FROM masks").fetchone()
     assert size < 1000
@@ -186,7 +185,7 @@ def test_a_store_of_the_first_version_is_upgraded_and_loses_nothing(tmp_path: Pa
             found = Foreground(0.25, (ScoredBox(0, 0, 1, 1, 0.5),), np.full((2, 2), 255, np.uint8))
             store.add([measurement(tmp_path / "b.jpg", sha256="cd" * 32, foreground=found)])
             assert store.boxes("cd" * 32, 1) == found.boxes
-            assert store.has_mask("cd" * 32, 1)
+            assert store.mask("cd" * 32, 1) is not None
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
@@ -247,7 +246,7 @@ def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
             store.add([measurement(tmp_path / "a.jpg", foreground=whole), bad])
         assert store.known_content(SHA) is None
         assert store.boxes(SHA, 1) == ()
-        assert not store.has_mask(SHA, 1)
+        assert store.mask(SHA, 1) is None
         store.add([measurement(tmp_path / "a.jpg")])  # and the store still works
         assert store.known_content(SHA) is not None
 

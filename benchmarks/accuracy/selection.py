@@ -69,15 +69,13 @@ class SelectionGrid:
     def measuring(self, seed: int, threads: int) -> MeasureSettings:
         """How the pool of a seed is measured."""
         methods = [row.selection for row in self.rows if isinstance(row, Row)]
-        shares = any(selection.needs_shares for selection in methods)
         return MeasureSettings(
             crops=self.crops,
             seed=seed,
             resize=self.resize,
             batch=BATCH,
             threads=threads,
-            keep_masks=shares,  # for the crops of the next seed
-            shares=shares,
+            shares=any(selection.needs_shares for selection in methods),
             hashes=any(selection.needs_hashes for selection in methods),
         )
 

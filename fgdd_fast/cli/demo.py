@@ -114,7 +114,6 @@ def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> Measu
         resize="area",
         seed=0,
         store=out / "store",
-        keep_masks=False,
         **options,
     )
 

@@ -225,6 +225,5 @@ def measure_options() -> Callable[[F], F]:
             show_default="in the cache folder",
             help="Folder that keeps what was measured.",
         ),
-        click.option("--keep-masks", is_flag=True, help="Keep the masks of the foregrounds as well."),
         runtime_options(),
     )

@@ -67,7 +67,6 @@ class MeasureOptions(RuntimeOptions):
     resize: ResizeMethod
     seed: int
     store: Path
-    keep_masks: bool
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,6 @@ def open_session(
         resize=options.resize,
         batch=options.batch,
         threads=options.threads,
-        keep_masks=options.keep_masks,
         shares=selection.needs_shares,
         hashes=selection.needs_hashes,
     )
