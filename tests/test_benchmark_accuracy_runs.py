@@ -144,9 +144,8 @@ def test_workers_change_nothing(finished: Path, tmp_path: Path) -> None:
 def test_sets_are_those_that_distill_writes(finished: Path) -> None:
     from tiny_distillation import distill
 
-    result = distill(
-        finished, "out", ipc=2, factor=1, size=16, crops=5, rule=RULE, store=finished / "store", pool=300
-    )
+    asked = {"ipc": 2, "factor": 1, "size": 16, "crops": 5, "pool": 300, "rule": RULE}
+    result = distill(finished, "out", **asked, keep_foreground=0, store=finished / "store")
     assert result.exit_code == 0, result.output
     distilled = open_distilled(finished / "out")
     by_class = [[*()] for _ in distilled.manifest.classes]
