@@ -24,7 +24,8 @@ class SelectionSettings:
     Attributes:
         ranking: which tiles of a class are the best.
         keep_foreground: a crop counts if it keeps at least this share of its image's foreground, in [0, 1].
-        least_area: a crop counts if it covers at least this share of its image, in [0, 1].
+        least_area: a crop counts if it covers at least this share of its image, in [0, 1]. Crops that do not
+            count are taken only where a class is too small without them.
         near_duplicates: bits, 0 to 64, in which the perceptual hashes of images may differ that count once;
             None where only equal bytes count once.
     """
@@ -120,7 +121,8 @@ def find_candidates(
     the rule says. Where these are fewer than `count`, every image gives its next best crop, again and again.
     Images of identical bytes count once, and near-duplicates where the settings say so.
     A crop counts if it keeps what the settings ask for; of an image without such a crop the one that keeps
-    most counts. A view whose loss is not finite never does: the teacher failed on it, and it has no rank.
+    most counts. Other crops come last, where all that count are too few: each image's in the order of what
+    they keep. A view whose loss is not finite never counts: the teacher failed on it, and it has no rank.
 
     Args:
         records: the measured images of one class, each source once.
@@ -143,12 +145,15 @@ def find_candidates(
     ]
     rounds: list[tuple[Tile, ...]] = []
     available = 0
-    while available < count:
-        tiles = tuple(tile for queue in queues if (tile := next(queue, None)) is not None)
-        if not tiles:
-            raise _too_few(originals, available, count, settings)
-        rounds.append(tiles)
-        available += len(tiles)
+    for members in zip(*queues, strict=True):  # what counts, then what does not
+        while available < count:
+            tiles = tuple(tile for queue in members if (tile := next(queue, None)) is not None)
+            if not tiles:
+                break
+            rounds.append(tiles)
+            available += len(tiles)
+    if available < count:
+        raise _too_few(originals, available, count, settings)
     return Candidates(decision.threshold, tuple(rounds), duplicates)
 
 
@@ -189,34 +194,47 @@ def _hash(record: ImageRecord) -> int:
     return record.perceptual_hash
 
 
-def _tiles(record: ImageRecord, path: Path, threshold: float, settings: SelectionSettings) -> Iterator[Tile]:
-    """The tiles that an image can give, in the order in which it gives them; each box once."""
-    views: list[tuple[Path, View]] = [
-        ("crop", crop) for crop in sorted(_crops(record, settings), key=lambda crop: crop.loss)
-    ]
+def _tiles(
+    record: ImageRecord, path: Path, threshold: float, settings: SelectionSettings
+) -> tuple[Iterator[Tile], Iterator[Tile]]:
+    """The tiles that an image can give, in the order in which it gives them, each box once.
+
+    Returns:
+        Those that count, and those to be taken once these are used up.
+    """
+    crops, others = _crops(record, settings)
+    views: list[tuple[Path, View]] = [("crop", crop) for crop in crops]
     if path == "full" and math.isfinite(record.full.loss):
         views.insert(0, ("full", record.full))
     used: set[Box] = set()
-    for kind, view in views:
-        if view.box not in used:
-            used.add(view.box)
-            yield Tile(
-                source=record.source,
-                sha256=record.sha256,
-                box=view.box,
-                path=kind,
-                occupancy=record.occupancy,
-                threshold=threshold,
-                loss=view.loss,
-            )
+
+    def tiles(views: Sequence[tuple[Path, View]]) -> Iterator[Tile]:
+        for kind, view in views:
+            if view.box not in used:
+                used.add(view.box)
+                yield Tile(
+                    source=record.source,
+                    sha256=record.sha256,
+                    box=view.box,
+                    path=kind,
+                    occupancy=record.occupancy,
+                    threshold=threshold,
+                    loss=view.loss,
+                )
+
+    return tiles(views), tiles([("crop", crop) for crop in others])
 
 
-def _crops(record: ImageRecord, settings: SelectionSettings) -> list[View]:
-    """The crops that count: those that keep enough, or else the one that keeps most."""
-    crops = [crop for crop in record.crops if math.isfinite(crop.loss)]
+def _crops(record: ImageRecord, settings: SelectionSettings) -> tuple[list[View], list[View]]:
+    """The crops that count, by their loss: those that keep enough, or else the one that keeps most.
+
+    Returns:
+        These, and the others, those that keep most first.
+    """
+    crops = sorted((crop for crop in record.crops if math.isfinite(crop.loss)), key=lambda crop: crop.loss)
     least = (settings.keep_foreground, settings.least_area)
     if not crops or least == (0, 0):
-        return crops
+        return crops, []
 
     def kept(crop: View) -> tuple[float, float]:
         """Shares of the foreground, if that is of interest, and of the image."""
@@ -226,10 +244,13 @@ def _crops(record: ImageRecord, settings: SelectionSettings) -> list[View]:
             raise _not_measured(record, "foreground within each crop")
         return crop.foreground, _area(crop) / _area(record.full)
 
-    enough = [
-        crop for crop in crops if all(share >= limit for share, limit in zip(kept(crop), least, strict=True))
-    ]
-    return enough or [max(crops, key=lambda crop: (kept(crop), -crop.loss))]
+    def enough(crop: View) -> bool:
+        return all(share >= limit for share, limit in zip(kept(crop), least, strict=True))
+
+    others = sorted((crop for crop in crops if not enough(crop)), key=kept, reverse=True)
+    if len(others) == len(crops):
+        return others[:1], others[1:]
+    return [crop for crop in crops if enough(crop)], others
 
 
 def _area(view: View) -> int:
@@ -247,8 +268,8 @@ def _too_few(
     losses = [view.loss for record in records for view in (record.full, *record.crops)]
     failed = sum(not math.isfinite(loss) for loss in losses)
     advice = "Lower --ipc or --factor, raise --crops or --pool, or add images to the class."
-    if settings.keep_foreground or settings.least_area or settings.needs_hashes:
-        advice += " Or ask for less: --keep-foreground, --least-area and --near-duplicates leave tiles out."
+    if settings.needs_hashes:
+        advice += " Or ask for less: --near-duplicates leaves images out."
     return DataError(
         f"The class '{records[0].class_name}' is too small: {count} distinct tiles are needed, "
         f"and its {images} {available}"

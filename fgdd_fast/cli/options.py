@@ -151,8 +151,8 @@ def selection_options() -> Callable[[F], F]:
             type=click.FloatRange(0, 1),
             show_default=f"{KEEP_FOREGROUND:g}; 0 with always-patch, which is RDED then",
             metavar="SHARE",
-            help="Take only crops that keep this share of their image's foreground; of an image without one, "
-            "the crop that keeps most.",
+            help="Take crops that keep this share of their image's foreground; of an image without one, "
+            "the crop that keeps most; others only where a class is too small.",
         ),
         click.option(
             "--least-area",
@@ -160,7 +160,7 @@ def selection_options() -> Callable[[F], F]:
             default=0.0,
             show_default=True,
             metavar="SHARE",
-            help="Take only crops that cover this share of their image, likewise.",
+            help="Take crops that cover this share of their image, likewise.",
         ),
         click.option(
             "--near-duplicates",
