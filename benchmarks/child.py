@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fgdd_fast.engines.child import python_command
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -51,7 +53,7 @@ def run_alone(command: Sequence[str]) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report, output, errors = (folder / part for part in ("report", "output", "errors"))
-        words = [sys.executable, "-m", "fgdd_fast.benchmarks.child", str(report), *command]
+        words = python_command("fgdd_fast.benchmarks.child", str(report), *command)
         with output.open("wb") as out, errors.open("wb") as err:
             process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from fgdd_fast.benchmarks.child import run_alone
 from fgdd_fast.benchmarks.growth import Command, Run
 from fgdd_fast.benchmarks.many_images import make_data_set
 from fgdd_fast.dataset import SourceImage
+from fgdd_fast.engines.child import python_command
 from fgdd_fast.errors import FgddError
 
 _SAID = re.compile(r"^(\d+) images measured in .*; (\d+) were known; (\d+) skipped\.$", re.MULTILINE)
@@ -69,7 +69,7 @@ def run_size(
         def run(command: Command, *words: str) -> Run:
             notice(command)
             common = ("--pool", "all", "--store", str(store), *setup.options)
-            outcome = run_alone([sys.executable, "-m", "fgdd_fast", *words, *common])
+            outcome = run_alone(python_command("fgdd_fast", *words, *common))
             if outcome.usage.status:
                 raise FgddError(f"'fgdd-fast {words[0]}' failed on {images} images: {outcome.errors[-1000:]}")
             if words[0] == "measure":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from multiprocessing import forkserver
@@ -28,10 +29,23 @@ def _start_server() -> None:
     Its processes inherit that: they end when the benchmark ends them, and write no traceback of their own.
     """
     if threading.current_thread() is not threading.main_thread():
-        forkserver.ensure_running()  # only the main thread may change what a signal does
+        _start_safely()  # only the main thread may change what a signal does
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        forkserver.ensure_running()
+        _start_safely()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _start_safely() -> None:
+    """Start the server so that it imports nothing of the current folder (from Python 3.11 on)."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before

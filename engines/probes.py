@@ -20,8 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib.util import find_spec
+from typing import cast
 
 from fgdd_fast.engines.base import DEVICES, Device
+from fgdd_fast.engines.child import python_command
 from fgdd_fast.engines.nvidia import NO_GPU, has_nvidia_device, jetson_model
 from fgdd_fast.engines.probe_graph import load_in_tensorrt, run_in_onnxruntime, run_in_openvino
 from fgdd_fast.errors import FgddError
@@ -163,9 +165,7 @@ def _probe_here(device: Device) -> Probe:
 
 def _probe_in_child(device: Device) -> Probe:
     """Probe in a process of its own, which looks for packages where this one does."""
-    # Not `python -m`, which looks for all packages in the working folder first.
-    code = f"import sys; sys.path[:] = sys.argv[2:]; from {__name__} import main; main(sys.argv[1])"
-    command = [sys.executable, "-c", code, device, *sys.path]
+    command = python_command(__name__, device)
     try:
         child = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIME_LIMIT, check=False
@@ -203,7 +203,7 @@ def _explain(found: Probe, log: str) -> Probe:
     return Probe(found.device, False, detail, advice)
 
 
-def main(device: Device) -> None:
+def _main(device: Device) -> None:
     """Probe a device in this process, print the outcome as JSON, and end the process.
 
     Whatever libraries print goes to standard error; what they do while a process ends is not waited for.
@@ -212,3 +212,7 @@ def main(device: Device) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     os.write(answer, json.dumps(asdict(_probe_here(device))).encode())
     os._exit(0)
+
+
+if __name__ == "__main__":
+    _main(cast(Device, sys.argv[1]))

