@@ -141,9 +141,11 @@ class WayOpener:
         if column == "product":
             way = open_product(path, task, subject)
         elif column == "published":
-            way = reference_module("published").open_published(path, task, subject)
+            way = reference_module("fgdd_fast.benchmarks.published").open_published(path, task, subject)
         else:
-            way = reference_module("fair").open_fair(path, task, subject, compile=column == "compiled")
+            way = reference_module("fgdd_fast.benchmarks.fair").open_fair(
+                path, task, subject, compile=column == "compiled"
+            )
         return way
 
     def _reference(self, bundle: Bundle) -> Runtime:
@@ -164,7 +166,7 @@ class WayOpener:
         if path == "compose":
             return 1  # it has no batches
         if path != "foreground" or self.grounded is None:
-            fair = reference_module("fair")
+            fair = reference_module("fgdd_fast.benchmarks.fair")
 
             def open_network(batch: int) -> Way:
                 task = replace(self.task, batch=batch)
@@ -190,7 +192,7 @@ def reference_module(name: str) -> ModuleType:
     """
     for package in ("torch", "PIL"):
         import_extra(package, EXTRA)
-    return import_module(f"fgdd_fast.benchmarks.{name}")
+    return import_module(name)
 
 
 def _network(bundle: Bundle, samples: int) -> Network:

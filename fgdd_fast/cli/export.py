@@ -205,7 +205,7 @@ def export_grounded_sam2_command(
     **options: Any,
 ) -> None:
     """Export Grounding DINO and SAM 2.1 as one foreground model that is asked for classes by name."""
-    exporter = _exporter("grounded_sam2")
+    exporter = _exporter("fgdd_fast.export.grounded_sam2")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
     bundle = exporter.export_grounded_sam2(
@@ -227,7 +227,7 @@ def export_grounded_sam2_command(
 @detector_options()
 def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
     """Export Grounding DINO alone: every proposal's logits and box, and the text encoder as a part."""
-    exporter = _exporter("grounding_dino_bundle")
+    exporter = _exporter("fgdd_fast.export.grounding_dino_bundle")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
     bundle = exporter.export_grounding_dino(
@@ -246,7 +246,7 @@ def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
 @check_options(images=4)
 def export_sam2_command(checkpoint: str, **options: Any) -> None:
     """Export SAM 2.1 alone: the image encoder, and the box-prompted mask decoder as a part."""
-    exporter = _exporter("sam2_bundle")
+    exporter = _exporter("fgdd_fast.export.sam2_bundle")
     wanted = BundleOptions(**options)
     bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
     _report(bundle)
@@ -302,7 +302,7 @@ def _exporter(module: str) -> ModuleType:
     """A module of `fgdd_fast.export` that needs PyTorch; what it lacks is told first."""
     for package in PACKAGES:
         import_extra(package, "export")
-    return import_module(f"fgdd_fast.export.{module}")
+    return import_module(module)
 
 
 def _report(bundle: Bundle) -> None:

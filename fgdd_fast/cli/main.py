@@ -10,22 +10,23 @@ import click
 import fgdd_fast
 from fgdd_fast.errors import FgddError
 
-COMMANDS = (
-    "bench",
-    "convert",
-    "demo",
-    "distill",
-    "doctor",
-    "engine",
-    "evaluate",
-    "export",
-    "label",
-    "measure",
-    "models",
-    "pack",
-    "sheet",
-    "teacher",
-)
+# Where each command lies; its module is imported when the command is named.
+COMMANDS = {
+    "bench": "fgdd_fast.cli.bench",
+    "convert": "fgdd_fast.cli.convert",
+    "demo": "fgdd_fast.cli.demo",
+    "distill": "fgdd_fast.cli.distill",
+    "doctor": "fgdd_fast.cli.doctor",
+    "engine": "fgdd_fast.cli.engine",
+    "evaluate": "fgdd_fast.cli.evaluate",
+    "export": "fgdd_fast.cli.export",
+    "label": "fgdd_fast.cli.label",
+    "measure": "fgdd_fast.cli.measure",
+    "models": "fgdd_fast.cli.models",
+    "pack": "fgdd_fast.cli.pack",
+    "sheet": "fgdd_fast.cli.sheet",
+    "teacher": "fgdd_fast.cli.teacher",
+}
 
 
 class _Failure(click.ClickException):
@@ -59,7 +60,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"fgdd_fast.cli.{name}"), name)
+        command = getattr(importlib.import_module(COMMANDS[name]), name)
         assert isinstance(command, click.Command)
         return command
 
