@@ -12,11 +12,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.benchmarks.operations import Work
 from fgdd_fast.benchmarks.ways import Answer
-from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import FgddError
-from fgdd_fast.extras import import_extra
 
 TRIALS = 5
 SIDE = 1024  # of the matrices that a processor core multiplies

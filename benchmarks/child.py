@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fgdd_fast.engines.child import python_command
+from fgdd_engines.child_python import python_command
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast import comparison
 from fgdd_fast.agreement import Floats, loss_figures
 from fgdd_fast.benchmarks.environment import environment
@@ -34,7 +35,6 @@ from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import decode_image, read_file
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.headers import read_header
 from fgdd_fast.networks import Images, Teacher, check_classes
 from fgdd_fast.records import Box

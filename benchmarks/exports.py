@@ -28,6 +28,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.benchmarks.miniature_networks import IMAGE_MEAN, IMAGE_STD
 from fgdd_fast.benchmarks.random_networks import (
@@ -36,7 +37,6 @@ from fgdd_fast.benchmarks.random_networks import (
     random_segmenter,
     segmenter_config,
 )
-from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.export.classifier_network import FromImages, Normalisation
 from fgdd_fast.export.graph import load_model, serialise
 from fgdd_fast.export.grounding_dino import GroundingDino, detector_network, text_network

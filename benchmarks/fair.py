@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.fair_networks import FairModel, fair_saliency, fair_teacher
 from fgdd_fast.benchmarks.fair_workers import ImageLoader, Tiles, worker_steps
 from fgdd_fast.benchmarks.reference_mosaics import FairMosaics
@@ -28,7 +29,6 @@ from fgdd_fast.benchmarks.steps import Step, as_stages, groups
 from fgdd_fast.benchmarks.subject import Subject
 from fgdd_fast.benchmarks.ways import Answer, Column, PathName, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.machine import read_machine
 

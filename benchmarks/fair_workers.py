@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from fgdd_engines.base import Array
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.pictures import cut_tile, decode_opencv, read_content, resize_pixels
 from fgdd_fast.benchmarks.processes import worker_context
 from fgdd_fast.benchmarks.sources import whole_and_crops
 from fgdd_fast.benchmarks.steps import Step, run_steps
 from fgdd_fast.benchmarks.ways import Task
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import DataError
 from fgdd_fast.resize import Pixels, ResizeMethod
 from fgdd_fast.streaming import batched

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Prompting
 from fgdd_fast.benchmarks.pictures import resize_pixels
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Prompting
 from fgdd_fast.grounded import bring_to_canvas
 from fgdd_fast.resize import Pixels, ResizeMethod
 

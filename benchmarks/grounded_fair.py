@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.fair import lower_precision
 from fgdd_fast.benchmarks.fair_workers import ImageLoader
 from fgdd_fast.benchmarks.grounded_canvases import Canvases
@@ -43,7 +44,6 @@ from fgdd_fast.benchmarks.reference_networks import pytorch_on, reference_device
 from fgdd_fast.benchmarks.steps import Step, as_stages, groups
 from fgdd_fast.benchmarks.ways import Answer, Column, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.grounded_tensors import check_grounded
 
 _NOTHING = -32.0  # logit of a box that does not count

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fgdd_fast.engines.base import Device, Engine, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Role, write_bundle
-from fgdd_fast.engines.opening import open_engine
-from fgdd_fast.engines.tensorrt_api import Flavour, import_tensorrt
-from fgdd_fast.engines.tensorrt_build import Profile, build_plan
-from fgdd_fast.engines.tensorrt_engine import TensorRtEngine
+from fgdd_engines.base import Device, Engine, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Role, write_bundle
+from fgdd_engines.factory import open_engine
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.tensorrt_backend.api import Flavour, import_tensorrt
+from fgdd_engines.tensorrt_backend.build import Profile, build_plan
+from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import cut_model, serialise, tensor_specs
-from fgdd_fast.extras import import_extra
 from fgdd_fast.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
 from fgdd_fast.networks import Runtime
 

@@ -16,6 +16,7 @@ from threading import Lock
 import cv2
 import numpy as np
 
+from fgdd_engines.base import Array, Engine
 from fgdd_fast.benchmarks.absent_models import NoTeacher
 from fgdd_fast.benchmarks.grounded_parts import open_parts
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject, as_answer, text_stage
@@ -24,7 +25,6 @@ from fgdd_fast.benchmarks.sources import unusable
 from fgdd_fast.benchmarks.steps import Step, as_stages, groups
 from fgdd_fast.benchmarks.ways import Answer, Stage, Task, Way
 from fgdd_fast.dataset import Skipped, SourceImage
-from fgdd_fast.engines.base import Array, Engine
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.grounded import GroundedSam2
 from fgdd_fast.grounded_tensors import TEXT_FEATURES, TEXT_POSITIONS, check_grounded

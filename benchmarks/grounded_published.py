@@ -28,6 +28,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
     GroundingDinoImageProcessorPil,
 )
 
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.grounded_networks import EncodedPrompts, TextCounter, load_networks
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject, as_answer
 from fgdd_fast.benchmarks.pictures import decode_pillow, read_content
@@ -35,7 +36,6 @@ from fgdd_fast.benchmarks.reference_networks import pytorch_on, reference_device
 from fgdd_fast.benchmarks.steps import Step, as_stages, run_steps
 from fgdd_fast.benchmarks.ways import Answer, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.export.grounding_dino import GroundingDino
 from fgdd_fast.foreground import Foreground, ScoredBox
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fgdd_engines.bundle.bundle import Bundle, Prompting
 from fgdd_fast.benchmarks.ways import Answer, Stage
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.bundle import Bundle, Prompting
 from fgdd_fast.errors import BundleError
 from fgdd_fast.foreground import Foreground
 from fgdd_fast.networks import Runtime

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.benchmarks.grounded_product import GroundedProduct
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.benchmarks.ways import Column, Task, Way
-from fgdd_fast.extras import import_extra
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "PIL")  # of the references
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgdd_engines.child_python import python_command
 from fgdd_fast.benchmarks.child import run_alone
 from fgdd_fast.benchmarks.growth import Command, Run
 from fgdd_fast.benchmarks.many_images import make_data_set
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.child import python_command
 from fgdd_fast.errors import FgddError
 
 _SAID = re.compile(r"^(\d+) images measured in .*; (\d+) were known; (\d+) skipped\.$", re.MULTILINE)

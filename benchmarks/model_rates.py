@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import cv2
 
+from fgdd_engines.base import ON_PROCESSOR, Precision
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.projection import NETWORKS, Rates
 from fgdd_fast.benchmarks.stage_rates import ImageSize, measure_rates
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.devices import Requested, choose_runtime
 from fgdd_fast.distill import MosaicSettings
-from fgdd_fast.engines.base import ON_PROCESSOR, Precision
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.foreground_opening import choose_foreground, open_foreground
 from fgdd_fast.inventory import MeasureSettings

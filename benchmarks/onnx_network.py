@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from fgdd_fast.engines.bundle import Bundle
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 
 Attributes = Mapping[str, Any]

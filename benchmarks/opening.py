@@ -10,6 +10,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.benchmarks.batches import CANDIDATES, GROUNDED_CANDIDATES, fastest_batch
 from fgdd_fast.benchmarks.bench import Network
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
@@ -22,10 +25,7 @@ from fgdd_fast.benchmarks.ways import Column, PathName, StageName, Task, Way
 from fgdd_fast.benchmarks.whole_ways import WholeProduct, WholeReference
 from fgdd_fast.comparison import REFERENCE
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.plan_store import PlanStore
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.foreground_opening import ForegroundChoice
 from fgdd_fast.networks import Runtime
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.benchmarks.ways import StageName
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.extras import import_extra
 from fgdd_fast.grounded_tensors import BOXES, SCORES
 
 IMAGE_ENCODER = "/image_encoder/"  # in the names of its nodes: that of the module which was traced

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.benchmarks.report import (
     NAMES,
     NOTHING,
@@ -22,7 +23,6 @@ from fgdd_fast.benchmarks.report import (
     times,
 )
 from fgdd_fast.benchmarks.ways import STAGES
-from fgdd_fast.extras import import_extra
 
 TEMPLATE = "report.html"
 TICKS = 5  # of an axis, at most

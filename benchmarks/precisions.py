@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.probing.probes import probe
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.check_images import check_images
 from fgdd_fast.comparison import Comparison, sample_feeds
 from fgdd_fast.dataset import pool, scan
 from fgdd_fast.devices import PRECISIONS, runtime_for
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.probes import probe
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import find_network
 from fgdd_fast.networks import BatchedNetwork, Images, Runtime

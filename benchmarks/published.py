@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from fgdd_engines.base import Array
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.pictures import decode_pillow, read_content
 from fgdd_fast.benchmarks.reference_mosaics import PublishedMosaics
 from fgdd_fast.benchmarks.reference_networks import (
@@ -33,8 +35,6 @@ from fgdd_fast.benchmarks.steps import Step, as_stages, run_steps
 from fgdd_fast.benchmarks.subject import Subject, saliency_of, teacher_of
 from fgdd_fast.benchmarks.ways import Answer, PathName, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.views import view_size
 

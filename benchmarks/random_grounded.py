@@ -14,11 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import fgdd_fast.export
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
+from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.benchmarks.random_networks import write_checkpoints
-from fgdd_fast.cache import cache_folder
 from fgdd_fast.check_images import check_images
-from fgdd_fast.engines.bundle import Bundle, load_bundle
-from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
 from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
 

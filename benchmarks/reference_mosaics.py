@@ -13,6 +13,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from fgdd_engines.failures import told_as_engine_error
 from fgdd_fast.benchmarks.mosaic_ways import ComposingWay, Job
 from fgdd_fast.benchmarks.pictures import cut_tile, decode_opencv, decode_pillow, read_content
 from fgdd_fast.benchmarks.processes import worker_context
@@ -20,7 +21,6 @@ from fgdd_fast.benchmarks.steps import Step, run_steps
 from fgdd_fast.benchmarks.subject import Subject
 from fgdd_fast.benchmarks.ways import Column, Task
 from fgdd_fast.distill import MosaicSettings
-from fgdd_fast.engines.failures import told_as_engine_error
 from fgdd_fast.errors import OutputError
 from fgdd_fast.output import writing
 from fgdd_fast.resize import Pixels

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.onnx_network import first_convolution_input, pytorch_network
 from fgdd_fast.benchmarks.ways import Task
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import EngineError, SettingsError
 
 _TOLERANCE = 1e-4

@@ -24,12 +24,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.base import Array, Device, Engine, Precision
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.pytorch_reference import PyTorchEngine
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.benchmarks.exports import NETWORKS, inputs_of
-from fgdd_fast.engines.base import Array, Device, Engine, Precision
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_fast.engines.opening import available_devices, open_engine
-from fgdd_fast.engines.pytorch_reference import PyTorchEngine
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.export.graph import serialise, tensor_specs
 from fgdd_fast.export.torch_export import Network, export_network

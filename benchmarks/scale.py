@@ -25,6 +25,7 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_fast.benchmarks.environment import command_line, environment
 from fgdd_fast.benchmarks.growth import Growth, growth
 from fgdd_fast.benchmarks.growth_report import show_check, show_growth, verdicts
@@ -34,7 +35,6 @@ from fgdd_fast.benchmarks.model_rates import Options, Pair, PairRates, rates_of
 from fgdd_fast.benchmarks.project import show
 from fgdd_fast.benchmarks.projection import IMAGENET, Workload, project
 from fgdd_fast.dataset import SourceImage, scan
-from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.errors import FgddError
 from fgdd_fast.views import SCORE_VIEWS
 

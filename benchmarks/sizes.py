@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.base import DEVICES, Precision
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.engines.base import DEVICES, Precision
 from fgdd_fast.errors import ImageError
 from fgdd_fast.foreground import Inputs
 from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground

@@ -25,14 +25,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.devices import choose_runtime
-from fgdd_fast.engines.base import DEVICES, PRECISIONS
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground import ForegroundModel, Inputs
 from fgdd_fast.foreground_opening import choose_foreground, open_foreground
 from fgdd_fast.inventory import MeasureSettings

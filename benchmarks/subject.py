@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.distill import MosaicSettings, Plan
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.networks import Runtime, check_classes
 from fgdd_fast.resize import ResizeMethod

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.base import DEVICES
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.dataset import SourceImage, pool, scan
 from fgdd_fast.decode import read_image
 from fgdd_fast.devices import choose_runtime
-from fgdd_fast.engines.base import DEVICES
 from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Teacher, check_classes
 from fgdd_fast.records import Box
 from fgdd_fast.views import SCORE_VIEWS, ScoreView, tile_pixels

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+from fgdd_engines.base import Array
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
 
 PathName = Literal["decode", "foreground", "teacher", "compose", "all"]
 PATHS: tuple[PathName, ...] = get_args(PathName)

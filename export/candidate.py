@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.bundle import Preprocessing
+from fgdd_engines.bundle.bundle import Preprocessing
 
 if TYPE_CHECKING:
     import onnx

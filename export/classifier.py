@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.candidate import UNKNOWN_LICENCE, Candidate, Images
 from fgdd_fast.export.class_names import check_class_names
@@ -22,7 +23,6 @@ from fgdd_fast.export.graph import Array, load_model, serialise, tensor_specs
 from fgdd_fast.export.parity import drawn_images
 from fgdd_fast.export.recipe import check_parity, silent
 from fgdd_fast.export.teacher import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, add_loss
-from fgdd_fast.extras import import_extra
 from fgdd_fast.resize import resize
 
 BATCH = 8  # images at once while parity is measured; each is also run on its own

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_fast.catalogue import find_bundle, load_catalogue
-from fgdd_fast.engines.bundle import Bundle, Preprocessing
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.candidate import Candidate, Graph
 from fgdd_fast.export.graph import OPSET, load_model, read_model

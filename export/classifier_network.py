@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Preprocessing
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 from fgdd_fast.export.candidate import UNKNOWN_LICENCE, Candidate, Graph, Images
 from fgdd_fast.export.classifier_sources import load_classifier

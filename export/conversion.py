@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_fast.agreement import Agreement
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.comparison import REFERENCE, Comparison, sample_feeds
-from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import read_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse

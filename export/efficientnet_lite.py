@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_fast.catalogue_entries import Preparation
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Preprocessing
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.checkpoint import read_checkpoint
 from fgdd_fast.export.graph import Array, GraphBuilder, run_model, serialise

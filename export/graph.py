@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.engines.runtimes import import_onnxruntime, quieten_onnxruntime
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.telemetry import import_onnxruntime, quieten_onnxruntime
 from fgdd_fast.errors import BundleError
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
@@ -168,7 +168,7 @@ def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...
 def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """Load a serialised model into ONNX Runtime on the CPU, as the reference for parity.
 
-    Bundles run through `fgdd_fast.engines`; this serves the networks that bundles are made from, and models
+    Bundles run through `fgdd_engines`; this serves the networks that bundles are made from, and models
     that are not yet allowed to become bundles.
 
     Returns:

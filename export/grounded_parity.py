@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.agreement import same_path
 from fgdd_fast.check_images import CheckImage
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.box_matching import mask_iou, match_boxes
 from fgdd_fast.export.pytorch_reference import (
     Detections,

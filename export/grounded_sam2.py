@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.check_images import CheckImage
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.export.grounded_parity import TOLERANCES, measure_parity
 from fgdd_fast.export.grounding_dino import (

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils.hub import cached_file
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.grounding_dino_image import Detector
 from fgdd_fast.export.grounding_dino_text import TextEncoder

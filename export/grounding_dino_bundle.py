@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting
+from fgdd_engines.bundle.files import write_file
 from fgdd_fast.check_images import CheckImage
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, Prompting
-from fgdd_fast.engines.files import write_file
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.export.box_matching import nearest_distances
 from fgdd_fast.export.graph import load_model

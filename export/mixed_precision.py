@@ -15,12 +15,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.export.graph import EXTRA
 from fgdd_fast.export.precision_format import FORMATS, LowFormat, LowPrecision
 from fgdd_fast.export.precision_graph import FloatGraph, check_structure, raise_opset
 from fgdd_fast.export.precision_rehearsal import rehearsal_of
 from fgdd_fast.export.precision_rules import EXACT, INDIFFERENT, PRODUCTS, Plan, plan_precision
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
 from fgdd_fast.export.graph import serialise, tensor_specs
 from fgdd_fast.export.torch_export import Network, export_network
 

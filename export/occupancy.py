@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.export.torch_export import Network
 
 MASK_STRIDE = 4  # pixels of the segmenter's image for each of the decoder's mask, along each side

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.export.graph import EXTRA
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import EXTRA, check_model
 from fgdd_fast.export.precision_format import LowFormat
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

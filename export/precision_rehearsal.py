@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.export.graph import EXTRA
 from fgdd_fast.export.precision_format import LowFormat
 from fgdd_fast.export.precision_graph import check_structure, tensor_types
 from fgdd_fast.export.precision_rules import EXACT
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.catalogue import Entry, bundle_path, load_catalogue
 from fgdd_fast.catalogue_entries import Preparation, Recipe
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.efficientnet_lite import prepare_efficientnet_lite0
 from fgdd_fast.export.graph import EXTRA, read_model, tensor_specs
 from fgdd_fast.export.recipe import Prepared
 from fgdd_fast.export.u2netp import prepare_u2netp
-from fgdd_fast.extras import import_extra
 from fgdd_fast.fetch import Progress, fetch_source
 
 RECIPES: Mapping[Recipe, Callable[[Path, Preparation], Prepared]] = {

@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from fgdd_fast.engines.files import file_sha256
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import BundleError
 
 NO_HUB = "Without a network, give the path of a folder with config.json and model.safetensors."

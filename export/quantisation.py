@@ -23,18 +23,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.engines.runtimes import quieten_onnxruntime
+from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.telemetry import quieten_onnxruntime
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import IR_VERSION, Array, check_model, serialise
 from fgdd_fast.export.quantisation_errors import Harm, Ranges, measure_harm
 from fgdd_fast.export.quantisation_nodes import CONNECTING, WEIGHTED, choose_nodes, unknown_nodes
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx
 
-Form = Literal["int8", "int8-u8"]  # `fgdd_fast.engines.bundle.Variant` says what each is
+Form = Literal["int8", "int8-u8"]  # `fgdd_engines.bundle.bundle.Variant` says what each is
 FORMS: tuple[Form, ...] = get_args(Form)
 Samples = Sequence[Mapping[str, Array]]
 

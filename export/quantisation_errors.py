@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.export.graph import Array, GraphBuilder, load_model, serialise
 from fgdd_fast.export.quantisation_nodes import weighted_nodes
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

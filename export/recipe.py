@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fgdd_fast.engines.bundle import Preprocessing, Role
+from fgdd_engines.bundle.bundle import Preprocessing, Role
 from fgdd_fast.errors import BundleError
 
 

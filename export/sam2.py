@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ImageProcessingMixin, Sam2Model
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.pretrained import load_config, load_model
 from fgdd_fast.export.sam2_checkpoint import is_meta_checkpoint, load_meta_checkpoint

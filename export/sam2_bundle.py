@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_fast.check_images import CheckImage
-from fgdd_fast.engines.bundle import Bundle, Preprocessing
 from fgdd_fast.export.box_matching import mask_iou
 from fgdd_fast.export.graph import load_model
 from fgdd_fast.export.network_bundle import Origin, normalisation, write_network

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fgdd_fast.engines.bundle import Bundle, sidecar_text
-from fgdd_fast.engines.files import write_file
-from fgdd_fast.engines.sole_writer import sole_writer
+from fgdd_engines.bundle.bundle import Bundle, sidecar_text
+from fgdd_engines.bundle.files import write_file
+from fgdd_engines.file_lock import sole_writer
 from fgdd_fast.errors import BundleError
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, write_bundle
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_fast.errors import BundleError, TeacherError
 from fgdd_fast.export.graph import (
     Array,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.export.graph import load_model, read_model, serialise, tensor_specs
 from fgdd_fast.export.parity import drawn_images

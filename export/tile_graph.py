@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.export.blank_maps import BlankMaps, Doubles, padding_before, response
 from fgdd_fast.export.graph import EXTRA, Array, GraphBuilder, tensor_specs
 from fgdd_fast.export.windows import Sliding, Span, Step, share, slide
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import OPSET, check_model, slim_model, tensor_specs
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

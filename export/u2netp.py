@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Preprocessing
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.catalogue_entries import Preparation
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Preprocessing
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import (
     EXTRA,
@@ -31,7 +32,6 @@ from fgdd_fast.export.graph import (
 )
 from fgdd_fast.export.parity import drawn_images
 from fgdd_fast.export.recipe import Prepared, check_parity
-from fgdd_fast.extras import import_extra
 
 if TYPE_CHECKING:
     import onnx

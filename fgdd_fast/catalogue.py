@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from fgdd_fast.cache import cache_folder
+from fgdd_engines.bundle.bundle import Bundle, Role, load_bundle
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.catalogue_entries import Entry, check_unique, parse_catalogue
-from fgdd_fast.engines.bundle import Bundle, Role, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fgdd_fast.engines.bundle import ROLES, Role
+from fgdd_engines.bundle.bundle import ROLES, Role
 from fgdd_fast.errors import SettingsError
 
 FORMAT = 1

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fgdd_engines.base import ON_PROCESSOR, Array, Device
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.agreement import (
     Agreement,
     Floats,
@@ -26,8 +28,6 @@ from fgdd_fast.agreement import (
 )
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.engines.base import ON_PROCESSOR, Array, Device
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground
 from fgdd_fast.networks import BatchedNetwork, Images, Runtime, Teacher

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import fgdd_fast
+from fgdd_engines.base import DEVICES, ON_PROCESSOR, Device, Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.files import write_file
+from fgdd_engines.paths import cache_folder
+from fgdd_engines.probing.probes import Probe, probe
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.agreement import BARS
-from fgdd_fast.cache import cache_folder
 from fgdd_fast.check_images import CheckImage, drawn_check_images
 from fgdd_fast.comparison import REFERENCE, Comparison
-from fgdd_fast.engines.base import DEVICES, ON_PROCESSOR, Device, Precision
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.files import write_file
-from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.engines.probes import Probe, probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.machine import read_machine
 from fgdd_fast.networks import Runtime

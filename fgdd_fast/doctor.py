@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
-from fgdd_fast.cache import cache_folder
-from fgdd_fast.engines.probes import Probe, probe_all
+from fgdd_engines.paths import cache_folder
+from fgdd_engines.probing.probes import Probe, probe_all
 from fgdd_fast.machine import Jetson, Machine, Nvidia, read_jetson, read_machine, read_nvidia
 
 _PACKAGE = "fgdd-fast"

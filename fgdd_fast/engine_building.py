@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
+from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+from fgdd_engines.tensorrt_backend.plans.key import Platform
+from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE
+from fgdd_engines.tensorrt_backend.plans.store import Origin, PlanStore
 from fgdd_fast.engine_checking import Checked, Images, check_engines, why_unchecked
 from fgdd_fast.engine_graphs import Graph, graphs_of, profile_of
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import find_cuda_device
-from fgdd_fast.engines.plan_key import Platform
-from fgdd_fast.engines.plan_sidecar import USABLE
-from fgdd_fast.engines.plan_store import Origin, PlanStore
-from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt, import_tensorrt
-from fgdd_fast.engines.tensorrt_build import Built, Profile, build_plan
 from fgdd_fast.errors import FgddError
 
 Report = Callable[[str], None]

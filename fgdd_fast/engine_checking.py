@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle, Role, load_bundle
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+from fgdd_engines.tensorrt_backend.plans.choice import trial
+from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE, State, check_content
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
+from fgdd_engines.tensorrt_backend.plans.usability import Here, why_outdated
 from fgdd_fast.agreement import Agreement
 from fgdd_fast.check_images import CheckImage
 from fgdd_fast.comparison import REFERENCE, measure_agreement
 from fgdd_fast.devices import runtime_for
 from fgdd_fast.engine_graphs import Graph, graphs_of, image_batches
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle, Role, load_bundle
-from fgdd_fast.engines.cuda_device import find_cuda_device
-from fgdd_fast.engines.plan_choice import trial
-from fgdd_fast.engines.plan_sidecar import USABLE, State, check_content
-from fgdd_fast.engines.plan_store import Plan, PlanStore
-from fgdd_fast.engines.plan_usability import Here, why_outdated
 from fgdd_fast.errors import EngineError, FgddError
 
 DECIDING_ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")

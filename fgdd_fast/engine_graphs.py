@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour
+from fgdd_engines.tensorrt_backend.build import Profile
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_fast.devices import runtime_for
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.plan_key import PlanKey, Platform
-from fgdd_fast.engines.tensorrt_api import Flavour
-from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.networks import VIEWS_PER_INFERENCE
 

@@ -17,42 +17,21 @@ The command line prints these without a traceback and exits with 1.
 
 from __future__ import annotations
 
+from fgdd_engines.errors import BundleError, EngineError, FgddError, MissingExtraError, SettingsError
 
-class FgddError(Exception):
-    """An error that a user can act on.
-
-    Args:
-        problem: what was wrong and where, as one sentence without a final full stop.
-        advice: what to do about it, as one sentence or command; may be empty.
-    """
-
-    def __init__(self, problem: str, advice: str = "") -> None:
-        super().__init__(problem, advice)
-        self.problem = problem
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.problem}. {self.advice}" if self.advice else self.problem
-
-
-class SettingsError(FgddError):
-    """An option, or a combination of options, that cannot work."""
-
-
-class MissingExtraError(FgddError):
-    """A package of an optional extra is not installed.
-
-    Args:
-        package: the import name that was not found.
-        extra: the extra of fgdd-fast that brings it.
-    """
-
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"The Python package '{package}' is not installed", f"Run: pip install 'fgdd-fast[{extra}]'"
-        )
-        self.package = package
-        self.extra = extra
+__all__ = [
+    "BundleError",
+    "DataError",
+    "DownloadError",
+    "EngineError",
+    "FgddError",
+    "ImageError",
+    "MissingExtraError",
+    "OutputError",
+    "SettingsError",
+    "StoreError",
+    "TeacherError",
+]
 
 
 class DataError(FgddError):
@@ -63,16 +42,8 @@ class ImageError(DataError):
     """One image cannot be used; `problem` is the reason listed under `skipped`, without any path."""
 
 
-class BundleError(FgddError):
-    """A model bundle is missing, damaged, or of the wrong role."""
-
-
 class DownloadError(FgddError):
     """A model of the catalogue could not be fetched, or is not what it should be."""
-
-
-class EngineError(FgddError):
-    """A runtime could not load or run a model."""
 
 
 class TeacherError(FgddError):

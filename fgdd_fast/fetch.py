@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from fgdd_fast.cache import cache_folder
+from fgdd_engines.bundle.files import file_sha256
+from fgdd_engines.child_python import python_command
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.catalogue import Entry
 from fgdd_fast.catalogue_entries import FileSource, HubSource, PackageSource, Source
-from fgdd_fast.engines.child import python_command
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DownloadError
-from fgdd_fast.extras import import_extra
 
 Progress = Callable[[str], None]
 

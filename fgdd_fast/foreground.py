@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.base import Array
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
 
 Pixels = NDArray[np.uint8]
 Inputs = Mapping[str, Array]

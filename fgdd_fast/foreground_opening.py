@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.catalogue import find_bundle, own_bundle_path
-from fgdd_fast.engines.bundle import Bundle, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.given_masks import GivenMasks

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.decode import MAX_PIXELS, read_file
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.headers import read_header

@@ -12,9 +12,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle, Prompting
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle, Prompting
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground import Foreground, Inputs, Pixels, ScoredBox
 from fgdd_fast.grounded_tensors import check_grounded

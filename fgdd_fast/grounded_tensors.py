@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Prompting, Role
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Prompting, Role
 from fgdd_fast.errors import BundleError
 
 Specs = tuple[TensorSpec, ...]

@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgdd_fast.engines.cuda_device import find_cuda_device
-from fgdd_fast.engines.nvidia import NO_GPU, has_nvidia_device, jetson_model
+from fgdd_engines.probing.nvidia import NO_GPU, has_nvidia_device, jetson_model
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 
 ROOT = Path("/")
 _TIME_LIMIT = 20  # seconds; nvidia-smi takes a few where the driver is not kept loaded

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import Array, Device, Engine, Precision
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.opening import open_engine
+from fgdd_engines.base import Array, Device, Engine, Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.factory import open_engine
 from fgdd_fast.errors import BundleError, SettingsError, TeacherError
 from fgdd_fast.views import ScoreView, teacher_view, view_size
 

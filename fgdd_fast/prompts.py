@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.bundle import Prompting
+from fgdd_engines.bundle.bundle import Prompting
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.extras import import_extra
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _SEPARATORS = ".?"  # each ends a phrase, as a token of its own

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.networks import BatchedNetwork, Runtime
 from fgdd_fast.resize import ResizeMethod, resize, resize_arithmetic

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.dataset import Skipped, SourceImage
 from fgdd_fast.decode import read_image
 from fgdd_fast.errors import DataError, ImageError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.keyed import keyed_hash
 from fgdd_fast.networks import BatchedNetwork, Images
 from fgdd_fast.resize import ResizeMethod, resize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fgdd_fast.engines.bundle import Bundle
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.views import ScoreView

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fgdd_fast.engines.base import ON_PROCESSOR, Device, Precision
-from fgdd_fast.engines.bundle import Bundle, Variant
+from fgdd_engines.base import ON_PROCESSOR, Device, Precision
+from fgdd_engines.bundle.bundle import Bundle, Variant
 from fgdd_fast.errors import SettingsError
 
 _VARIANTS: Mapping[Precision, Variant] = {"fp16": "fp16", "bf16": "bf16", "int8": "int8"}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from fgdd_fast.engines.tensorrt_api import TensorRt
+    from fgdd_engines.tensorrt_backend.api import TensorRt
 
 # The tests' networks are so small that threads cost more than they bring; read when PyTorch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,7 +29,7 @@ settings.load_profile("unhurried")
 def rtx() -> TensorRt:
     """TensorRT for RTX, which builds engines without a GPU."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    from fgdd_fast.engines.tensorrt_api import import_tensorrt
+    from fgdd_engines.tensorrt_backend.api import import_tensorrt
 
     return import_tensorrt("tensorrt-rtx")
 

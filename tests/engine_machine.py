@@ -11,14 +11,14 @@ import onnx
 import plan_files
 import pytest
 
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt
+from fgdd_engines.tensorrt_backend.build import Built, Profile
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
+from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
+from fgdd_engines.tensorrt_backend.plans.key import Platform
 from fgdd_fast import engine_building, engine_checking
 from fgdd_fast.agreement import Agreement
-from fgdd_fast.engines import plan_usability
-from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
-from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.plan_key import Platform
-from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt
-from fgdd_fast.engines.tensorrt_build import Built, Profile
 from fgdd_fast.errors import MissingExtraError
 from fgdd_fast.networks import Runtime
 

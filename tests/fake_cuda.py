@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_fast.engines.base import Array, TensorSpec
+from fgdd_engines.base import Array, TensorSpec
 
 Work = Callable[[], None]
 Compute = Callable[[dict[str, Array]], dict[str, Array]]

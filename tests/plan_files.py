@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fgdd_fast.engines.plan_key import PlanKey
-from fgdd_fast.engines.plan_store import Origin, Plan, PlanStore
-from fgdd_fast.engines.tensorrt_build import Built, BuiltLayer, Profile
+from fgdd_engines.tensorrt_backend.build import Built, BuiltLayer, Profile
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey
+from fgdd_engines.tensorrt_backend.plans.store import Origin, Plan, PlanStore
 from fgdd_fast.errors import EngineError
 
 KEY = PlanKey(

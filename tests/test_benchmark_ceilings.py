@@ -13,6 +13,9 @@ import tiny_models
 import tiny_pipeline
 from onnx import TensorProto, helper, numpy_helper
 
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.benchmarks import ceilings
 from fgdd_fast.benchmarks.ceilings import (
     Ceilings,
@@ -23,9 +26,6 @@ from fgdd_fast.benchmarks.ceilings import (
     processor_ceilings,
 )
 from fgdd_fast.benchmarks.operations import Work, graph_operations
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_fast.engines.runtimes import openvino_core
 
 
 def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:

@@ -15,11 +15,11 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.benchmarks.ways import Answer, Column, Task, Way
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.drawing.scenes import draw_scene
-from fgdd_fast.engines.bundle import Bundle, write_bundle
 from fgdd_fast.errors import BundleError, DataError, SettingsError
 from fgdd_fast.grounded_tensors import (
     DETECTOR_INPUTS,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_ways import TASK, answer, originals
 
+from fgdd_engines.base import Array
 from fgdd_fast.benchmarks.parity import FP32, Parity, as_json, compare, hold, selected_tiles
 from fgdd_fast.benchmarks.ways import PATHS, PathName
-from fgdd_fast.engines.base import Array
 
 ORIGINALS = originals()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.engines.bundle import Bundle
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import BundleError
 
 pytest.importorskip("torch", reason="PyTorch is not installed")

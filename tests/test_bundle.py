@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_description
 
-from fgdd_fast.engines import files as files_module
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.files import write_file
+from fgdd_engines.bundle import files as files_module
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError
 
 

@@ -8,9 +8,9 @@ import pytest
 from catalogue_files import catalogue_data, write_catalogue
 from tiny_models import tiny_description, tiny_graph
 
-from fgdd_fast.cache import cache_folder
+from fgdd_engines.bundle.bundle import write_bundle
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
-from fgdd_fast.engines.bundle import write_bundle
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 
 

@@ -50,7 +50,7 @@ if __name__ == '__main__':
 """
 ALONE = """\
 from fgdd_fast.benchmarks.child import run_alone
-from fgdd_fast.engines.child import python_command
+from fgdd_engines.child_python import python_command
 assert "fgdd-fast" in run_alone(python_command("fgdd_fast", "--version")).output
 """
 

@@ -13,14 +13,14 @@ from engine_machine import BAD, ORIN, Machine, add_variant
 from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
+from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast import engine_building, engine_checking
 from fgdd_fast.cli import engine_words
 from fgdd_fast.cli.engine import engine
-from fgdd_fast.engines import plan_usability
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.plan_store import Plan, PlanStore
-from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.errors import FgddError
 
 

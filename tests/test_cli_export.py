@@ -10,8 +10,8 @@ import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 
+from fgdd_engines.bundle.bundle import load_bundle
 from fgdd_fast.cli import main
-from fgdd_fast.engines.bundle import load_bundle
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")

@@ -17,9 +17,9 @@ import tiny_pipeline as tiny
 from tiny_distillation import assert_refused, contents, distill
 from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wide_teacher_bundle
 
+from fgdd_engines.bundle.bundle import load_bundle, write_bundle
+from fgdd_engines.file_lock import sole_writer
 from fgdd_fast.distilled import open_distilled
-from fgdd_fast.engines.bundle import load_bundle, write_bundle
-from fgdd_fast.engines.sole_writer import sole_writer
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.writing import LabelWriter
 

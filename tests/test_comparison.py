@@ -11,10 +11,10 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.check_images import drawn_check_images
 from fgdd_fast.comparison import REFERENCE, Comparison, measure_agreement
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle, load_bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.networks import BatchedNetwork, Runtime
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fake_cuda import Error, FakeCuda
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.cuda_device import CudaDevice, find_cuda_device, why_no_cuda
-from fgdd_fast.engines.cuda_memory import DeviceBuffer, PinnedBuffer, Stream
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice, find_cuda_device, why_no_cuda
+from fgdd_engines.tensorrt_backend.cuda_memory import DeviceBuffer, PinnedBuffer, Stream
 from fgdd_fast.errors import EngineError
 
 SPEC = TensorSpec("scores", "float32", (2, 3))

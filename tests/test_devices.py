@@ -11,11 +11,11 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_engines.base import DEVICES, Array, Device
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.probing.probes import Probe
 from fgdd_fast import devices
 from fgdd_fast.devices import Trial, choose_runtime, comparison_images, runtime_for, try_all
-from fgdd_fast.engines.base import DEVICES, Array, Device
-from fgdd_fast.engines.bundle import Bundle, write_bundle
-from fgdd_fast.engines.probes import Probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.networks import BatchedNetwork, Runtime
 

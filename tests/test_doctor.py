@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from rich.console import Console
 from test_architecture import HEAVY
 
+from fgdd_engines.base import DEVICES
+from fgdd_engines.probing.probes import Probe
 from fgdd_fast import doctor
 from fgdd_fast.cli import doctor as cli
 from fgdd_fast.doctor import Cache, Extra, ModelState, Report, Step, examine, read_cache, read_extras
-from fgdd_fast.engines.base import DEVICES
-from fgdd_fast.engines.probes import Probe
 from fgdd_fast.machine import Gpu, Jetson, Machine, Nvidia
 
 REPORT = Report(

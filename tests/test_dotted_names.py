@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fgdd_fast", "engines", "export", "benchmarks", "tests")
 NAME = re.compile(r"\bfgdd_(?:fast|engines|export|bench)(?:\.\w+)+")
+IMPORT = re.compile(r"\bfrom (fgdd_\w+(?:\.\w+)*) import (\w+)")  # in a script that a child runs
 FILE_ENDINGS = {"cfg", "egg", "html", "json", "md", "onnx", "py", "toml", "txt"}
 
 
@@ -26,6 +27,7 @@ def named(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from NAME.findall(node.value)
+            yield from (f"{package}.{name}" for package, name in IMPORT.findall(node.value))
 
 
 def leads_somewhere(name: str) -> bool:

@@ -13,18 +13,18 @@ from engine_machine import BAD, GOOD, HERE, ORIN, TENSORRT, Machine, add_variant
 from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt
+from fgdd_engines.tensorrt_backend.build import Profile
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
+from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast import engine_building, engine_checking
 from fgdd_fast.check_images import drawn_check_images
 from fgdd_fast.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.engine_checking import Checked, Finding, verify_engines
 from fgdd_fast.engine_graphs import graphs_of, image_batches, profile_of
-from fgdd_fast.engines import plan_usability
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.plan_key import PlanKey, Platform
-from fgdd_fast.engines.plan_store import Plan, PlanStore
-from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt
-from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.networks import Runtime
 

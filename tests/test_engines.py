@@ -16,12 +16,12 @@ import onnx
 import pytest
 from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
-from fgdd_fast.engines.base import Array, Device, Engine, Precision, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, write_bundle
-from fgdd_fast.engines.failures import told_as_engine_error
-from fgdd_fast.engines.opening import available_devices, open_engine
-from fgdd_fast.engines.pool import Pool
-from fgdd_fast.engines.runtimes import openvino_core
+from fgdd_engines.base import Array, Device, Engine, Precision, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.pool import Pool
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import EngineError, MissingExtraError, SettingsError
 
 BATCH = 4
@@ -271,8 +271,8 @@ class TestOpening:
             import sys
             from pathlib import Path
             import numpy as np
-            from fgdd_fast.engines.bundle import load_bundle
-            from fgdd_fast.engines.opening import open_engine
+            from fgdd_engines.bundle.bundle import load_bundle
+            from fgdd_engines.factory import open_engine
             bundle = load_bundle(Path({str(bundle.onnx)!r}))
             for device in {devices!r}:
                 with open_engine(bundle, device=device, axes={{"batch": 1}}, threads=1) as engine:

@@ -13,10 +13,10 @@ import pytest
 from image_files import picture
 from tiny_models import CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
+from fgdd_engines.base import Device, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.factory import available_devices, open_engine
 from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.engines.base import Device, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 from fgdd_fast.export import classifier
 from fgdd_fast.export.classifier import export_teacher, measure_parity

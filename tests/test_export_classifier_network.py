@@ -21,11 +21,11 @@ import tiny_pipeline  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 from torch import nn  # noqa: E402
 
+from fgdd_engines.base import Device  # noqa: E402
+from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
+from fgdd_engines.factory import available_devices, open_engine  # noqa: E402
 from fgdd_fast.cli import main  # noqa: E402
 from fgdd_fast.decode import read_image  # noqa: E402
-from fgdd_fast.engines.base import Device  # noqa: E402
-from fgdd_fast.engines.bundle import Bundle, load_bundle  # noqa: E402
-from fgdd_fast.engines.opening import available_devices, open_engine  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
 from fgdd_fast.export import classifier  # noqa: E402
 from fgdd_fast.export.classifier import export_teacher  # noqa: E402

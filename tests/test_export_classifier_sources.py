@@ -16,7 +16,7 @@ import tiny_classifiers as tiny  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 
-from fgdd_fast.engines.files import file_sha256  # noqa: E402
+from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError  # noqa: E402
 from fgdd_fast.export.classifier_sources import load_classifier  # noqa: E402
 from fgdd_fast.export.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402

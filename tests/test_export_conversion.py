@@ -13,12 +13,12 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
 from fgdd_fast.check_images import CheckImage, check_images, drawn_check_images
 from fgdd_fast.cli import main
 from fgdd_fast.comparison import REFERENCE, Comparison
 from fgdd_fast.devices import runtime_for
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, load_bundle, write_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.conversion import Converted, convert_to_half, convert_to_int8
 

@@ -10,7 +10,7 @@ import pytest
 from catalogue_files import real_source
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.runtimes import openvino_core
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.checkpoint import read_checkpoint
 from fgdd_fast.export.efficientnet_lite import LITE0, build_efficientnet_lite0

@@ -14,15 +14,15 @@ import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
+from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.build import Profile
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.drawing.scenes import NAMES, Scene, absent_name, draw_scene
 from fgdd_fast.engine_building import BuildSettings, build_engines
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle, load_bundle
-from fgdd_fast.engines.plan_store import Plan, PlanStore
-from fgdd_fast.engines.tensorrt_api import TensorRt
-from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import Foreground
 from fgdd_fast.grounded import GroundedSam2, bring_to_canvas

@@ -22,8 +22,8 @@ from tiny_networks import (  # noqa: E402
 )
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
+from fgdd_engines.base import Array  # noqa: E402
 from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
-from fgdd_fast.engines.base import Array  # noqa: E402
 from fgdd_fast.errors import SettingsError  # noqa: E402
 from fgdd_fast.export.graph import load_model, serialise, tensor_specs  # noqa: E402
 from fgdd_fast.export.grounding_dino import (  # noqa: E402

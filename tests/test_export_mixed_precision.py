@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from saliency_source import saliency_source
 from tiny_architectures import convolutional, transformer, upscaling
 
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.drawing.scenes import draw_scene
-from fgdd_fast.engines.base import TensorSpec
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import GraphBuilder, run_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse

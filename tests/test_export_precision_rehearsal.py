@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from tiny_architectures import convolutional, transformer
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.export.graph import GraphBuilder, load_model, run_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
 from fgdd_fast.export.parity import drawn_images

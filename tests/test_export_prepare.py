@@ -7,8 +7,8 @@ import pytest
 from catalogue_files import catalogue_data, real_source, write_catalogue
 from saliency_source import saliency_source
 
+from fgdd_engines.factory import available_devices, open_engine
 from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
-from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.errors import BundleError, DownloadError
 from fgdd_fast.export import prepare as module
 from fgdd_fast.export.parity import drawn_images

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from tiny_models import tiny_feeds, tiny_graph
 from tiny_u_shape import CHANNELS, CONNECTING, SIDE, WEIGHTED, u_shape
 
-from fgdd_fast.engines.base import Array, TensorSpec
-from fgdd_fast.engines.runtimes import openvino_core
+from fgdd_engines.base import Array, TensorSpec
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import BundleError, EngineError, SettingsError
 from fgdd_fast.export.graph import GraphBuilder, run_model, serialise, tensor_specs
 from fgdd_fast.export.quantisation import (

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as arrays
 from tiny_sam2 import assert_same_weights
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from fgdd_fast.engines.base import Array
+from fgdd_engines.base import Array
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import OPSET, load_model, serialise
 from fgdd_fast.export.sam2 import (

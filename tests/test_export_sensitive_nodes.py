@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.engines.base import TensorSpec
+from fgdd_engines.base import TensorSpec
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.graph import GraphBuilder, run_model, serialise
 from fgdd_fast.export.mixed_precision import lower_precision, rehearse

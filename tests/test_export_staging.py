@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, load_bundle, write_bundle
-from fgdd_fast.engines.files import write_file
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
+from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError
 from fgdd_fast.export.staging import publish, staging_folder
 

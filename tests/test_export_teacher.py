@@ -9,9 +9,9 @@ import onnx
 import pytest
 from tiny_models import CHANNELS, SIDE, tiny_description, tiny_graph
 
-from fgdd_fast.engines.base import Device, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.opening import available_devices, open_engine
+from fgdd_engines.base import Device, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.factory import available_devices, open_engine
 from fgdd_fast.errors import BundleError, TeacherError
 from fgdd_fast.export.graph import Array
 from fgdd_fast.export.parity import drawn_images

@@ -10,7 +10,7 @@ import tiny_convolutions as tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.engines.bundle import Bundle
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.export.graph import load_model, read_model, run_model, serialise
 from fgdd_fast.export.tile_graph import TileGraph, build_tile_graph
 from fgdd_fast.views import teacher_view

@@ -14,8 +14,8 @@ from image_files import clothing_photographs, needs_clothing
 from numpy.typing import NDArray
 from saliency_source import saliency_source
 
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.catalogue_entries import Preparation
-from fgdd_fast.engines.runtimes import openvino_core
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.export.graph import OPSET, load_model, run_model, serialise
 from fgdd_fast.export.parity import drawn_images

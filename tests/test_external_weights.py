@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 from tiny_models import tiny_bundle, tiny_description, tiny_feeds, tiny_graph
 
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.external_weights import external_files
-from fgdd_fast.engines.files import file_sha256
-from fgdd_fast.engines.opening import open_engine
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.bundle.external_weights import external_files
+from fgdd_engines.bundle.files import file_sha256
+from fgdd_engines.factory import open_engine
 from fgdd_fast.errors import BundleError
 
 

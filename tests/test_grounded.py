@@ -16,10 +16,10 @@ import tiny_grounded as tiny
 from image_files import clothing_photographs, needs_clothing
 from tiny_grounded import random_scene
 
+from fgdd_engines.base import Array, Engine, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.decode import read_image
-from fgdd_fast.engines.base import Array, Engine, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.foreground import Foreground, Pixels
 from fgdd_fast.grounded import GroundedSam2, letterbox

@@ -17,9 +17,9 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_measuring import SETTINGS, measure, measurer
 
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.decode import read_image
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
 from fgdd_fast.errors import EngineError, ImageError
 from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
 from fgdd_fast.inventory import MeasureSettings

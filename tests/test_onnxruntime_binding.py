@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny_models import tiny_bundle, tiny_feeds
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.onnxruntime_binding import BoundEngine
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
-from fgdd_fast.engines.onnxruntime_session import session_options
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.onnxruntime_backend.binding import BoundEngine
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
+from fgdd_engines.onnxruntime_backend.session import session_options
 from fgdd_fast.errors import EngineError
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_models import tiny_bundle, tiny_feeds
 
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
 from fgdd_fast.errors import EngineError
 
 quantization = pytest.importorskip("onnxruntime.quantization")

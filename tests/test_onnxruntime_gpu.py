@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from tiny_models import tiny_bundle, tiny_feeds
 
-from fgdd_fast.engines import onnxruntime_gpu as gpu
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.hashed_folder import is_whole
-from fgdd_fast.engines.nvidia import has_nvidia_device
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
-from fgdd_fast.engines.onnxruntime_session import session_options
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.hashed_folder import is_whole
+from fgdd_engines.onnxruntime_backend import gpu
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
+from fgdd_engines.onnxruntime_backend.session import session_options
+from fgdd_engines.probing.nvidia import has_nvidia_device
 from fgdd_fast.errors import EngineError, MissingExtraError
 
 onnxruntime = pytest.importorskip("onnxruntime")

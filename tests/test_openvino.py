@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds, tiny_graph
 
-from fgdd_fast.engines.base import Array, Engine, Precision
-from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
-from fgdd_fast.engines.opening import open_engine
-from fgdd_fast.engines.runtimes import openvino_core
+from fgdd_engines.base import Array, Engine, Precision
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
+from fgdd_engines.factory import open_engine
+from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.export.graph import serialise
 from fgdd_fast.export.quantisation import FORMS, quantise

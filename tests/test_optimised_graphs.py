@@ -12,11 +12,11 @@ import pytest
 from onnx import external_data_helper
 from tiny_models import tiny_bundle, tiny_description, tiny_feeds, tiny_graph
 
-from fgdd_fast.engines import optimised_graphs
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle, write_bundle
-from fgdd_fast.engines.files import file_sha256
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.bundle.files import file_sha256
+from fgdd_engines.onnxruntime_backend import optimised_graphs
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
 
 onnxruntime = pytest.importorskip("onnxruntime")
 BATCH = 4

@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from rded_reference import synthesise
 
-from fgdd_fast.cache import cache_folder
+from fgdd_engines.base import Array, Device
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
 from fgdd_fast.check_images import check_images
 from fgdd_fast.cli import main
 from fgdd_fast.comparison import REFERENCE, sample_feeds
 from fgdd_fast.crops import candidate_boxes
 from fgdd_fast.decode import read_image
-from fgdd_fast.engines.base import Array, Device
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.opening import available_devices, open_engine
 from fgdd_fast.manifest_reading import read_manifest
 from fgdd_fast.networks import BatchedNetwork
 from fgdd_fast.resize import resize

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_files import CONTENT, KEY, LAYERS, ORIGIN, PARITY, builder, key, names, refusal, stored, unexpected
 
-from fgdd_fast.engines import plan_store
-from fgdd_fast.engines.plan_choice import trial
-from fgdd_fast.engines.plan_key import PlanKey
-from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.engines.sole_writer import sole_writer
-from fgdd_fast.engines.tensorrt_build import Built, Profile
+from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.tensorrt_backend.build import Built, Profile
+from fgdd_engines.tensorrt_backend.plans import store as plan_store
+from fgdd_engines.tensorrt_backend.plans.choice import trial
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError
 
 OTHERS: dict[str, dict[str, Any]] = {

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
+from fgdd_engines.tensorrt_backend.build import Built, Profile
+from fgdd_engines.tensorrt_backend.plans import store as plan_store
+from fgdd_engines.tensorrt_backend.plans.sidecar import Plan
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.cli import engine_words
-from fgdd_fast.engines import plan_store
-from fgdd_fast.engines.plan_sidecar import Plan
-from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.engines.tensorrt_build import Built, Profile
 from fgdd_fast.errors import EngineError
 
 
@@ -197,7 +197,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import plan_files
-from fgdd_fast.engines.plan_store import PlanStore
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError
 store = PlanStore(Path(sys.argv[1]))
 small = plan_files.stored(store)

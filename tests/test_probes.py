@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fgdd_fast.engines import probe_graph, probes
-from fgdd_fast.engines.base import DEVICES, Device
-from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.nvidia import has_nvidia_device, jetson_model
-from fgdd_fast.engines.probes import Probe, probe, probe_all
+from fgdd_engines.base import DEVICES, Device
+from fgdd_engines.probing import probe_graph, probes
+from fgdd_engines.probing.nvidia import has_nvidia_device, jetson_model
+from fgdd_engines.probing.probes import Probe, probe, probe_all
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_fast.errors import EngineError
 
 ON_GPU = [device for device in DEVICES if device not in ("cpu", "openvino")]
@@ -131,8 +131,8 @@ def test_the_cpus_runtimes_run(device: Device, package: str) -> None:
 
 def test_all_devices_are_probed_in_order_and_nothing_is_printed() -> None:
     script = (
-        "from fgdd_fast.engines.probes import probe_all\n"
-        "from fgdd_fast.engines.base import DEVICES\n"
+        "from fgdd_engines.probing.probes import probe_all\n"
+        "from fgdd_engines.base import DEVICES\n"
         "assert [found.device for found in probe_all()] == list(DEVICES)\n"
         "assert all(found.detail for found in probe_all())\n"
     )

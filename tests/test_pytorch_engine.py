@@ -18,11 +18,11 @@ import tiny_sam2  # noqa: E402
 from tiny_models import tiny_description  # noqa: E402
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config  # noqa: E402
 
+from fgdd_engines.base import Array, TensorSpec  # noqa: E402
+from fgdd_engines.bundle.bundle import write_bundle  # noqa: E402
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine  # noqa: E402
+from fgdd_engines.pytorch_reference import PyTorchEngine  # noqa: E402
 from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
-from fgdd_fast.engines.base import Array, TensorSpec  # noqa: E402
-from fgdd_fast.engines.bundle import write_bundle  # noqa: E402
-from fgdd_fast.engines.onnxruntime_cpu import OnnxRuntimeEngine  # noqa: E402
-from fgdd_fast.engines.pytorch_reference import PyTorchEngine  # noqa: E402
 from fgdd_fast.errors import EngineError  # noqa: E402
 from fgdd_fast.export.graph import serialise  # noqa: E402
 from fgdd_fast.export.grounding_dino import (  # noqa: E402

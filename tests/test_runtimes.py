@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_description
 
-from fgdd_fast.engines.bundle import write_bundle
-from fgdd_fast.engines.runtimes import openvino_core
+from fgdd_engines.bundle.bundle import write_bundle
+from fgdd_engines.telemetry import openvino_core
 
 
 def test_one_core_for_the_whole_process() -> None:
@@ -24,7 +24,7 @@ def test_failures_leave_signals_in_order(tmp_path: Path) -> None:
     broken = write_bundle(tiny_description(tmp_path / "broken.onnx"), b"no graph at all")
     code = f"""if True:
         import gc, pickle, signal, subprocess, sys
-        from fgdd_fast.engines.opening import available_devices, open_engine
+        from fgdd_engines.factory import available_devices, open_engine
         from fgdd_fast.errors import EngineError
         bundle = pickle.loads({pickle.dumps(broken)!r})
         failures, noticed = [], []

@@ -12,9 +12,9 @@ import plan_files
 import pytest
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
-from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.engines.sole_writer import sole_writer
-from fgdd_fast.engines.tensorrt_build import Built
+from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.tensorrt_backend.build import Built
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_unfinished_files_of_a_killed_build_are_cleared_by_the_next(store: PlanS
         "import sys, time\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import plan_files\n"
-        "from fgdd_fast.engines import files, plan_store\n"
+        "from fgdd_engines.tensorrt_backend.plans import store as plan_store\n"
         "stage = plan_store.stage_file\n"
         "def slow(path, content):\n"
         "    stage(path, content[:100])\n"

@@ -12,9 +12,9 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from tiny_distillation import arguments
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.cli import main
 from fgdd_fast.distilled import open_distilled
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.students.labelled_images import read_whole

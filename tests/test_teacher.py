@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fgdd_engines.bundle.bundle import load_bundle
+from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.engines.bundle import load_bundle
-from fgdd_fast.engines.opening import open_engine
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_classes
 

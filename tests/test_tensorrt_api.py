@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from fgdd_fast.engines.tensorrt_api import TensorRt, clean, import_tensorrt
+from fgdd_engines.tensorrt_backend.api import TensorRt, clean, import_tensorrt
 from fgdd_fast.errors import EngineError, MissingExtraError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")

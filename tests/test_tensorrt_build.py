@@ -19,10 +19,10 @@ from onnx import helper, numpy_helper
 from tiny_builds import ONE, altered, build, model, precisions, tiny_variant
 from tiny_models import tiny_bundle, tiny_description
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, write_bundle
-from fgdd_fast.engines.tensorrt_api import TensorRt, message_log
-from fgdd_fast.engines.tensorrt_build import Profile, build_plan
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.tensorrt_backend.api import TensorRt, message_log
+from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_fast.errors import EngineError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
@@ -160,9 +160,9 @@ class TestProgress:
         script = (
             "import os, signal, sys, time\n"
             "from pathlib import Path\n"
-            "from fgdd_fast.engines.bundle import load_bundle\n"
-            "from fgdd_fast.engines.tensorrt_api import import_tensorrt\n"
-            "from fgdd_fast.engines.tensorrt_build import Profile, build_plan\n"
+            "from fgdd_engines.bundle.bundle import load_bundle\n"
+            "from fgdd_engines.tensorrt_backend.api import import_tensorrt\n"
+            "from fgdd_engines.tensorrt_backend.build import Profile, build_plan\n"
             "phases = []\n"
             "def progress(phase, done, steps):\n"
             "    phases.append(phase)\n"

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_engines.tensorrt_backend.build import Profile
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.catalogue import bundle_path, load_catalogue
 from fgdd_fast.check_images import drawn_check_images
 from fgdd_fast.engine_building import BuildSettings, build_engines
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
-from fgdd_fast.engines.plan_store import PlanStore
-from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.export.conversion import convert_to_int8
 from fgdd_fast.export.graph import read_model, serialise
 from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision

@@ -13,12 +13,12 @@ import pytest
 from fake_cuda import Error, FakeCuda, FakeTensorRt, fake_plan
 from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_feeds, tiny_reference
 
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.cuda_device import find_cuda_device, why_no_cuda
-from fgdd_fast.engines.tensorrt_api import Flavour, TensorRt, import_tensorrt
-from fgdd_fast.engines.tensorrt_build import Profile, build_plan
-from fgdd_fast.engines.tensorrt_engine import TensorRtEngine
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
+from fgdd_engines.tensorrt_backend.build import Profile, build_plan
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device, why_no_cuda
+from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
 from fgdd_fast.errors import EngineError, FgddError
 
 BATCH = 4

@@ -12,9 +12,9 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from click.testing import CliRunner
 from tiny_classifiers import CONFIGS, save_pretrained
 
+from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
-from fgdd_fast.engines.plan_store import Plan, PlanStore
-from fgdd_fast.engines.tensorrt_api import TensorRt
 
 SAM2 = Path(__file__).parent / "miniatures" / "sam2"
 

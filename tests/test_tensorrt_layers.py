@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_builds import altered, build, model, precisions, tiny_variant
 from tiny_models import tiny_bundle
 
-from fgdd_fast.engines import tensorrt_layers
-from fgdd_fast.engines.bundle import Bundle, Variant
-from fgdd_fast.engines.cuda_device import CudaDevice
-from fgdd_fast.engines.tensorrt_api import TensorRt
-from fgdd_fast.engines.tensorrt_build import BuiltLayer, Profile
-from fgdd_fast.engines.tensorrt_layers import check_precision, engine_layers
+from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.tensorrt_backend import layers as tensorrt_layers
+from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.build import BuiltLayer, Profile
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
+from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers
 from fgdd_fast.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")

@@ -11,9 +11,9 @@ from saliency_source import saliency_source
 from tiny_builds import build, precisions
 from tiny_models import tiny_description
 
-from fgdd_fast.engines.bundle import Bundle, write_bundle
-from fgdd_fast.engines.tensorrt_api import TensorRt
-from fgdd_fast.engines.tensorrt_build import Profile
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_fast.export.graph import tensor_specs
 from fgdd_fast.export.u2netp import build_u2netp
 

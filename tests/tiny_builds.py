@@ -10,9 +10,9 @@ from typing import Any
 import onnx
 from tiny_models import tiny_description, tiny_graph
 
-from fgdd_fast.engines.bundle import Bundle, Variant, write_bundle
-from fgdd_fast.engines.tensorrt_api import TensorRt
-from fgdd_fast.engines.tensorrt_build import Built, Profile, build_plan
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
+from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
 
 ONE = Profile(1, 1, 1)
 

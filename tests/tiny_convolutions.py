@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_fast.export.graph import GraphBuilder, serialise, tensor_specs
 from fgdd_fast.export.teacher import add_head
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.distilled import DistilledSet, open_distilled
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.labels.compression import Compression, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
 from fgdd_fast.labels.views import pack_views

@@ -17,9 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fgdd_fast.engines.base import Array, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
-from fgdd_fast.engines.files import file_sha256, write_file
+from fgdd_engines.base import Array, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
+from fgdd_engines.bundle.files import file_sha256, write_file
 
 CANVAS = (24, 32)  # height and width: not a square, so that a mix-up shows
 SIDE = 16  # of the segmenter's input and of its mask

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from onnx import numpy_helper
 from tiny_distillation import distill
 
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_fast.cli import main
-from fgdd_fast.engines.base import TensorSpec
-from fgdd_fast.engines.bundle import Bundle, load_bundle, write_bundle
 
 IMAGES = 6  # three classes, two mosaics of each
 SIZE = 16

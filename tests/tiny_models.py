@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from fgdd_fast.engines.base import Array, TensorSpec
-from fgdd_fast.engines.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_engines.base import Array, TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 
 SIDE = 24
 CHANNELS = 16

@@ -23,14 +23,14 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.benchmarks.accuracy.results import read_results
 from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
 from fgdd_fast.benchmarks.accuracy.table import markdown
 from fgdd_fast.benchmarks.environment import command_line
-from fgdd_fast.cache import cache_folder
-from fgdd_fast.engines.base import DEVICES, PRECISIONS
 from fgdd_fast.errors import FgddError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.views import SCORE_VIEWS
 
 EXTRA = "bench"

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.accuracy.plan import Estimate, StudentGrid, estimate, measure_rates
 from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, choose_rows
 from fgdd_fast.benchmarks.accuracy.run import Grid, run
@@ -26,7 +27,6 @@ from fgdd_fast.benchmarks.accuracy.training import TrainingSettings
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import pool, scan
 from fgdd_fast.devices import choose_runtime
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.foreground_opening import choose_foreground
 from fgdd_fast.networks import Runtime, check_classes

@@ -7,12 +7,12 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.accuracy.results import SetKey
 from fgdd_fast.benchmarks.accuracy.rows import AnyRow, Row, name_of
 from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.distill import MosaicSettings, decide, tiles_with_features
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import DataError
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground

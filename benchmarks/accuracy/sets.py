@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.benchmarks.accuracy.rows import RandomName
 from fgdd_fast.dataset import DataSet, SourceImage
 from fgdd_fast.decode import read_file
 from fgdd_fast.errors import DataError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.keyed import keyed_hash
 from fgdd_fast.mosaic import Mosaic, arrange, compose
 from fgdd_fast.records import ImageRecord, Tile, View

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.extras import import_extra
+from fgdd_engines.optional_imports import import_extra
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from fgdd_engines.bundle.files import stage_file, write_file
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.benchmarks.bench import measure_path
 from fgdd_fast.benchmarks.environment import load_average, thread_settings
 from fgdd_fast.benchmarks.opening import EXTRA, reference_module
@@ -25,9 +27,7 @@ from fgdd_fast.benchmarks.ways import PATHS, REFERENCES
 from fgdd_fast.cli.bench_models import BenchOptions
 from fgdd_fast.cli.bench_session import BenchSession, open_bench
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
-from fgdd_fast.engines.files import stage_file, write_file
 from fgdd_fast.errors import OutputError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.output import writing
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.benchmarks.ways import PathName, ReferenceName, Task
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime
 from fgdd_fast.dataset import DataSet
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import EngineError, SettingsError, TeacherError
 from fgdd_fast.foreground_opening import choose_foreground
 from fgdd_fast.networks import Runtime, check_classes

@@ -13,6 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
+from fgdd_engines.base import ON_PROCESSOR
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.benchmarks.ceilings import METHOD, device_ceilings, opencv_decode_rate, processor_ceilings
 from fgdd_fast.benchmarks.environment import command_line, environment
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
@@ -38,8 +40,6 @@ from fgdd_fast.cli.session import report_skipped
 from fgdd_fast.cli.teacher import TeacherOptions, fit_teacher
 from fgdd_fast.dataset import scan
 from fgdd_fast.drawing import write_drawn_dataset
-from fgdd_fast.engines.base import ON_PROCESSOR
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.networks import Runtime
 
 

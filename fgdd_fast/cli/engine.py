@@ -11,6 +11,16 @@ from typing import Any
 import click
 from rich.console import Console
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.build import Profile
+from fgdd_engines.tensorrt_backend.plans.key import NONE
+from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore, megabytes
+from fgdd_engines.tensorrt_backend.plans.usability import (
+    platforms_here,
+    stale_timing_caches,
+    why_stale,
+    why_unusable,
+)
 from fgdd_fast.check_images import CheckImage, check_images
 from fgdd_fast.cli.agreement_table import agreement_table
 from fgdd_fast.cli.engine_words import (
@@ -24,11 +34,6 @@ from fgdd_fast.cli.options import combined, folder
 from fgdd_fast.devices import PICTURES, comparison_images
 from fgdd_fast.engine_building import BuildSettings, build_engines
 from fgdd_fast.engine_checking import Checked, verify_engines
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.plan_key import NONE
-from fgdd_fast.engines.plan_store import Plan, PlanStore, megabytes
-from fgdd_fast.engines.plan_usability import platforms_here, stale_timing_caches, why_stale, why_unusable
-from fgdd_fast.engines.tensorrt_build import Profile
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.foreground_opening import ALIASES, find_network
 from fgdd_fast.prompts import read_prompts

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fgdd_fast.engines.plan_sidecar import Plan
-from fgdd_fast.engines.plan_store import megabytes
+from fgdd_engines.tensorrt_backend.plans.sidecar import Plan
+from fgdd_engines.tensorrt_backend.plans.store import megabytes
 
 WHOLE = ("precision", "batch", "size", "state")  # columns whose words are not broken
 

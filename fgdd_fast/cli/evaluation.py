@@ -12,12 +12,12 @@ from typing import Literal
 
 from rich.console import Console
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.files import stage_file, write_file
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, progress_bar, report_skipped
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.files import stage_file, write_file
 from fgdd_fast.errors import OutputError, TeacherError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.labels.teacher import teacher_model
 from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
 from fgdd_fast.output import writing

@@ -13,14 +13,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.check_images import CheckImage, check_images
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, default_threads, folder
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.export.class_names import read_class_names
 from fgdd_fast.export.classifier import export_teacher
 from fgdd_fast.export.tile_form import write_tile_form
-from fgdd_fast.extras import import_extra
 from fgdd_fast.foreground_opening import GROUNDED
 from fgdd_fast.prompts import read_prompts
 

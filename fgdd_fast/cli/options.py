@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from fgdd_fast.cache import cache_folder
-from fgdd_fast.engines.base import DEVICES, PRECISIONS
+from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.near_duplicates import BITS
 from fgdd_fast.ranking import RANKINGS, RANKINGS_HELP
 from fgdd_fast.selection import KEEP_FOREGROUND

@@ -20,11 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.devices import Requested, choose_runtime
-from fgdd_fast.engines.base import Precision
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from rich.console import Console
 
+from fgdd_engines.bundle.files import write_file
 from fgdd_fast.cli.options import folder, runtime_options
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime
 from fgdd_fast.contact_sheet import contact_sheet
-from fgdd_fast.engines.files import write_file
 from fgdd_fast.errors import BundleError
 from fgdd_fast.foreground import ForegroundModel
 from fgdd_fast.foreground_opening import MASKS, ForegroundChoice, find_foreground, open_foreground

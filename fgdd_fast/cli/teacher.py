@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.options import (
     BACKBONE,
@@ -27,7 +28,6 @@ from fgdd_fast.cli.options import (
 )
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, printable, progress_bar, report_skipped
 from fgdd_fast.dataset import DataSet, SourceImage, pool, scan
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.export.teacher import build_teacher
 from fgdd_fast.export.tile_form import write_tile_form

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.engines.base import Array
+from fgdd_engines.base import Array
 from fgdd_fast.errors import SettingsError, TeacherError
 from fgdd_fast.labels.tensors import smallest_unsigned
 

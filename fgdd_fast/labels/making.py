@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.distilled import DistilledSet, split_tiles
-from fgdd_fast.engines.bundle import Bundle
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.labels.compression import FLOAT16, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
 from fgdd_fast.labels.teacher import check_predictions, teacher_model

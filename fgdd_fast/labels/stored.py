@@ -17,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.distilled import DistilledSet
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DataError
 from fgdd_fast.labels.index import IMAGE_FILE, LABEL_AGAIN, LabelFile, LabelIndex, epoch_file, read_index
 from fgdd_fast.labels.tensors import unpack

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.distilled import DistilledSet
-from fgdd_fast.engines.bundle import Bundle
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.manifest import Model
 from fgdd_fast.networks import check_classes

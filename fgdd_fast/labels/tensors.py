@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fgdd_fast.engines.base import Array
+from fgdd_engines.base import Array
 
 _DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fgdd_fast.engines.base import Array
+from fgdd_engines.base import Array
 from fgdd_fast.labels.tensors import smallest_unsigned
 from fgdd_fast.training_views import EpochViews, ViewRecipe
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from fgdd_fast.engines.base import Array
-from fgdd_fast.engines.files import stage_file
-from fgdd_fast.engines.sole_writer import sole_writer
+from fgdd_engines.base import Array
+from fgdd_engines.bundle.files import stage_file
+from fgdd_engines.file_lock import sole_writer
 from fgdd_fast.errors import OutputError
 from fgdd_fast.labels.compression import Cost
 from fgdd_fast.labels.index import (

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import DataError
-from fgdd_fast.extras import import_extra
 from fgdd_fast.manifest import Manifest
 from fgdd_fast.output import writing
 from fgdd_fast.packing.pack import Pack, Sample, packed_folder

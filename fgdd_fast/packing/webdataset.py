@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdd_fast.engines.base import Array
+from fgdd_engines.base import Array
 from fgdd_fast.output import writing
 from fgdd_fast.packing.pack import Pack, Sample, packed_folder
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fgdd_fast.engines.files import write_file
+from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import DataError
 from fgdd_fast.output import writing
 from fgdd_fast.students.labelled_images import LabelledImages

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_fast.extras import import_extra
+from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.students.result import StudentResult
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.dataset import Skipped
 from fgdd_fast.distilled import DistilledSet, open_distilled
-from fgdd_fast.engines.files import file_sha256
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.networks import Teacher

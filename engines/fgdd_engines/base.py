@@ -1,0 +1,118 @@
+"""The one interface behind which every runtime runs an ONNX model."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_engines.errors import EngineError
+
+Array = NDArray[Any]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# `cpu` is ONNX Runtime's CPU provider, the reference; `cuda`, `onnxruntime-tensorrt` and `onnxruntime-rtx`
+# are its other providers; `tensorrt` and `tensorrt-rtx` run plans that were built on the device.
+Device = Literal[
+    "cpu", "openvino", "cuda", "onnxruntime-tensorrt", "onnxruntime-rtx", "tensorrt", "tensorrt-rtx"
+]
+DEVICES: tuple[Device, ...] = get_args(Device)
+ON_PROCESSOR: tuple[Device, ...] = ("cpu", "openvino")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A named input or output.
+
+    Attributes:
+        name: the tensor's name in the ONNX graph.
+        dtype: NumPy's name of its type, such as `uint8`.
+        shape: its axes; a fixed length, or the name of an axis whose length is chosen when an engine opens.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Engine(abc.ABC):
+    """An ONNX model, loaded by one runtime for fixed input shapes.
+
+    `run` may be called from several threads at once; more than `streams` calls in flight gain nothing.
+    Each stream works with one thread of its own, so a result does not depend on the number of threads.
+
+    Attributes:
+        inputs: the inputs, every axis a number.
+        outputs: the outputs, every axis a number.
+        streams: how many calls of `run` are worth having in flight.
+        arithmetic: runtime, version, device and precision: all of an engine on which results depend.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    streams: int
+    arithmetic: str
+
+    @property
+    def description(self) -> str:
+        """The arithmetic and the streams, for reports."""
+        return f"{self.arithmetic}, {self.streams} {'stream' if self.streams == 1 else 'streams'}"
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the model once.
+
+        Args:
+            feeds: an array for each input, of exactly its dtype and shape.
+            outputs: names of the outputs wanted; all of them when None.
+
+        Returns:
+            The outputs wanted, by name; the arrays are the caller's own.
+
+        Raises:
+            EngineError: a feed is missing, unknown, or of another dtype or shape; or the runtime failed.
+        """
+        wanted = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        self._check(feeds, wanted)
+        return self._run(feeds, wanted)
+
+    @abc.abstractmethod
+    def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Run with feeds and output names that have been checked."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free the runtime's memory; the engine cannot run afterwards. Closing twice is harmless."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> None:
+        if feeds.keys() != {spec.name for spec in self.inputs}:
+            raise EngineError(
+                f"The model takes the inputs {[spec.name for spec in self.inputs]}, but got {sorted(feeds)}"
+            )
+        for spec in self.inputs:
+            feed = feeds[spec.name]
+            if feed.dtype != np.dtype(spec.dtype) or feed.shape != spec.shape:
+                raise EngineError(
+                    f"Input '{spec.name}' takes {spec.dtype} {list(spec.shape)}, "
+                    f"but got {feed.dtype} {list(feed.shape)}"
+                )
+        unknown = set(outputs) - {spec.name for spec in self.outputs}
+        if unknown:
+            raise EngineError(
+                f"The model has no output {sorted(unknown)}", f"It has {[spec.name for spec in self.outputs]}"
+            )

@@ -1,0 +1,1 @@
+"""Bundles: an ONNX file with a sidecar that says what it is, its files and their hashes."""

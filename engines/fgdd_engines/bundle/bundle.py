@@ -1,0 +1,385 @@
+"""A bundle: an ONNX file and, beside it, a JSON sidecar that says what it is.
+
+`NAME.onnx` and `NAME.json` lie in one folder. The sidecar comes last, so a bundle with a sidecar is whole.
+A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `NAME.PART.json`), and attached
+files (`NAME.FILE`), among them those in which the ONNX file keeps weights; its sidecar holds their hashes.
+It may have variants, which are the same network in another precision (`NAME.fp16.onnx` and
+`NAME.fp16.json`); the sidecar of each holds the hash of the graph for which it stands. A teacher may have
+tile forms, bundles of their own that take tiles and pad them themselves (`NAME.tile112.onnx` for tiles of
+112 pixels).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.external_weights import external_names
+from fgdd_engines.bundle.files import file_sha256, stage_file
+from fgdd_engines.errors import BundleError
+
+FORMAT = 1
+AGAIN = "Pull or make the bundle again; do not use this file."
+Role = Literal[
+    "foreground",
+    "teacher",
+    "backbone",
+    "detector",
+    "text-encoder",
+    "segmenter",
+    "image-encoder",
+    "mask-decoder",
+]
+ROLES: tuple[Role, ...] = get_args(Role)
+# `int8` is symmetric (s8 activations), which is what TensorRT takes; `int8-u8` has unsigned activations,
+# which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
+Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the graph itself does to its uint8 RGB NHWC input; the host only resizes.
+
+    Attributes:
+        height, width: pixels of the input for which the model was made.
+        description: the normalisation inside the graph, in words.
+        pad_value: RGB value (0..255) that the normalisation takes to zero, or nearest to it; what
+            zero-padding means in pixels. None where the model has no such value.
+    """
+
+    height: int
+    width: int
+    description: str
+    pad_value: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a foreground model is asked for a class by its name.
+
+    Attributes:
+        form: one phrase of a prompt with `{}` for the name, such as `a {}.`; phrases follow each other.
+        text_length: tokens of a prompt, with the first and the last, which are special; at most these many
+            are taken.
+        special_tokens: ids of the tokens that separate phrases, the first and the last token among them.
+        threshold: score in [0, 1] above which a box is taken, unless the user names another.
+        boxes: boxes taken of an image, at most.
+        fit: how an image is brought to the detector's canvas: `letterbox` keeps its aspect and leaves the
+            rest of the canvas empty, `squash` fills the canvas.
+        shortest_edge: pixels to which a letterbox brings an image's shorter side, where the canvas has room
+            for that: the size at which the detector was trained.
+    """
+
+    form: str
+    text_length: int
+    special_tokens: tuple[int, ...]
+    threshold: float
+    boxes: int
+    fit: Literal["letterbox", "squash"]
+    shortest_edge: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model on disk with its description.
+
+    Attributes:
+        onnx: path of the ONNX file.
+        name: short name for reports, free of machine paths.
+        role: `foreground` (outputs `occupancy` float32 [batch] in [0, 1] and `mask` uint8
+            [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
+            [batch, classes] and `loss` float32 [batch], nats; a fitted one also `features` float32
+            [batch, channels], which its head multiplies) or `backbone` (outputs `features`). All take
+            `images` uint8 [batch, height, width, 3], RGB. A foreground model that is asked for a class has
+            `prompting`: see `fgdd_fast.grounded_tensors`. The other roles are networks of such a model:
+            `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
+        sha256: hexadecimal hash of the ONNX file.
+        inputs, outputs: the graph's tensors; axes that an engine may choose are named.
+        preprocessing: what the graph does to its input.
+        classes: a teacher's class names in the order of its logits; None otherwise.
+        source: where the weights come from (package or repository, file, sha256, version).
+        licence: SPDX identifier of the weights' licence.
+        parity: what was measured of this file against the network that it was made from.
+        accuracy: what was measured of a teacher on held-out images; empty otherwise.
+        prompting: how the model is asked for a class; None for a model that needs no prompt.
+        parts: the SHA-256 of the ONNX file of each part, by the part's name.
+        files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
+        variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
+        variant_of: of a variant, the SHA-256 of the fp32 graph for which it stands.
+        tile_of: of a teacher's tile form, the SHA-256 of the teacher's graph; `preprocessing` has the tile's
+            size. None for everything else.
+    """
+
+    onnx: Path
+    name: str
+    role: Role
+    sha256: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None
+    source: Mapping[str, Any]
+    licence: str
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
+    prompting: Prompting | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    variant: Variant | None = None
+    variant_of: str | None = None
+    tile_of: str | None = None
+
+    @property
+    def sidecar(self) -> Path:
+        """Path of the JSON sidecar."""
+        return self.onnx.with_suffix(".json")
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none.
+
+        What a cache of anything made from the graph is keyed by.
+        """
+        hashes = {name: self.files[name] for name in external_names(self.onnx, self.files)}
+        whole = json.dumps([self.sha256, hashes], sort_keys=True).encode()
+        return hashlib.sha256(whole).hexdigest() if hashes else self.sha256
+
+    def graph(self) -> bytes:
+        """The serialised graph, to make another one of it.
+
+        Raises:
+            BundleError: it cannot be read, or keeps weights in other files, which would be left behind.
+        """
+        if names := external_names(self.onnx, self.files):
+            raise BundleError(
+                f"The graph {self.onnx} keeps weights in {', '.join(names)}, so nothing can be made of it",
+                "Save it with its weights inside: onnx.save(onnx.load(FILE), FILE)",
+            )
+        try:
+            return self.onnx.read_bytes()
+        except OSError as error:
+            raise BundleError(f"The model file {self.onnx} cannot be read: {error.strerror}") from error
+
+    def beside(self, name: str) -> Path:
+        """Path of a part's ONNX file (`PART.onnx`) or of an attached file (`tokenizer.json`)."""
+        return self.onnx.with_name(f"{self.onnx.stem}.{name}")
+
+    def part(self, name: str) -> Bundle:
+        """Load a part, and check that it is the one that belongs to this bundle.
+
+        Raises:
+            BundleError: the part is missing, damaged, or of another bundle.
+        """
+        bundle = load_bundle(self.beside(f"{name}.onnx"))
+        if bundle.sha256 != self.parts[name]:
+            raise BundleError(
+                f"The part {bundle.onnx} does not belong to the bundle {self.onnx}",
+                "Make the bundle again, all parts in one go.",
+            )
+        return bundle
+
+    def find_variant(self, variant: Variant) -> Bundle | None:
+        """Load this network's graph in another precision, from beside it; None where there is none.
+
+        Raises:
+            BundleError: the variant is damaged, or stands for another graph than this one.
+        """
+        onnx = self.beside(f"{variant}.onnx")
+        if not onnx.with_suffix(".json").exists():
+            return None
+        bundle = load_bundle(onnx, self.role)
+        if bundle.variant != variant or bundle.variant_of != self.sha256:
+            raise BundleError(
+                f"The bundle {onnx} is not the {variant} variant of {self.onnx.name}",
+                f"Convert it again: fgdd-fast convert {self.onnx} --precision {variant.partition('-')[0]}",
+            )
+        return bundle
+
+    def find_tile_form(self, tile: int) -> Bundle | None:
+        """Load the form of this teacher that takes tiles of so many pixels a side; None where there is none.
+
+        Raises:
+            BundleError: it is damaged, or belongs to another teacher.
+        """
+        onnx = self.beside(f"tile{tile}.onnx")
+        if not onnx.with_suffix(".json").exists():
+            return None
+        bundle = load_bundle(onnx, "teacher")
+        if bundle.tile_of != self.sha256 or bundle.preprocessing.width != tile:
+            raise BundleError(
+                f"The bundle {onnx} does not belong to the teacher {self.onnx.name}",
+                f"Make it again: fgdd-fast teacher tile {self.onnx} --tile {tile}",
+            )
+        return bundle
+
+    def tile_forms(self) -> tuple[Bundle, ...]:
+        """Load all forms of this teacher that take tiles, smallest tiles first.
+
+        Raises:
+            BundleError: one is damaged, or belongs to another teacher.
+        """
+        names = (path.name for path in self.onnx.parent.glob("*.tile*.onnx"))
+        found = (re.fullmatch(rf"{re.escape(self.onnx.stem)}\.tile(\d+)\.onnx", name) for name in names)
+        forms = (self.find_tile_form(tile) for tile in sorted(int(match[1]) for match in found if match))
+        return tuple(form for form in forms if form is not None)
+
+    def file(self, name: str) -> Path:
+        """Path of an attached file, whose content has been checked.
+
+        Raises:
+            BundleError: the file is missing or changed.
+        """
+        path = self.beside(name)
+        if _file_hash(path) != self.files[name]:
+            raise BundleError(f"The file {path} is not the one that {self.sidecar.name} describes", AGAIN)
+        return path
+
+
+def load_bundle(path: Path, role: Role | None = None) -> Bundle:
+    """Read a bundle's sidecar and check its ONNX file against it, with all files that hold weights of it.
+
+    Args:
+        path: the ONNX file, the sidecar, or the two without their suffix.
+        role: the role that the bundle must have, if any.
+
+    Raises:
+        BundleError: the bundle is missing, incomplete, damaged, or has another role; or it has weights of
+            which the sidecar has no hash.
+    """
+    onnx = path.with_suffix(".onnx") if path.suffix in (".onnx", ".json") else Path(f"{path}.onnx")
+    bundle = _read_sidecar(onnx)
+    if role is not None and bundle.role != role:
+        raise BundleError(f"The bundle {onnx} is a {bundle.role}, but a {role} is needed here")
+    found = _file_hash(onnx)
+    if found != bundle.sha256:
+        raise BundleError(
+            f"The model file {onnx} is not the one that its sidecar describes: its SHA-256 is {found}, "
+            f"the sidecar says {bundle.sha256}",
+            AGAIN,
+        )
+    for name in external_names(onnx, bundle.files):
+        bundle.file(name)
+    return bundle
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"The model file {path} cannot be read: {error.strerror}") from error
+
+
+def _read_sidecar(onnx: Path) -> Bundle:
+    sidecar = onnx.with_suffix(".json")
+    try:
+        data = json.loads(sidecar.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"There is no bundle {onnx}: its sidecar {sidecar.name} is missing",
+            "A bundle is an ONNX file with a JSON file of the same name beside it.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"The sidecar {sidecar} cannot be read: {error}") from error
+    try:
+        if data["format"] != FORMAT:
+            raise BundleError(
+                f"The sidecar {sidecar} has format {data['format']}, and this version reads format {FORMAT}"
+            )
+        if data["role"] not in ROLES:
+            raise BundleError(f"The sidecar {sidecar} has the unknown role {data['role']!r}")
+        pad_value = data["preprocessing"]["pad_value"]
+        return Bundle(
+            onnx=onnx,
+            name=str(data["name"]),
+            role=data["role"],
+            sha256=str(data["sha256"]),
+            inputs=_specs(data["inputs"]),
+            outputs=_specs(data["outputs"]),
+            preprocessing=Preprocessing(
+                height=int(data["preprocessing"]["height"]),
+                width=int(data["preprocessing"]["width"]),
+                description=str(data["preprocessing"]["description"]),
+                pad_value=None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
+            ),
+            classes=None if data["classes"] is None else tuple(data["classes"]),
+            source=dict(data["source"]),
+            licence=str(data["licence"]),
+            parity=dict(data["parity"]),
+            accuracy=dict(data["accuracy"]),
+            prompting=_prompting(data.get("prompting")),
+            parts=dict(data.get("parts", {})),
+            files=dict(data.get("files", {})),
+            variant=_variant(data.get("variant")),
+            variant_of=data.get("variant_of"),
+            tile_of=data.get("tile_of"),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
+
+
+def _prompting(data: Mapping[str, Any] | None) -> Prompting | None:
+    if data is None:
+        return None
+    if data["fit"] not in ("letterbox", "squash"):
+        raise ValueError(f"fit {data['fit']!r}")
+    return Prompting(
+        form=str(data["form"]),
+        text_length=int(data["text_length"]),
+        special_tokens=tuple(int(token) for token in data["special_tokens"]),
+        threshold=float(data["threshold"]),
+        boxes=int(data["boxes"]),
+        fit=data["fit"],
+        shortest_edge=int(data["shortest_edge"]),
+    )
+
+
+def _variant(name: str | None) -> Variant | None:
+    known: dict[str | None, Variant] = {variant: variant for variant in VARIANTS}
+    return None if name is None else known[name]
+
+
+def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)
+
+
+def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
+    """Write a bundle whole or not at all, over an older one of the same name.
+
+    Both files are on disk before the first is renamed; should the machine stop between the two renames, the
+    hash in the old sidecar refuses the new ONNX file.
+
+    Args:
+        bundle: the description; its `sha256` is replaced by the hash of `model`.
+        model: the serialised ONNX graph.
+
+    Returns:
+        The bundle as written.
+    """
+    bundle = replace(bundle, sha256=hashlib.sha256(model).hexdigest())
+    staged: dict[Path, Path] = {}
+    try:
+        bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
+            staged[path] = stage_file(path, content)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+    except OSError as error:
+        raise BundleError(f"The bundle {bundle.onnx} cannot be written: {error.strerror}") from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return bundle
+
+
+def sidecar_text(bundle: Bundle) -> bytes:
+    """What a bundle's sidecar holds."""
+    data = asdict(bundle)
+    del data["onnx"]
+    return (json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n").encode()

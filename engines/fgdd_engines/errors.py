@@ -1,0 +1,57 @@
+"""The base of every error that this project raises on purpose, and those of bundles and runtimes.
+
+FgddError                    what was wrong and where, with advice on what to do
+├── SettingsError            an option, or a combination of options, that cannot work
+├── MissingExtraError        a package of an optional extra is not installed
+├── BundleError              a model bundle: missing, damaged, or of the wrong role
+└── EngineError              a runtime could not load or run a model
+
+`fgdd_fast.errors` names these again and adds those of the pipeline.
+"""
+
+from __future__ import annotations
+
+
+class FgddError(Exception):
+    """An error that a user can act on.
+
+    Args:
+        problem: what was wrong and where, as one sentence without a final full stop.
+        advice: what to do about it, as one sentence or command; may be empty.
+    """
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.advice}" if self.advice else self.problem
+
+
+class SettingsError(FgddError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class MissingExtraError(FgddError):
+    """A package of an optional extra is not installed.
+
+    Args:
+        package: the import name that was not found.
+        extra: the extra of fgdd-fast that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"The Python package '{package}' is not installed", f"Run: pip install 'fgdd-fast[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class BundleError(FgddError):
+    """A model bundle is missing, damaged, or of the wrong role."""
+
+
+class EngineError(FgddError):
+    """A runtime could not load or run a model."""

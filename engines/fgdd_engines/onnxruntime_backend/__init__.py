@@ -1,0 +1,1 @@
+"""Run a bundle in ONNX Runtime, on the CPU or on an NVIDIA GPU."""

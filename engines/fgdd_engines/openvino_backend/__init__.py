@@ -1,0 +1,1 @@
+"""Run a bundle in OpenVINO on the CPU."""

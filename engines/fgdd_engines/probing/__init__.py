@@ -1,0 +1,1 @@
+"""Find out what this machine can run, by running something on it."""

@@ -1,0 +1,1 @@
+"""Build TensorRT engines of a bundle on this device, and run them."""

@@ -1,0 +1,1 @@
+"""TensorRT plans: on what each depends, where it is kept, and whether it is of use here."""
