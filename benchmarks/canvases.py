@@ -21,12 +21,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fgdd_export.grounded_sam2.pytorch_reference import (
+    Detections,
+    DetectorReference,
+    SegmenterReference,
+    union,
+)
+from fgdd_export.grounding_dino.box_matching import match_boxes
+from fgdd_export.grounding_dino.network import load_grounding_dino
+from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.drawing.scenes import Scene, draw_scene
-from fgdd_fast.export.box_matching import match_boxes
-from fgdd_fast.export.grounding_dino import load_grounding_dino
-from fgdd_fast.export.pytorch_reference import Detections, DetectorReference, SegmenterReference, union
-from fgdd_fast.export.sam2 import load_sam2
 from fgdd_fast.foreground import Pixels
 from fgdd_fast.grounded import letterbox
 from fgdd_fast.resize import resize

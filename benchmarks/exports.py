@@ -29,6 +29,18 @@ from transformers import (
 )
 
 from fgdd_engines.base import TensorSpec
+from fgdd_export.classifier.network import FromImages, Normalisation
+from fgdd_export.graphs.graph import load_model, serialise
+from fgdd_export.graphs.torch_export import Network, export_network
+from fgdd_export.grounded_sam2.occupancy import (
+    BoxFinder,
+    ForegroundSegmenter,
+    finder_network,
+    joint_network,
+    segmenter_network,
+)
+from fgdd_export.grounding_dino.network import GroundingDino, detector_network, text_network
+from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, decoder_network, encoder_network
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.benchmarks.miniature_networks import IMAGE_MEAN, IMAGE_STD
 from fgdd_fast.benchmarks.random_networks import (
@@ -37,18 +49,6 @@ from fgdd_fast.benchmarks.random_networks import (
     random_segmenter,
     segmenter_config,
 )
-from fgdd_fast.export.classifier_network import FromImages, Normalisation
-from fgdd_fast.export.graph import load_model, serialise
-from fgdd_fast.export.grounding_dino import GroundingDino, detector_network, text_network
-from fgdd_fast.export.occupancy import (
-    BoxFinder,
-    ForegroundSegmenter,
-    finder_network,
-    joint_network,
-    segmenter_network,
-)
-from fgdd_fast.export.sam2 import ImageEncoder, MaskDecoder, Sam2, decoder_network, encoder_network
-from fgdd_fast.export.torch_export import Network, export_network
 
 CANVAS = 800
 TOKENS = 32

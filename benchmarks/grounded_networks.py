@@ -15,11 +15,11 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
 
+from fgdd_export.checkpoints.pretrained import provenance
+from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
+from fgdd_export.sam2.network import Sam2, load_sam2
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.export.grounding_dino import GroundingDino, load_grounding_dino
-from fgdd_fast.export.pretrained import provenance
-from fgdd_fast.export.sam2 import Sam2, load_sam2
 
 
 @dataclass(frozen=True)

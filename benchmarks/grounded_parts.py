@@ -19,8 +19,8 @@ from fgdd_engines.optional_imports import import_extra
 from fgdd_engines.tensorrt_backend.api import Flavour, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
+from fgdd_export.graphs.graph import cut_model, serialise, tensor_specs
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import cut_model, serialise, tensor_specs
 from fgdd_fast.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
 from fgdd_fast.networks import Runtime
 

@@ -29,6 +29,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 )
 
 from fgdd_engines.failures import told_as_engine_error
+from fgdd_export.grounding_dino.network import GroundingDino
 from fgdd_fast.benchmarks.grounded_networks import EncodedPrompts, TextCounter, load_networks
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject, as_answer
 from fgdd_fast.benchmarks.pictures import decode_pillow, read_content
@@ -36,7 +37,6 @@ from fgdd_fast.benchmarks.reference_networks import pytorch_on, reference_device
 from fgdd_fast.benchmarks.steps import Step, as_stages, run_steps
 from fgdd_fast.benchmarks.ways import Answer, Stage, Task, Way
 from fgdd_fast.dataset import SourceImage
-from fgdd_fast.export.grounding_dino import GroundingDino
 from fgdd_fast.foreground import Foreground, ScoredBox
 
 TEXT_THRESHOLD = 0.3  # of the scripts; it only names the boxes, and changes none

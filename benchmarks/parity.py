@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from fgdd_engines.base import Array
+from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_fast.agreement import Bar, loss_figures, occupancy_figures, same_path
 from fgdd_fast.benchmarks.originals import RULE, Original, record_of
 from fgdd_fast.benchmarks.ways import Answer, PathName, Task
 from fgdd_fast.errors import DataError, FgddError
-from fgdd_fast.export.box_matching import mask_iou, match_boxes
 from fgdd_fast.records import Box, ImageRecord
 from fgdd_fast.selection import select
 from fgdd_fast.thresholds import Rule, parse_rule

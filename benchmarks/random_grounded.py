@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import fgdd_fast.export
+import fgdd_export
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_engines.file_lock import sole_writer
 from fgdd_engines.paths import cache_folder
+from fgdd_export.grounded_sam2.bundle import GroundedSettings, export_grounded_sam2
+from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_fast.benchmarks.random_networks import write_checkpoints
 from fgdd_fast.check_images import check_images
-from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
-from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
 
 SIZE = "tiny"  # of both networks
 SETTINGS = GroundedSettings(DetectorSettings(), boxes=8, split=False)
@@ -94,7 +94,7 @@ def _checkpoints(folder: Path) -> tuple[str, str]:
 def _key() -> str:
     """Hash of all that the networks and their export depend on."""
     digest = hashlib.sha256(json.dumps([SIZE, asdict(SETTINGS), *map(version, _PACKAGES)]).encode())
-    exporter = Path(str(fgdd_fast.export.__file__)).parent
-    for path in (*sorted(exporter.glob("*.py")), *(Path(__file__).with_name(name) for name in _MAKERS)):
+    exporter = Path(str(fgdd_export.__file__)).parent
+    for path in (*sorted(exporter.rglob("*.py")), *(Path(__file__).with_name(name) for name in _MAKERS)):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

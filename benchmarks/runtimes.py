@@ -28,11 +28,11 @@ from fgdd_engines.base import Array, Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_engines.factory import available_devices, open_engine
 from fgdd_engines.pytorch_reference import PyTorchEngine
+from fgdd_export.graphs.graph import serialise, tensor_specs
+from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.benchmarks.exports import NETWORKS, inputs_of
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.export.graph import serialise, tensor_specs
-from fgdd_fast.export.torch_export import Network, export_network
 
 AUTOCAST = "PyTorch, autocast bf16"
 WAYS: Sequence[tuple[Device, Precision]] = (("cpu", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))

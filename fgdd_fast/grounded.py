@@ -1,7 +1,7 @@
 """Grounded SAM 2: a detector finds boxes for a class's name, and a segmenter the objects in them.
 
 Grounding DINO (https://arxiv.org/abs/2303.05499) and SAM 2 (https://arxiv.org/abs/2408.00714), in a bundle
-that `fgdd_fast.export` made; its tensors are those of `fgdd_fast.grounded_tensors`.
+that `fgdd_export` made; its tensors are those of `fgdd_fast.grounded_tensors`.
 """
 
 from __future__ import annotations

@@ -36,16 +36,16 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 import torch
 from safetensors.torch import load_file, save_file
 
+from fgdd_export.graphs.graph import tensor_specs
+from fgdd_export.grounded_sam2 import bundle as grounded_sam2
+from fgdd_export.grounded_sam2.bundle import GroundedSettings
+from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
+from fgdd_export.grounding_dino.bundle import DetectorSettings
+from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
 from fgdd_fast.benchmarks import grounded_fair
 from fgdd_fast.benchmarks.grounded_networks import EncodedPrompts, Prompts, TextCounter
 from fgdd_fast.benchmarks.grounded_parts import open_parts
 from fgdd_fast.benchmarks.grounded_ways import open_grounded
-from fgdd_fast.export import grounded_sam2
-from fgdd_fast.export.box_matching import mask_iou, match_boxes
-from fgdd_fast.export.graph import tensor_specs
-from fgdd_fast.export.grounded_sam2 import GroundedSettings
-from fgdd_fast.export.grounding_dino import GroundingDino, load_grounding_dino
-from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
 
 MINIATURES = Path(__file__).parent / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")

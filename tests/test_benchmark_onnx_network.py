@@ -11,9 +11,9 @@ import tiny_models
 torch = pytest.importorskip("torch")
 
 from fgdd_engines.bundle.bundle import Bundle  # noqa: E402
+from fgdd_export.graphs.graph import run_model  # noqa: E402
 from fgdd_fast.benchmarks.onnx_network import first_convolution_input, pytorch_network  # noqa: E402
 from fgdd_fast.errors import SettingsError  # noqa: E402
-from fgdd_fast.export.graph import run_model  # noqa: E402
 
 
 def images_and_labels(side: int, count: int = 3) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import tiny_references as tiny
 from fake_ways import FakeWay, answer
 from tiny_convolutions import CLASSES, SIDE, inverted_residuals
 
+from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.benchmarks import opening
 from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
 from fgdd_fast.benchmarks.opening import WayOpener, model_facts
@@ -29,7 +30,6 @@ from fgdd_fast.benchmarks.subject import Composition, Subject
 from fgdd_fast.benchmarks.ways import Answer, PathName, Stage, Task, Way
 from fgdd_fast.benchmarks.whole_ways import PARTS, WholeReference
 from fgdd_fast.dataset import SourceImage, scan
-from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.networks import Runtime
 
 SIZE = 48

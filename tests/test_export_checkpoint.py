@@ -15,9 +15,9 @@ from catalogue_files import real_source
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fgdd_export.checkpoints.checkpoint import LEGACY_MAGIC, LEGACY_PROTOCOL, read_checkpoint
+from fgdd_export.graphs.graph import Array
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.checkpoint import LEGACY_MAGIC, LEGACY_PROTOCOL, read_checkpoint
-from fgdd_fast.export.graph import Array
 
 STORAGES = {
     "float32": "FloatStorage",

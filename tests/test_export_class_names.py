@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fgdd_export.classifier.class_names import check_class_names, read_class_names
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.export.class_names import check_class_names, read_class_names
 
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf", "Z")), min_size=1)
 NAMES = st.lists(st.lists(WORDS, min_size=1).map(" ".join), min_size=1)

@@ -16,11 +16,11 @@ from tiny_models import CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph,
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import available_devices, open_engine
+from fgdd_export.classifier import bundle as classifier
+from fgdd_export.classifier.bundle import export_teacher, measure_parity
+from fgdd_export.graphs.graph import Array
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-from fgdd_fast.export import classifier
-from fgdd_fast.export.classifier import export_teacher, measure_parity
-from fgdd_fast.export.graph import Array
 from fgdd_fast.resize import resize
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -114,7 +114,7 @@ def test_no_pytorch_is_needed(backbone: str, tmp_path: Path) -> None:
         "sys.modules['torch'] = sys.modules['transformers'] = None\n"
         "from pathlib import Path\n"
         "from fgdd_fast.errors import MissingExtraError\n"
-        "from fgdd_fast.export.classifier import export_teacher\n"
+        "from fgdd_export.classifier.bundle import export_teacher\n"
         f"print(export_teacher({backbone!r}, Path('mine.onnx'), classes=list('abcde')).classes)\n"
         "try:\n"
         "    export_teacher('some/checkpoint', Path('mine.onnx'))\n"

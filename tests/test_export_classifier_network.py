@@ -24,14 +24,14 @@ from torch import nn  # noqa: E402
 from fgdd_engines.base import Device  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
 from fgdd_engines.factory import available_devices, open_engine  # noqa: E402
+from fgdd_export.classifier import bundle as classifier  # noqa: E402
+from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
+from fgdd_export.classifier.network import Normalisation  # noqa: E402
+from fgdd_export.classifier.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
+from fgdd_export.graphs.sample_scenes import drawn_images  # noqa: E402
 from fgdd_fast.cli import main  # noqa: E402
 from fgdd_fast.decode import read_image  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
-from fgdd_fast.export import classifier  # noqa: E402
-from fgdd_fast.export.classifier import export_teacher  # noqa: E402
-from fgdd_fast.export.classifier_network import Normalisation  # noqa: E402
-from fgdd_fast.export.parity import drawn_images  # noqa: E402
-from fgdd_fast.export.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_fast.resize import resize  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}

@@ -15,12 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
+from fgdd_export.precision.conversion import Converted, convert_to_half, convert_to_int8
 from fgdd_fast.check_images import CheckImage, check_images, drawn_check_images
 from fgdd_fast.cli import main
 from fgdd_fast.comparison import REFERENCE, Comparison
 from fgdd_fast.devices import runtime_for
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.export.conversion import Converted, convert_to_half, convert_to_int8
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
@@ -151,7 +151,7 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
 def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
     tmp_path: Path, images: Sequence[CheckImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fgdd_fast.export.conversion.find_sensitive", _find_nothing)
+    monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     with pytest.raises(BundleError, match="decides otherwise than in fp32: loss rank correlation is nan"):
         half(bundle, "fp16", images)

@@ -11,11 +11,11 @@ from catalogue_files import real_source
 from numpy.typing import NDArray
 
 from fgdd_engines.telemetry import openvino_core
+from fgdd_export.catalogue.efficientnet_lite import LITE0, build_efficientnet_lite0
+from fgdd_export.checkpoints.checkpoint import read_checkpoint
+from fgdd_export.graphs.graph import Array, run_model, serialise
+from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.checkpoint import read_checkpoint
-from fgdd_fast.export.efficientnet_lite import LITE0, build_efficientnet_lite0
-from fgdd_fast.export.graph import Array, run_model, serialise
-from fgdd_fast.export.parity import drawn_images
 
 DATA = Path(__file__).parent / "data"
 

@@ -33,15 +33,15 @@ from fgdd_fast.resize import resize
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
+from fgdd_export.grounded_sam2 import bundle as grounded_sam2
+from fgdd_export.grounded_sam2.bundle import GroundedSettings, export_grounded_sam2
+from fgdd_export.grounded_sam2.parity import TOLERANCES
+from fgdd_export.grounded_sam2.pytorch_reference import DetectorReference, SegmenterReference, union
+from fgdd_export.grounding_dino.bundle import DetectorSettings
+from fgdd_export.grounding_dino.network import load_grounding_dino
+from fgdd_export.precision.conversion import convert_to_half
+from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.check_images import check_images
-from fgdd_fast.export import grounded_sam2
-from fgdd_fast.export.conversion import convert_to_half
-from fgdd_fast.export.grounded_parity import TOLERANCES
-from fgdd_fast.export.grounded_sam2 import GroundedSettings, export_grounded_sam2
-from fgdd_fast.export.grounding_dino import load_grounding_dino
-from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
-from fgdd_fast.export.pytorch_reference import DetectorReference, SegmenterReference, union
-from fgdd_fast.export.sam2 import load_sam2
 
 MINIATURES = Path(__file__).parent / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")

@@ -23,18 +23,18 @@ from tiny_networks import (  # noqa: E402
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
 from fgdd_engines.base import Array  # noqa: E402
-from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
-from fgdd_fast.errors import SettingsError  # noqa: E402
-from fgdd_fast.export.graph import load_model, serialise, tensor_specs  # noqa: E402
-from fgdd_fast.export.grounding_dino import (  # noqa: E402
+from fgdd_export.graphs.graph import load_model, serialise, tensor_specs  # noqa: E402
+from fgdd_export.graphs.torch_export import Exported, export_network  # noqa: E402
+from fgdd_export.grounding_dino.image import Detector  # noqa: E402
+from fgdd_export.grounding_dino.network import (  # noqa: E402
     GroundingDino,
     detector_network,
     example_tensors,
     load_grounding_dino,
     text_network,
 )
-from fgdd_fast.export.grounding_dino_image import Detector  # noqa: E402
-from fgdd_fast.export.torch_export import Exported, export_network  # noqa: E402
+from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
+from fgdd_fast.errors import SettingsError  # noqa: E402
 
 HEIGHT, WIDTH, TOKENS = 96, 128, 12
 # Rows and columns that an image fills, with the words of its prompt.

@@ -14,12 +14,12 @@ from saliency_source import saliency_source
 from tiny_architectures import convolutional, transformer, upscaling
 
 from fgdd_engines.base import TensorSpec
+from fgdd_export.catalogue.u2netp import build_u2netp
+from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise
+from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
 from fgdd_fast.drawing.scenes import draw_scene
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import GraphBuilder, run_model, serialise
-from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
-from fgdd_fast.export.parity import drawn_images
-from fgdd_fast.export.u2netp import build_u2netp
 from fgdd_fast.grounded import bring_to_canvas
 from fgdd_fast.prompts import PromptTokenizer, prompt_text
 
@@ -237,15 +237,15 @@ class Finder:
 def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from fgdd_fast.export.grounding_dino import (
+    from fgdd_export.graphs.torch_export import export_network
+    from fgdd_export.grounded_sam2.occupancy import BoxFinder, finder_network
+    from fgdd_export.grounding_dino.bundle import DetectorSettings
+    from fgdd_export.grounding_dino.network import (
         detector_network,
         example_tensors,
         load_grounding_dino,
         text_network,
     )
-    from fgdd_fast.export.grounding_dino_bundle import DetectorSettings
-    from fgdd_fast.export.occupancy import BoxFinder, finder_network
-    from fgdd_fast.export.torch_export import export_network
 
     dino = load_grounding_dino(str(MINIATURES / "grounding-dino"))
     detector = detector_network(dino, 160, 160, 16)

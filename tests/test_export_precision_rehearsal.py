@@ -17,9 +17,9 @@ from onnx.reference import ReferenceEvaluator
 from tiny_architectures import convolutional, transformer
 
 from fgdd_engines.base import TensorSpec
-from fgdd_fast.export.graph import GraphBuilder, load_model, run_model, serialise
-from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision, rehearse
-from fgdd_fast.export.parity import drawn_images
+from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
+from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

@@ -8,11 +8,11 @@ from catalogue_files import catalogue_data, real_source, write_catalogue
 from saliency_source import saliency_source
 
 from fgdd_engines.factory import available_devices, open_engine
+from fgdd_export.catalogue import prepare as module
+from fgdd_export.catalogue.prepare import Status, prepare, pull, verify
+from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
 from fgdd_fast.errors import BundleError, DownloadError
-from fgdd_fast.export import prepare as module
-from fgdd_fast.export.parity import drawn_images
-from fgdd_fast.export.prepare import Status, prepare, pull, verify
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_the_real_backbone_meets_its_golden_logits(tmp_path: Path) -> None:
 
 def test_another_network_fails_its_golden_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = real_source("imagenet-efficientnet-lite0")
-    monkeypatch.setattr("fgdd_fast.export.efficientnet_lite.MEAN", 128.0)
+    monkeypatch.setattr("fgdd_export.catalogue.efficientnet_lite.MEAN", 128.0)
     with pytest.raises(BundleError, match="max logit difference"):
         prepare(load_catalogue()["imagenet-efficientnet-lite0"], source, tmp_path / "backbone.onnx")
     assert list(tmp_path.iterdir()) == []

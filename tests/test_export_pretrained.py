@@ -14,7 +14,7 @@ from fgdd_fast.errors import BundleError
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-from fgdd_fast.export.pretrained import load_config, load_model, provenance, read_tensors  # noqa: E402
+from fgdd_export.checkpoints.pretrained import load_config, load_model, provenance, read_tensors  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ from tiny_u_shape import CHANNELS, CONNECTING, SIDE, WEIGHTED, u_shape
 
 from fgdd_engines.base import Array, TensorSpec
 from fgdd_engines.telemetry import openvino_core
-from fgdd_fast.errors import BundleError, EngineError, SettingsError
-from fgdd_fast.export.graph import GraphBuilder, run_model, serialise, tensor_specs
-from fgdd_fast.export.quantisation import (
+from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise, tensor_specs
+from fgdd_export.precision.quantisation import (
     FORMS,
     MIN_DECIBELS,
     Calibration,
@@ -26,7 +25,8 @@ from fgdd_fast.export.quantisation import (
     quantise,
     quantise_calibrated,
 )
-from fgdd_fast.export.quantisation_errors import measure_harm
+from fgdd_export.precision.quantisation_errors import measure_harm
+from fgdd_fast.errors import BundleError, EngineError, SettingsError
 
 OFFSET = 3000.0  # of a channel whose other values int8 then cannot tell apart
 

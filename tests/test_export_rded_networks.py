@@ -11,8 +11,8 @@ transformers = pytest.importorskip("transformers")
 
 from torch.nn import functional  # noqa: E402
 
+from fgdd_export.classifier.rded_networks import BasicBlock, Bottleneck, ConvNet, ResNet, rded_network  # noqa: E402
 from fgdd_fast.errors import BundleError  # noqa: E402
-from fgdd_fast.export.rded_networks import BasicBlock, Bottleneck, ConvNet, ResNet, rded_network  # noqa: E402
 
 
 def shuffled(module: Any, seed: int = 0) -> dict[str, Any]:

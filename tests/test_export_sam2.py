@@ -23,9 +23,9 @@ from tiny_sam2 import assert_same_weights
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from fgdd_engines.base import Array
-from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import OPSET, load_model, serialise
-from fgdd_fast.export.sam2 import (
+from fgdd_export.graphs.graph import OPSET, load_model, serialise
+from fgdd_export.graphs.torch_export import Exported, export_network
+from fgdd_export.sam2.network import (
     MEAN,
     STD,
     ImageEncoder,
@@ -36,7 +36,7 @@ from fgdd_fast.export.sam2 import (
     encoder_network,
     load_sam2,
 )
-from fgdd_fast.export.torch_export import Exported, export_network
+from fgdd_fast.errors import BundleError
 
 EMBEDDINGS = ("image_embedding", "high_resolution_0", "high_resolution_1")
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]

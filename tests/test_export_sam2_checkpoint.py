@@ -18,9 +18,9 @@ from tiny_sam2 import assert_same_weights
 from torch import Tensor
 from transformers import Sam2Model, SamConfig
 
+from fgdd_export.checkpoints.sam2_checkpoint import MEMORY_SINCE_2_1, SIZES, HieraSize, find_size, rename
+from fgdd_export.sam2.network import MEAN, STD, ImageEncoder, MaskDecoder, Sam2, load_sam2
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.sam2 import MEAN, STD, ImageEncoder, MaskDecoder, Sam2, load_sam2
-from fgdd_fast.export.sam2_checkpoint import MEMORY_SINCE_2_1, SIZES, HieraSize, find_size, rename
 
 META_CONFIGS = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 MINIATURE = HieraSize(8, 1, (1, 1, 1, 1), (2,))

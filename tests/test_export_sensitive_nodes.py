@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgdd_engines.base import TensorSpec
+from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise
+from fgdd_export.precision.mixed_precision import lower_precision, rehearse
+from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.graph import GraphBuilder, run_model, serialise
-from fgdd_fast.export.mixed_precision import lower_precision, rehearse
-from fgdd_fast.export.sensitive_nodes import find_sensitive
 
 quick = settings(max_examples=60, deadline=None)
 

@@ -12,10 +12,10 @@ from tiny_models import CHANNELS, SIDE, tiny_description, tiny_graph
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import available_devices, open_engine
+from fgdd_export.classifier.teacher import build_teacher
+from fgdd_export.graphs.graph import Array
+from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.errors import BundleError, TeacherError
-from fgdd_fast.export.graph import Array
-from fgdd_fast.export.parity import drawn_images
-from fgdd_fast.export.teacher import build_teacher
 
 FLOAT = onnx.TensorProto.FLOAT
 CLASSES = ("hat", "shoe", "t-shirt")

@@ -11,9 +11,9 @@ import tiny_convolutions as tiny
 from click.testing import CliRunner
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
+from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.teacher_opening import open_teacher
 

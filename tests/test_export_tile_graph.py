@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.export.graph import load_model, read_model, run_model, serialise
-from fgdd_fast.export.tile_graph import TileGraph, build_tile_graph
+from fgdd_export.graphs.graph import load_model, read_model, run_model, serialise
+from fgdd_export.tile.graph import TileGraph, build_tile_graph
 from fgdd_fast.views import teacher_view
 
 Make = Callable[[Path], Bundle]

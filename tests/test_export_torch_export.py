@@ -10,8 +10,8 @@ from fgdd_fast.errors import BundleError
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from fgdd_fast.export.graph import OPSET, run_model, serialise, tensor_specs  # noqa: E402
-from fgdd_fast.export.torch_export import Network, export_network  # noqa: E402
+from fgdd_export.graphs.graph import OPSET, run_model, serialise, tensor_specs  # noqa: E402
+from fgdd_export.graphs.torch_export import Network, export_network  # noqa: E402
 
 
 class Mixed(torch.nn.Module):

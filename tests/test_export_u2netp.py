@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from saliency_source import saliency_source
 
 from fgdd_engines.telemetry import openvino_core
+from fgdd_export.catalogue.u2netp import build_u2netp, compare, prepare_u2netp, reference_probabilities
+from fgdd_export.graphs.graph import OPSET, load_model, run_model, serialise
+from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.catalogue_entries import Preparation
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.export.graph import OPSET, load_model, run_model, serialise
-from fgdd_fast.export.parity import drawn_images
-from fgdd_fast.export.u2netp import build_u2netp, compare, prepare_u2netp, reference_probabilities
 
 BLACK = np.zeros((2, 64, 64, 3), np.uint8)
 
@@ -100,10 +100,10 @@ def test_parity_notices_a_difference() -> None:
 def test_an_exporter_fault_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "source.onnx"
     path.write_bytes(saliency_source())
-    monkeypatch.setattr("fgdd_fast.export.u2netp.MEAN", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("fgdd_export.catalogue.u2netp.MEAN", (0.0, 0.0, 0.0))
     wrong = build_u2netp(path.read_bytes(), 64)
     monkeypatch.undo()
-    monkeypatch.setattr("fgdd_fast.export.u2netp.build_u2netp", lambda source, size: wrong)
+    monkeypatch.setattr("fgdd_export.catalogue.u2netp.build_u2netp", lambda source, size: wrong)
     with pytest.raises(BundleError, match="differs from its source"):
         prepare_u2netp(path, Preparation("u2netp", 64))
 
@@ -149,7 +149,7 @@ def test_preparing_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     (tmp_path / "source.onnx").write_bytes(saliency_source())
     script = (
         "import sys\n"
-        "from fgdd_fast.export.u2netp import build_u2netp\n"
+        "from fgdd_export.catalogue.u2netp import build_u2netp\n"
         "build_u2netp(open(sys.argv[1], 'rb').read(), 64)\n"
     )
     home = tmp_path / "home"

@@ -18,9 +18,9 @@ from fgdd_engines.base import Array, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_engines.telemetry import openvino_core
+from fgdd_export.graphs.graph import serialise
+from fgdd_export.precision.quantisation import FORMS, quantise
 from fgdd_fast.errors import EngineError, SettingsError
-from fgdd_fast.export.graph import serialise
-from fgdd_fast.export.quantisation import FORMS, quantise
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")

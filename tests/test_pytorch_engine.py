@@ -22,23 +22,23 @@ from fgdd_engines.base import Array, TensorSpec  # noqa: E402
 from fgdd_engines.bundle.bundle import write_bundle  # noqa: E402
 from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine  # noqa: E402
 from fgdd_engines.pytorch_reference import PyTorchEngine  # noqa: E402
-from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
-from fgdd_fast.errors import EngineError  # noqa: E402
-from fgdd_fast.export.graph import serialise  # noqa: E402
-from fgdd_fast.export.grounding_dino import (  # noqa: E402
+from fgdd_export.graphs.graph import serialise  # noqa: E402
+from fgdd_export.graphs.torch_export import Network, export_network  # noqa: E402
+from fgdd_export.grounding_dino.network import (  # noqa: E402
     detector_network,
     example_tensors,
     load_grounding_dino,
     text_network,
 )
-from fgdd_fast.export.sam2 import (  # noqa: E402
+from fgdd_export.sam2.network import (  # noqa: E402
     Sam2,
     decoder_example,
     decoder_network,
     encoder_example,
     encoder_network,
 )
-from fgdd_fast.export.torch_export import Network, export_network  # noqa: E402
+from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
+from fgdd_fast.errors import EngineError  # noqa: E402
 
 BATCH = 3
 SIDE = 16

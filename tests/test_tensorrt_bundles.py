@@ -14,13 +14,13 @@ from fgdd_engines.base import Precision
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
+from fgdd_export.classifier.teacher import build_teacher
+from fgdd_export.graphs.graph import read_model, serialise
+from fgdd_export.precision.conversion import convert_to_int8
+from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision
 from fgdd_fast.catalogue import bundle_path, load_catalogue
 from fgdd_fast.check_images import drawn_check_images
 from fgdd_fast.engine_building import BuildSettings, build_engines
-from fgdd_fast.export.conversion import convert_to_int8
-from fgdd_fast.export.graph import read_model, serialise
-from fgdd_fast.export.mixed_precision import LowPrecision, lower_precision
-from fgdd_fast.export.teacher import build_teacher
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 NETWORKS = ("saliency", "backbone", "teacher")

@@ -14,8 +14,8 @@ from tiny_models import tiny_description
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import Profile
-from fgdd_fast.export.graph import tensor_specs
-from fgdd_fast.export.u2netp import build_u2netp
+from fgdd_export.catalogue.u2netp import build_u2netp
+from fgdd_export.graphs.graph import tensor_specs
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
 
@@ -28,9 +28,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     import tiny_sam2
     from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
 
+    from fgdd_export.graphs.torch_export import Network, export_network
+    from fgdd_export.grounded_sam2 import occupancy
+    from fgdd_export.grounding_dino import network as grounding_dino
+    from fgdd_export.sam2 import network as sam2
     from fgdd_fast.benchmarks.random_networks import random_detector
-    from fgdd_fast.export import grounding_dino, occupancy, sam2
-    from fgdd_fast.export.torch_export import Network, export_network
 
     folder = tmp_path_factory.mktemp("exports")
 

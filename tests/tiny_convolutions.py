@@ -9,8 +9,8 @@ import numpy as np
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_fast.export.graph import GraphBuilder, serialise, tensor_specs
-from fgdd_fast.export.teacher import add_head
+from fgdd_export.classifier.teacher import add_head
+from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
 
 SIDE, CLASSES = 96, ("hat", "sock", "tie")
 PAD = (127, 119, 103)

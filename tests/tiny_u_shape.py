@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from fgdd_engines.base import TensorSpec
-from fgdd_fast.export.graph import GraphBuilder
+from fgdd_export.graphs.graph import GraphBuilder
 
 SIDE = 16
 CHANNELS = 8

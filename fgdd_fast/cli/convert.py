@@ -89,7 +89,7 @@ def convert(
         "accept": accept_parity,
         "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
     }
-    conversion = import_module("fgdd_fast.export.conversion")
+    conversion = import_module("fgdd_export.precision.conversion")
     samples: Sequence[CheckImage] = ()
     if precision == "int8":
         samples = check_images(calibrate, calibration_images, {})

@@ -10,6 +10,7 @@ import click
 import numpy as np
 from rich.console import Console
 
+from fgdd_export.catalogue.prepare import pull
 from fgdd_fast.catalogue import load_catalogue
 from fgdd_fast.cli.distill import run_distill
 from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_options
@@ -18,7 +19,6 @@ from fgdd_fast.cli.sheet import draw_sheet
 from fgdd_fast.cli.teacher import TeacherOptions, fit_teacher
 from fgdd_fast.distill import Plan
 from fgdd_fast.drawing import DrawnSource, write_drawn_dataset
-from fgdd_fast.export.prepare import pull
 from fgdd_fast.manifest import Manifest
 from fgdd_fast.output import writing
 from fgdd_fast.selection import KEEP_FOREGROUND, SelectionSettings

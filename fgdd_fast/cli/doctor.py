@@ -11,9 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from fgdd_engines.probing.probes import Probe
+from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.catalogue import load_catalogue
 from fgdd_fast.doctor import Cache, Extra, ModelState, Report, Step, examine
-from fgdd_fast.export.prepare import verify as verify_model
 from fgdd_fast.machine import Gpu, Jetson, Machine, Nvidia
 
 _ABSENT = "[dim]not installed[/]"

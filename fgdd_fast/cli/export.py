@@ -15,12 +15,12 @@ from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_extra
+from fgdd_export.classifier.bundle import export_teacher
+from fgdd_export.classifier.class_names import read_class_names
+from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.catalogue import own_bundle_path
 from fgdd_fast.check_images import CheckImage, check_images
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, default_threads, folder
-from fgdd_fast.export.class_names import read_class_names
-from fgdd_fast.export.classifier import export_teacher
-from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.foreground_opening import GROUNDED
 from fgdd_fast.prompts import read_prompts
 
@@ -205,7 +205,7 @@ def export_grounded_sam2_command(
     **options: Any,
 ) -> None:
     """Export Grounding DINO and SAM 2.1 as one foreground model that is asked for classes by name."""
-    exporter = _exporter("fgdd_fast.export.grounded_sam2")
+    exporter = _exporter("fgdd_export.grounded_sam2.bundle")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
     bundle = exporter.export_grounded_sam2(
@@ -227,7 +227,7 @@ def export_grounded_sam2_command(
 @detector_options()
 def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
     """Export Grounding DINO alone: every proposal's logits and box, and the text encoder as a part."""
-    exporter = _exporter("fgdd_fast.export.grounding_dino_bundle")
+    exporter = _exporter("fgdd_export.grounding_dino.bundle")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
     bundle = exporter.export_grounding_dino(
@@ -246,7 +246,7 @@ def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
 @check_options(images=4)
 def export_sam2_command(checkpoint: str, **options: Any) -> None:
     """Export SAM 2.1 alone: the image encoder, and the box-prompted mask decoder as a part."""
-    exporter = _exporter("fgdd_fast.export.sam2_bundle")
+    exporter = _exporter("fgdd_export.sam2.bundle")
     wanted = BundleOptions(**options)
     bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
     _report(bundle)
@@ -299,7 +299,7 @@ def export_teacher_command(
 
 
 def _exporter(module: str) -> ModuleType:
-    """A module of `fgdd_fast.export` that needs PyTorch; what it lacks is told first."""
+    """A module of `fgdd_export` that needs PyTorch; what it lacks is told first."""
     for package in PACKAGES:
         import_extra(package, "export")
     return import_module(module)

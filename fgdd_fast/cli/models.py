@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fgdd_export.catalogue.prepare import pull as pull_model
+from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.catalogue import Entry, load_catalogue
 from fgdd_fast.errors import BundleError
-from fgdd_fast.export.prepare import pull as pull_model
-from fgdd_fast.export.prepare import verify as verify_model
 
 
 @click.group()

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_export.classifier.teacher import build_teacher
+from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.options import (
     BACKBONE,
@@ -29,8 +31,6 @@ from fgdd_fast.cli.options import (
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, printable, progress_bar, report_skipped
 from fgdd_fast.dataset import DataSet, SourceImage, pool, scan
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.export.teacher import build_teacher
-from fgdd_fast.export.tile_form import write_tile_form
 from fgdd_fast.networks import BatchedNetwork, Images, Teacher, check_classes
 from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_classes, whole_images

@@ -1,0 +1,1 @@
+"""The catalogue's models: made from their published sources."""

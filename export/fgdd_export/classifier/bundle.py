@@ -1,0 +1,171 @@
+"""Any image classifier -> a teacher bundle that runs without the framework it came from.
+
+A classifier is a PyTorch network, or a backbone bundle with logits of its own, which needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.optional_imports import import_extra
+from fgdd_export.catalogue.recipe import check_parity, silent
+from fgdd_export.classifier.backbone import backbone_candidate, names_bundle
+from fgdd_export.classifier.candidate import UNKNOWN_LICENCE, Candidate, Images
+from fgdd_export.classifier.class_names import check_class_names
+from fgdd_export.classifier.teacher import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, add_loss
+from fgdd_export.graphs.graph import Array, load_model, serialise, tensor_specs
+from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_fast.errors import BundleError
+from fgdd_fast.resize import resize
+
+BATCH = 8  # images at once while parity is measured; each is also run on its own
+
+
+def export_teacher(
+    checkpoint: str,
+    onnx: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    check: Sequence[Images] = (),
+    licence: str = UNKNOWN_LICENCE,
+    force: bool = False,
+    progress: Callable[[str], None] = silent,
+) -> Bundle:
+    """Export a classifier together with its cross-entropy, and prove that it still decides the same.
+
+    Args:
+        checkpoint: a folder or hub name of transformers; `timm:NAME`, `torchvision:NAME`, or
+            `MODULE:FUNCTION` (whose function is executed and returns a `torch.nn.Module`), each with `@FILE`
+            for weights of one's own; a TorchScript file; a file of RDED's; or a backbone bundle.
+        onnx: where the ONNX file goes; the sidecar goes beside it, and its stem is the bundle's name.
+        classes: names in the order of the outputs; the checkpoint's own when None.
+        size: pixels of each side of the input; the checkpoint's own when None.
+        mean, std: of each channel, for values in [0, 1]; the checkpoint's own when None.
+        check: uint8 RGB images [height, width, 3] of any size, on which the bundle is held against the
+            network; drawn ones when there are none.
+        licence: SPDX identifier of the weights' licence; `NOASSERTION` leaves it to the checkpoint.
+        force: write the bundle also when it differs from the network by more than rounding; not when it
+            gives values that are not finite.
+        progress: told, in one line, before something that takes long.
+
+    Returns:
+        A bundle with the role `teacher`: inputs `images` uint8 [batch, size, size, 3], RGB, and `labels`
+        int32 [batch]; outputs `logits` float32 [batch, classes] and `loss` float32 [batch], the cross-entropy
+        in nats.
+
+    Raises:
+        SettingsError: class names, size, mean or std are missing or do not fit.
+        BundleError: the checkpoint cannot be loaded or exported, gives values that are not finite, or the
+            bundle differs from it; nothing is written then.
+        MissingExtraError: a package of the extra `export` is not installed.
+    """
+    progress(f"Loading {checkpoint}")
+    candidate = _candidate(checkpoint, size=size, mean=mean, std=std)
+    names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
+    images = _inputs(check, candidate)
+    progress(f"Running the network as published on {len(images)} images")
+    logits = _reference(candidate, images, checkpoint)
+    progress("Exporting it to ONNX")
+    graph = candidate.export()
+    model = add_loss(graph.model, candidate.outputs)
+    progress("Running the bundle on the same images")
+    parity = measure_parity(load_model(serialise(model)), images, logits)
+    finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
+    if not (force and finite):
+        tolerance = parity["tolerance"]
+        check_parity(onnx.stem, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
+    bundle = Bundle(
+        onnx=onnx,
+        name=onnx.stem,
+        role="teacher",
+        sha256="",
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
+        preprocessing=candidate.preprocessing,
+        classes=names,
+        source={**candidate.source, **graph.making},
+        licence=candidate.licence if licence == UNKNOWN_LICENCE else licence,
+        parity=parity,
+    )
+    return write_bundle(bundle, serialise(model))
+
+
+def _candidate(
+    checkpoint: str, *, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> Candidate:
+    if names_bundle(checkpoint):
+        return backbone_candidate(checkpoint, size=size, mean=mean, std=std)
+    for package in ("torch", "transformers"):
+        import_extra(package, "export")
+    from fgdd_export.classifier.network import network_candidate  # noqa: PLC0415 - imports torch
+
+    return network_candidate(checkpoint, size=size, mean=mean, std=std)
+
+
+def _inputs(check: Sequence[Images], candidate: Candidate) -> Images:
+    """The images for parity, uint8 [n, height, width, 3]."""
+    height, width = candidate.preprocessing.height, candidate.preprocessing.width
+    if not len(check):
+        return drawn_images(height, width)
+    return np.stack([resize(image, (width, height), "area") for image in check])
+
+
+def _reference(candidate: Candidate, images: Images, checkpoint: str) -> NDArray[np.float64]:
+    logits = np.concatenate([candidate.reference(images[part]) for part in _parts(len(images), BATCH)])
+    if not np.isfinite(logits).all():
+        raise BundleError(
+            f"The network {checkpoint} gives logits that are not finite", "Its weights are damaged."
+        )
+    return logits.astype(np.float64)
+
+
+def measure_parity(
+    run: Callable[[Mapping[str, Array]], dict[str, Array]], images: Images, logits: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Hold a teacher against the network that it was made from, in batches and one by one.
+
+    Args:
+        run: the teacher, from inputs to outputs, both by name.
+        images: uint8 [n, height, width, 3].
+        logits: what the network gives for them, [n, classes].
+
+    Returns:
+        The largest differences of logits and of losses (nats), the share of images with the same best class,
+        and the tolerance that these differences should keep.
+    """
+    count, outputs = logits.shape
+    labels = (np.arange(count) * 7 % outputs).astype(np.int32)
+    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(count), labels]
+    logit_difference = loss_difference = 0.0
+    agreement = 1.0
+    for batch in (BATCH, 1):
+        found = [run({"images": images[part], "labels": labels[part]}) for part in _parts(count, batch)]
+        found_logits = np.concatenate([one["logits"] for one in found])
+        found_losses = np.concatenate([one["loss"] for one in found])
+        logit_difference = np.maximum(logit_difference, np.abs(found_logits - logits).max())
+        loss_difference = np.maximum(loss_difference, np.abs(found_losses - losses).max())
+        agreement = min(agreement, (found_logits.argmax(axis=1) == logits.argmax(axis=1)).mean())
+    largest = float(np.abs(logits).max())
+    return {
+        "images": count,
+        "batches": [min(BATCH, count), 1],
+        "max_logit": largest,
+        "max_logit_difference": float(logit_difference),
+        "max_loss_difference": float(loss_difference),
+        "top1_agreement": float(agreement),
+        "tolerance": ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * largest,
+    }
+
+
+def _parts(count: int, length: int) -> Iterator[slice]:
+    return (slice(start, start + length) for start in range(0, count, length))

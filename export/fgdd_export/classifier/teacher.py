@@ -1,0 +1,186 @@
+"""A backbone and a linear head -> one teacher bundle that gives logits and each sample's loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_export.catalogue.recipe import check_parity
+from fgdd_export.graphs.graph import (
+    Array,
+    GraphBuilder,
+    cut_model,
+    read_model,
+    run_model,
+    serialise,
+    tensor_specs,
+)
+from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_fast.errors import BundleError, TeacherError
+
+if TYPE_CHECKING:
+    import onnx
+
+ABSOLUTE_TOLERANCE = 1e-3  # of logits and losses (nats)
+RELATIVE_TOLERANCE = 1e-5  # of the largest logit: float32 holds seven digits
+
+
+def build_teacher(
+    backbone: Bundle,
+    weight: Array,
+    bias: Array,
+    classes: Sequence[str],
+    onnx: Path,
+    *,
+    name: str,
+    source: Mapping[str, Any],
+    accuracy: Mapping[str, Any],
+) -> Bundle:
+    """Write backbone and head as one ONNX file.
+
+    Args:
+        backbone: a bundle with the output `features` float32 [batch, channels].
+        weight: float32 [classes, channels].
+        bias: float32 [classes].
+        classes: the class names, in the order of the logits.
+        onnx: where the ONNX file goes; the sidecar goes beside it.
+        name: the new bundle's name.
+        source: what the head was fitted on; the backbone is recorded with it.
+        accuracy: what was measured on held-out images.
+
+    Returns:
+        A bundle with the role `teacher`: inputs `images` and `labels` int32 [batch], outputs `logits` float32
+        [batch, classes], `loss` float32 [batch], the cross-entropy of each sample in nats, and the backbone's
+        `features`.
+
+    Raises:
+        TeacherError: weight, bias and classes do not fit each other or the backbone.
+        BundleError: the backbone cannot be read, or the file differs from the same sum in float64.
+    """
+    _check_head(backbone, weight, bias, classes)
+    try:
+        network = read_model(backbone.graph(), f"The backbone {backbone.name}")
+    except OSError as error:
+        raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
+    model = serialise(add_head(network, weight, bias))
+    parity = _measure_parity(network, model, weight, bias, backbone)
+    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * parity["max_logit"]
+    check_parity(name, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
+    graph = read_model(model, f"The teacher {name}").graph
+    return write_bundle(
+        Bundle(
+            onnx=onnx,
+            name=name,
+            role="teacher",
+            sha256="",
+            inputs=tensor_specs(graph.input),
+            outputs=tensor_specs(graph.output),
+            preprocessing=backbone.preprocessing,
+            classes=tuple(classes),
+            source={
+                "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
+                "head": dict(source),
+            },
+            licence=backbone.licence,
+            parity=parity,
+            accuracy=accuracy,
+        ),
+        model,
+    )
+
+
+def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[str]) -> None:
+    features = next((spec for spec in backbone.outputs if spec.name == "features"), None)
+    if features is None:
+        raise TeacherError(f"The bundle {backbone.name} has no output 'features', so it is no backbone")
+    if weight.shape != (len(classes), features.shape[1]) or bias.shape != (len(classes),):
+        raise TeacherError(
+            f"A head for {len(classes)} classes on {features.shape[1]} features has a weight "
+            f"[{len(classes)}, {features.shape[1]}] and a bias [{len(classes)}], "
+            f"not {list(weight.shape)} and {list(bias.shape)}"
+        )
+    if len(set(classes)) != len(classes):
+        raise TeacherError("Two of the teacher's classes have the same name")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise TeacherError("The head holds values that are not finite", "Fit it again.")
+
+
+def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
+    """Cut a backbone at `features`, which stay an output, and add a linear head with its cross-entropy."""
+    builder = _cut(backbone, "features")
+    builder.node(
+        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
+    )
+    features = TensorSpec(
+        "features", "float32", (tensor_specs(backbone.graph.input)[0].shape[0], weight.shape[1])
+    )
+    return _finish(builder, backbone, len(bias), features)
+
+
+def add_loss(network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
+    """Cut a network at `logits` float32 [batch, classes] and add their cross-entropy.
+
+    Args:
+        network: its first input is `images`, and its opset is `OPSET`.
+        classes: how many logits it gives.
+
+    Returns:
+        A model from `images` and `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
+    """
+    return _finish(_cut(network, "logits"), network, classes)
+
+
+def _cut(network: onnx.ModelProto, output: str) -> GraphBuilder:
+    """A builder that holds what a network needs to compute one tensor."""
+    builder = GraphBuilder("head_")
+    nodes, constants = cut_model(network, [output])
+    builder.nodes += nodes
+    builder.constants += constants
+    return builder
+
+
+def _finish(
+    builder: GraphBuilder, network: onnx.ModelProto, classes: int, *others: TensorSpec
+) -> onnx.ModelProto:
+    """Add the cross-entropy of `logits`, and assemble the teacher, which gives other tensors as well.
+
+    The loss is the negative of LogSoftmax at the label. Written out with ReduceSum, ONNX Runtime rounds some
+    samples of a batch in another order than others; ReduceLogSumExp is reduced over wrong axes by OpenVINO
+    (openvinotoolkit/openvino issue 38238); and TensorRT has no SoftmaxCrossEntropyLoss.
+    """
+    columns = builder.constant([1], np.int64)
+    scores = builder.node("LogSoftmax", "logits", axis=1)
+    labels = builder.node("Unsqueeze", "labels", columns)
+    score = builder.node("GatherElements", scores, labels, axis=1)
+    builder.node("Squeeze", builder.node("Neg", score), columns, output="loss")
+    images = tensor_specs(network.graph.input)[0]
+    return builder.model(
+        f"{network.graph.name}_teacher",
+        [images, TensorSpec("labels", "int32", images.shape[:1])],
+        [
+            TensorSpec("logits", "float32", (images.shape[0], classes)),
+            TensorSpec("loss", "float32", images.shape[:1]),
+            *others,
+        ],
+    )
+
+
+def _measure_parity(
+    network: onnx.ModelProto, model: bytes, weight: Array, bias: Array, backbone: Bundle
+) -> dict[str, float]:
+    images = drawn_images(backbone.preprocessing.height, backbone.preprocessing.width)
+    labels = (np.arange(len(images)) * 7 % len(bias)).astype(np.int32)
+    features = run_model(serialise(network), {"images": images})["features"]
+    logits = features.astype(np.float64) @ weight.astype(np.float64).T + bias
+    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    found = run_model(model, {"images": images, "labels": labels})
+    return {
+        "max_logit": float(np.abs(logits).max()),
+        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
+        "max_loss_difference": float(np.abs(found["loss"] - loss).max()),
+    }

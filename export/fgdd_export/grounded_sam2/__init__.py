@@ -1,0 +1,1 @@
+"""Grounded SAM 2: detector and segmenter joined to one bundle, compared with the published networks."""

@@ -1,0 +1,1 @@
+"""Grounding DINO: the network restated so that it exports, and its bundle."""

@@ -1,0 +1,1 @@
+"""Variants of a bundle in lower precision, kept only where decisions agree."""

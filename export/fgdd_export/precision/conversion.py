@@ -1,0 +1,293 @@
+"""Make variants of a bundle in lower precision, and let out only those that decide as the fp32 one does.
+
+Half precision (fp16, bf16) is rehearsed in fp32 on the CPU, rounding what the variant will round, so no GPU
+is needed to find out which nodes have to stay in fp32. int8 runs as it is, where it will run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
+from fgdd_export.graphs.graph import read_model, serialise
+from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_export.precision.quantisation import (
+    FORMS,
+    Calibration,
+    Form,
+    Quantised,
+    calibrate,
+    quantise_calibrated,
+)
+from fgdd_export.precision.quantisation_nodes import weighted_nodes
+from fgdd_export.precision.sensitive_nodes import find_sensitive
+from fgdd_fast.agreement import Agreement
+from fgdd_fast.check_images import CheckImage
+from fgdd_fast.comparison import REFERENCE, Comparison, sample_feeds
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.networks import Runtime
+from fgdd_fast.variants import TEXT
+
+if TYPE_CHECKING:
+    import onnx
+
+Progress = Callable[[str], None]
+# Of what is accepted of any way to run a bundle, as much is aimed at here: a variant is for many more images
+# than it is compared on.
+MARGIN = 0.5
+Target = Literal["fp16", "bf16", "int8"]
+TARGETS: tuple[Target, ...] = ("fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A variant that was written.
+
+    Attributes:
+        bundle: the variant.
+        agreement: how its decisions compare with those of the fp32 graph.
+        lowered: how many nodes compute in the lower precision.
+        guilty: nodes that stay in fp32 because of what they did to the decisions.
+        kept: why all nodes that stay in fp32 do, by their names.
+    """
+
+    bundle: Bundle
+    agreement: Agreement
+    lowered: int
+    guilty: tuple[str, ...]
+    kept: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A variant's graph, before it is written."""
+
+    network: Bundle
+    variant: Variant
+    model: onnx.ModelProto
+    lowered: Sequence[str]
+    guilty: tuple[str, ...]
+    kept: Mapping[str, str]
+    compared: str
+
+
+def convert_to_half(
+    bundle: Bundle, precision: LowPrecision, images: Sequence[CheckImage], *, accept: bool, progress: Progress
+) -> tuple[Converted, ...]:
+    """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
+
+    Args:
+        bundle: in fp32; a foreground model, a teacher or a backbone.
+        precision: of the variants.
+        images: on which decisions are compared.
+        accept: whether they are written although decisions differ too much.
+        progress: told, in one line, before something that takes long.
+
+    Raises:
+        BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
+        SettingsError: nothing is decided by what a bundle of this role gives.
+    """
+    comparison = _compare(bundle, images, progress)
+    rehearsed: dict[str, Bundle] = {}
+    made: list[_Made] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for network in _networks(bundle):
+            progress(f"Rehearsing {network.onnx.name} in {precision}")
+            model = _read(network)
+            everything = lower_precision(model, precision)
+            hold = partial(_hold_rehearsal, comparison, rehearsed, network, model, precision, Path(folder))
+            agreement, guilty = _without_the_guilty(everything.lowered, hold, accept, progress)
+            lowered = lower_precision(model, precision, guilty) if guilty else everything
+            compared = f"{precision}, rehearsed in fp32, with fp32"
+            made.append(
+                _Made(network, precision, lowered.model, lowered.lowered, guilty, lowered.kept, compared)
+            )
+    return _publish(bundle, made, [agreement] * len(made), accept)
+
+
+def _compare(bundle: Bundle, images: Sequence[CheckImage], progress: Progress) -> Comparison:
+    if bundle.variant is not None:
+        raise SettingsError(
+            f"The bundle {bundle.onnx} is the {bundle.variant} variant of another", "Name the fp32 bundle."
+        )
+    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
+    return Comparison(bundle, images)
+
+
+def _hold_rehearsal(
+    comparison: Comparison,
+    rehearsed: dict[str, Bundle],
+    network: Bundle,
+    model: onnx.ModelProto,
+    precision: LowPrecision,
+    folder: Path,
+    keep: Collection[str],
+) -> Agreement:
+    """Decisions with one more graph in half precision, beside those that already are."""
+    rehearsed[network.sha256] = _stage(network, rehearse(model, precision, keep), folder)
+    return comparison.hold(replace(REFERENCE, variants=rehearsed), batch=1).agreement
+
+
+def convert_to_int8(
+    bundle: Bundle,
+    images: Sequence[CheckImage],
+    calibration: Sequence[CheckImage],
+    *,
+    accept: bool,
+    progress: Progress,
+) -> tuple[Converted, ...]:
+    """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
+
+    Args:
+        bundle: in fp32; a saliency model, a teacher or a backbone.
+        images: on which decisions are compared.
+        calibration: images like those that will be measured; they say how large each tensor becomes.
+        accept: whether variants are written although decisions differ too much.
+        progress: told, in one line, before something that takes long.
+
+    Raises:
+        BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
+        SettingsError: such a bundle is not quantised.
+    """
+    if bundle.prompting is not None:
+        raise SettingsError(
+            f"{bundle.name} is asked for a class by its name, and such models are not quantised",
+            "Convert it to fp16 or bf16.",
+        )
+    comparison = _compare(bundle, images, progress)
+    model = _read(bundle)
+    progress(f"Calibrating on {len(calibration)} images")
+    ranges = calibrate(model, sample_feeds(bundle, calibration))
+    made: list[_Made] = []
+    agreements: list[Agreement] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for form in FORMS:
+            progress(f"Quantising {bundle.onnx.name} as {form}")
+            everything = quantise_calibrated(model, ranges, form)
+            products = _products(model, everything)
+            hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, products, Path(folder))
+            agreement, guilty = _without_the_guilty(products, hold, accept, progress)
+            quantised = quantise_calibrated(model, ranges, form, guilty) if guilty else everything
+            compared = f"{form} on {_runtime_of(form).device}, with fp32"
+            made.append(
+                _Made(bundle, form, quantised.model, quantised.quantised, guilty, quantised.kept, compared)
+            )
+            agreements.append(agreement)
+    return _publish(bundle, made, agreements, accept)
+
+
+def _hold_quantised(
+    comparison: Comparison,
+    bundle: Bundle,
+    model: onnx.ModelProto,
+    ranges: Calibration,
+    form: Form,
+    products: Collection[str],
+    folder: Path,
+    keep: Collection[str],
+) -> Agreement:
+    if set(keep) >= set(products):  # nothing is left to be quantised
+        return comparison.hold(REFERENCE, batch=1).agreement
+    quantised = quantise_calibrated(model, ranges, form, keep).model
+    staged = replace(_stage(bundle, quantised, folder), variant=form)
+    candidate = replace(_runtime_of(form), variants={bundle.sha256: staged})
+    return comparison.hold(candidate, batch=1).agreement
+
+
+def _products(model: onnx.ModelProto, quantised: Quantised) -> tuple[str, ...]:
+    """The convolutions and products that were quantised; what lies between them follows them."""
+    in_int8 = set(quantised.quantised)
+    return tuple(node.name for node in weighted_nodes(model) if node.name in in_int8)
+
+
+def _runtime_of(form: Form) -> Runtime:
+    """The runtime that a form is for, if it is here; what is for TensorRT runs slowly in ONNX Runtime."""
+    openvino = form == "int8-u8" and find_spec("openvino") is not None
+    return Runtime("openvino" if openvino else "cpu", "int8", threads=1)
+
+
+def _without_the_guilty(
+    candidates: Sequence[str],
+    hold: Callable[[Collection[str]], Agreement],
+    accept: bool,
+    progress: Progress,
+) -> tuple[Agreement, tuple[str, ...]]:
+    """Decisions with all candidates in lower precision, or with all but those that spoil them."""
+    agreement = hold(())
+    if agreement.excess <= MARGIN or accept:
+        return agreement, ()
+    progress(
+        f"Decisions differ by {agreement.excess:.2g} times what is accepted, and {MARGIN:g} is aimed at: "
+        "looking for the nodes that are to blame"
+    )
+    held: dict[tuple[str, ...], Agreement] = {(): agreement}
+
+    def excess(keep: Collection[str]) -> float:
+        kept = tuple(keep)
+        if kept not in held:
+            held[kept] = hold(kept)
+            progress(f"  {len(kept)} nodes kept in fp32: {held[kept].excess:.2g} times what is accepted")
+        return held[kept].excess
+
+    try:
+        found = find_sensitive(candidates, excess, bar=MARGIN)
+    except BundleError:  # out of reach, whatever stays in fp32
+        return agreement, ()
+    return held[found.nodes], found.nodes
+
+
+def _networks(bundle: Bundle) -> list[Bundle]:
+    return [bundle, *(bundle.part(name) for name in bundle.parts if name != TEXT)]
+
+
+def _read(network: Bundle) -> onnx.ModelProto:
+    return read_model(network.graph(), f"The file {network.onnx}")
+
+
+def _stage(network: Bundle, model: onnx.ModelProto, folder: Path) -> Bundle:
+    """Write a graph where engines can open it, over the one that was tried before."""
+    return write_bundle(replace(network, onnx=folder / network.onnx.name), serialise(model))
+
+
+def _publish(
+    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], accept: bool
+) -> tuple[Converted, ...]:
+    """Write all variants, or none if the decisions of one differ too much."""
+    for each, agreement in zip(made, agreements, strict=True):
+        if not (agreement.accepted or accept):
+            raise BundleError(
+                f"{bundle.name} in {each.variant} decides otherwise than in fp32: "
+                f"{'; '.join(agreement.shortfalls)}",
+                "Nothing was written. Compare on your photographs (--check DATA), or add --accept-parity.",
+            )
+    return tuple(
+        Converted(_write(each, agreement), agreement, len(each.lowered), each.guilty, each.kept)
+        for each, agreement in zip(made, agreements, strict=True)
+    )
+
+
+def _write(made: _Made, agreement: Agreement) -> Bundle:
+    network = made.network
+    conversion = {
+        "lowered": len(made.lowered),
+        "guilty": list(made.guilty),
+        "kept": dict(made.kept),
+        "compared": made.compared,
+    }
+    variant = replace(
+        network,
+        onnx=network.beside(f"{made.variant}.onnx"),
+        source={**network.source, "conversion": conversion},
+        parity=agreement.as_json(),
+        parts={},
+        files={},
+        variant=made.variant,
+        variant_of=network.sha256,
+    )
+    return write_bundle(variant, serialise(made.model))

@@ -1,0 +1,221 @@
+"""A graph as precision sees it: which tensors are float32, who makes and who reads them, what may change."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_engines.optional_imports import import_extra
+from fgdd_export.graphs.graph import EXTRA, check_model
+from fgdd_export.precision.formats import LowFormat
+from fgdd_fast.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+
+BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take bfloat16
+_SMALL = 1024  # elements of a constant that shapes may depend on
+
+
+class FloatGraph:
+    """The float32 tensors of a model, and its nodes.
+
+    Args:
+        model: checked, without control flow; it is copied. Constant nodes become initializers, and nodes
+            without a name of their own get that of their first output.
+
+    Attributes:
+        model: the copy.
+        nodes: its nodes, sorted topologically.
+        names: of the nodes.
+        float_tensors: names of all tensors of type float32.
+        truth_tensors: names of all tensors of truth values.
+        constants: the float32 constants, by name.
+        producers: index of the node that makes a tensor.
+        readers: indices of the nodes that read a tensor.
+        outputs: names of the graph's outputs.
+
+    Raises:
+        BundleError: the model breaks a rule of ONNX, or has control flow.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        onnx_: Any = import_extra("onnx", EXTRA)
+        check_structure(model)
+        self.model = _without_constant_nodes(model)
+        self.nodes = list(self.model.graph.node)
+        self.names = _name_nodes(self.nodes)
+        self.outputs = {value.name for value in self.model.graph.output}
+        types = tensor_types(self.model)
+        self.float_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.FLOAT}
+        self.truth_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.BOOL}
+        self.constants: dict[str, NDArray[np.float32]] = {
+            constant.name: onnx_.numpy_helper.to_array(constant)
+            for constant in self.model.graph.initializer
+            if constant.data_type == onnx_.TensorProto.FLOAT
+        }
+        self.producers = {name: place for place, node in enumerate(self.nodes) for name in node.output}
+        self.readers: dict[str, list[int]] = defaultdict(list)
+        for place, node in enumerate(self.nodes):
+            for name in dict.fromkeys(node.input):
+                self.readers[name].append(place)
+        self._opset = _opset_of(self.model)
+
+    def sources(self, place: int) -> list[str]:
+        """The float32 tensors that a node reads, without constants."""
+        inputs = self.nodes[place].input
+        return [name for name in inputs if name in self.float_tensors and name not in self.constants]
+
+    def results(self, place: int) -> list[str]:
+        """The float32 tensors that a node makes."""
+        return [name for name in self.nodes[place].output if name in self.float_tensors]
+
+    def takes(self, place: int, low: LowFormat) -> bool:
+        """Whether a node's operator, at the model's opset, is defined for a low precision."""
+        node = self.nodes[place]
+        if node.op_type == "Cast":
+            return True
+        schema = _schema(node, self._opset)
+        if schema is None:
+            return False
+        variables = _type_variables(schema)
+        inputs = {variable for _, variable in self._variable_inputs(node, schema)}
+        made = [
+            _formal(schema.outputs, position).type_str
+            for position, name in enumerate(node.output)
+            if name in self.float_tensors
+        ]
+        return (
+            bool(inputs)
+            and inputs.issuperset(made)
+            and all(low.schema_type in variables[variable] for variable in inputs)
+        )
+
+    def variable_inputs(self, place: int) -> set[int]:
+        """Positions of the float32 inputs whose type ONNX leaves open; not so the scales of a Resize."""
+        node = self.nodes[place]
+        schema = _schema(node, self._opset)
+        if schema is None:
+            return set()
+        return {position for position, _ in self._variable_inputs(node, schema)}
+
+    def _variable_inputs(self, node: onnx.NodeProto, schema: Any) -> Iterator[tuple[int, str]]:
+        """Position and type variable of each such input."""
+        variables = _type_variables(schema)
+        for position, name in enumerate(node.input):
+            variable = _formal(schema.inputs, position).type_str
+            if name in self.float_tensors and variable in variables:
+                yield position, variable
+
+
+def check_structure(model: onnx.ModelProto) -> None:
+    """Check a model's structure, types and shapes, without copying its weights.
+
+    Raises:
+        BundleError: the model breaks a rule of ONNX.
+    """
+    check_model(_without_weights(model))
+
+
+def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of each tensor, as ONNX numbers them."""
+    onnx_: Any = import_extra("onnx", EXTRA)
+    graph = onnx_.shape_inference.infer_shapes(_without_weights(model), strict_mode=True).graph
+    constants = {constant.name: constant.data_type for constant in graph.initializer}
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return constants | {value.name: value.type.tensor_type.elem_type for value in values}
+
+
+def _opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert a model to the opset whose operators take bfloat16.
+
+    Raises:
+        BundleError: ONNX's converter cannot do it.
+    """
+    onnx_: Any = import_extra("onnx", EXTRA)
+    version_converter = import_extra("onnx.version_converter", EXTRA)
+    try:
+        converted = version_converter.convert_version(model, BFLOAT16_OPSET)
+    except RuntimeError as error:
+        raise BundleError(
+            f"The ONNX graph '{model.graph.name}' cannot be brought to opset {BFLOAT16_OPSET}: {error}"
+        ) from error
+    converted.ir_version = max(
+        model.ir_version, onnx_.helper.find_min_ir_version_for(list(converted.opset_import))
+    )
+    return converted  # type: ignore[no-any-return]
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model whose large constants are inputs: types and shapes are the same, at no cost."""
+    onnx_: Any = import_extra("onnx", EXTRA)
+    light = onnx_.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for constant in model.graph.initializer:
+        if math.prod(constant.dims) <= _SMALL:
+            light.graph.initializer.add().CopyFrom(constant)
+        else:
+            value = onnx_.helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims)
+            light.graph.input.append(value)
+    return light  # type: ignore[no-any-return]
+
+
+def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model whose constants are all initializers."""
+    onnx_: Any = import_extra("onnx", EXTRA)
+    copy = onnx_.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    del copy.graph.value_info[:]
+    for node in model.graph.node:
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise BundleError(
+                f"The ONNX graph '{model.graph.name}' has control flow ({node.op_type}), whose precision "
+                "cannot be changed"
+            )
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constant = copy.graph.initializer.add()
+            constant.CopyFrom(node.attribute[0].t)
+            constant.name = node.output[0]
+        else:
+            copy.graph.node.add().CopyFrom(node)
+    return copy  # type: ignore[no-any-return]
+
+
+def _name_nodes(nodes: list[onnx.NodeProto]) -> list[str]:
+    taken: set[str] = set()
+    for node in nodes:
+        if not node.name or node.name in taken:
+            node.name = node.output[0]
+        taken.add(node.name)
+    return [node.name for node in nodes]
+
+
+def _schema(node: onnx.NodeProto, opset: int) -> Any | None:
+    onnx_: Any = import_extra("onnx", EXTRA)
+    try:
+        return onnx_.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx_.defs.SchemaError:
+        return None  # an operator of another domain
+
+
+def _type_variables(schema: Any) -> dict[str, set[str]]:
+    return {one.type_param_str: set(one.allowed_type_strs) for one in schema.type_constraints}
+
+
+def _formal(parameters: Any, position: int) -> Any:
+    """The declared parameter at a position; the last one may stand for any number."""
+    return parameters[min(position, len(parameters) - 1)]

@@ -1,0 +1,187 @@
+"""Graphs in half precision from graphs in fp32, with the parts that need fp32 left in it.
+
+`precision_rules` says which parts. The result has the same inputs and outputs, weights in the precision that
+reads them, and a conversion where a tensor passes from one precision to the other, one for each tensor. A
+strongly typed TensorRT takes it as it is.
+
+Maintained converters were tried first. onnxconverter-common 1.16 writes invalid graphs of every bundle. ONNX
+Runtime's, once sorted, is valid, but knows no bfloat16, and rounds every tensor between two nodes that it is
+to keep in fp32, such as those of box refinement. AutoCast needs an older onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fgdd_engines.optional_imports import import_extra
+from fgdd_export.graphs.graph import EXTRA
+from fgdd_export.precision.emulation import rehearsal_of
+from fgdd_export.precision.formats import FORMATS, LowFormat, LowPrecision
+from fgdd_export.precision.graph import FloatGraph, check_structure, raise_opset
+from fgdd_export.precision.rules import EXACT, INDIFFERENT, PRODUCTS, Plan, plan_precision
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["LowPrecision", "Lowered", "lower_precision", "rehearse"]
+
+_HIGH = "fp32"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph of which parts are in low precision.
+
+    Attributes:
+        model: checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22
+            where its convolutions ask for that.
+        lowered: names of the nodes that compute in low precision, in the graph's order; others that only
+            move or select values may hold low precision too.
+        kept: why each other node that handles float32 tensors stays in fp32, by the node's name.
+    """
+
+    model: onnx.ModelProto
+    lowered: tuple[str, ...]
+    kept: Mapping[str, str]
+
+
+def lower_precision(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[str] = ()) -> Lowered:
+    """Convert a graph to low precision.
+
+    Args:
+        model: in fp32. A node without a name of its own has that of its first output.
+        precision: of the parts that do not need fp32.
+        keep: names of further nodes that stay in fp32; no other node computes otherwise for that.
+
+    Raises:
+        BundleError: the model breaks a rule of ONNX, or has control flow.
+    """
+    low = FORMATS[precision]
+    graph = _graph_for(model, low)
+    plan = plan_precision(graph, low, frozenset(keep))
+    lowered = _Conversion(graph, plan, low).model()
+    check_structure(lowered)
+    computing = (
+        name
+        for place, name in enumerate(graph.names)
+        if place in plan.low and graph.nodes[place].op_type not in EXACT
+    )
+    return Lowered(lowered, tuple(computing), plan.kept)
+
+
+def rehearse(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """A graph in fp32 that gives what `lower_precision` would, for a machine that computes in fp32 only.
+
+    Weights, and every tensor that the lowered graph holds in low precision, are rounded to it, or become
+    infinite where out of its range. What it cannot tell is how a device sums within one operator.
+
+    Args:
+        model, precision, keep: as for `lower_precision`.
+
+    Raises:
+        BundleError: as `lower_precision`.
+    """
+    return rehearsal_of(lower_precision(model, precision, keep).model, FORMATS[precision])
+
+
+def _graph_for(model: onnx.ModelProto, low: LowFormat) -> FloatGraph:
+    """The graph to convert, at an opset whose operators take the precision.
+
+    Convolutions take bfloat16 from opset 22 on. A graph with GridSample stays where it is, with its few
+    convolutions in fp32: from opset 20 on, some TensorRTs take linear interpolation for nearest.
+    """
+    graph = FloatGraph(model)
+    operators = {node.op_type for node in graph.nodes}
+    products = (place for place, node in enumerate(graph.nodes) if node.op_type in PRODUCTS)
+    if "GridSample" in operators or all(graph.takes(place, low) for place in products):
+        return graph
+    return FloatGraph(raise_opset(model))
+
+
+class _Conversion:
+    """Writes a graph anew according to a plan."""
+
+    def __init__(self, graph: FloatGraph, plan: Plan, low: LowFormat) -> None:
+        self._onnx: Any = import_extra("onnx", EXTRA)
+        self._graph = graph
+        self._plan = plan
+        self._low = low
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._taken = set(graph.producers).union(graph.names, graph.readers)
+        # What a tensor of the graph is called where it is in fp32, and where it is low.
+        self._high_names: dict[str, str] = {}
+        self._low_names: dict[str, str] = {}
+
+    def model(self) -> onnx.ModelProto:
+        """Convert; unchecked."""
+        for place, node in enumerate(self._graph.nodes):
+            if node.op_type in INDIFFERENT:
+                self._add_indifferent(node)
+            elif place in self._plan.low:
+                self._add_low(place)
+            else:
+                self._add(node, [self._high(name) for name in node.input], list(node.output))
+        model = self._onnx.ModelProto()
+        model.CopyFrom(self._graph.model)
+        del model.graph.node[:]
+        model.graph.node.extend(self._nodes)
+        read = {name for node in self._nodes for name in node.input}.union(self._graph.outputs)
+        kept = [constant for constant in self._graph.model.graph.initializer if constant.name in read]
+        del model.graph.initializer[:]
+        model.graph.initializer.extend([*kept, *self._constants.values()])
+        return model  # type: ignore[no-any-return]
+
+    def _add(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
+        copy = self._onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:], copy.output[:] = inputs, outputs
+        self._nodes.append(copy)
+        return copy  # type: ignore[no-any-return]
+
+    def _add_indifferent(self, node: onnx.NodeProto) -> None:
+        self._add(node, [self._low_names.get(name, name) for name in node.input], list(node.output))
+
+    def _add_low(self, place: int) -> None:
+        node, open_inputs = self._graph.nodes[place], self._graph.variable_inputs(place)
+        inputs = [
+            self._low_name(name) if position in open_inputs else self._high(name)
+            for position, name in enumerate(node.input)
+        ]
+        self._low_names |= {name: name for name in self._graph.results(place)}
+        added = self._add(node, inputs, list(node.output))
+        if node.op_type == "Cast":
+            added.attribute[0].i = self._low.element_type
+
+    def _high(self, name: str) -> str:
+        """The name of a tensor in fp32, which it is converted to where it is not."""
+        if name not in self._high_names and self._graph.producers.get(name) in self._plan.low:
+            self._high_names[name] = self._new(name, _HIGH)
+            self._cast(name, self._high_names[name], self._onnx.TensorProto.FLOAT)
+        return self._high_names.get(name, name)
+
+    def _low_name(self, name: str) -> str:
+        """The name of a tensor in low precision, which it is converted to where it is not."""
+        if name not in self._low_names:
+            self._low_names[name] = self._new(name, self._low.precision)
+            values = self._graph.constants.get(name)
+            if values is None:
+                self._cast(name, self._low_names[name], self._low.element_type)
+            else:
+                self._constants[name] = self._low.encode(values, self._low_names[name])
+        return self._low_names[name]
+
+    def _cast(self, tensor: str, output: str, element_type: int) -> None:
+        to = self._low.precision if element_type == self._low.element_type else _HIGH
+        name = self._new(tensor, f"to_{to}")
+        self._nodes.append(self._onnx.helper.make_node("Cast", [tensor], [output], name, to=element_type))
+
+    def _new(self, name: str, suffix: str) -> str:
+        """A name that nothing else has."""
+        new = f"{name}_{suffix}"
+        while new in self._taken:
+            new += "_"
+        self._taken.add(new)
+        return new

@@ -1,0 +1,248 @@
+"""fp32 graphs -> graphs in int8: static quantisation in ONNX's QDQ format, with ONNX Runtime's quantiser.
+
+Weights are s8 with a scale for each output channel. Activations are s8 without a zero point, which is what
+TensorRT takes, or u8 with one, which is what CPUs compute fastest: one bit more for what a ReLU leaves.
+What is not a convolution or a product, and does not lie between two such, stays in fp32: so do the uint8
+input's normalisation and all that follows the last layer.
+
+Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", arXiv 1806.08342; Wu et
+al., "Integer quantization for deep learning inference", arXiv 2004.09602.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.telemetry import quieten_onnxruntime
+from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
+from fgdd_export.precision.quantisation_errors import Harm, Ranges, measure_harm
+from fgdd_export.precision.quantisation_nodes import CONNECTING, WEIGHTED, choose_nodes, unknown_nodes
+from fgdd_fast.errors import BundleError, SettingsError
+
+if TYPE_CHECKING:
+    import onnx
+
+Form = Literal["int8", "int8-u8"]  # `fgdd_engines.bundle.bundle.Variant` says what each is
+FORMS: tuple[Form, ...] = get_args(Form)
+Samples = Sequence[Mapping[str, Array]]
+
+PROBES = 16  # samples on which each node alone is compared with itself in fp32
+# Least signal-to-noise ratio of a node alone. In U2-Netp one node has -5, as it adds small differences to a
+# channel that is constantly 226; all others, and all of EfficientNet-lite0, have 22 or more.
+MIN_DECIBELS = 12.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of a graph on samples.
+
+    Attributes:
+        ranges: the least and the greatest value of each tensor that may be quantised.
+        harm: for each form, what it does to each node with weights.
+    """
+
+    ranges: Ranges
+    harm: Mapping[Form, Mapping[str, Harm]]
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A graph in int8.
+
+    Attributes:
+        model: takes and gives the same tensors as the fp32 graph.
+        quantised: names of the nodes that compute in int8, in the graph's order.
+        kept: why each other convolution or product stays in fp32, by its name.
+    """
+
+    model: onnx.ModelProto
+    quantised: tuple[str, ...]
+    kept: Mapping[str, str]
+
+
+def quantise(model: onnx.ModelProto, samples: Samples, form: Form, keep: Collection[str] = ()) -> Quantised:
+    """Calibrate, then quantise; see `calibrate` and `quantise_calibrated`."""
+    return quantise_calibrated(model, calibrate(model, samples, (form,)), form, keep)
+
+
+def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
+    """Find each tensor's least and greatest value, and what int8 does to each node.
+
+    Args:
+        model: an fp32 graph whose nodes have names.
+        samples: feeds of the graph, of any batch: images like those that it will see.
+        forms: for which the graph is to be quantised.
+
+    Raises:
+        SettingsError: there are no samples.
+        EngineError: ONNX Runtime cannot run the graph on them.
+        BundleError: a tensor is not finite.
+    """
+    if not samples:
+        raise SettingsError(
+            "Without images nothing can be calibrated", "Name a folder with --calibrate DATA."
+        )
+    quieten_onnxruntime()
+    calibration: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        told_as_engine_error("ONNX Runtime cannot calibrate the model"),
+    ):
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(serialise(model))
+        calibrator = calibration.create_calibrator(
+            path,
+            [*WEIGHTED, *CONNECTING],
+            augmented_model_path=str(Path(folder) / "calibrated.onnx"),
+            calibrate_method=calibration.CalibrationMethod.MinMax,
+        )
+        calibrator.collect_data(_Reader(samples))
+        found = calibrator.compute_data()
+    ranges = {name: _limits(found[name].range_value) for name in sorted(found.keys())}
+    for name, limits in ranges.items():
+        if not all(math.isfinite(limit) for limit in limits):
+            raise BundleError(f"The tensor '{name}' of the graph '{model.graph.name}' is not finite")
+    return Calibration(
+        ranges,
+        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=_unsigned(form)) for form in forms},
+    )
+
+
+def quantise_calibrated(
+    model: onnx.ModelProto, calibration: Calibration, form: Form, keep: Collection[str] = ()
+) -> Quantised:
+    """Put a graph's convolutions, products and what lies between them into int8.
+
+    Nodes that lose more than `MIN_DECIBELS` allow stay in fp32.
+
+    Args:
+        model: the graph that was calibrated.
+        calibration: its ranges.
+        form: of the activations.
+        keep: names of nodes that stay in fp32 as well.
+
+    Raises:
+        SettingsError: `keep` names a node that the graph does not have.
+        BundleError: nothing can be quantised, or the result is not valid.
+    """
+    unknown = unknown_nodes(model, keep)
+    if unknown:
+        raise SettingsError(f"The graph '{model.graph.name}' has no nodes {unknown} to keep in fp32")
+    harm = calibration.harm[form]
+    noisy = {
+        name: f"int8 in it alone would leave {of_node.decibels:.0f} dB of signal over noise"
+        for name, of_node in harm.items()
+        if of_node.decibels < MIN_DECIBELS
+    }
+    choice = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
+    if not choice.quantised:
+        raise BundleError(f"Nothing in the graph '{model.graph.name}' can be quantised")
+    shifts = {name: harm[name].shift for name in choice.quantised if name in harm}
+    unbiased = _correct_biases(model, shifts)
+    quantised = _insert(unbiased, calibration.ranges, choice.quantised, unsigned=_unsigned(form))
+    check_model(quantised)
+    return Quantised(quantised, choice.quantised, choice.kept)
+
+
+def _unsigned(form: Form) -> bool:
+    return form == "int8-u8"
+
+
+class _Reader:
+    """The samples as ONNX Runtime's `CalibrationDataReader` hands them out."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples: Iterator[Mapping[str, Array]] = iter(samples)
+
+    def get_next(self) -> dict[str, Array] | None:
+        feeds = next(self._samples, None)
+        return None if feeds is None else dict(feeds)
+
+
+def _limits(found: tuple[Array, Array]) -> tuple[float, float]:
+    return float(np.min(found[0])), float(np.max(found[1]))
+
+
+def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx.ModelProto:
+    """Add to the biases of nodes what int8 takes from their outputs on average.
+
+    Nagel et al., "Data-free quantization through weight equalization and bias correction", arXiv 1906.04721,
+    section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
+    averaging does not help there. A bias that several nodes share stays.
+    """
+    onnx_: Any = import_extra("onnx", "models")
+    corrected: onnx.ModelProto = onnx_.ModelProto()
+    corrected.CopyFrom(model)
+    biases = {constant.name: constant for constant in corrected.graph.initializer}
+    uses = Counter(tensor for node in model.graph.node for tensor in node.input)
+    for node in corrected.graph.node:
+        bias = biases.get(node.input[2]) if node.name in shifts and len(node.input) > 2 else None
+        if bias is not None and uses[bias.name] == 1 and list(bias.dims) == list(shifts[node.name].shape):
+            values = onnx_.numpy_helper.to_array(bias) + shifts[node.name]
+            bias.CopyFrom(onnx_.numpy_helper.from_array(values.astype(np.float32), bias.name))
+    return corrected
+
+
+def _insert(
+    model: onnx.ModelProto, ranges: Ranges, nodes: Sequence[str], *, unsigned: bool
+) -> onnx.ModelProto:
+    """Put QuantizeLinear and DequantizeLinear around nodes."""
+    quieten_onnxruntime()
+    tools: Any = import_extra("onnxruntime.quantization", "cpu")
+    calibration: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
+    quantiser: Any = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
+    onnx_: Any = import_extra("onnx", "models")
+    with _silent():
+        work = quantiser.QDQQuantizer(
+            onnx_.shape_inference.infer_shapes(model),
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=tools.QuantType.QInt8,
+            activation_qType=tools.QuantType.QUInt8 if unsigned else tools.QuantType.QInt8,
+            tensors_range=calibration.TensorsData(
+                calibration.CalibrationMethod.MinMax,
+                {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
+            ),
+            nodes_to_quantize=list(nodes),
+            nodes_to_exclude=[],
+            op_types_to_quantize=[*WEIGHTED, *CONNECTING],
+            extra_options={
+                "ActivationSymmetric": not unsigned,
+                # What a convolution gives is rounded once, after its ReLU, where the next node takes it.
+                "OpTypesToExcludeOutputQuantization": [*WEIGHTED, "Add"],
+                "QDQKeepRemovableActivations": True,
+                "ForceQuantizeNoInputCheck": True,
+                # ONNX Runtime fuses a convolution only with an integer bias; TensorRT takes none.
+                "QuantizeBias": unsigned,
+            },
+        )
+        work.quantize_model()
+        work.model.topological_sort()
+    quantised: onnx.ModelProto = work.model.model
+    del quantised.graph.value_info[:]
+    quantised.ir_version = IR_VERSION
+    quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
+    return quantised
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without the quantiser's advice, which goes through Python's root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

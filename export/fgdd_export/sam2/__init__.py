@@ -1,0 +1,1 @@
+"""SAM 2.1: an image encoder and a box-prompted mask decoder, and their bundle."""

@@ -1,0 +1,122 @@
+"""SAM 2.1 -> a bundle: the image encoder, with the box-prompted mask decoder as its part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
+from fgdd_export.catalogue.recipe import check_parity
+from fgdd_export.checkpoints.pretrained import provenance
+from fgdd_export.graphs.graph import load_model
+from fgdd_export.graphs.network_bundle import Origin, normalisation, write_network
+from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.grounded_sam2.pytorch_reference import SegmenterReference
+from fgdd_export.grounding_dino.box_matching import mask_iou
+from fgdd_export.sam2.network import (
+    Sam2,
+    decoder_example,
+    decoder_network,
+    encoder_example,
+    encoder_network,
+    load_sam2,
+)
+from fgdd_fast.check_images import CheckImage
+from fgdd_fast.resize import resize
+
+DECODER = "decoder"
+TOLERANCES = {"max_logit_difference": 1e-3, "mask_iou_loss": 1e-3}
+# Boxes that every check image is asked for, as shares of it: the middle, all of it, and two corners.
+BOXES = np.array(
+    [[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1], [0.02, 0.05, 0.4, 0.3], [0.5, 0.6, 0.99, 0.9]], np.float32
+)
+
+
+def export_sam2(
+    checkpoint: str,
+    onnx: Path,
+    *,
+    check: Sequence[CheckImage],
+    licence: str,
+    force: bool,
+    progress: Callable[[str], None],
+) -> Bundle:
+    """Export, compare with the PyTorch network, and write a bundle.
+
+    Args:
+        checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
+        onnx: where the encoder's ONNX file goes; the decoder and the sidecar go beside it.
+        check: images for the comparison.
+        licence: SPDX identifier of the weights' licence.
+        force: write a bundle that differs from its source by more than is accepted.
+        progress: told, in one line, what is being done.
+
+    Returns:
+        A bundle with the role `image-encoder` and a part `decoder`.
+
+    Raises:
+        BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
+    """
+    progress("Loading the checkpoint")
+    sam = load_sam2(checkpoint)
+    origin = segmenter_origin(checkpoint, sam, licence)
+    with staging_folder(onnx) as place:
+        progress("Exporting the mask decoder")
+        decoder = write_network(
+            place.with_name(f"{place.stem}.{DECODER}.onnx"),
+            "mask-decoder",
+            decoder_network(sam),
+            decoder_example(sam),
+            preprocessing=Preprocessing(0, 0, "none: it takes embeddings"),
+            origin=origin,
+        )
+        progress("Exporting the image encoder")
+        staged = write_network(
+            place,
+            "image-encoder",
+            encoder_network(sam),
+            encoder_example(sam),
+            preprocessing=segmenter_preprocessing(sam),
+            origin=origin,
+            parts={DECODER: decoder},
+        )
+        progress("Comparing with PyTorch")
+        parity = _measure_parity(staged, SegmenterReference(sam), check)
+        if not force:
+            check_parity(onnx.stem, parity, TOLERANCES)
+        return publish(staged, onnx, parity)
+
+
+def segmenter_origin(checkpoint: str, sam: Sam2, licence: str) -> Origin:
+    """What a sidecar says of the segmenter's weights."""
+    return Origin({**provenance(checkpoint), "unused_tensors": len(sam.unused)}, licence)
+
+
+def segmenter_preprocessing(sam: Sam2) -> Preprocessing:
+    """What the segmenter's graph does to its image."""
+    return Preprocessing(sam.image_size, sam.image_size, normalisation(sam.image_mean, sam.image_std))
+
+
+def _measure_parity(
+    bundle: Bundle, reference: SegmenterReference, images: Sequence[CheckImage]
+) -> dict[str, Any]:
+    """Compare the masks of the same boxes on each image."""
+    encode, decode = (load_model(part.graph()) for part in (bundle, bundle.part(DECODER)))
+    side = bundle.preprocessing.width
+    differences, losses = [], []
+    for image in images:
+        square = resize(image.pixels, (side, side), "pil")
+        embeddings = encode({"images": square[None]})
+        found = decode({**embeddings, "boxes": BOXES[None] * np.float32(side)})["masks"][0]
+        expected = reference.mask_logits(square, BOXES).numpy()
+        differences.append(float(np.abs(found - expected).max()))
+        losses += [1 - mask_iou(one > 0, other > 0) for one, other in zip(expected, found, strict=True)]
+    return {
+        "images": len(images),
+        "boxes": len(losses),
+        "max_logit_difference": max(differences),
+        "mask_iou_loss": max(losses),
+    }

@@ -1,0 +1,1 @@
+"""A teacher's graph that takes tiles and computes only where a tile shows."""

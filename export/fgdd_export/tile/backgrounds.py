@@ -1,0 +1,80 @@
+"""What a network gives for a blank image, tensor by tensor, and what a layer gives for a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_engines.optional_imports import import_extra
+from fgdd_export.graphs.graph import EXTRA, Array, run_model, serialise
+
+if TYPE_CHECKING:
+    import onnx
+
+Doubles = NDArray[np.float64]
+TOLERANCE = 1e-4  # of the largest value of a map: how even it has to be
+
+
+class BlankMaps:
+    """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
+
+    def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
+        onnx_ = import_extra("onnx", EXTRA)
+        every = onnx_.ModelProto()
+        every.CopyFrom(model)
+        known = {value.name for value in every.graph.output}
+        for node in every.graph.node:
+            every.graph.output.extend(
+                onnx_.helper.make_empty_tensor_value_info(name) for name in node.output if name not in known
+            )
+        blank = np.broadcast_to(np.array(pad, np.uint8), (1, side, side, 3)).copy()
+        feeds: dict[str, Array] = {"images": blank, "labels": np.zeros(1, np.int32)}
+        self._maps = {**feeds, **run_model(serialise(every), feeds)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._maps[name][0]  # type: ignore[no-any-return]
+
+    def middle(self, name: str, channels_last: bool) -> Doubles:
+        """The value of each channel in the middle of a map."""
+        height, width = self.sides(name, channels_last)
+        blank = self._first(name, channels_last)
+        return np.asarray(blank[:, height // 2, width // 2], np.float64)
+
+    def sides(self, name: str, channels_last: bool = False) -> tuple[int, int]:
+        """Height and width of a map."""
+        _, height, width = self._first(name, channels_last).shape
+        return height, width
+
+    def is_even(
+        self, name: str, rows: slice, columns: slice, blank: Doubles, channels_last: bool = False
+    ) -> bool:
+        """Whether a part of a map has the value `blank` [channels] everywhere, but for rounding."""
+        part = self._first(name, channels_last)[:, rows, columns]
+        largest = max(float(np.abs(blank).max()), 1.0)
+        return bool(np.abs(part - blank[:, None, None]).max() <= TOLERANCE * largest)
+
+    def _first(self, name: str, channels_last: bool) -> Array:
+        """The map [channels, height, width]."""
+        return np.moveaxis(self[name], -1, 0) if channels_last else self[name]
+
+
+def response(weight: Array, value: Doubles, groups: int) -> Doubles:
+    """What a convolution without bias gives where every place has the same value for each channel."""
+    summed = weight.astype(np.float64).sum(axis=(2, 3)).reshape(groups, -1, weight.shape[1])
+    return np.asarray(np.einsum("goi,gi->go", summed, value.reshape(groups, -1)).ravel())
+
+
+def padding_before(
+    attributes: Mapping[str, Any], axis: int, length: int, kernel: int, stride: int, dilation: int
+) -> int:
+    """How many places a layer pads before the beginning of an axis."""
+    mode = attributes.get("auto_pad", b"NOTSET")
+    if mode == b"NOTSET":
+        return int(attributes.get("pads", [0, 0, 0, 0])[axis])
+    if mode == b"VALID":
+        return 0
+    total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
+    return total // 2 if mode == b"SAME_UPPER" else total - total // 2

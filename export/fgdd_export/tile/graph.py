@@ -1,0 +1,323 @@
+"""A teacher's graph for tiles: it pads them itself, and computes the first layers only where a tile shows.
+
+With the score view `pad`, three quarters of what a teacher sees at factor 2 is blank, and in the first layers
+most of the blank stays what it always is. So these layers are computed on the window of each feature map that
+the tile reaches, and the window is laid into the map that the blank image gives, which is a constant. The
+result is that of the padded view, but for the order in which float32 sums are rounded.
+
+Outside of the window, a map has one value for each channel. Every tensor is kept less an offset for each
+channel, so that this value becomes 0 before a convolution, which then pads with zeros as always; its bias
+makes up for the offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fgdd_engines.optional_imports import import_extra
+from fgdd_export.graphs.graph import EXTRA, Array, GraphBuilder, tensor_specs
+from fgdd_export.tile.backgrounds import BlankMaps, Doubles, padding_before, response
+from fgdd_export.tile.windows import Sliding, Span, Step, share, slide
+
+if TYPE_CHECKING:
+    import onnx
+
+WORTH = 0.9  # a window that fills more of its map than this saves nothing
+_ELEMENTWISE = ("Cast", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
+_WITH_CONSTANT = ("Add", "Div", "Mul", "Sub")
+
+
+@dataclass(frozen=True)
+class TileGraph:
+    """A graph that takes tiles.
+
+    Attributes:
+        model: `images` uint8 [batch, tile, tile, 3]; otherwise as the teacher's.
+        windowed: names of the convolutions that are computed on windows, in order.
+    """
+
+    model: onnx.ModelProto
+    windowed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A tensor on a window: `name` + `offset` is its true value there, and outside `surround` + `offset`.
+
+    Attributes:
+        name: in the new graph.
+        spans: rows and columns of the true map.
+        offset, surround: for each channel, [channels].
+        channels_last: whether it is [batch, height, width, channels].
+    """
+
+    name: str
+    spans: tuple[Span, Span]
+    offset: Doubles
+    surround: Doubles
+    channels_last: bool = False
+
+    @property
+    def blank(self) -> Doubles:
+        """The true value outside."""
+        return self.offset + self.surround
+
+
+class _UnsuitableError(Exception):
+    """A node cannot be computed on a window: from here on, whole maps."""
+
+
+def build_tile_graph(model: onnx.ModelProto, side: int, tile: int, pad: Sequence[int]) -> TileGraph | None:
+    """Make a teacher's graph take tiles.
+
+    Args:
+        model: takes `images` uint8 [batch, side, side, 3] (or open lengths) and `labels`.
+        side: of the padded view in pixels.
+        tile: side of a tile in pixels, less than `side`.
+        pad: RGB value around the tile.
+
+    Returns:
+        The graph; None where the network has no first layers that can be computed on windows.
+    """
+    maps = BlankMaps(model, side, pad)
+    before = (side - tile) // 2
+    start = Span(before, before + tile)
+    walk = _Walk(model, maps, start, pad)
+    last = walk.run(None)
+    if last is None or not walk.windowed:
+        return None
+    walk = _Walk(model, maps, start, pad)
+    walk.run(last)
+    return walk.finish(last, tile)
+
+
+class _Walk:
+    """Follows the window from node to node, and writes the new graph's nodes.
+
+    Attributes:
+        windowed: names of the convolutions written, in order.
+    """
+
+    def __init__(self, model: onnx.ModelProto, maps: BlankMaps, start: Span, pad: Sequence[int]) -> None:
+        self._onnx: Any = import_extra("onnx", EXTRA)
+        self._model = model
+        self._maps = maps
+        self._constants: Mapping[str, Array] = {
+            item.name: self._onnx.numpy_helper.to_array(item) for item in model.graph.initializer
+        }
+        self._builder = GraphBuilder("tile_")
+        self._windows: dict[str, _Window] = {}
+        blank = np.array(pad, np.float64)
+        self._windows["images"] = _Window("images", (start, start), np.zeros(3), blank, channels_last=True)
+        self.windowed: list[str] = []
+        self._done = 0  # nodes of the model that are written
+
+    def run(self, stop: str | None) -> str | None:
+        """Write windowed nodes up to the one that gives `stop`, or as far as it is worth while.
+
+        Returns:
+            The last tensor through which everything passes while its window is worth while.
+        """
+        last: str | None = None
+        for index, node in enumerate(self._model.graph.node):
+            try:
+                window = self._step(node)
+            except _UnsuitableError:
+                break
+            name = node.output[0]
+            self._windows[name] = window
+            self._done = index + 1
+            if name == stop:
+                break
+            if not window.channels_last and self._alone(index):
+                if share(window.spans, self._maps.sides(name, window.channels_last)) > WORTH:
+                    break
+                last = name
+        return last
+
+    def finish(self, last: str, tile: int) -> TileGraph:
+        """Lay the last window into its blank map, and let the rest of the model follow."""
+        window = self._zeroed(self._windows[last])
+        constant = self._maps[last].astype(np.float64)
+        rows, columns = window.spans
+        constant[:, rows.start : rows.end, columns.start : columns.end] = window.offset[:, None, None]
+        height, width = self._maps.sides(last)
+        padded = self._padded(window, (Span(0, height), Span(0, width)))
+        self._builder.node("Add", padded, self._builder.constant(constant[None]), output=last)
+        self._builder.nodes += list(self._model.graph.node)[self._done :]
+        used = {name for node in self._builder.nodes for name in node.input}
+        self._builder.constants += [item for item in self._model.graph.initializer if item.name in used]
+        inputs = list(tensor_specs(self._model.graph.input))
+        place = next(place for place, spec in enumerate(inputs) if spec.name == "images")
+        batch = inputs[place].shape[0]
+        inputs[place] = type(inputs[place])("images", "uint8", (batch, tile, tile, 3))
+        outputs = tensor_specs(self._model.graph.output)
+        model = self._builder.model(f"{self._model.graph.name}_tile{tile}", inputs, outputs)
+        return TileGraph(model, tuple(self.windowed))
+
+    def _alone(self, index: int) -> bool:
+        """Whether, behind a node, nothing but its output is still read."""
+        later = {name for node in list(self._model.graph.node)[index + 1 :] for name in node.input}
+        return later & set(self._windows) == {self._model.graph.node[index].output[0]}
+
+    def _step(self, node: onnx.NodeProto) -> _Window:
+        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
+        given = [name for name in node.input if name in self._windows]
+        constants = all(name in self._constants for name in node.input if name and name not in given)
+        if not given or not constants or len(node.output) != 1:
+            raise _UnsuitableError
+        first = self._windows.get(node.input[0])
+        if node.op_type == "Conv" and first is not None and not first.channels_last:
+            return self._convolution(node, first, attributes)
+        if node.op_type == "MaxPool" and first is not None and not first.channels_last:
+            return self._max_pool(node, first, attributes)
+        if node.op_type == "Add" and len(given) == 2:
+            return self._sum(*(self._windows[name] for name in node.input))
+        if node.op_type == "Transpose" and first is not None and list(attributes["perm"]) == [0, 3, 1, 2]:
+            return self._same(node, first, channels_last=False)
+        if node.op_type in _ELEMENTWISE or (node.op_type in _WITH_CONSTANT and len(given) == 1):
+            return self._same(node, self._windows[given[0]])
+        raise _UnsuitableError
+
+    def _same(self, node: onnx.NodeProto, window: _Window, channels_last: bool | None = None) -> _Window:
+        """A node that treats every place of a map alike."""
+        true = self._true(window)
+        given = next(name for name in node.input if name in self._windows)
+        for name in node.input:
+            if name in self._constants and self._constants[name].size > 1:
+                self._check_constant(self._constants[name], window)
+        inputs = [true.name if name == given else self._kept(name) for name in node.input]
+        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
+        name = self._builder.node(node.op_type, *inputs, **attributes)
+        last = window.channels_last if channels_last is None else channels_last
+        blank = self._maps.middle(node.output[0], last)
+        self._check_even(node.output[0], window.spans, blank, last)
+        return _Window(name, window.spans, np.zeros_like(blank), blank, last)
+
+    def _check_constant(self, constant: Array, window: _Window) -> None:
+        """A constant may differ from channel to channel, not from place to place."""
+        shape = (1,) * (4 - constant.ndim) + constant.shape
+        places = shape[1:3] if window.channels_last else shape[2:]
+        if constant.ndim > 4 or shape[0] != 1 or places != (1, 1):
+            raise _UnsuitableError
+
+    def _convolution(self, node: onnx.NodeProto, window: _Window, attributes: Mapping[str, Any]) -> _Window:
+        weight = self._constants[node.input[1]]
+        bias = self._constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
+        steps = self._slide(node, window, weight.shape[2:], attributes)
+        if any(step.pads != (0, 0) for step in steps):
+            window = self._zeroed(window)
+        groups = attributes.get("group", 1)
+        inside = bias.astype(np.float64) + response(weight, window.offset, groups)
+        blank = inside + response(weight, window.surround, groups)
+        spans = (steps[0].span, steps[1].span)
+        self._check_even(node.output[0], spans, blank)
+        # Where only sums and convolutions follow, the blank value is taken off at once, in the bias.
+        taken = blank if self._linear_after(node.output[0]) else np.zeros_like(blank)
+        name = self._builder.node(
+            "Conv",
+            window.name,
+            self._builder.constant(weight),
+            self._builder.constant(inside - taken),
+            kernel_shape=list(weight.shape[2:]),
+            strides=list(attributes.get("strides", [1, 1])),
+            dilations=list(attributes.get("dilations", [1, 1])),
+            pads=[steps[0].pads[0], steps[1].pads[0], steps[0].pads[1], steps[1].pads[1]],
+            group=groups,
+        )
+        self.windowed.append(name)
+        return _Window(name, spans, taken, blank - taken)
+
+    def _max_pool(self, node: onnx.NodeProto, window: _Window, attributes: Mapping[str, Any]) -> _Window:
+        if attributes.get("storage_order", 0) or len(node.output) > 1:
+            raise _UnsuitableError
+        window = self._zeroed(window)
+        kernel = attributes["kernel_shape"]
+        steps = self._slide(node, window, kernel, attributes)
+        spans = (steps[0].span, steps[1].span)
+        self._check_even(node.output[0], spans, window.blank)
+        name = self._builder.node(
+            "MaxPool",
+            self._padded(window, (steps[0].read, steps[1].read)),
+            kernel_shape=list(kernel),
+            strides=list(attributes.get("strides", [1, 1])),
+            dilations=list(attributes.get("dilations", [1, 1])),
+        )
+        return _Window(name, spans, window.offset, window.surround)
+
+    def _slide(
+        self, node: onnx.NodeProto, window: _Window, kernel: Sequence[int], attributes: Mapping[str, Any]
+    ) -> list[Step]:
+        """Move the window through a layer, if all that is read around it is blank."""
+        strides = attributes.get("strides", [1, 1])
+        dilations = attributes.get("dilations", [1, 1])
+        lengths = self._maps[node.output[0]].shape[1:]
+        inside = self._maps[node.input[0]].shape[1:]
+        steps = []
+        for axis in range(2):
+            sliding = Sliding(
+                kernel[axis],
+                strides[axis],
+                dilations[axis],
+                padding_before(attributes, axis, inside[axis], kernel[axis], strides[axis], dilations[axis]),
+            )
+            step = slide(window.spans[axis], sliding, lengths[axis])
+            if min(step.pads) < 0 or step.read.start < 0 or step.read.end > inside[axis]:
+                raise _UnsuitableError
+            steps.append(step)
+        self._check_even(node.input[0], (steps[0].read, steps[1].read), window.blank)
+        return steps
+
+    def _sum(self, one: _Window, other: _Window) -> _Window:
+        one, other = self._zeroed(one), self._zeroed(other)
+        spans = (one.spans[0].union(other.spans[0]), one.spans[1].union(other.spans[1]))
+        name = self._builder.node("Add", self._padded(one, spans), self._padded(other, spans))
+        return _Window(name, spans, one.offset + other.offset, np.zeros_like(one.surround))
+
+    def _zeroed(self, window: _Window) -> _Window:
+        """The same tensor with a surround of 0."""
+        if window.channels_last:
+            raise _UnsuitableError
+        if not window.surround.any():
+            return window
+        name = self._builder.node("Sub", window.name, self._per_channel(window.surround))
+        return _Window(name, window.spans, window.blank, np.zeros_like(window.surround))
+
+    def _true(self, window: _Window) -> _Window:
+        """The same tensor without an offset."""
+        if not window.offset.any():
+            return window
+        name = self._builder.node("Add", window.name, self._per_channel(window.offset))
+        return _Window(name, window.spans, np.zeros_like(window.offset), window.blank, window.channels_last)
+
+    def _per_channel(self, values: Doubles) -> str:
+        return self._builder.constant(values[None, :, None, None])
+
+    def _padded(self, window: _Window, spans: tuple[Span, Span]) -> str:
+        """A tensor with a surround of 0 on a larger window."""
+        if window.spans == spans:
+            return window.name
+        (rows, columns), (all_rows, all_columns) = window.spans, spans
+        begin = [0, 0, rows.start - all_rows.start, columns.start - all_columns.start]
+        end = [0, 0, all_rows.end - rows.end, all_columns.end - columns.end]
+        return self._builder.node("Pad", window.name, self._builder.constant(begin + end, np.int64))
+
+    def _kept(self, name: str) -> str:
+        """An input of the old graph that the new one has as well: a constant, or one left out."""
+        return self._builder.constant(self._constants[name], self._constants[name].dtype.type) if name else ""
+
+    def _linear_after(self, name: str) -> bool:
+        readers = [node for node in self._model.graph.node if name in node.input]
+        return all(node.op_type in ("Conv", "Add") for node in readers)
+
+    def _check_even(
+        self, name: str, spans: tuple[Span, Span], blank: Doubles, channels_last: bool = False
+    ) -> None:
+        """Make sure that the blank map has one value for each channel on a window."""
+        rows, columns = (slice(span.start, span.end) for span in spans)
+        if not self._maps.is_even(name, rows, columns, blank, channels_last):
+            raise _UnsuitableError
