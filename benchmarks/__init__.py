@@ -1,1 +1,1 @@
-"""Benchmarks: measure the product, and show how it was measured."""
+"""What is measured from a checkout: the studies and the accuracy of students. Not installed."""

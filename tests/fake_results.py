@@ -8,14 +8,14 @@ from typing import Any
 
 from fake_ways import TASK, FakeOpener, answer, originals
 
-from fgdd_fast.benchmarks.bench import Contest, Measured
-from fgdd_fast.benchmarks.ceilings import METHOD, Ceilings
-from fgdd_fast.benchmarks.interleaving import Timed
-from fgdd_fast.benchmarks.parity import hold
-from fgdd_fast.benchmarks.resources import Memory, Sample
-from fgdd_fast.benchmarks.result import FORMAT, Limits, path_result, rounded
-from fgdd_fast.benchmarks.timing import StageTimes
-from fgdd_fast.benchmarks.ways import Answer, Column, PathName
+from fgdd_bench.harness.bench import Contest, Measured
+from fgdd_bench.harness.interleaving import Timed
+from fgdd_bench.harness.parity import hold
+from fgdd_bench.harness.result import FORMAT, Limits, path_result, rounded
+from fgdd_bench.harness.timing import StageTimes
+from fgdd_bench.harness.ways import Answer, Column, PathName
+from fgdd_bench.machine.ceilings import METHOD, Ceilings
+from fgdd_bench.machine.resources import Memory, Sample
 
 LIMITS = Limits(700.0, Ceilings({"fp32": 3e10, "bf16": 7e10}, 1.6e10), None)
 ENVIRONMENT: Mapping[str, Any] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdd_fast.benchmarks.bench import Network, Watch
-from fgdd_fast.benchmarks.operations import Work
-from fgdd_fast.benchmarks.originals import Original
-from fgdd_fast.benchmarks.ways import Answer, Column, PathName, Stage, StageName, Task, Way
+from fgdd_bench.harness.bench import Network, Watch
+from fgdd_bench.harness.originals import Original
+from fgdd_bench.harness.ways import Answer, Column, PathName, Stage, StageName, Task, Way
+from fgdd_bench.machine.operations import Work
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.store import KnownFile
 

@@ -79,8 +79,8 @@ def imported(folder: Path, pattern: str = "*.py") -> Iterator[tuple[Path, str]]:
 def part(module: str) -> str:
     """The part of the project that a module belongs to; '' for other projects."""
     names = module.split(".")
-    if names[0] == "fgdd_export":
-        return "export"
+    if names[0] in ("fgdd_export", "fgdd_bench"):
+        return {"fgdd_export": "export", "fgdd_bench": "benchmarks"}[names[0]]
     return "" if names[0] != "fgdd_fast" else names[1] if len(names) > 1 else "fgdd_fast"
 
 
@@ -93,12 +93,12 @@ def part(module: str) -> str:
         ("fgdd_fast/packing", {"cli", "export", "benchmarks", "students"}),
         ("fgdd_fast/students", {"cli", "export", "benchmarks"}),
         ("export/fgdd_export", {"cli", "benchmarks"}),
-        ("benchmarks", {"cli"}),
+        ("benchmarks/fgdd_bench", {"cli"}),
         ("benchmarks/accuracy", {"cli"}),
     ],
 )
 def test_imports_run_one_way(folder: str, forbidden: set[str]) -> None:
-    found = list(imported(ROOT / folder, "**/*.py" if folder.startswith("export") else "*.py"))
+    found = list(imported(ROOT / folder, "**/*.py" if "/fgdd_" in folder else "*.py"))
     assert found
     assert [(file.name, module) for file, module in found if part(module) in forbidden] == []
 

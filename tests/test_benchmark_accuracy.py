@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks.accuracy.analysis import Analysis, analyse
-from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy.plan import Rates, StudentGrid, estimate
-from fgdd_fast.benchmarks.accuracy.results import (
+from benchmarks.accuracy.analysis import Analysis, analyse
+from benchmarks.accuracy.comparisons import Comparison
+from benchmarks.accuracy.intervals import pack_bits
+from benchmarks.accuracy.plan import Rates, StudentGrid, estimate
+from benchmarks.accuracy.results import (
     Results,
     SetKey,
     StudentKey,
@@ -27,7 +28,7 @@ from fgdd_fast.benchmarks.accuracy.results import (
     set_line,
     student_line,
 )
-from fgdd_fast.benchmarks.accuracy.rows import (
+from benchmarks.accuracy.rows import (
     CONTROLS,
     GROUPS,
     RULES,
@@ -37,10 +38,9 @@ from fgdd_fast.benchmarks.accuracy.rows import (
     pairings,
     parse_row,
 )
-from fgdd_fast.benchmarks.accuracy.sets import random_mosaics
-from fgdd_fast.benchmarks.accuracy.statistics import pack_bits
-from fgdd_fast.benchmarks.accuracy.training import RepeatedLabels
-from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, statement
+from benchmarks.accuracy.sets import random_mosaics
+from benchmarks.accuracy.training import RepeatedLabels
+from benchmarks.accuracy.verdicts import Verdict, statement
 from fgdd_fast.errors import DataError, OutputError, SettingsError
 from fgdd_fast.ranking import RANKINGS
 from fgdd_fast.records import Box, ImageRecord, View

@@ -14,17 +14,17 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks.accuracy import __main__ as accuracy
-from fgdd_fast.benchmarks.accuracy import table as accuracy_table
-from fgdd_fast.benchmarks.accuracy.results import (
+from benchmarks.accuracy import __main__ as accuracy
+from benchmarks.accuracy import table as accuracy_table
+from benchmarks.accuracy.results import (
     SetKey,
     read_results,
 )
-from fgdd_fast.benchmarks.accuracy.rows import (
+from benchmarks.accuracy.rows import (
     choose_rows,
     name_of,
 )
-from fgdd_fast.benchmarks.accuracy.sets import MosaicSet
+from benchmarks.accuracy.sets import MosaicSet
 from fgdd_fast.distilled import open_distilled
 from fgdd_fast.mosaic import arrange
 
@@ -89,7 +89,7 @@ def test_the_table_says_it_all(finished: Path) -> None:
     ):
         assert words in text
     assert "first 2 were labelled" in text
-    assert "python -m fgdd_fast.benchmarks.accuracy data" in text
+    assert "python -m benchmarks.accuracy data" in text
     cells = {line.count("|") for line in text.splitlines() if line.startswith("| RDED")}
     assert cells <= {line.count("|") for line in text.splitlines() if line.startswith("| ---")}
 

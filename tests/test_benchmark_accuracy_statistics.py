@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.benchmarks.accuracy.statistics import (
+from benchmarks.accuracy.intervals import (
     Interval,
     balanced_accuracy,
     class_accuracies,

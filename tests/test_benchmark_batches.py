@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fake_ways import FakeWay
 
-from fgdd_fast.benchmarks import batches
-from fgdd_fast.benchmarks.batches import CANDIDATES, fastest_batch
-from fgdd_fast.benchmarks.ways import Answer, Way
+from fgdd_bench.harness import batches
+from fgdd_bench.harness.batches import CANDIDATES, fastest_batch
+from fgdd_bench.harness.ways import Answer, Way
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import EngineError
 

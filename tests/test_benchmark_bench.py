@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fake_ways import SILENT, TASK, FakeOpener, FakeWay, answer, originals
 
-from fgdd_fast.benchmarks import timing
-from fgdd_fast.benchmarks.bench import LIMIT, Contest, answer_digest, measure_path
-from fgdd_fast.benchmarks.ways import Answer, PathName, ReferenceName, Stage
+from fgdd_bench.harness import timing
+from fgdd_bench.harness.bench import LIMIT, Contest, answer_digest, measure_path
+from fgdd_bench.harness.ways import Answer, PathName, ReferenceName, Stage
 from fgdd_fast.dataset import SourceImage
 
 SECONDS = {"product": 0.01, "fair": 0.03, "published": 0.06}
@@ -81,7 +81,7 @@ def test_decoding_takes_turns_with_its_limit(monkeypatch: pytest.MonkeyPatch) ->
         assert (len(files), threads) == (16, TASK.threads)
         return lambda: decoded.append(1) or {}
 
-    monkeypatch.setattr("fgdd_fast.benchmarks.bench.opencv_decoding", decoding)
+    monkeypatch.setattr("fgdd_bench.harness.bench.opencv_decoding", decoding)
     contest = measure(FakeOpener(SECONDS), "decode")
     assert contest.limit is not None
     assert len(contest.limit.samples) == 2

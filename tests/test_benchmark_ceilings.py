@@ -13,11 +13,8 @@ import tiny_models
 import tiny_pipeline
 from onnx import TensorProto, helper, numpy_helper
 
-from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_engines.telemetry import openvino_core
-from fgdd_fast.benchmarks import ceilings
-from fgdd_fast.benchmarks.ceilings import (
+from fgdd_bench.machine import ceilings
+from fgdd_bench.machine.ceilings import (
     Ceilings,
     multiplying,
     opencv_decode_rate,
@@ -25,7 +22,10 @@ from fgdd_fast.benchmarks.ceilings import (
     precisions_of,
     processor_ceilings,
 )
-from fgdd_fast.benchmarks.operations import Work, graph_operations
+from fgdd_bench.machine.operations import Work, graph_operations
+from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.telemetry import openvino_core
 
 
 def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:

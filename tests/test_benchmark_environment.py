@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fgdd_fast.benchmarks import environment as module
-from fgdd_fast.benchmarks.environment import command_line, environment, thread_settings
+from fgdd_bench.machine import environment as module
+from fgdd_bench.machine.environment import command_line, environment, thread_settings
 
 
 def test_this_machine_without_its_names() -> None:

@@ -12,9 +12,9 @@ import tiny_references as tiny
 
 torch = pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks import fair  # noqa: E402
-from fgdd_fast.benchmarks.fair_workers import ImageLoader  # noqa: E402
-from fgdd_fast.benchmarks.steps import Step  # noqa: E402
+from fgdd_bench.harness.steps import Step  # noqa: E402
+from fgdd_bench.references import fair  # noqa: E402
+from fgdd_bench.references.fair_workers import ImageLoader  # noqa: E402
 from fgdd_fast.dataset import SourceImage  # noqa: E402
 from fgdd_fast.errors import EngineError  # noqa: E402
 from fgdd_fast.machine import read_machine  # noqa: E402

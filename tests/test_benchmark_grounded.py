@@ -15,9 +15,9 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_bench.harness.ways import Answer, Column, Task, Way
+from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
-from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
-from fgdd_fast.benchmarks.ways import Answer, Column, Task, Way
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.drawing.scenes import draw_scene
 from fgdd_fast.errors import BundleError, DataError, SettingsError
@@ -36,16 +36,16 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 import torch
 from safetensors.torch import load_file, save_file
 
+from fgdd_bench.ours.grounded_parts import open_parts
+from fgdd_bench.references.grounded import fair as grounded_fair
+from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts, TextCounter
+from fgdd_bench.references.grounded.ways import open_grounded
 from fgdd_export.graphs.graph import tensor_specs
 from fgdd_export.grounded_sam2 import bundle as grounded_sam2
 from fgdd_export.grounded_sam2.bundle import GroundedSettings
 from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
-from fgdd_fast.benchmarks import grounded_fair
-from fgdd_fast.benchmarks.grounded_networks import EncodedPrompts, Prompts, TextCounter
-from fgdd_fast.benchmarks.grounded_parts import open_parts
-from fgdd_fast.benchmarks.grounded_ways import open_grounded
 
 MINIATURES = Path(__file__).parent / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")

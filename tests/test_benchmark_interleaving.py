@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.benchmarks import interleaving
-from fgdd_fast.benchmarks.interleaving import MOST_WARM_UPS, interleave, time_run, turn_orders
-from fgdd_fast.benchmarks.resources import Sample
+from fgdd_bench.harness import interleaving
+from fgdd_bench.harness.interleaving import MOST_WARM_UPS, interleave, time_run, turn_orders
+from fgdd_bench.machine.resources import Sample
 
 
 @pytest.fixture

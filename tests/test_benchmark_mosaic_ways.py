@@ -13,9 +13,9 @@ import tiny_references as tiny
 
 pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks.mosaic_ways import ComposingWay, ProductMosaics
-from fgdd_fast.benchmarks.reference_mosaics import FairMosaics, PublishedMosaics
-from fgdd_fast.benchmarks.subject import Composition
+from fgdd_bench.harness.subject import Composition
+from fgdd_bench.ours.mosaics import ComposingWay, ProductMosaics
+from fgdd_bench.references.mosaics import FairMosaics, PublishedMosaics
 from fgdd_fast.dataset import DataSet
 from fgdd_fast.decode import read_image
 from fgdd_fast.errors import SettingsError

@@ -10,9 +10,9 @@ import tiny_models
 
 torch = pytest.importorskip("torch")
 
+from fgdd_bench.references.onnx_network import first_convolution_input, pytorch_network  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle  # noqa: E402
 from fgdd_export.graphs.graph import run_model  # noqa: E402
-from fgdd_fast.benchmarks.onnx_network import first_convolution_input, pytorch_network  # noqa: E402
 from fgdd_fast.errors import SettingsError  # noqa: E402
 
 

@@ -15,20 +15,20 @@ import tiny_references as tiny
 from fake_ways import FakeWay, answer
 from tiny_convolutions import CLASSES, SIDE, inverted_residuals
 
-from fgdd_export.tile.bundle import write_tile_form
-from fgdd_fast.benchmarks import opening
-from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
-from fgdd_fast.benchmarks.opening import WayOpener, model_facts
-from fgdd_fast.benchmarks.originals import (
+from fgdd_bench.harness import opening
+from fgdd_bench.harness.opening import WayOpener, model_facts
+from fgdd_bench.harness.originals import (
     Original,
     choose_originals,
     compose_plan,
     mosaic_settings,
     record_of,
 )
-from fgdd_fast.benchmarks.subject import Composition, Subject
-from fgdd_fast.benchmarks.ways import Answer, PathName, Stage, Task, Way
-from fgdd_fast.benchmarks.whole_ways import PARTS, WholeReference
+from fgdd_bench.harness.subject import Composition, Subject
+from fgdd_bench.harness.ways import Answer, PathName, Stage, Task, Way
+from fgdd_bench.ours.whole import PARTS, WholeReference
+from fgdd_bench.references.grounded.subject import GroundedSubject
+from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.dataset import SourceImage, scan
 from fgdd_fast.networks import Runtime
 

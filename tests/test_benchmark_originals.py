@@ -10,7 +10,7 @@ import pytest
 import tiny_pipeline as tiny
 from fake_ways import TASK
 
-from fgdd_fast.benchmarks.originals import (
+from fgdd_bench.harness.originals import (
     choose_originals,
     compose_plan,
     draw_composition,

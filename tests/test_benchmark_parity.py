@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_ways import TASK, answer, originals
 
+from fgdd_bench.harness.parity import FP32, Parity, as_json, compare, hold, selected_tiles
+from fgdd_bench.harness.ways import PATHS, PathName
 from fgdd_engines.base import Array
-from fgdd_fast.benchmarks.parity import FP32, Parity, as_json, compare, hold, selected_tiles
-from fgdd_fast.benchmarks.ways import PATHS, PathName
 
 ORIGINALS = originals()
 

@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from fgdd_fast.benchmarks.project import main
-from fgdd_fast.benchmarks.projection import IMAGENET, NETWORKS, UNITS, Projection, Rates, Workload, project
-from fgdd_fast.benchmarks.projection_rates import parse_given, read_rates, with_given
+from benchmarks.studies.scale.project import main
+from benchmarks.studies.scale.projection import (
+    IMAGENET,
+    NETWORKS,
+    UNITS,
+    Projection,
+    Rates,
+    Workload,
+    project,
+)
+from benchmarks.studies.scale.projection_rates import parse_given, read_rates, with_given
 from fgdd_fast.errors import SettingsError
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"

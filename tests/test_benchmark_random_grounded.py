@@ -15,8 +15,8 @@ from fgdd_fast.errors import BundleError
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from fgdd_fast.benchmarks import random_grounded as module
-from fgdd_fast.benchmarks.random_grounded import random_grounded
+from fgdd_bench.references.grounded import random_grounded as module
+from fgdd_bench.references.grounded.random_grounded import random_grounded
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import tiny_references as tiny
 
 torch = pytest.importorskip("torch")
 
-from fgdd_fast.benchmarks.reference_networks import (  # noqa: E402
+from fgdd_bench.harness.ways import Task  # noqa: E402
+from fgdd_bench.references.networks import (  # noqa: E402
     find_normalisation,
     reference_device,
     saliency_network,
     teacher_network,
 )
-from fgdd_fast.benchmarks.ways import Task  # noqa: E402
 from fgdd_fast.errors import EngineError, SettingsError  # noqa: E402
 from fgdd_fast.networks import BatchedNetwork, Runtime, Teacher  # noqa: E402
 

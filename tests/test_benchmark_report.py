@@ -15,11 +15,11 @@ from fake_ways import TASK, answer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.benchmarks import report
-from fgdd_fast.benchmarks.ceilings import Ceilings
-from fgdd_fast.benchmarks.page import axis, page
-from fgdd_fast.benchmarks.report import markdown, number, percent, times
-from fgdd_fast.benchmarks.result import Limits, path_result, rounded, to_text
+from fgdd_bench.harness.result import Limits, path_result, rounded, to_text
+from fgdd_bench.machine.ceilings import Ceilings
+from fgdd_bench.reporting import report
+from fgdd_bench.reporting.page import axis, page
+from fgdd_bench.reporting.report import markdown, number, percent, times
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from fgdd_fast.benchmarks import nvidia, resources
-from fgdd_fast.benchmarks.nvidia import Management, parse_gpus, read_gpus
-from fgdd_fast.benchmarks.resources import (
+from fgdd_bench.machine import nvidia, resources
+from fgdd_bench.machine.nvidia import Management, parse_gpus, read_gpus
+from fgdd_bench.machine.resources import (
     Counter,
     Meter,
     descendants,
@@ -77,7 +77,7 @@ def test_grandchildren_are_found() -> None:
 def test_what_was_started_is_ended() -> None:
     script = (
         "import subprocess, sys\n"
-        "from fgdd_fast.benchmarks.resources import descendants, end_descendants\n"
+        "from fgdd_bench.machine.resources import descendants, end_descendants\n"
         "sleeper = [sys.executable, '-c', 'import time; print(flush=True); time.sleep(60)']\n"
         "children = [subprocess.Popen(sleeper, stdout=subprocess.PIPE) for _ in range(2)]\n"
         "for child in children: child.stdout.readline()\n"
@@ -91,7 +91,7 @@ def test_what_was_started_is_ended() -> None:
 def test_sleeping_takes_time_but_no_processor() -> None:
     script = (  # in a process of its own: threads of other tests' runtimes may be busy waiting in this one
         "import time\n"
-        "from fgdd_fast.benchmarks.resources import Meter\n"
+        "from fgdd_bench.machine.resources import Meter\n"
         "with Meter() as meter: time.sleep(0.2)\n"
         "print(meter.sample.seconds, meter.sample.processor_seconds)\n"
     )

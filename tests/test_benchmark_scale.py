@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_files import clothing_photographs, needs_clothing
 
-from fgdd_fast.benchmarks import scale
-from fgdd_fast.benchmarks.child import Usage, run_alone
-from fgdd_fast.benchmarks.growth import COMMANDS, FIGURES, Command, Run, fit_line, growth
-from fgdd_fast.benchmarks.many_images import distinct_photographs, make_data_set, numbered_copy
-from fgdd_fast.benchmarks.projection import UNITS
+from benchmarks.studies.scale import scale
+from benchmarks.studies.scale.growth import COMMANDS, FIGURES, Command, Run, fit_line, growth
+from benchmarks.studies.scale.many_images import distinct_photographs, make_data_set, numbered_copy
+from benchmarks.studies.scale.projection import UNITS
+from fgdd_bench.machine.child import Usage, run_alone
 from fgdd_fast.dataset import scan
 from fgdd_fast.decode import decode_image
 from fgdd_fast.errors import DataError
@@ -84,7 +84,7 @@ def test_the_result_adds_up(workplace: Path, scratch: Path) -> None:
     data = json.loads(output.read_text())
     assert str(workplace) not in json.dumps(data)
     assert data["command"].startswith(
-        "python -m fgdd_fast.benchmarks.scale data --teacher tiny-teacher.onnx --counts 8,24"
+        "python -m benchmarks.studies.scale.scale data --teacher tiny-teacher.onnx --counts 8,24"
     )
     assert data["images"]["photographs"] == DISTINCT
     assert data["models"]["growth"]["foreground"]["name"] == "tiny-foreground"
@@ -134,7 +134,7 @@ def test_a_line_needs_two_numbers(workplace: Path, counts: str) -> None:
 def test_a_stop_leaves_neither_folders_nor_processes(
     workplace: Path, scratch: Path, stop: signal.Signals
 ) -> None:
-    command = [sys.executable, "-m", "fgdd_fast.benchmarks.scale", *arguments(workplace)]
+    command = [sys.executable, "-m", "benchmarks.studies.scale.scale", *arguments(workplace)]
     # Tests that a shell runs in the background ignore SIGINT, and would hand that on.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

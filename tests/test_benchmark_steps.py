@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.benchmarks.steps import Step, as_stages, groups, run_steps
+from fgdd_bench.harness.steps import Step, as_stages, groups, run_steps
 
 STEPS = (
     Step("read", lambda item, _: [item]),

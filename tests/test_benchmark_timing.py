@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.benchmarks import timing
-from fgdd_fast.benchmarks.resources import Sample
-from fgdd_fast.benchmarks.timing import (
+from fgdd_bench.harness import timing
+from fgdd_bench.harness.timing import (
     Spread,
     StageTimes,
     overlap,
@@ -21,7 +20,8 @@ from fgdd_fast.benchmarks.timing import (
     spread,
     time_stage,
 )
-from fgdd_fast.benchmarks.ways import Stage
+from fgdd_bench.harness.ways import Stage
+from fgdd_bench.machine.resources import Sample
 
 POSITIVE = st.floats(1e-6, 1e6)
 

@@ -20,11 +20,11 @@ pytest.importorskip("torch")
 
 import torch
 
-from fgdd_fast.benchmarks.fair import open_fair
-from fgdd_fast.benchmarks.product_ways import open_product
-from fgdd_fast.benchmarks.published import open_published
-from fgdd_fast.benchmarks.subject import Subject
-from fgdd_fast.benchmarks.ways import Answer, PathName, Task, Way
+from fgdd_bench.harness.subject import Subject
+from fgdd_bench.harness.ways import Answer, PathName, Task, Way
+from fgdd_bench.ours.small_networks import open_product
+from fgdd_bench.references.fair import open_fair
+from fgdd_bench.references.published import open_published
 from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import DataError, FgddError, SettingsError, TeacherError
 

@@ -12,7 +12,7 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.benchmarks import sizes, stages, views
+from benchmarks.studies import sizes, stages, views
 
 
 @pytest.fixture

@@ -43,13 +43,13 @@ def test_the_trap_works(hostile: Path) -> None:
 COMMAND = "import sys; from fgdd_fast.cli import main; sys.argv[1:] = {words!r}; main()"
 SERVER = """\
 from concurrent.futures import ProcessPoolExecutor
-from fgdd_fast.benchmarks.processes import worker_context
+from fgdd_bench.machine.processes import worker_context
 if __name__ == '__main__':
     with ProcessPoolExecutor(1, worker_context()) as pool:
         assert pool.submit(abs, -1).result() == 1
 """
 ALONE = """\
-from fgdd_fast.benchmarks.child import run_alone
+from fgdd_bench.machine.child import run_alone
 from fgdd_engines.child_python import python_command
 assert "fgdd-fast" in run_alone(python_command("fgdd_fast", "--version")).output
 """

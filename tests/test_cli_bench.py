@@ -21,7 +21,9 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("PIL", reason="Pillow is not installed")
 pytest.importorskip("jinja2", reason="Jinja is not installed")
 
-from fgdd_fast.benchmarks import batches, ceilings, fair, opening, parity, timing
+from fgdd_bench.harness import batches, opening, parity, timing
+from fgdd_bench.machine import ceilings
+from fgdd_bench.references import fair
 from fgdd_fast.cli import bench_session, main
 from fgdd_fast.errors import EngineError
 
@@ -95,7 +97,7 @@ def test_a_reference_that_decides_otherwise_fails_the_command(
             found.figures["loss_rank_correlation"] = 0.5
         return found
 
-    monkeypatch.setattr("fgdd_fast.benchmarks.bench.hold", strict)
+    monkeypatch.setattr("fgdd_bench.harness.bench.hold", strict)
     file = place / "result.json"
     found = run(
         place, "--stages", "teacher,decode", "--against", "fair", "--repeats", "1", "--images", "6",

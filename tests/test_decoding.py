@@ -11,8 +11,8 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from image_files import clothing_photographs, encode, exif, needs_clothing, picture
 
-from fgdd_fast.benchmarks import decoding
-from fgdd_fast.benchmarks.tile_remedies import DECODERS, REFERENCE, WAYS
+from benchmarks.studies import decoding
+from benchmarks.studies.tile_remedies import DECODERS, REFERENCE, WAYS
 from fgdd_fast.decode import decode_image
 from fgdd_fast.records import Box
 

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("fgdd_fast", "engines", "export", "benchmarks", "tests")
-NAME = re.compile(r"\bfgdd_(?:fast|engines|export|bench)(?:\.\w+)+")
+NAME = re.compile(r"\b(?:fgdd_(?:fast|engines|export|bench)|benchmarks\.(?:studies|accuracy))(?:\.\w+)+")
 IMPORT = re.compile(r"\bfrom (fgdd_\w+(?:\.\w+)*) import (\w+)")  # in a script that a child runs
 FILE_ENDINGS = {"cfg", "egg", "html", "json", "md", "onnx", "py", "toml", "txt"}
 

@@ -22,6 +22,7 @@ from tiny_networks import (  # noqa: E402
 )
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
+from fgdd_bench.references.grounded.random_networks import random_detector  # noqa: E402
 from fgdd_engines.base import Array  # noqa: E402
 from fgdd_export.graphs.graph import load_model, serialise, tensor_specs  # noqa: E402
 from fgdd_export.graphs.torch_export import Exported, export_network  # noqa: E402
@@ -33,7 +34,6 @@ from fgdd_export.grounding_dino.network import (  # noqa: E402
     load_grounding_dino,
     text_network,
 )
-from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
 from fgdd_fast.errors import SettingsError  # noqa: E402
 
 HEIGHT, WIDTH, TOKENS = 96, 128, 12

@@ -14,8 +14,8 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config, tiny_tokenizer
 
+from fgdd_bench.references.grounded.random_networks import random_detector
 from fgdd_export.grounding_dino.network import load_grounding_dino
-from fgdd_fast.benchmarks.random_networks import random_detector
 from fgdd_fast.errors import BundleError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fgdd_bench.machine.environment import environment
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_fast import machine
-from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.machine import Gpu, Jetson, Nvidia, read_jetson, read_machine, read_nvidia
 
 X86 = """\

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from fgdd_fast.benchmarks.emulated_aarch64 import compare
+from benchmarks.studies.emulated_aarch64 import compare
 from fgdd_fast.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,6 +18,7 @@ import tiny_sam2  # noqa: E402
 from tiny_models import tiny_description  # noqa: E402
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config  # noqa: E402
 
+from fgdd_bench.references.grounded.random_networks import random_detector  # noqa: E402
 from fgdd_engines.base import Array, TensorSpec  # noqa: E402
 from fgdd_engines.bundle.bundle import write_bundle  # noqa: E402
 from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine  # noqa: E402
@@ -37,7 +38,6 @@ from fgdd_export.sam2.network import (  # noqa: E402
     encoder_example,
     encoder_network,
 )
-from fgdd_fast.benchmarks.random_networks import random_detector  # noqa: E402
 from fgdd_fast.errors import EngineError  # noqa: E402
 
 BATCH = 3

@@ -28,11 +28,11 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     import tiny_sam2
     from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
 
+    from fgdd_bench.references.grounded.random_networks import random_detector
     from fgdd_export.graphs.torch_export import Network, export_network
     from fgdd_export.grounded_sam2 import occupancy
     from fgdd_export.grounding_dino import network as grounding_dino
     from fgdd_export.sam2 import network as sam2
-    from fgdd_fast.benchmarks.random_networks import random_detector
 
     folder = tmp_path_factory.mktemp("exports")
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import tiny_pipeline as tiny
 
+from fgdd_bench.harness.subject import Composition, Subject
+from fgdd_bench.harness.ways import Task
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 from fgdd_export.classifier.teacher import add_loss
 from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
-from fgdd_fast.benchmarks.subject import Composition, Subject
-from fgdd_fast.benchmarks.ways import Task
 from fgdd_fast.dataset import DataSet, scan
 from fgdd_fast.decode import read_file
 from fgdd_fast.distill import ClassPlan, MosaicSettings, Plan

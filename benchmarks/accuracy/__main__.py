@@ -1,12 +1,12 @@
 """Do students learn more from what this method chooses? A grid of rows, seeds and students, and one table.
 
-    python -m fgdd_fast.benchmarks.accuracy DATA --val VALIDATION --teacher BUNDLE --results FILE.jsonl
+    python -m benchmarks.accuracy DATA --val VALIDATION --teacher BUNDLE --results FILE.jsonl
 
 Every row distils DATA in another way; students of each set learn by RDED's recipe from the teacher's
 labels, and VALIDATION judges them. Every finished student is a line of FILE, so a run that was stopped goes
 on when it is started again. The table is made of that file alone:
 
-    python -m fgdd_fast.benchmarks.accuracy.table FILE.jsonl
+    python -m benchmarks.accuracy.table FILE.jsonl
 
 `--plan` says what a grid takes, and does nothing.
 """
@@ -23,13 +23,13 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from benchmarks.accuracy.results import read_results
+from benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
+from benchmarks.accuracy.table import markdown
+from fgdd_bench.machine.environment import command_line
 from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_engines.optional_imports import import_extra
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.benchmarks.accuracy.results import read_results
-from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
-from fgdd_fast.benchmarks.accuracy.table import markdown
-from fgdd_fast.benchmarks.environment import command_line
 from fgdd_fast.errors import FgddError
 from fgdd_fast.views import SCORE_VIEWS
 
@@ -181,7 +181,7 @@ def main(results: Path, table: Path | None, plan: bool, **options: Any) -> None:
     console = Console(stderr=True)
     try:
         import_extra("torch", EXTRA)
-        from fgdd_fast.benchmarks.accuracy import command  # noqa: PLC0415 - imports PyTorch
+        from benchmarks.accuracy import command  # noqa: PLC0415 - imports PyTorch
 
         grid = command.make_grid(command.GridOptions(**options))
         if plan:
@@ -199,7 +199,7 @@ def main(results: Path, table: Path | None, plan: bool, **options: Any) -> None:
 def _given() -> list[str]:
     """The words of the command, with the options that were given."""
     context = click.get_current_context()
-    words = ["python", "-m", "fgdd_fast.benchmarks.accuracy"]
+    words = ["python", "-m", "benchmarks.accuracy"]
     for parameter in context.command.params:
         name = parameter.name or ""
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:

@@ -8,10 +8,8 @@ from statistics import fmean
 
 import numpy as np
 
-from fgdd_fast.benchmarks.accuracy.comparisons import Comparison, Differences, compare
-from fgdd_fast.benchmarks.accuracy.results import Labels, Line, Results, SetKey
-from fgdd_fast.benchmarks.accuracy.rows import FULL_DATA, RANDOM, pairings
-from fgdd_fast.benchmarks.accuracy.statistics import (
+from benchmarks.accuracy.comparisons import Comparison, Differences, compare
+from benchmarks.accuracy.intervals import (
     Spread,
     class_accuracies,
     hard_label_recovery,
@@ -19,7 +17,9 @@ from fgdd_fast.benchmarks.accuracy.statistics import (
     label_robust_score,
     spread,
 )
-from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, judge
+from benchmarks.accuracy.results import Labels, Line, Results, SetKey
+from benchmarks.accuracy.rows import FULL_DATA, RANDOM, pairings
+from benchmarks.accuracy.verdicts import Verdict, judge
 
 
 @dataclass(frozen=True)

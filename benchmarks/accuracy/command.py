@@ -18,12 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from benchmarks.accuracy.plan import Estimate, StudentGrid, estimate, measure_rates
+from benchmarks.accuracy.rows import CONTROLS, choose_rows
+from benchmarks.accuracy.run import Grid, run
+from benchmarks.accuracy.selection import SelectionGrid
+from benchmarks.accuracy.training import TrainingSettings
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.benchmarks.accuracy.plan import Estimate, StudentGrid, estimate, measure_rates
-from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, choose_rows
-from fgdd_fast.benchmarks.accuracy.run import Grid, run
-from fgdd_fast.benchmarks.accuracy.selection import SelectionGrid
-from fgdd_fast.benchmarks.accuracy.training import TrainingSettings
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.dataset import pool, scan
 from fgdd_fast.devices import choose_runtime

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.benchmarks.accuracy.rows import Pairing
-from fgdd_fast.benchmarks.accuracy.statistics import Difference, paired_difference
+from benchmarks.accuracy.intervals import Difference, paired_difference
+from benchmarks.accuracy.rows import Pairing
 
 Differences = Mapping[int, Mapping[int, NDArray[np.float64]]]
 """By selection seed and training seed: an array [images]."""

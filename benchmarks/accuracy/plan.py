@@ -9,10 +9,10 @@ from itertools import chain
 
 import numpy as np
 
-from fgdd_fast.benchmarks.accuracy.results import Labels, Results, SetKey, StudentKey
-from fgdd_fast.benchmarks.accuracy.rows import FULL_DATA
-from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, WholeData
-from fgdd_fast.benchmarks.accuracy.training import Training, TrainingSettings, Work, open_label_teacher
+from benchmarks.accuracy.results import Labels, Results, SetKey, StudentKey
+from benchmarks.accuracy.rows import FULL_DATA
+from benchmarks.accuracy.sets import MosaicSet, WholeData
+from benchmarks.accuracy.training import Training, TrainingSettings, Work, open_label_teacher
 from fgdd_fast.networks import Images, Teacher
 from fgdd_fast.students.labelled_images import LabelledImages
 from fgdd_fast.students.online_labels import class_logits

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.benchmarks.accuracy.statistics import Bits, unpack_bits
+from benchmarks.accuracy.intervals import Bits, unpack_bits
 from fgdd_fast.errors import DataError, OutputError, SettingsError
 
 FORMAT = 1
@@ -193,7 +193,7 @@ def parse_results(content: bytes, path: Path) -> Results:
     if first.get("kind") != "conditions" or first.get("format") != FORMAT:
         raise DataError(
             f"{path} holds no results of this version",
-            "Make some with: python -m fgdd_fast.benchmarks.accuracy",
+            "Make some with: python -m benchmarks.accuracy",
         )
     conditions = {name: value for name, value in first.items() if name not in ("kind", "format")}
 

@@ -9,15 +9,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.accuracy.plan import ALL_DATA, StudentGrid, plan_full_data, plan_sets
+from benchmarks.accuracy.results import Line, ResultFile, SetKey, open_results, set_line
+from benchmarks.accuracy.selection import Progress, SelectionGrid, open_selector
+from benchmarks.accuracy.sets import MosaicSet, WholeData, whole_data
+from benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher
+from benchmarks.accuracy.workers import train_all
+from fgdd_bench.machine.environment import environment
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.benchmarks.accuracy.plan import ALL_DATA, StudentGrid, plan_full_data, plan_sets
-from fgdd_fast.benchmarks.accuracy.results import Line, ResultFile, SetKey, open_results, set_line
-from fgdd_fast.benchmarks.accuracy.selection import Progress, SelectionGrid, open_selector
-from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, WholeData, whole_data
-from fgdd_fast.benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher
-from fgdd_fast.benchmarks.accuracy.workers import train_all
-from fgdd_fast.benchmarks.environment import environment
 from fgdd_fast.dataset import DataSet
 from fgdd_fast.foreground_opening import ForegroundChoice
 from fgdd_fast.networks import Runtime, Teacher

@@ -7,10 +7,10 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.accuracy.results import SetKey
+from benchmarks.accuracy.rows import AnyRow, Row, name_of
+from benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.benchmarks.accuracy.results import SetKey
-from fgdd_fast.benchmarks.accuracy.rows import AnyRow, Row, name_of
-from fgdd_fast.benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.distill import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.errors import DataError

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.rows import RandomName
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.benchmarks.accuracy.rows import RandomName
 from fgdd_fast.dataset import DataSet, SourceImage
 from fgdd_fast.decode import read_file
 from fgdd_fast.errors import DataError

@@ -1,6 +1,6 @@
 """The table of a file of results, as Markdown, and all its figures as JSON.
 
-python -m fgdd_fast.benchmarks.accuracy.table FILE.jsonl [--markdown TABLE.md] [--json RESULT.json]
+python -m benchmarks.accuracy.table FILE.jsonl [--markdown TABLE.md] [--json RESULT.json]
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 import click
 
-from fgdd_fast.benchmarks.accuracy.analysis import Analysis, Cell, analyse
-from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy.results import Results, read_results
-from fgdd_fast.benchmarks.accuracy.rows import CONTROLS, FULL_DATA, RANDOM, RDED, Row, parse_row, rded_for
-from fgdd_fast.benchmarks.accuracy.statistics import CONFIDENCE, RESAMPLES, Difference, Interval, Spread
-from fgdd_fast.benchmarks.accuracy.verdicts import Verdict, images_in_words, statement
-from fgdd_fast.benchmarks.report import NOTHING
-from fgdd_fast.benchmarks.result import rounded, to_text
+from benchmarks.accuracy.analysis import Analysis, Cell, analyse
+from benchmarks.accuracy.comparisons import Comparison
+from benchmarks.accuracy.intervals import CONFIDENCE, RESAMPLES, Difference, Interval, Spread
+from benchmarks.accuracy.results import Results, read_results
+from benchmarks.accuracy.rows import CONTROLS, FULL_DATA, RANDOM, RDED, Row, parse_row, rded_for
+from benchmarks.accuracy.verdicts import Verdict, images_in_words, statement
+from fgdd_bench.harness.result import rounded, to_text
+from fgdd_bench.reporting.report import NOTHING
 from fgdd_fast.errors import FgddError
 
 MEASURES = f"""\

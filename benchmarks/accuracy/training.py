@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.intervals import pack_bits
+from benchmarks.accuracy.results import Labels, Line, StudentKey, student_line
+from benchmarks.accuracy.sets import TrainingImages
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.benchmarks.accuracy.results import Labels, Line, StudentKey, student_line
-from fgdd_fast.benchmarks.accuracy.sets import TrainingImages
-from fgdd_fast.benchmarks.accuracy.statistics import pack_bits
 from fgdd_fast.networks import Runtime, Teacher
 from fgdd_fast.resize import ResizeMethod
 from fgdd_fast.students.labelled_images import LabelledImages

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fgdd_fast.benchmarks.accuracy.comparisons import Comparison
-from fgdd_fast.benchmarks.accuracy.rows import Row, parse_row, rded_for
-from fgdd_fast.benchmarks.accuracy.statistics import CONFIDENCE, Difference, Interval
+from benchmarks.accuracy.comparisons import Comparison
+from benchmarks.accuracy.intervals import CONFIDENCE, Difference, Interval
+from benchmarks.accuracy.rows import Row, parse_row, rded_for
 
 FEWEST_SEEDS = 3  # of the selection, below which a grid is a trial
 

@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 
 import cv2
 
-from fgdd_fast.benchmarks.accuracy.results import Line
-from fgdd_fast.benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher, train
-from fgdd_fast.benchmarks.processes import worker_context
+from benchmarks.accuracy.results import Line
+from benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher, train
+from fgdd_bench.machine.processes import worker_context
 from fgdd_fast.errors import EngineError
 from fgdd_fast.networks import Teacher
 from fgdd_fast.students.labelled_images import LabelledImages

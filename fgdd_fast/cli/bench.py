@@ -13,17 +13,17 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from fgdd_bench.harness.bench import measure_path
+from fgdd_bench.harness.opening import EXTRA, reference_module
+from fgdd_bench.harness.parity import DisagreementError
+from fgdd_bench.harness.result import path_result, to_text
+from fgdd_bench.harness.ways import PATHS, REFERENCES
+from fgdd_bench.machine.environment import load_average, thread_settings
+from fgdd_bench.machine.resources import end_descendants
+from fgdd_bench.reporting.page import page
+from fgdd_bench.reporting.report import headline_rows, markdown
 from fgdd_engines.bundle.files import stage_file, write_file
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.benchmarks.bench import measure_path
-from fgdd_fast.benchmarks.environment import load_average, thread_settings
-from fgdd_fast.benchmarks.opening import EXTRA, reference_module
-from fgdd_fast.benchmarks.page import page
-from fgdd_fast.benchmarks.parity import DisagreementError
-from fgdd_fast.benchmarks.report import headline_rows, markdown
-from fgdd_fast.benchmarks.resources import end_descendants
-from fgdd_fast.benchmarks.result import path_result, to_text
-from fgdd_fast.benchmarks.ways import PATHS, REFERENCES
 from fgdd_fast.cli.bench_models import BenchOptions
 from fgdd_fast.cli.bench_session import BenchSession, open_bench
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option

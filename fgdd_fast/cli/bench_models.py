@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fgdd_bench.harness.ways import PathName, ReferenceName, Task
+from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
-from fgdd_fast.benchmarks.ways import PathName, ReferenceName, Task
 from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime
 from fgdd_fast.dataset import DataSet
@@ -81,8 +81,9 @@ def find_foreground(
         return None
     detector, segmenter, name = options.detector, options.segmenter, options.foreground
     if name == RANDOM:
-        random = import_module("fgdd_fast.benchmarks.random_grounded").random_grounded(progress=console.print)
-        detector, segmenter, name = random.detector, random.segmenter, str(random.bundle.onnx)
+        random = import_module("fgdd_bench.references.grounded.random_grounded")
+        made = random.random_grounded(progress=console.print)
+        detector, segmenter, name = made.detector, made.segmenter, str(made.bundle.onnx)
     prompts = None if options.prompts is None else read_prompts(options.prompts)
     choice = choose_foreground(name, classes, prompts=prompts, box_threshold=options.box_threshold)
     if not isinstance(choice.source, Bundle):

@@ -13,16 +13,16 @@ from typing import Any
 
 from rich.console import Console
 
+from fgdd_bench.harness.opening import WayOpener, model_facts
+from fgdd_bench.harness.originals import Original, choose_originals, draw_composition, mosaic_settings
+from fgdd_bench.harness.result import FORMAT, Limits, rounded
+from fgdd_bench.harness.subject import Subject
+from fgdd_bench.harness.ways import Task
+from fgdd_bench.machine.ceilings import METHOD, device_ceilings, opencv_decode_rate, processor_ceilings
+from fgdd_bench.machine.environment import command_line, environment
+from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_engines.base import ON_PROCESSOR
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.benchmarks.ceilings import METHOD, device_ceilings, opencv_decode_rate, processor_ceilings
-from fgdd_fast.benchmarks.environment import command_line, environment
-from fgdd_fast.benchmarks.grounded_subject import GroundedSubject
-from fgdd_fast.benchmarks.opening import WayOpener, model_facts
-from fgdd_fast.benchmarks.originals import Original, choose_originals, draw_composition, mosaic_settings
-from fgdd_fast.benchmarks.result import FORMAT, Limits, rounded
-from fgdd_fast.benchmarks.subject import Subject
-from fgdd_fast.benchmarks.ways import Task
 from fgdd_fast.cli.bench_models import (
     COMPOSED,
     SCORED,

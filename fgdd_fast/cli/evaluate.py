@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fgdd_fast.benchmarks.environment import command_line, environment
+from fgdd_bench.machine.environment import command_line, environment
 from fgdd_fast.cli.evaluation import EvaluateOptions, Evaluation, check_outputs, run_evaluation, write_outputs
 from fgdd_fast.cli.options import default_threads, folder
 from fgdd_fast.students.opening import EPOCHS, FOLDER_SIZE, LABEL_KINDS

@@ -1,0 +1,1 @@
+"""What is compared, on which images, in which turns, and whether the answers agree."""

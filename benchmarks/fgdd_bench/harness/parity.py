@@ -1,0 +1,210 @@
+"""Whether two ways along a path answer alike: figures, and what is accepted of them.
+
+This project is held twice: against its own fp32 in ONNX Runtime, by what is decided, and against each
+PyTorch reference, by bars that only another network, other crops or other prompts would miss.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fgdd_bench.harness.originals import RULE, Original, record_of
+from fgdd_bench.harness.ways import Answer, PathName, Task
+from fgdd_engines.base import Array
+from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
+from fgdd_fast.agreement import Bar, loss_figures, occupancy_figures, same_path
+from fgdd_fast.errors import DataError, FgddError
+from fgdd_fast.records import Box, ImageRecord
+from fgdd_fast.selection import select
+from fgdd_fast.thresholds import Rule, parse_rule
+
+Figures = Mapping[str, float]
+Bars = Mapping[str, Bar]
+
+FP32 = "fp32"  # what this project's own reference is called in a report
+FOREGROUND = 128  # a mask's value from which a pixel is foreground
+# Nothing is shown where the reference finds nothing in any image.
+_SOME = Bar(1e-3, at_least=True)
+# Against fp32 in ONNX Runtime.
+DECISIONS: Bars = {
+    "mean_tile_error": Bar(0.5),
+    "mean_mosaic_error": Bar(0.5),
+    "with_foreground": _SOME,
+    "same_path": Bar(0.99, at_least=True),
+    "same_or_near_crop": Bar(0.99, at_least=True),
+}
+# int8 takes crops that are almost as good more often: it is held by what that costs, as by `--device auto`.
+INT8_DECISIONS: Bars = {
+    **{name: bar for name, bar in DECISIONS.items() if name != "same_or_near_crop"},
+    "mean_regret": Bar(0.02),
+}
+# Against a PyTorch reference, which may resize by another library, in another precision.
+SAME_WORK: Bars = {
+    "mean_tile_error": Bar(6),
+    "mean_mosaic_error": Bar(6),
+    "with_foreground": _SOME,
+    "mean_occupancy_error": Bar(0.05),
+    "loss_rank_correlation": Bar(0.97, at_least=True),
+}
+
+
+class DisagreementError(FgddError):
+    """A way does not answer as its reference does, so that its speed means nothing."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the answers of a way compare with those of another.
+
+    Attributes:
+        against: whose they are compared with: `fp32`, or a reference.
+        figures: by name; `same_...` are shares, occupancies shares of an image, losses nats, errors of tiles
+            and mosaics grey levels of 255.
+        bars: what is accepted of some of them.
+    """
+
+    against: str
+    figures: Figures
+    bars: Bars
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The figures that are not accepted, by name."""
+        return tuple(name for name, bar in self.bars.items() if not bar.met_by(self.figures[name]))
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The same in words."""
+        return tuple(
+            f"{name.replace('_', ' ')} against {self.against} is {self.figures[name]:.3g} "
+            f"({self.bars[name]} is accepted)"
+            for name in self.failed
+        )
+
+
+def hold(
+    path: PathName,
+    against: str,
+    expected: Answer,
+    found: Answer,
+    originals: Sequence[Original],
+    task: Task,
+    precisions: Iterable[str],
+) -> Parity:
+    """Compare two answers to a path.
+
+    Args:
+        path: which.
+        against: whose answer is `expected`.
+        expected, found: the answers; see `fgdd_bench.harness.ways`.
+        originals: the images, in the order of the answers.
+        task: what was asked.
+        precisions: in which `found` was computed.
+    """
+    figures = compare(expected, found, originals, task)
+    chosen = SAME_WORK if against != FP32 else INT8_DECISIONS if "int8" in precisions else DECISIONS
+    bars = {name: bar for name, bar in chosen.items() if name in figures}
+    if path == "all":  # another tile makes another mosaic; the tiles themselves are compared
+        bars.pop("mean_mosaic_error", None)
+    return Parity(against, figures, bars)
+
+
+def compare(expected: Answer, found: Answer, originals: Sequence[Original], task: Task) -> dict[str, float]:
+    """All figures for which both answers have the arrays."""
+    both = expected.keys() & found.keys()
+    figures: dict[str, float] = {}
+    for name in ("tiles", "mosaics"):
+        if name in both:
+            figures |= _pixel_figures(name.removesuffix("s"), expected[name], found[name])
+    if "occupancy" in both:
+        figures |= occupancy_figures(expected["occupancy"], found["occupancy"])
+        figures["same_path"] = _same_path(expected["occupancy"], found["occupancy"], originals)
+    if "boxes" in both:
+        figures |= _box_figures(expected["boxes"], found["boxes"])
+    if "masks" in both:
+        figures |= _mask_figures(expected["masks"], found["masks"])
+    if "losses" in both:
+        figures |= loss_figures(expected["losses"], found["losses"])
+        one, other = (selected_tiles(answer, originals, task) for answer in (expected, found))
+        figures["same_tiles"] = len(one & other) / max(len(one), 1)
+    return figures
+
+
+def _pixel_figures(name: str, expected: Array, found: Array) -> dict[str, float]:
+    """Of images uint8 [n, side, side, 3], in grey levels; one at a time, for there may be many."""
+    errors = [cv2.absdiff(one, other) for one, other in zip(expected, found, strict=True)]
+    return {
+        f"mean_{name}_error": float(np.mean([error.mean() for error in errors])),
+        f"largest_{name}_error": float(max(error.max() for error in errors)),
+    }
+
+
+def _same_path(expected: Array, found: Array, originals: Sequence[Original]) -> float:
+    """The share of images that take the same path; each class has its own threshold."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, original in enumerate(originals):
+        places[original.image.class_name].append(place)
+    same = [same_path(expected[members], found[members]) for members in places.values()]
+    return float(np.concatenate(same).mean())
+
+
+def _box_figures(expected: Array, found: Array) -> dict[str, float]:
+    """Of boxes [images, most, 5]; a box without a partner counts as an overlap of 0."""
+    overlaps: list[float] = []
+    score_errors: list[float] = []
+    for one, other in zip(expected, found, strict=True):
+        ones, others = one[one[:, 4] > 0], other[other[:, 4] > 0]
+        match = match_boxes(ones[:, :4], ones[:, 4], others[:, :4], others[:, 4])
+        overlaps += [*match.iou.tolist(), *[0.0] * match.unmatched]
+        score_errors += match.score_difference.tolist()
+    return {
+        "mean_box_iou": float(np.mean(overlaps)) if overlaps else 1.0,
+        "matched_boxes": float(np.mean(np.array(overlaps) > 0)) if overlaps else 1.0,
+        "mean_score_error": float(np.mean(score_errors)) if score_errors else 0.0,
+    }
+
+
+def _mask_figures(expected: Array, found: Array) -> dict[str, float]:
+    """Of masks uint8 [images, height, width], each pair at the size of the first."""
+    ious = []
+    for one, other in zip(expected, found, strict=True):
+        resized = cv2.resize(other, one.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        ious.append(mask_iou(one >= FOREGROUND, resized >= FOREGROUND))
+    return {"mean_mask_iou": float(np.mean(ious)), "lowest_mask_iou": float(min(ious))}
+
+
+def selected_tiles(answer: Answer, originals: Sequence[Original], task: Task) -> set[tuple[str, Box]]:
+    """The tiles that a mosaic of each class would be made of: their images and boxes.
+
+    Where the answer has no occupancies, every image gives its best crop, as in RDED. None of a class that
+    cannot be decided, because an occupancy or its losses are no numbers.
+    """
+    rule = parse_rule(RULE if "occupancy" in answer else "always-patch")
+    occupancies = answer.get("occupancy", np.ones(len(originals), np.float32))
+    classes: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for original, occupancy, losses in zip(originals, occupancies, answer["losses"], strict=True):
+        record = record_of(original, float(occupancy), losses, task)
+        classes[record.class_name].append(record)
+    tiles = (_select(records, rule, task) for records in classes.values())
+    return {tile for members in tiles for tile in members}
+
+
+def _select(records: Sequence[ImageRecord], rule: Rule, task: Task) -> set[tuple[str, Box]]:
+    try:
+        selection = select(records, rule, min(task.factor**2, len(records)), task.seed)
+    except DataError:
+        return set()
+    return {(tile.source, tile.box) for tile in selection.tiles}
+
+
+def as_json(parity: Parity) -> dict[str, Any]:
+    """For a report; a figure that is not finite, for which JSON has no word, becomes None."""
+    figures = {name: value if np.isfinite(value) else None for name, value in parity.figures.items()}
+    bars = {name: str(bar) for name, bar in parity.bars.items()}
+    return {"figures": figures, "bars": bars, "failed": list(parity.failed)}

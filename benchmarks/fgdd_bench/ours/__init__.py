@@ -1,0 +1,1 @@
+"""This project along each path that is compared."""

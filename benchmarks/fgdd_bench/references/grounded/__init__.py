@@ -1,0 +1,1 @@
+"""Grounded SAM 2 in PyTorch along the path `foreground`."""

@@ -1,0 +1,176 @@
+"""Grounded SAM 2 in PyTorch, for the references: transformers' own networks, nothing of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.grounding_dino.modeling_grounding_dino import (
+    generate_masks_with_special_tokens_and_transfer_map,
+)
+
+from fgdd_bench.references.grounded.subject import GroundedSubject
+from fgdd_export.checkpoints.pretrained import provenance
+from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
+from fgdd_export.sam2.network import Sam2, load_sam2
+from fgdd_fast.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class GroundedNetworks:
+    """The networks of a Grounded SAM 2, with all that their use needs.
+
+    Attributes:
+        detector: Grounding DINO.
+        segmenter: SAM 2.1.
+    """
+
+    detector: GroundingDino
+    segmenter: Sam2
+
+
+class Boxes(NamedTuple):
+    """The best boxes of some images.
+
+    Attributes:
+        corners: float32 [images, boxes, 4]; left, top, right, bottom as shares of the image.
+        scores: float32 [images, boxes], best first; 0 for a box that does not count.
+    """
+
+    corners: Tensor
+    scores: Tensor
+
+
+def load_networks(subject: GroundedSubject, device: torch.device) -> GroundedNetworks:
+    """Load the checkpoints that the subject's bundle was exported from.
+
+    Raises:
+        BundleError: a checkpoint cannot be used.
+        SettingsError: the bundle was exported from another one.
+    """
+    for name, checkpoint in (("detector", subject.detector), ("segmenter", subject.segmenter)):
+        exported, given = subject.bundle.source.get(name, {}), provenance(checkpoint)
+        if exported.get("weights") != given.get("weights"):
+            raise SettingsError(
+                f"The bundle {subject.bundle.onnx} was not exported from the {name} {checkpoint}",
+                "Name the checkpoint that it was exported from, so that both sides have the same weights.",
+            )
+    networks = GroundedNetworks(load_grounding_dino(subject.detector), load_sam2(subject.segmenter))
+    models: tuple[Any, ...] = networks.detector.model, networks.segmenter.model
+    for model in models:
+        model.to(device)
+    return networks
+
+
+class TextCounter:
+    """Counts the prompts that a text encoder encodes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def watching(self, detector: Any) -> Iterator[None]:
+        """Within the block, count what a Grounding DINO encodes."""
+        hook = detector.model.text_backbone.register_forward_pre_hook(self._add)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _add(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        self.count += len(arguments[0])
+
+
+class Prompts(NamedTuple):
+    """Tokenised prompts, filled up to a common length.
+
+    Attributes:
+        ids: int64 [prompts, tokens].
+        mask: int64 [prompts, tokens]; 0 for tokens that fill up.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, texts: Sequence[str], detector: GroundingDino, device: torch.device) -> Prompts:
+        """Tokenise prompts."""
+        tokenizer = Tokenizer.from_str(detector.tokenizer)
+        tokenizer.no_truncation()
+        tokenizer.enable_padding()
+        encoded = tokenizer.encode_batch(list(texts))
+        return cls(
+            torch.tensor([one.ids for one in encoded], device=device),
+            torch.tensor([one.attention_mask for one in encoded], device=device),
+        )
+
+    def inputs(self, places: Tensor) -> dict[str, Tensor]:
+        """What a Grounding DINO takes of some of them, one for each image."""
+        ids = self.ids[places]
+        return {
+            "input_ids": ids,
+            "attention_mask": self.mask[places],
+            "token_type_ids": torch.zeros_like(ids),
+        }
+
+
+class EncodedPrompts(nn.Module):
+    """Stands in for a Grounding DINO's text backbone: gives what that made of each prompt beforehand.
+
+    Args:
+        detector: transformers' `GroundingDinoForObjectDetection`, whose backbone encodes the prompts here.
+        ids: int64 [prompts, tokens], filled up.
+    """
+
+    ids: Tensor
+    states: Tensor
+
+    def __init__(self, detector: Any, ids: Tensor) -> None:
+        super().__init__()
+        network, special = detector.model, detector.model.special_tokens
+        masks, places = generate_masks_with_special_tokens_and_transfer_map(ids, special)  # type: ignore[arg-type]
+        states = network.text_backbone(ids, masks[:, None], torch.zeros_like(ids), places).last_hidden_state
+        self.register_buffer("ids", ids)
+        self.register_buffer("states", states)
+
+    def forward(self, input_ids: Tensor, *_: Any, **__: Any) -> BaseModelOutput:
+        """The states of prompts that were encoded; tokens are told apart by their ids alone."""
+        places = (input_ids[:, None] == self.ids).all(-1).int().argmax(1)
+        return BaseModelOutput(last_hidden_state=self.states[places])
+
+    @contextmanager
+    def in_place(self, detector: Any) -> Iterator[None]:
+        """Within the block, a detector looks its prompts up instead of encoding them."""
+        backbone = detector.model.text_backbone
+        detector.model.text_backbone = self
+        try:
+            yield
+        finally:
+            detector.model.text_backbone = backbone
+
+
+def best_boxes(outputs: Any, threshold: float, most: int) -> Boxes:
+    """The best of a Grounding DINO's proposals.
+
+    Args:
+        outputs: of transformers' `GroundingDinoForObjectDetection`.
+        threshold: only boxes with a higher score count.
+        most: boxes of an image, at most.
+    """
+    scores, places = outputs.logits.float().amax(-1).sigmoid().topk(most, dim=1)
+    boxes = outputs.pred_boxes.float().gather(1, places[..., None].expand(-1, -1, 4))
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return Boxes(torch.cat([centre - half, centre + half], -1), scores * (scores > threshold))
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images uint8 [images, height, width, 3] as float32 [images, 3, height, width]."""
+    shift = torch.tensor(mean, device=pixels.device) * 255
+    scale = torch.tensor(std, device=pixels.device) * 255
+    return ((pixels - shift) / scale).permute(0, 3, 1, 2)

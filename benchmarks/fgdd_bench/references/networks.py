@@ -1,0 +1,91 @@
+"""The networks of a benchmark in PyTorch, and how their images are normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from fgdd_bench.harness.ways import Task
+from fgdd_bench.references.onnx_network import first_convolution_input, pytorch_network
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_fast.errors import EngineError, SettingsError
+
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Subtract a mean, divide by a standard deviation: of red, green and blue, for values in [0, 1].
+
+    Attributes:
+        mean, std: float32 [3, 1, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        """Normalise float32 [..., 3, height, width]."""
+        return (planes - self.mean) / self.std
+
+
+def teacher_network(bundle: Bundle) -> fx.GraphModule:
+    """A teacher from normalised planes, float32 [batch, 3, height, width], to logits [batch, classes]."""
+    side = bundle.preprocessing.width
+    return pytorch_network(bundle, [first_convolution_input(bundle)], ["logits"], height=side, width=side)
+
+
+def saliency_network(bundle: Bundle) -> fx.GraphModule:
+    """A saliency model from images uint8 [batch, height, width, 3] to its occupancies and masks."""
+    height, width = bundle.preprocessing.height, bundle.preprocessing.width
+    return pytorch_network(bundle, ["images"], ["occupancy", "mask"], height=height, width=width)
+
+
+def find_normalisation(bundle: Bundle) -> Normalisation:
+    """How a teacher's graph normalises its images, found out by what it makes of black and of white ones.
+
+    Raises:
+        SettingsError: it does anything else with them before its first convolution.
+    """
+    side = bundle.preprocessing.width
+    prefix = pytorch_network(bundle, ["images"], [first_convolution_input(bundle)], height=side, width=side)
+    noise = torch.randint(
+        0, 256, (1, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        black, white = (
+            prefix(torch.full_like(noise, value))[0].mean((1, 2)).reshape(3, 1, 1) for value in (0, 255)
+        )
+        found = prefix(noise)
+    normalisation = Normalisation(mean=-black / (white - black), std=1 / (white - black))
+    expected = normalisation(noise.permute(0, 3, 1, 2) / 255)
+    if expected.shape != found.shape or not torch.allclose(found, expected, rtol=0, atol=_TOLERANCE):
+        raise SettingsError(
+            f"The teacher {bundle.name} does more than normalise its images before its first convolution",
+            "Choose another teacher: the references normalise images by themselves.",
+        )
+    return normalisation
+
+
+def reference_device(task: Task) -> torch.device:
+    """Where the references run.
+
+    Raises:
+        EngineError: there is no GPU.
+    """
+    if task.device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("PyTorch finds no GPU that it can use", "Run: fgdd-fast doctor")
+    return torch.device(task.device)
+
+
+def busy_threads(task: Task) -> int:
+    """Processor threads that a network keeps busy: all that it is given, or the one that feeds a GPU."""
+    return 1 if task.device == "cuda" else task.threads
+
+
+def pytorch_on(device: torch.device) -> str:
+    """PyTorch's version and what it runs on, in words."""
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return f"PyTorch {torch.__version__}, {place}"

@@ -1,0 +1,267 @@
+"""What exporting each network takes, and how fast it runs in ONNX Runtime and in eager PyTorch.
+
+Weights are random, at the published architectures' sizes: times, sizes and differences do not depend on what
+the weights know. Both run the same inputs with the same number of threads, in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import (
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    ResNetConfig,
+    ResNetForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+
+from fgdd_bench.machine.environment import environment
+from fgdd_bench.references.grounded.miniature_networks import IMAGE_MEAN, IMAGE_STD
+from fgdd_bench.references.grounded.random_networks import (
+    detector_config,
+    random_detector,
+    random_segmenter,
+    segmenter_config,
+)
+from fgdd_engines.base import TensorSpec
+from fgdd_export.classifier.network import FromImages, Normalisation
+from fgdd_export.graphs.graph import load_model, serialise
+from fgdd_export.graphs.torch_export import Network, export_network
+from fgdd_export.grounded_sam2.occupancy import (
+    BoxFinder,
+    ForegroundSegmenter,
+    finder_network,
+    joint_network,
+    segmenter_network,
+)
+from fgdd_export.grounding_dino.network import GroundingDino, detector_network, text_network
+from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, decoder_network, encoder_network
+
+CANVAS = 800
+TOKENS = 32
+BOXES = 8
+SIDE = 1024
+VIEW = 224
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        network: its name.
+        parameters: in millions.
+        export_seconds: tracing, slimming and checking.
+        megabytes: of the ONNX file.
+        nodes_before, nodes: before and after slimming.
+        onnx_per_second, eager_per_second: runs at batch 1; medians.
+        ratio: the first over the second; median of the ratios of neighbouring runs.
+        largest_difference: of any output, for outputs that are sorted or thresholded not told.
+    """
+
+    network: str
+    parameters: float
+    export_seconds: float
+    megabytes: float
+    nodes_before: int
+    nodes: int
+    onnx_per_second: float
+    eager_per_second: float
+    ratio: float
+    largest_difference: float | None
+
+
+def _detector(size: str) -> GroundingDino:
+    model = random_detector(detector_config(size))
+    return GroundingDino(model, "", IMAGE_MEAN, IMAGE_STD, CANVAS, 1333, ())
+
+
+def _segmenter(size: str) -> Sam2:
+    return Sam2(random_segmenter(segmenter_config(size)), SIDE, IMAGE_MEAN, IMAGE_STD, ())
+
+
+def _finder(size: str) -> tuple[BoxFinder, Network]:
+    network = detector_network(_detector(size), CANVAS, CANVAS, TOKENS)
+    return BoxFinder(network.module, BOXES), network
+
+
+def _foreground_segmenter(size: str) -> ForegroundSegmenter:
+    sam = _segmenter(size)
+    return ForegroundSegmenter(ImageEncoder(sam), MaskDecoder(sam), SIDE)
+
+
+def _joint(size: str) -> Network:
+    finder, network = _finder(size)
+    return joint_network(finder, _foreground_segmenter(size), network.inputs)
+
+
+def _box_finder(size: str) -> Network:
+    finder, network = _finder(size)
+    return finder_network(finder, network.inputs)
+
+
+def _teacher(model_class: Any, config_class: Any, **settings: Any) -> Network:
+    model = model_class(config_class(num_labels=CLASSES, **settings))
+    return Network(
+        "classifier",
+        FromImages(model, Normalisation(IMAGE_MEAN, IMAGE_STD)).eval(),
+        (TensorSpec("images", "uint8", ("batch", VIEW, VIEW, 3)),),
+        (TensorSpec("logits", "float32", ("batch", CLASSES)),),
+    )
+
+
+RESNET_18 = {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]}
+NETWORKS: Mapping[str, Callable[[], Network]] = {
+    "grounding-dino-tiny text": lambda: text_network(_detector("tiny"), TOKENS),
+    "grounding-dino-tiny image": lambda: detector_network(_detector("tiny"), CANVAS, CANVAS, TOKENS),
+    "grounding-dino-base image": lambda: detector_network(_detector("base"), CANVAS, CANVAS, TOKENS),
+    "sam2.1-hiera-tiny encoder": lambda: encoder_network(_segmenter("tiny")),
+    "sam2.1-hiera-tiny decoder": lambda: decoder_network(_segmenter("tiny")),
+    "sam2.1-hiera-small encoder": lambda: encoder_network(_segmenter("small")),
+    "sam2.1-hiera-base-plus encoder": lambda: encoder_network(_segmenter("base-plus")),
+    "sam2.1-hiera-large encoder": lambda: encoder_network(_segmenter("large")),
+    "grounded-sam2 (tiny, tiny)": lambda: _joint("tiny"),
+    "grounded-sam2 (tiny, tiny), box finder": lambda: _box_finder("tiny"),
+    "grounded-sam2 (tiny, tiny), segmenter": lambda: segmenter_network(_foreground_segmenter("tiny"), BOXES),
+    "teacher resnet-18": lambda: _teacher(ResNetForImageClassification, ResNetConfig, **RESNET_18),
+    "teacher convnext-tiny": lambda: _teacher(ConvNextForImageClassification, ConvNextConfig),
+    "teacher vit-base": lambda: _teacher(ViTForImageClassification, ViTConfig, attn_implementation="eager"),
+}
+SORTED = ("scores", "occupancy")  # an output that ranks or thresholds: equal inputs may fall either side
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(list(NETWORKS)), help="These networks; else all.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
+def main(only: tuple[str, ...], repeats: int, output: Path | None) -> None:
+    """Export the networks, and run each in ONNX Runtime and in eager PyTorch."""
+    console = Console(stderr=True)
+    before = environment()
+    rows = []
+    for name in only or NETWORKS:
+        with console.status(name):
+            rows.append(_measure(name, NETWORKS[name](), repeats))
+        console.print(rows[-1])
+        if output is not None:
+            result = {
+                "command": "python -m benchmarks.studies.exports",
+                "weights": "random",
+                "canvas": CANVAS,
+                "tokens": TOKENS,
+                "boxes": BOXES,
+                "threads": torch.get_num_threads(),
+                "repeats": repeats,
+                "environment": before,
+                "rows": [asdict(row) for row in rows],
+            }
+            output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _show(rows)
+
+
+def _measure(name: str, network: Network, repeats: int) -> Row:
+    parameters = sum(weights.numel() for weights in network.module.parameters()) / 1e6
+    exported = export_network(network, inputs_of(network, batch=2))
+    model = serialise(exported.model)
+    sizes = exported.seconds, len(model) / 1e6, exported.nodes_before, exported.nodes
+    del exported
+    run = load_model(model)
+    del model
+    example = inputs_of(network, batch=1)
+    feeds = {spec.name: tensor.numpy() for spec, tensor in zip(network.inputs, example, strict=True)}
+    times: dict[str, list[float]] = {"onnx": [], "eager": []}
+    for repeat in range(repeats + 1):
+        begin = time.perf_counter()
+        found = run(feeds)
+        middle = time.perf_counter()
+        with torch.inference_mode():
+            expected = network.module(*example)
+        end = time.perf_counter()
+        if repeat:  # the first warms up
+            times["onnx"].append(middle - begin)
+            times["eager"].append(end - middle)
+    return Row(
+        name,
+        round(parameters, 1),
+        round(sizes[0], 1),
+        round(sizes[1], 1),
+        *sizes[2:],
+        onnx_per_second=1 / median(times["onnx"]),
+        eager_per_second=1 / median(times["eager"]),
+        ratio=median(eager / onnx for onnx, eager in zip(times["onnx"], times["eager"], strict=True)),
+        largest_difference=_largest_difference(network, found, expected),
+    )
+
+
+def inputs_of(network: Network, batch: int) -> tuple[torch.Tensor, ...]:
+    """Random inputs, the image filling the canvas, every token part of the prompt."""
+    torch.manual_seed(0)
+    lengths = {"batch": batch, "boxes": BOXES}
+    box_scale = SIDE if network.name == "sam2_mask_decoder" else 1
+    special: Mapping[str, Callable[[list[int]], torch.Tensor]] = {
+        "valid": lambda shape: torch.full(shape, CANVAS, dtype=torch.int32),
+        "text_mask": torch.ones,
+        "text_self_mask": torch.ones,
+        "self_mask": torch.ones,
+        "scores": torch.ones,
+        "threshold": lambda shape: torch.full(shape, 0.4),
+        "boxes": lambda shape: torch.rand([*shape[:-1], 2, 2]).sort(dim=-2).values.flatten(-2) * box_scale,
+    }
+    by_dtype: Mapping[str, Callable[[list[int]], torch.Tensor]] = {
+        "uint8": lambda shape: torch.randint(0, 256, shape, dtype=torch.uint8),
+        "int32": lambda shape: torch.arange(shape[-1], dtype=torch.int32).expand(shape).contiguous(),
+        "float32": torch.randn,
+    }
+    return tuple(
+        special.get(spec.name, by_dtype[spec.dtype])(
+            [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+        )
+        for spec in network.inputs
+    )
+
+
+def _largest_difference(network: Network, found: Mapping[str, Any], expected: Any) -> float | None:
+    tensors = expected if isinstance(expected, tuple) else (expected,)
+    if any(spec.name in SORTED for spec in network.outputs) or network.name == "grounding_dino_detector":
+        return None
+    return max(
+        float(np.abs(found[spec.name] - tensor.numpy()).max())
+        for spec, tensor in zip(network.outputs, tensors, strict=True)
+    )
+
+
+def _show(rows: list[Row]) -> None:
+    table = Table()
+    for heading in ("network", "M parameters", "export s", "MB", "nodes", "ONNX /s", "eager /s", "ratio"):
+        table.add_column(heading, justify="left" if heading == "network" else "right")
+    for row in rows:
+        table.add_row(row.network, *_cells(row))
+    Console().print(table)
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield f"{row.parameters:.1f}"
+    yield f"{row.export_seconds:.0f}"
+    yield f"{row.megabytes:.0f}"
+    yield f"{row.nodes_before} -> {row.nodes}"
+    yield f"{row.onnx_per_second:.2f}"
+    yield f"{row.eager_per_second:.2f}"
+    yield f"{row.ratio:.2f}"
+
+
+if __name__ == "__main__":
+    main()
