@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fgdd_fast.catalogue import load_catalogue
-from fgdd_fast.fetch import source_path
+from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.models.catalogue.download import source_path
 
 
 def real_source(name: str) -> Path:

@@ -17,10 +17,10 @@ from fgdd_engines.tensorrt_backend.build import Built, Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.key import Platform
-from fgdd_fast import engine_building, engine_checking
-from fgdd_fast.agreement import Agreement
 from fgdd_fast.errors import MissingExtraError
-from fgdd_fast.networks import Runtime
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime.tolerances import Agreement
 
 ORIN = CudaDevice("Orin", (8, 7), 8 << 30, "13.2", "13.2")
 TENSORRT = TensorRt(ModuleType("tensorrt"), "tensorrt", "10.16.2")

@@ -7,9 +7,9 @@ import hashlib
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.ranking import RANKINGS
-from fgdd_fast.records import Box, ImageRecord, View
-from fgdd_fast.selection import SelectionSettings
+from fgdd_fast.selection.ranking import RANKINGS
+from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.select import SelectionSettings
 
 SIZE = 100
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fgdd_fast.agreement import (
+from fgdd_fast.runtime.tolerances import (
     BARS,
     Agreement,
     Bar,

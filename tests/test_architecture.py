@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -65,73 +66,133 @@ COMMANDS = [
 ]
 
 
-def imported(folder: Path, pattern: str = "*.py") -> Iterator[tuple[Path, str]]:
-    """Every module that the files of a package import anywhere, also inside functions."""
-    for file in sorted(set(folder.glob(pattern)) - {folder / "__main__.py"}):  # that one is the command line
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                yield from ((file, alias.name) for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file.name} imports relatively"
-                yield file, node.module or ""
+PACKAGES = {
+    "fgdd_engines": ROOT / "engines/fgdd_engines",
+    "fgdd_fast": ROOT / "fgdd_fast",
+    "fgdd_export": ROOT / "export/fgdd_export",
+    "fgdd_bench": ROOT / "benchmarks/fgdd_bench",
+}
+# What each package may import of the others when it is imported, and what within its functions.
+AT_ONCE = {
+    "fgdd_engines": set[str](),
+    "fgdd_fast": {"fgdd_engines"},
+    "fgdd_export": {"fgdd_engines", "fgdd_fast"},
+    "fgdd_bench": {"fgdd_engines", "fgdd_fast", "fgdd_export"},
+}
+LATE = {**AT_ONCE, "fgdd_fast": {"fgdd_engines", "fgdd_export", "fgdd_bench"}}
+# Rooms of fgdd_fast that know nothing of these rooms.
+APART = {
+    "images": {"cli", "students", "labels", "packing", "output", "measurement", "runtime"},
+    "selection": {"cli", "students", "labels", "packing", "models", "runtime"},
+    "measurement": {"cli", "students", "labels", "packing"},
+    "models": {"cli", "students", "labels", "packing"},
+    "output": {"cli", "students", "labels", "packing"},
+    "runtime": {"cli", "students", "labels", "packing"},
+    "synthetic": {"cli", "students", "labels", "packing", "models", "runtime", "measurement"},
+    "labels": {"cli", "students", "packing"},
+    "packing": {"cli", "students"},
+    "students": {"cli"},
+    "nn": {"cli", "students", "models"},
+}
+WITH_TORCH = {"data.py", "nn", "students"}
 
 
-def part(module: str) -> str:
-    """The part of the project that a module belongs to; '' for other projects."""
-    names = module.split(".")
-    if names[0] in ("fgdd_export", "fgdd_bench"):
-        return {"fgdd_export": "export", "fgdd_bench": "benchmarks"}[names[0]]
-    return "" if names[0] != "fgdd_fast" else names[1] if len(names) > 1 else "fgdd_fast"
+@dataclass(frozen=True)
+class Import:
+    """A module that a file imports; `late` within a function, or for type checkers alone."""
+
+    file: Path
+    module: str
+    late: bool
+
+    @property
+    def package(self) -> str:
+        return self.module.split(".")[0]
+
+    @property
+    def room(self) -> str:
+        """The room of fgdd_fast that it names."""
+        return ([*self.module.split("."), ""])[1] if self.package == "fgdd_fast" else ""
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT)} imports {self.module}"
 
 
-@pytest.mark.parametrize(
-    ("folder", "forbidden"),
-    [
-        ("fgdd_fast", {"cli", "export", "benchmarks"}),
-        ("fgdd_fast/drawing", {"cli", "export", "benchmarks"}),
-        ("fgdd_fast/labels", {"cli", "export", "benchmarks", "students"}),
-        ("fgdd_fast/packing", {"cli", "export", "benchmarks", "students"}),
-        ("fgdd_fast/students", {"cli", "export", "benchmarks"}),
-        ("export/fgdd_export", {"cli", "benchmarks"}),
-        ("benchmarks/fgdd_bench", {"cli"}),
-        ("benchmarks/accuracy", {"cli"}),
-    ],
-)
-def test_imports_run_one_way(folder: str, forbidden: set[str]) -> None:
-    found = list(imported(ROOT / folder, "**/*.py" if "/fgdd_" in folder else "*.py"))
+def imports(file: Path) -> Iterator[Import]:
+    """Every module that a file imports."""
+
+    def walk(node: ast.AST, late: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            yield from (Import(file, alias.name, late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            yield Import(file, node.module or "", late)
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        inner = late or typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inner)
+
+    yield from walk(ast.parse(file.read_text(encoding="utf-8")), False)
+
+
+def imports_within(folder: Path) -> list[Import]:
+    found = [found for file in sorted(folder.rglob("*.py")) for found in imports(file)]
     assert found
-    assert [(file.name, module) for file, module in found if part(module) in forbidden] == []
+    return found
 
 
-def test_engines_import_nothing_of_the_project() -> None:
-    found = [
-        (file.name, module)
-        for file, module in imported(ROOT / "engines/fgdd_engines", "**/*.py")
-        if module.split(".")[0].startswith("fgdd_") and module.split(".")[0] != "fgdd_engines"
+def is_command(found: Import) -> bool:
+    """Whether a file is part of the command line, whose modules are imported when a command is named."""
+    return ROOT / "fgdd_fast/cli" in found.file.parents
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_one_way(package: str) -> None:
+    wrong = [
+        str(found)
+        for found in imports_within(PACKAGES[package])
+        if found.package in PACKAGES
+        and found.package not in {package, *(LATE if found.late or is_command(found) else AT_ONCE)[package]}
     ]
-    assert found == []
+    assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "folder",
-    ["fgdd_fast", "fgdd_fast/cli", "fgdd_fast/drawing", "fgdd_fast/labels", "fgdd_fast/packing"],
-)
-def test_no_heavy_package_is_imported_directly(folder: str) -> None:
-    found = [
-        (file.name, module)
-        for file, module in imported(ROOT / folder)
-        if module.split(".")[0] in HEAVY and file.name != "data.py"  # which is for PyTorch's users alone
+@pytest.mark.parametrize("room", APART)
+def test_rooms_of_the_pipeline_import_one_way(room: str) -> None:
+    found = imports_within(ROOT / "fgdd_fast" / room)
+    assert [str(each) for each in found if each.room in APART[room]] == []
+
+
+def test_nothing_but_the_command_line_imports_the_command_line() -> None:
+    for package, folder in PACKAGES.items():
+        for found in imports_within(folder):
+            inside = (folder / "cli") in found.file.parents or found.file == folder / "__main__.py"
+            assert inside or found.room != "cli", f"{package}: {found}"
+
+
+@pytest.mark.parametrize("package", ["fgdd_engines", "fgdd_fast"])
+def test_heavy_packages_are_imported_late(package: str) -> None:
+    wrong = [
+        str(found)
+        for found in imports_within(PACKAGES[package])
+        if found.package in HEAVY
+        and not found.late
+        and found.file.relative_to(PACKAGES[package]).parts[0] not in WITH_TORCH
+        and found.file.name != "pytorch_reference.py"
     ]
-    assert found == []
+    assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["fgdd_fast"])
-def test_the_pipeline_needs_nothing_of_what_trains_students(folder: str) -> None:
-    training = {"fgdd_fast.data", "fgdd_fast.students"}
-    found = {
-        file.name for file, module in imported(ROOT / folder) if ".".join(module.split(".")[:2]) in training
-    }
-    assert found <= {"data.py"}
+def test_the_pipeline_needs_nothing_of_what_trains_students() -> None:
+    training = {"data", "nn", "students"}
+    wrong = [
+        str(found)
+        for found in imports_within(ROOT / "fgdd_fast")
+        if found.room in training
+        and not found.late
+        and found.file.relative_to(ROOT / "fgdd_fast").parts[0] not in {*WITH_TORCH, "cli"}
+    ]
+    assert wrong == []
 
 
 def test_help_needs_the_base_install_only() -> None:

@@ -42,12 +42,12 @@ from benchmarks.accuracy.sets import random_mosaics
 from benchmarks.accuracy.training import RepeatedLabels
 from benchmarks.accuracy.verdicts import Verdict, statement
 from fgdd_fast.errors import DataError, OutputError, SettingsError
-from fgdd_fast.ranking import RANKINGS
-from fgdd_fast.records import Box, ImageRecord, View
-from fgdd_fast.selection import SelectionSettings
-from fgdd_fast.thresholds import parse_rule
-from fgdd_fast.training_views import ViewRecipe, draw_epoch
-from fgdd_fast.views import SCORE_VIEWS
+from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
+from fgdd_fast.selection.ranking import RANKINGS
+from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.select import SelectionSettings
+from fgdd_fast.selection.thresholds import parse_rule
 
 RULE = "quantile:0.5"
 RULES_ASKED = (RULE, "median")  # which decide alike

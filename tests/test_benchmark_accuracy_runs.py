@@ -25,8 +25,8 @@ from benchmarks.accuracy.rows import (
     name_of,
 )
 from benchmarks.accuracy.sets import MosaicSet
-from fgdd_fast.distilled import open_distilled
-from fgdd_fast.mosaic import arrange
+from fgdd_fast.output.distilled import open_distilled
+from fgdd_fast.output.mosaic import arrange
 
 RULE = "quantile:0.5"
 RULES_ASKED = (RULE, "median")  # which decide alike

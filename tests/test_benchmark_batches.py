@@ -11,8 +11,8 @@ from fake_ways import FakeWay
 from fgdd_bench.harness import batches
 from fgdd_bench.harness.batches import CANDIDATES, fastest_batch
 from fgdd_bench.harness.ways import Answer, Way
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import EngineError
+from fgdd_fast.images.dataset import SourceImage
 
 IMAGES = tuple(SourceImage(f"a/{index}.png", "a", Path(f"{index}.png")) for index in range(8))
 

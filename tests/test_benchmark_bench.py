@@ -12,7 +12,7 @@ from fake_ways import SILENT, TASK, FakeOpener, FakeWay, answer, originals
 from fgdd_bench.harness import timing
 from fgdd_bench.harness.bench import LIMIT, Contest, answer_digest, measure_path
 from fgdd_bench.harness.ways import Answer, PathName, ReferenceName, Stage
-from fgdd_fast.dataset import SourceImage
+from fgdd_fast.images.dataset import SourceImage
 
 SECONDS = {"product": 0.01, "fair": 0.03, "published": 0.06}
 REFERENCES: tuple[ReferenceName, ...] = ("published", "fair")

@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 from fgdd_bench.harness.steps import Step  # noqa: E402
 from fgdd_bench.references import fair  # noqa: E402
 from fgdd_bench.references.fair_workers import ImageLoader  # noqa: E402
-from fgdd_fast.dataset import SourceImage  # noqa: E402
 from fgdd_fast.errors import EngineError  # noqa: E402
-from fgdd_fast.machine import read_machine  # noqa: E402
+from fgdd_fast.images.dataset import SourceImage  # noqa: E402
+from fgdd_fast.runtime.machine import read_machine  # noqa: E402
 
 
 def test_a_gpu_computes_in_float16_and_a_processor_in_what_it_has() -> None:

@@ -18,16 +18,16 @@ from tiny_grounded import write_grounded_bundle
 from fgdd_bench.harness.ways import Answer, Column, Task, Way
 from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.drawing.scenes import draw_scene
 from fgdd_fast.errors import BundleError, DataError, SettingsError
-from fgdd_fast.grounded_tensors import (
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.grounded_tensors import (
     DETECTOR_INPUTS,
     DETECTOR_OUTPUTS,
     SEGMENTER_INPUTS,
     SEGMENTER_OUTPUTS,
 )
-from fgdd_fast.networks import Runtime
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.synthetic.scenes import draw_scene
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")

@@ -16,11 +16,11 @@ pytest.importorskip("torch")
 from fgdd_bench.harness.subject import Composition
 from fgdd_bench.ours.mosaics import ComposingWay, ProductMosaics
 from fgdd_bench.references.mosaics import FairMosaics, PublishedMosaics
-from fgdd_fast.dataset import DataSet
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.headers import read_header
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.dataset import DataSet
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.views import tile_pixels
 
 
 @pytest.fixture

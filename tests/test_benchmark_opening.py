@@ -29,8 +29,8 @@ from fgdd_bench.harness.ways import Answer, PathName, Stage, Task, Way
 from fgdd_bench.ours.whole import PARTS, WholeReference
 from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_export.tile.bundle import write_tile_form
-from fgdd_fast.dataset import SourceImage, scan
-from fgdd_fast.networks import Runtime
+from fgdd_fast.images.dataset import SourceImage, scan
+from fgdd_fast.models.network import Runtime
 
 SIZE = 48
 

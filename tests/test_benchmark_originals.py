@@ -17,9 +17,9 @@ from fgdd_bench.harness.originals import (
     mosaic_settings,
     record_of,
 )
-from fgdd_fast.dataset import scan
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import DataError, SettingsError
+from fgdd_fast.images.dataset import scan
+from fgdd_fast.images.decode import read_image
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from fgdd_bench.references.networks import (  # noqa: E402
     teacher_network,
 )
 from fgdd_fast.errors import EngineError, SettingsError  # noqa: E402
-from fgdd_fast.networks import BatchedNetwork, Runtime, Teacher  # noqa: E402
+from fgdd_fast.models.network import BatchedNetwork, Runtime, Teacher  # noqa: E402
 
 RUNTIME = Runtime("cpu", "fp32", 1)
 

@@ -27,9 +27,9 @@ from benchmarks.studies.scale.growth import COMMANDS, FIGURES, Command, Run, fit
 from benchmarks.studies.scale.many_images import distinct_photographs, make_data_set, numbered_copy
 from benchmarks.studies.scale.projection import UNITS
 from fgdd_bench.machine.child import Usage, run_alone
-from fgdd_fast.dataset import scan
-from fgdd_fast.decode import decode_image
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.dataset import scan
+from fgdd_fast.images.decode import decode_image
 
 OF_A_CLASS = 4
 DISTINCT = OF_A_CLASS * len(tiny.CLASSES)

@@ -25,8 +25,8 @@ from fgdd_bench.harness.ways import Answer, PathName, Task, Way
 from fgdd_bench.ours.small_networks import open_product
 from fgdd_bench.references.fair import open_fair
 from fgdd_bench.references.published import open_published
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import DataError, FgddError, SettingsError, TeacherError
+from fgdd_fast.images.dataset import SourceImage
 
 OPEN: dict[str, Callable[[PathName, Task, Subject], Way]] = {
     "product": open_product,

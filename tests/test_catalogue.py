@@ -10,8 +10,8 @@ from tiny_models import tiny_description, tiny_graph
 
 from fgdd_engines.bundle.bundle import write_bundle
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
+from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 
-from fgdd_fast.check_images import check_images
-from fgdd_fast.drawing.scenes import NAMES
 from fgdd_fast.errors import DataError
+from fgdd_fast.runtime.sample_images import check_images
+from fgdd_fast.synthetic.scenes import NAMES
 
 
 def test_drawn_scenes_have_several_shapes_of_canvas_and_ask_for_what_can_be_drawn() -> None:

@@ -24,7 +24,8 @@ pytest.importorskip("jinja2", reason="Jinja is not installed")
 from fgdd_bench.harness import batches, opening, parity, timing
 from fgdd_bench.machine import ceilings
 from fgdd_bench.references import fair
-from fgdd_fast.cli import bench_session, main
+from fgdd_fast.cli import main
+from fgdd_fast.cli.checks import bench_session
 from fgdd_fast.errors import EngineError
 
 
@@ -180,7 +181,7 @@ REFUSED: list[tuple[list[str], str]] = [
 def test_what_cannot_work_is_refused_at_once(
     place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("fgdd_fast.cli.bench.measure_path", None)  # never gets there
+    monkeypatch.setattr("fgdd_fast.cli.checks.bench.measure_path", None)  # never gets there
     monkeypatch.chdir(place)
     found = run(place, *words)
     assert found.exit_code in (1, 2)

@@ -18,10 +18,10 @@ from fgdd_engines.file_lock import sole_writer
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_fast import engine_building, engine_checking
-from fgdd_fast.cli import engine_words
-from fgdd_fast.cli.engine import engine
+from fgdd_fast.cli.networks import engine_words
+from fgdd_fast.cli.networks.engine import engine
 from fgdd_fast.errors import FgddError
+from fgdd_fast.runtime import engine_building, engine_checking
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("cpu_reference")
 @pytest.fixture
 def cpu_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The teacher runs on the reference: nothing is compared first."""
-    from fgdd_fast.cli import evaluation
-    from fgdd_fast.networks import Runtime
+    from fgdd_fast.cli.checks import evaluation
+    from fgdd_fast.models.network import Runtime
 
     monkeypatch.setattr(evaluation, "open_runtime", lambda *_: Runtime("cpu", "fp32", 1))
 
@@ -198,7 +198,7 @@ def test_ctrl_c_says_what_is_kept(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fgdd_fast.students.training.train_students", stop)
+    monkeypatch.setattr("fgdd_fast.students.training.loop.train_students", stop)
     result = evaluate(place, checkpoints=None if checkpoints is None else place / checkpoints)
     assert result.exit_code == 130
     assert says in result.output

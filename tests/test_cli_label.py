@@ -19,9 +19,9 @@ from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wi
 
 from fgdd_engines.bundle.bundle import load_bundle, write_bundle
 from fgdd_engines.file_lock import sole_writer
-from fgdd_fast.distilled import open_distilled
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.writing import LabelWriter
+from fgdd_fast.output.distilled import open_distilled
 
 
 @pytest.fixture(scope="module")

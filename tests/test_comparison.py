@@ -13,10 +13,10 @@ from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
-from fgdd_fast.check_images import drawn_check_images
-from fgdd_fast.comparison import REFERENCE, Comparison, measure_agreement
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.networks import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_agreement
+from fgdd_fast.runtime.sample_images import drawn_check_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 

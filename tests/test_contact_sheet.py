@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.contact_sheet import (
+from fgdd_fast.models.foreground import ScoredBox
+from fgdd_fast.output.contact_sheet import (
     FOREGROUND,
     INK,
     MAX_HEIGHT,
@@ -21,8 +22,7 @@ from fgdd_fast.contact_sheet import (
     SheetSource,
     contact_sheet,
 )
-from fgdd_fast.foreground import ScoredBox
-from fgdd_fast.records import Box, Path
+from fgdd_fast.selection.records import Box, Path
 
 Pixels = npt.NDArray[np.uint8]
 THUMB = 200

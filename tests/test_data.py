@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
-from fgdd_fast.distilled import open_distilled
 from fgdd_fast.errors import DataError, FgddError, SettingsError
-from fgdd_fast.resize import Pixels
-from fgdd_fast.training_views import ViewRecipe, draw_epoch, render
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch, render
+from fgdd_fast.output.distilled import open_distilled
 
 torch = pytest.importorskip("torch")
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_files import CLOTHING, needs_clothing
 
-from fgdd_fast.dataset import SUFFIXES, DataSet, SourceImage, pool, scan
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.dataset import SUFFIXES, DataSet, SourceImage, pool, scan
 
 
 def touch(root: Path, *names: str) -> None:

@@ -19,8 +19,8 @@ from image_files import clothing_photographs, encode, exif, needs_clothing, pict
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fgdd_fast.decode import decode_image, read_file, read_image
 from fgdd_fast.errors import ImageError
+from fgdd_fast.images.decode import decode_image, read_file, read_image
 
 needs_gif = pytest.mark.skipif(
     tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 11), reason="OpenCV reads GIF from 4.11 on"
@@ -272,7 +272,8 @@ def test_damaged_files_print_nothing() -> None:
     """In a process of its own, since the noise would come from C."""
     content = encode(picture(), "TIFF", compression="tiff_lzw")
     script = (
-        "import sys\nfrom fgdd_fast.decode import decode_image\nfrom fgdd_fast.errors import ImageError\n"
+        "import sys\nfrom fgdd_fast.images.decode import decode_image\n"
+        "from fgdd_fast.errors import ImageError\n"
         "content = sys.stdin.buffer.read()\n"
         "for part in (content[: len(content) // 2], content[:-20]):\n"
         "    try:\n        decode_image(part)\n"

@@ -13,8 +13,8 @@ from image_files import clothing_photographs, encode, exif, needs_clothing, pict
 
 from benchmarks.studies import decoding
 from benchmarks.studies.tile_remedies import DECODERS, REFERENCE, WAYS
-from fgdd_fast.decode import decode_image
-from fgdd_fast.records import Box
+from fgdd_fast.images.decode import decode_image
+from fgdd_fast.selection.records import Box
 
 WHOLE, ODD, SMALL = Box(0, 0, 90, 70), Box(11, 5, 51, 51), Box(60, 40, 21, 21)
 

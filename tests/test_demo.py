@@ -10,10 +10,10 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.catalogue import bundle_path, load_catalogue
 from fgdd_fast.cli import main
 from fgdd_fast.cli.options import BACKBONE
-from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.models.catalogue.catalogue import bundle_path, load_catalogue
+from fgdd_fast.output.manifest_reading import read_manifest
 
 pytestmark = pytest.mark.skipif(
     not bundle_path(load_catalogue()[BACKBONE]).exists(), reason=f"run: fgdd-fast models pull {BACKBONE}"

@@ -14,10 +14,10 @@ from tiny_grounded import write_grounded_bundle
 from fgdd_engines.base import DEVICES, Array, Device
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.probing.probes import Probe
-from fgdd_fast import devices
-from fgdd_fast.devices import Trial, choose_runtime, comparison_images, runtime_for, try_all
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
-from fgdd_fast.networks import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.runtime import choose as devices
+from fgdd_fast.runtime.choose import Trial, choose_runtime, comparison_images, runtime_for, try_all
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")

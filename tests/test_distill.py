@@ -24,8 +24,8 @@ import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, arguments, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.decode import read_image
-from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.output.manifest_reading import read_manifest
 
 
 def test_the_output_is_what_the_manifest_says(workplace: Path) -> None:
@@ -101,7 +101,7 @@ def test_another_batch_size_chooses_the_same_tiles(workplace: Path) -> None:
 SLOWLY = """
 import sys, time
 from fgdd_fast.cli import main
-from fgdd_fast.networks import Teacher
+from fgdd_fast.models.network import Teacher
 
 losses = Teacher.losses
 
@@ -148,7 +148,7 @@ def test_another_ipc_or_rule_measures_nothing(workplace: Path, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise AssertionError("nothing is missing")
 
-    monkeypatch.setattr("fgdd_fast.measure.Measurer._infer", fail)
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", fail)
     result = distill(workplace, "other", ipc=2, rule="always-patch")
     assert result.exit_code == 0, result.output
     paths = {tile.path for image in read_manifest(workplace / "other").images for tile in image.tiles}
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_no_output_and_loses_no_measurement(
         assert_refused(distill(workplace), "No space left", "free some space")
     assert not (workplace / "out").exists()
     assert not list(workplace.glob(".out*"))
-    monkeypatch.setattr("fgdd_fast.measure.Measurer._infer", full)  # nothing is measured again
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", full)  # nothing is measured again
     assert distill(workplace).exit_code == 0
 
 
@@ -281,7 +281,7 @@ def test_ctrl_c_says_that_work_is_kept(workplace: Path, monkeypatch: pytest.Monk
     def interrupt(*_: object, **__: object) -> Iterator[None]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fgdd_fast.cli.distill.write_mosaics", interrupt)
+    monkeypatch.setattr("fgdd_fast.cli.distillation.distill.write_mosaics", interrupt)
     result = distill(workplace)
     assert result.exit_code == 130
     assert "kept" in result.output

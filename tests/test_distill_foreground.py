@@ -14,8 +14,8 @@ import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.decode import read_image
-from fgdd_fast.manifest_reading import read_manifest
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.output.manifest_reading import read_manifest
 
 
 def coloured(file: Path) -> np.ndarray:

@@ -14,13 +14,13 @@ import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.decode import read_image
-from fgdd_fast.manifest import Manifest
-from fgdd_fast.manifest_reading import read_manifest
-from fgdd_fast.ranking import RANKINGS
-from fgdd_fast.records import Box, Tile
-from fgdd_fast.store_schema import SCHEMAS
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.measurement.store_schema import SCHEMAS
+from fgdd_fast.output.manifest import Manifest
+from fgdd_fast.output.manifest_reading import read_manifest
+from fgdd_fast.selection.ranking import RANKINGS
+from fgdd_fast.selection.records import Box, Tile
 
 NEW_TABLES = ("shares", "perceptual_hashes", "features")
 
@@ -71,11 +71,11 @@ def test_rankings_are_decided_without_measuring_twice(
         raise AssertionError("nothing is missing")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fgdd_fast.measure.Measurer._infer", fail)
+        patch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", fail)
         distilled(workplace, "stratified", ranking="stratified")
         distilled(workplace, "limited", least_area=0.5, keep_foreground=0.5)
         one = distilled(workplace, "kmeans", ranking="kmeans")  # measures features, and no losses
-        patch.setattr("fgdd_fast.networks.Teacher.features", fail)
+        patch.setattr("fgdd_fast.models.network.Teacher.features", fail)
         distilled(workplace, "both", ranking="stratified-kmeans")
         again = distilled(workplace, "again", ranking="kmeans")
     assert tiles_of(one) == tiles_of(again)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tiny_distillation import distill
 from tiny_distilled import ODD_CLASSES, write_distilled
 
-from fgdd_fast.decode import read_image
-from fgdd_fast.distilled import open_distilled, split_tiles
 from fgdd_fast.errors import DataError
-from fgdd_fast.mosaic import compose
-from fgdd_fast.resize import Pixels
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.output.distilled import open_distilled, split_tiles
+from fgdd_fast.output.mosaic import compose
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from test_architecture import HEAVY
 
 from fgdd_engines.base import DEVICES
 from fgdd_engines.probing.probes import Probe
-from fgdd_fast import doctor
-from fgdd_fast.cli import doctor as cli
-from fgdd_fast.doctor import Cache, Extra, ModelState, Report, Step, examine, read_cache, read_extras
-from fgdd_fast.machine import Gpu, Jetson, Machine, Nvidia
+from fgdd_fast.cli.checks import doctor as cli
+from fgdd_fast.runtime import doctor
+from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine, read_cache, read_extras
+from fgdd_fast.runtime.machine import Gpu, Jetson, Machine, Nvidia
 
 REPORT = Report(
     versions={"fgdd-fast": "0.1.0", "onnxruntime": "1.32.0", "tensorrt": None},
@@ -64,7 +64,7 @@ def test_the_base_install_is_enough() -> None:
     script = (
         "import sys\n"
         f"for name in {[*HEAVY, 'tensorrt_rtx', 'cuda']}: sys.modules[name] = None\n"
-        "from fgdd_fast.cli.doctor import doctor\n"
+        "from fgdd_fast.cli.checks.doctor import doctor\n"
         "doctor()\n"
     )
     command = [sys.executable, "-c", script, "--json"]

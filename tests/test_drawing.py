@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.drawing import CLASSES, draw, write_drawn_dataset
+from fgdd_fast.synthetic import CLASSES, draw, write_drawn_dataset
 
 
 @pytest.mark.parametrize("class_name", CLASSES)
@@ -122,7 +122,7 @@ def test_drawing_the_data_set_again_gives_the_same_bytes(tmp_path: Path) -> None
 
 def test_drawing_needs_nothing_but_numpy_and_opencv() -> None:
     script = (
-        "import sys, numpy, cv2; before = set(sys.modules); import fgdd_fast.drawing;"
+        "import sys, numpy, cv2; before = set(sys.modules); import fgdd_fast.synthetic;"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(*sorted(new - set(sys.stdlib_module_names)))"
     )

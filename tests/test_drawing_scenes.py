@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.drawing.scenes import COLOURS, NAMES, SHAPES, Scene, absent_name, draw_scene
+from fgdd_fast.synthetic.scenes import COLOURS, NAMES, SHAPES, Scene, absent_name, draw_scene
 
 SEEDS = st.integers(0, 2**40)
 SIZES = st.tuples(st.integers(64, 260), st.integers(64, 260))

@@ -20,13 +20,13 @@ from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_fast import engine_building, engine_checking
-from fgdd_fast.check_images import drawn_check_images
-from fgdd_fast.engine_building import BuildSettings, build_engines, choose_tensorrt
-from fgdd_fast.engine_checking import Checked, Finding, verify_engines
-from fgdd_fast.engine_graphs import graphs_of, image_batches, profile_of
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
-from fgdd_fast.networks import Runtime
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
+from fgdd_fast.runtime.engine_checking import Checked, Finding, verify_engines
+from fgdd_fast.runtime.engine_graphs import graphs_of, image_batches, profile_of
+from fgdd_fast.runtime.sample_images import drawn_check_images
 
 
 def no_images(bundle: Bundle) -> tuple[()]:

@@ -19,9 +19,9 @@ from fgdd_engines.factory import available_devices, open_engine
 from fgdd_export.classifier import bundle as classifier
 from fgdd_export.classifier.bundle import export_teacher, measure_parity
 from fgdd_export.graphs.graph import Array
-from fgdd_fast.catalogue import find_bundle
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-from fgdd_fast.resize import resize
+from fgdd_fast.images.resize import resize
+from fgdd_fast.models.catalogue.catalogue import find_bundle
 
 FLOAT = onnx.TensorProto.FLOAT
 

@@ -30,9 +30,9 @@ from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.graphs.sample_scenes import drawn_images  # noqa: E402
 from fgdd_fast.cli import main  # noqa: E402
-from fgdd_fast.decode import read_image  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
-from fgdd_fast.resize import resize  # noqa: E402
+from fgdd_fast.images.decode import read_image  # noqa: E402
+from fgdd_fast.images.resize import resize  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
 from fgdd_export.precision.conversion import Converted, convert_to_half, convert_to_int8
-from fgdd_fast.check_images import CheckImage, check_images, drawn_check_images
 from fgdd_fast.cli import main
-from fgdd_fast.comparison import REFERENCE, Comparison
-from fgdd_fast.devices import runtime_for
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.runtime.choose import runtime_for
+from fgdd_fast.runtime.parity import REFERENCE, Comparison
+from fgdd_fast.runtime.sample_images import CheckImage, check_images, drawn_check_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 

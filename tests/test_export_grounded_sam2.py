@@ -20,15 +20,15 @@ from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.drawing.scenes import NAMES, Scene, absent_name, draw_scene
-from fgdd_fast.engine_building import BuildSettings, build_engines
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.foreground import Foreground
-from fgdd_fast.grounded import GroundedSam2, bring_to_canvas
-from fgdd_fast.manifest_reading import read_manifest
-from fgdd_fast.networks import Runtime
-from fgdd_fast.resize import resize
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import resize
+from fgdd_fast.models.foreground import Foreground
+from fgdd_fast.models.grounded_sam2 import GroundedSam2, bring_to_canvas
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.output.manifest_reading import read_manifest
+from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
+from fgdd_fast.synthetic.scenes import NAMES, Scene, absent_name, draw_scene
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -41,7 +41,7 @@ from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_export.precision.conversion import convert_to_half
 from fgdd_export.sam2.network import load_sam2
-from fgdd_fast.check_images import check_images
+from fgdd_fast.runtime.sample_images import check_images
 
 MINIATURES = Path(__file__).parent / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")

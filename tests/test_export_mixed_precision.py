@@ -18,10 +18,10 @@ from fgdd_export.catalogue.u2netp import build_u2netp
 from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise
 from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
-from fgdd_fast.drawing.scenes import draw_scene
 from fgdd_fast.errors import BundleError
-from fgdd_fast.grounded import bring_to_canvas
-from fgdd_fast.prompts import PromptTokenizer, prompt_text
+from fgdd_fast.models.grounded_sam2 import bring_to_canvas
+from fgdd_fast.models.prompts import PromptTokenizer, prompt_text
+from fgdd_fast.synthetic.scenes import draw_scene
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

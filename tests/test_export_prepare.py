@@ -11,8 +11,8 @@ from fgdd_engines.factory import available_devices, open_engine
 from fgdd_export.catalogue import prepare as module
 from fgdd_export.catalogue.prepare import Status, prepare, pull, verify
 from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
 from fgdd_fast.errors import BundleError, DownloadError
+from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
 
 
 @pytest.fixture

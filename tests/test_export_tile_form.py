@@ -14,8 +14,8 @@ from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.teacher_opening import open_teacher
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.models.teacher_opening import open_teacher
 
 TILE = 32
 CPU = Runtime("cpu", "fp32", 1)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 
-from fgdd_fast.dataset import DataSet, scan
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import DataError, TeacherError
-from fgdd_fast.features import TileFeatures
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.networks import Images, Runtime, Teacher
-from fgdd_fast.records import Box, Tile
-from fgdd_fast.resize import resize
-from fgdd_fast.store import Store
+from fgdd_fast.images.dataset import DataSet, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import resize
+from fgdd_fast.measurement.features import TileFeatures
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.network import Images, Runtime, Teacher
+from fgdd_fast.selection.records import Box, Tile
 
 SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
 BOX = Box(5, 3, 40, 30)

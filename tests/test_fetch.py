@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from catalogue_files import catalogue_data, write_catalogue
 
-from fgdd_fast.catalogue import Entry, load_catalogue
 from fgdd_fast.errors import DownloadError, MissingExtraError
-from fgdd_fast.fetch import fetch_source, source_path
+from fgdd_fast.models.catalogue.catalogue import Entry, load_catalogue
+from fgdd_fast.models.catalogue.download import fetch_source, source_path
 
 CONTENT = bytes(range(256)) * 5000
 PACKAGE = {"kind": "package", "package": "fgdd-tiny", "version": "1.0", "file": "tiny/weights.bin"}
@@ -173,9 +173,11 @@ def test_hub_failure_and_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         fetch_source(entry)
 
 
-FETCH = (
-    "from fgdd_fast.catalogue import *; from fgdd_fast.fetch import *; fetch_source(load_catalogue()['mine'])"
-)
+FETCH = """\
+from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.models.catalogue.download import fetch_source
+fetch_source(load_catalogue()['mine'])
+"""
 
 
 def test_killed_while_writing_leaves_nothing_that_passes_for_it(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.catalogue import own_bundle_path
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.foreground_opening import choose_foreground, open_foreground
-from fgdd_fast.networks import Runtime
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.catalogue.catalogue import own_bundle_path
+from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.network import Runtime
 
 RUNTIME = Runtime("cpu", "fp32", 2)
 IMAGE = SourceImage("red/0.jpg", "red", Path("data"))

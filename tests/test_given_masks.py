@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from image_files import encode, exif, picture
 from PIL import Image
 
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.decode import decode_image
 from fgdd_fast.errors import DataError, ImageError
-from fgdd_fast.foreground import Foreground
-from fgdd_fast.given_masks import GivenMasks, _check_aspect
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.decode import decode_image
+from fgdd_fast.models.foreground import Foreground
+from fgdd_fast.models.given_masks import GivenMasks, _check_aspect
 
 HEIGHT, WIDTH = 20, 30
 TRUTH = np.zeros((HEIGHT, WIDTH), bool)

@@ -18,14 +18,14 @@ from tiny_grounded import random_scene
 
 from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.foreground import Foreground, Pixels
-from fgdd_fast.grounded import GroundedSam2, letterbox
-from fgdd_fast.networks import Runtime
-from fgdd_fast.prompts import read_prompts
-from fgdd_fast.resize import RESIZE_METHODS
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import RESIZE_METHODS
+from fgdd_fast.models.foreground import Foreground, Pixels
+from fgdd_fast.models.grounded_sam2 import GroundedSam2, letterbox
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.prompts import read_prompts
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tokenizers")
@@ -278,7 +278,7 @@ def test_photographs_are_taken(bundle: Bundle) -> None:
 def test_a_class_that_cannot_be_looked_for_is_told_before_anything_is_opened(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fgdd_fast.grounded.BatchedNetwork", None)
+    monkeypatch.setattr("fgdd_fast.models.grounded_sam2.BatchedNetwork", None)
     for name, problem in (
         ("n01440764", "WordNet id"),
         ("!", "no letter"),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_grounded import random_scene
 
-from fgdd_fast.grounded import letterbox
-from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize
+from fgdd_fast.models.grounded_sam2 import letterbox
 
 sides = st.integers(1, 300)
 

@@ -16,7 +16,7 @@ from image_files import clothing_photographs, encode, exif, needs_clothing, pict
 from PIL import Image
 
 from fgdd_fast.errors import ImageError
-from fgdd_fast.headers import Header, read_header
+from fgdd_fast.images.headers import Header, read_header
 
 FORMATS = {
     "JPEG": "JPEG",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from fgdd_fast.keyed import keyed_hash, source_bytes
+from fgdd_fast.seeding import keyed_hash, source_bytes
 
 GOLDEN = "e50b938b91e4a82bb750e23194303fcd3f21b3241f9dacf15a31206f3b87c287"
 

@@ -15,12 +15,12 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_labels import IMAGES, SIZE, edit_index, label, make_out
 
-from fgdd_fast.distilled import open_distilled
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.resize import resize
+from fgdd_fast.images.views import teacher_view
 from fgdd_fast.labels.stored import open_labels
-from fgdd_fast.resize import resize
-from fgdd_fast.training_views import draw_epoch, render
-from fgdd_fast.views import teacher_view
+from fgdd_fast.labels.training_views import draw_epoch, render
+from fgdd_fast.output.distilled import open_distilled
 
 
 @pytest.fixture(scope="module")

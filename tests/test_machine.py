@@ -9,8 +9,8 @@ import pytest
 
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_fast import machine
-from fgdd_fast.machine import Gpu, Jetson, Nvidia, read_jetson, read_machine, read_nvidia
+from fgdd_fast.runtime import machine
+from fgdd_fast.runtime.machine import Gpu, Jetson, Nvidia, read_jetson, read_machine, read_nvidia
 
 X86 = """\
 processor\t: 0

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from record_strategies import make_record, quick
 
 import fgdd_fast
-from fgdd_fast.dataset import Skipped
 from fgdd_fast.errors import DataError, OutputError
-from fgdd_fast.manifest import DistilledImage, Manifest, Model, build, serialise, write
-from fgdd_fast.manifest_reading import read_manifest
-from fgdd_fast.mosaic import arrange
-from fgdd_fast.selection import select
-from fgdd_fast.thresholds import parse_rule
+from fgdd_fast.images.dataset import Skipped
+from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, serialise, write
+from fgdd_fast.output.manifest_reading import read_manifest
+from fgdd_fast.output.mosaic import arrange
+from fgdd_fast.selection.select import select
+from fgdd_fast.selection.thresholds import parse_rule
 
 MODELS = {"foreground": Model("saliency", "a" * 64), "teacher": Model("clothes", "b" * 64)}
 ODD = os.fsdecode(b'caf\xe9 "two" ') + "🐱"

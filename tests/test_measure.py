@@ -18,16 +18,16 @@ import tiny_pipeline as tiny
 from tiny_measuring import SETTINGS, measure, measurer
 
 from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage, scan
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import EngineError, ImageError
-from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.networks import Runtime, Teacher, fingerprint_text
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.resize import resize_arithmetic
-from fgdd_fast.saliency import SaliencyModel
-from fgdd_fast.store import FILE_NAME, Store
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import resize_arithmetic
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import FILE_NAME, Store
+from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
+from fgdd_fast.models.network import Runtime, Teacher, fingerprint_text
+from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.selection.records import ImageRecord
 
 RUNTIME = Runtime("cpu", "fp32", 1)
 
@@ -87,7 +87,7 @@ def test_a_second_run_reads_nothing(
     squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, records = measure(squares, tmp_path)
-    monkeypatch.setattr("fgdd_fast.measure.read_file", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.read_file", _fail)
     measured, again = measure(squares, tmp_path)
     assert (measured.measured, measured.reused) == (0, 18)
     assert again == records
@@ -98,7 +98,7 @@ def test_a_moved_data_set_is_hashed_but_not_decoded(
 ) -> None:
     measure(squares, tmp_path)
     shutil.copytree(squares.root, tmp_path / "moved")
-    monkeypatch.setattr("fgdd_fast.measure.decode_image", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.decode_image", _fail)
     measured, records = measure(scan(tmp_path / "moved"), tmp_path)
     assert (measured.measured, measured.reused) == (0, 18)
     assert all(isinstance(record, ImageRecord) for record in records)

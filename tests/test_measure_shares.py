@@ -12,13 +12,13 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_measuring import SETTINGS, measure
 
-from fgdd_fast.dataset import DataSet, scan
-from fgdd_fast.decode import read_image
-from fgdd_fast.near_duplicates import perceptual_hash
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.saliency import SaliencyModel
-from fgdd_fast.store import FILE_NAME
+from fgdd_fast.images.dataset import DataSet, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.near_duplicates import perceptual_hash
+from fgdd_fast.measurement.store import FILE_NAME
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.selection.records import ImageRecord
 
 RUNTIME = Runtime("cpu", "fp32", 1)
 SELECTIVE = replace(SETTINGS, shares=True, hashes=True)
@@ -60,7 +60,7 @@ def test_shares_come_with_every_foreground_and_hashes_need_no_network(
     assert measure(squares, tmp_path, replace(SETTINGS, shares=True))[0].reused == 18
     measured, records = measure(squares, tmp_path, SELECTIVE)
     assert (measured.measured, measured.reused) == (18, 0)
-    monkeypatch.setattr("fgdd_fast.measure.read_file", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.read_file", _fail)
     assert measure(squares, tmp_path, SELECTIVE)[0].reused == 18
     assert all(isinstance(record, ImageRecord) and record.perceptual_hash is not None for record in records)
     assert measure(squares, tmp_path)[1] == plain

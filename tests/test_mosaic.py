@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from record_strategies import make_record, quick
 
-from fgdd_fast.mosaic import Format, arrange, compose, encode
-from fgdd_fast.records import Tile
-from fgdd_fast.selection import select
-from fgdd_fast.thresholds import parse_rule
+from fgdd_fast.output.mosaic import Format, arrange, compose, encode
+from fgdd_fast.selection.records import Tile
+from fgdd_fast.selection.select import select
+from fgdd_fast.selection.thresholds import parse_rule
 
 
 def ranked_tiles(count: int) -> tuple[Tile, ...]:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from record_strategies import quick
 
-from fgdd_fast.decode import read_image
-from fgdd_fast.near_duplicates import BITS, nearest_kept, perceptual_hash
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.near_duplicates import BITS, nearest_kept, perceptual_hash
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing" / "train"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 
-from fgdd_fast.networks import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 

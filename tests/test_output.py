@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fgdd_fast.errors import OutputError
-from fgdd_fast.output import check_output, output_folder, write_image
+from fgdd_fast.output.folder import check_output, output_folder, write_image
 
 AS_ROOT = os.geteuid() == 0
 
@@ -301,7 +301,7 @@ def test_any_name_of_a_class_or_of_out(place: Path, name: str) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fgdd_fast.output import output_folder, write_image
+from fgdd_fast.output.folder import output_folder, write_image
 with output_folder(Path(sys.argv[1]), overwrite=True) as folder:
     write_image(folder, "cat", 0, b"pixels", "png")
     if sys.argv[2] == "between the renames":

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
-from fgdd_fast.cli.pack import pack as pack_command
-from fgdd_fast.distilled import open_distilled
+from fgdd_fast.cli.distillation.pack import pack as pack_command
 from fgdd_fast.errors import DataError, FgddError, MissingExtraError, OutputError
+from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.packing.huggingface import pack_huggingface
 from fgdd_fast.packing.pack import Pack, round_the_classes
 from fgdd_fast.packing.webdataset import pack_webdataset

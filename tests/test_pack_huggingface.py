@@ -11,7 +11,7 @@ import pytest
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.mosaic import Format
+from fgdd_fast.output.mosaic import Format
 from fgdd_fast.packing.huggingface import card, class_names, pack_huggingface
 from fgdd_fast.packing.pack import Pack
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
-from fgdd_fast.distilled import open_distilled
-from fgdd_fast.mosaic import Format
+from fgdd_fast.output.distilled import open_distilled
+from fgdd_fast.output.mosaic import Format
 from fgdd_fast.packing.pack import Pack
 from fgdd_fast.packing.webdataset import pack_webdataset
 

@@ -22,15 +22,15 @@ from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import available_devices, open_engine
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.catalogue import bundle_path, find_bundle, load_catalogue
-from fgdd_fast.check_images import check_images
 from fgdd_fast.cli import main
-from fgdd_fast.comparison import REFERENCE, sample_feeds
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.decode import read_image
-from fgdd_fast.manifest_reading import read_manifest
-from fgdd_fast.networks import BatchedNetwork
-from fgdd_fast.resize import resize
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import resize
+from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
+from fgdd_fast.models.network import BatchedNetwork
+from fgdd_fast.output.manifest_reading import read_manifest
+from fgdd_fast.runtime.parity import REFERENCE, sample_feeds
+from fgdd_fast.runtime.sample_images import check_images
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
 CACHE = cache_folder()

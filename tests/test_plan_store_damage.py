@@ -21,7 +21,7 @@ from fgdd_engines.tensorrt_backend.build import Built, Profile
 from fgdd_engines.tensorrt_backend.plans import store as plan_store
 from fgdd_engines.tensorrt_backend.plans.sidecar import Plan
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
-from fgdd_fast.cli import engine_words
+from fgdd_fast.cli.networks import engine_words
 from fgdd_fast.errors import EngineError
 
 

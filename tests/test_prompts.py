@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdd_fast.errors import BundleError, MissingExtraError, SettingsError
-from fgdd_fast.prompts import PromptTokenizer, phrase_masks, phrases_of, prompt_text, read_prompts
+from fgdd_fast.models.prompts import PromptTokenizer, phrase_masks, phrases_of, prompt_text, read_prompts
 
 SPECIAL = tiny.PROMPTING.special_tokens
 FIRST, LAST, STOP, QUESTION = SPECIAL

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from record_strategies import quick
 
-from fgdd_fast.mosaic import arrange
-from fgdd_fast.ranking import RANKINGS, WITH_FEATURES, Ranking, RankingName, apportion, make_ranking
-from fgdd_fast.records import Box, Path, Tile
+from fgdd_fast.output.mosaic import arrange
+from fgdd_fast.selection.ranking import RANKINGS, WITH_FEATURES, Ranking, RankingName, apportion, make_ranking
+from fgdd_fast.selection.records import Box, Path, Tile
 
 
 def make_tile(source: str, loss: float, path: Path = "crop") -> Tile:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rded_reference import Synthesis, synthesise
 
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.mosaic import arrange, compose
-from fgdd_fast.records import Box, ImageRecord, View
-from fgdd_fast.selection import select
-from fgdd_fast.thresholds import parse_rule
-from fgdd_fast.views import teacher_view, tile_pixels
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.views import teacher_view, tile_pixels
+from fgdd_fast.output.mosaic import arrange, compose
+from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.select import select
+from fgdd_fast.selection.thresholds import parse_rule
 
 CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing" / "train"
 CLASSES = 5

@@ -10,7 +10,7 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from tiny_distillation import distill
 
-from fgdd_fast.cli.label import label
+from fgdd_fast.cli.distillation.label import label
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 PHOTOGRAPHS = 6  # of each class

@@ -15,8 +15,8 @@ from image_files import clothing_photographs, needs_clothing, picture
 from numpy.typing import NDArray
 from PIL import Image
 
-from fgdd_fast import resize as module
-from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
+from fgdd_fast.images import resize as module
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
 
 SIDES = st.integers(1, 70)
 

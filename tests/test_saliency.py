@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.networks import Runtime
-from fgdd_fast.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
-from fgdd_fast.saliency import SaliencyModel
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.saliency import SaliencyModel
 
 IMAGE = SourceImage("red/00.png", "red", Path("data"))
 

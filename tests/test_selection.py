@@ -23,10 +23,10 @@ from record_strategies import (
 )
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.ranking import make_ranking
-from fgdd_fast.records import ImageRecord, Tile
-from fgdd_fast.selection import Candidates, SelectionSettings, find_candidates, select
-from fgdd_fast.thresholds import Rule, decide, parse_rule
+from fgdd_fast.selection.ranking import make_ranking
+from fgdd_fast.selection.records import ImageRecord, Tile
+from fgdd_fast.selection.select import Candidates, SelectionSettings, find_candidates, select
+from fgdd_fast.selection.thresholds import Rule, decide, parse_rule
 
 PATCH, FULL = parse_rule("always-patch"), parse_rule("always-full")
 

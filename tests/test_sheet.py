@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast.cli import main
-from fgdd_fast.contact_sheet import SheetClass, SheetSource, contact_sheet
+from fgdd_fast.output.contact_sheet import SheetClass, SheetSource, contact_sheet
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[SheetSource]:
         sources.extend(source for sheet_class in listed for source in sheet_class.sources)
         return contact_sheet(listed, **options)
 
-    monkeypatch.setattr("fgdd_fast.cli.sheet.contact_sheet", recorded)
+    monkeypatch.setattr("fgdd_fast.cli.distillation.sheet.contact_sheet", recorded)
     return sources
 
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from record_strategies import quick
 
 from fgdd_fast.errors import StoreError
-from fgdd_fast.foreground import Foreground, ScoredBox
-from fgdd_fast.records import Box
-from fgdd_fast.store import FILE_NAME, KnownFile, Measurement, Store, file_signature
-from fgdd_fast.store_schema import SCHEMAS, VERSION
+from fgdd_fast.measurement.store import FILE_NAME, KnownFile, Measurement, Store, file_signature
+from fgdd_fast.measurement.store_schema import SCHEMAS, VERSION
+from fgdd_fast.models.foreground import Foreground, ScoredBox
+from fgdd_fast.selection.records import Box
 
 SHA = "ab" * 32
 BOX = Box(1, 2, 3, 4)
@@ -255,8 +255,8 @@ def test_what_was_added_outlives_a_kill(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from fgdd_fast.foreground import Foreground\n"
-        "from fgdd_fast.store import *\n"
+        "from fgdd_fast.models.foreground import Foreground\n"
+        "from fgdd_fast.measurement.store import *\n"
         "store = Store(Path(sys.argv[1]))\n"
         f"row = Measurement(Path('a.jpg'), 's', KnownFile('{SHA}', 4, 3), Foreground(0.5), 1, {{}}, 0, 2)\n"
         "store.add([row])\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.streaming import batched, ordered_map
+from fgdd_fast.parallel import batched, ordered_map
 
 
 @settings(max_examples=30, deadline=None)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from test_students_training import RECIPE, STUDENT, same, soft_training_set, stopped_after, validation_set
 
-from fgdd_fast.students.training import train_students
+from fgdd_fast.students.training.loop import train_students
 
 
 def train(recipe, **options):
@@ -42,7 +42,7 @@ from dataclasses import replace
 
 from fgdd_fast.errors import SettingsError
 from tiny_students import RECIPE, STUDENT, soft_training_set, validation_set
-from fgdd_fast.students.training import train_students
+from fgdd_fast.students.training.loop import train_students
 
 try:
     train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, compile=True))

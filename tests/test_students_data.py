@@ -14,15 +14,15 @@ from tiny_distillation import arguments
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.cli import main
-from fgdd_fast.distilled import open_distilled
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.students.labelled_images import read_whole
-from fgdd_fast.students.online_labels import OnlineLabels, class_logits
-from fgdd_fast.students.opening import LabelKind, Wishes, open_training
-from fgdd_fast.students.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
-from fgdd_fast.students.validation import read_validation
-from fgdd_fast.training_views import default_batch, render
+from fgdd_fast.labels.training_views import default_batch, render
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.output.distilled import open_distilled
+from fgdd_fast.students.inputs.labelled_images import read_whole
+from fgdd_fast.students.inputs.online_labels import OnlineLabels, class_logits
+from fgdd_fast.students.inputs.opening import LabelKind, Wishes, open_training
+from fgdd_fast.students.inputs.validation import read_validation
+from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 
 WISHES = Wishes(labels=None, size=None, epochs=None, batch=None, seed=0)
 RUNTIME = Runtime("cpu", "fp32", 1)

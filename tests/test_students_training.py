@@ -28,14 +28,14 @@ from tiny_students import (  # noqa: E402
 )
 
 from fgdd_fast.errors import DataError, SettingsError  # noqa: E402
-from fgdd_fast.students.labelled_images import LabelledImages  # noqa: E402
-from fgdd_fast.students.learning import hard_loss, new_optimizer, soft_loss  # noqa: E402
-from fgdd_fast.students.pixels import normalised  # noqa: E402
-from fgdd_fast.students.recipe import StudentRecipe, learning_rate  # noqa: E402
-from fgdd_fast.students.result import Student, StudentResult  # noqa: E402
-from fgdd_fast.students.training import batch_places, train_students  # noqa: E402
-from fgdd_fast.students.training_set import TrainingSet, class_shares  # noqa: E402
-from fgdd_fast.training_views import EpochViews, ViewRecipe, draw_epoch, render  # noqa: E402
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch, render  # noqa: E402
+from fgdd_fast.students.inputs.labelled_images import LabelledImages  # noqa: E402
+from fgdd_fast.students.inputs.pixels import normalised  # noqa: E402
+from fgdd_fast.students.inputs.training_set import TrainingSet, class_shares  # noqa: E402
+from fgdd_fast.students.results.result import Student, StudentResult  # noqa: E402
+from fgdd_fast.students.training.learning import hard_loss, new_optimizer, soft_loss  # noqa: E402
+from fgdd_fast.students.training.loop import batch_places, train_students  # noqa: E402
+from fgdd_fast.students.training.recipe import StudentRecipe, learning_rate  # noqa: E402
 
 RESNET = Student("resnet18-small-w2", 1)
 
@@ -215,7 +215,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from tiny_students import *\n"
-        "from fgdd_fast.students.training import train_students\n"
+        "from fgdd_fast.students.training.loop import train_students\n"
         "train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, epochs=100000),\n"
         "               checkpoints=Path(sys.argv[1]), save_every=0)\n"
     ).replace("import sys\n", "import sys\nfrom dataclasses import replace\n", 1)

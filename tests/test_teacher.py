@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from fgdd_engines.bundle.bundle import load_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.teacher import Accuracy, accuracy, fit_head, hold_out, swapped_classes
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.linear_head import Accuracy, accuracy, fit_head, hold_out, swapped_classes
+from fgdd_fast.models.network import Runtime, Teacher
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 

@@ -19,8 +19,8 @@ from record_strategies import (
 )
 
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.thresholds import Rule, decide, parse_rule
+from fgdd_fast.selection.records import ImageRecord
+from fgdd_fast.selection.thresholds import Rule, decide, parse_rule
 
 
 def class_of(*shares: float) -> list[ImageRecord]:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.resize import resize
-from fgdd_fast.training_views import EpochViews, ViewRecipe, default_batch, draw_epoch, render
+from fgdd_fast.images.resize import resize
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, default_batch, draw_epoch, render
 
 FACTORS = st.integers(1, 4)
 RECIPES = st.builds(

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.distilled import DistilledSet, open_distilled
 from fgdd_fast.labels.compression import Compression, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
+from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
 from fgdd_fast.labels.views import pack_views
 from fgdd_fast.labels.writing import open_writer
-from fgdd_fast.manifest import DistilledImage, Manifest, Model, write
-from fgdd_fast.mosaic import Format, encode
-from fgdd_fast.output import write_image
-from fgdd_fast.records import Box, Tile
-from fgdd_fast.training_views import ViewRecipe, draw_epoch
+from fgdd_fast.output.distilled import DistilledSet, open_distilled
+from fgdd_fast.output.folder import write_image
+from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, write
+from fgdd_fast.output.mosaic import Format, encode
+from fgdd_fast.selection.records import Box, Tile
 
 TEACHER = Model("teacher", "b" * 64)
 ODD_CLASSES = ("St. Bernard", os.fsdecode(b'caf\xe9 "au lait"'), "犬 | 🐕")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import tiny_pipeline as tiny
 
-from fgdd_fast.dataset import DataSet, Skipped
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measured, Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.saliency import SaliencyModel
-from fgdd_fast.store import Store
+from fgdd_fast.images.dataset import DataSet, Skipped
+from fgdd_fast.measurement.measurer import Measured, Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher
+from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.selection.records import ImageRecord
 
 SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
 RUNTIME = Runtime("cpu", "fp32", 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.students.labelled_images import LabelledImages
-from fgdd_fast.students.recipe import StudentRecipe
-from fgdd_fast.students.result import Student
-from fgdd_fast.students.training_set import TrainingSet
-from fgdd_fast.training_views import EpochViews, ViewRecipe, draw_epoch
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
+from fgdd_fast.students.inputs.training_set import TrainingSet
+from fgdd_fast.students.results.result import Student
+from fgdd_fast.students.training.recipe import StudentRecipe
 
 SIZE = 12
 COLOURS = np.array([[r, g, b] for r in (60, 190) for g in (60, 190) for b in (60, 190)])

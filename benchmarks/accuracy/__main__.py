@@ -31,7 +31,7 @@ from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_engines.optional_imports import import_extra
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import FgddError
-from fgdd_fast.views import SCORE_VIEWS
+from fgdd_fast.images.views import SCORE_VIEWS
 
 EXTRA = "bench"
 

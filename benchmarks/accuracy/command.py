@@ -24,15 +24,15 @@ from benchmarks.accuracy.run import Grid, run
 from benchmarks.accuracy.selection import SelectionGrid
 from benchmarks.accuracy.training import TrainingSettings
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.dataset import pool, scan
-from fgdd_fast.devices import choose_runtime
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.foreground_opening import choose_foreground
-from fgdd_fast.networks import Runtime, check_classes
+from fgdd_fast.images.dataset import pool, scan
+from fgdd_fast.images.views import default_view
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.factory import choose_foreground
+from fgdd_fast.models.network import Runtime, check_classes
+from fgdd_fast.runtime.choose import choose_runtime
 from fgdd_fast.students.architectures import find_architecture
-from fgdd_fast.students.recipe import StudentRecipe
-from fgdd_fast.views import default_view
+from fgdd_fast.students.training.recipe import StudentRecipe
 
 SMALL = 64  # pixels: up to here mosaics of one tile are sensible
 CURVE = 5  # validations of a student

@@ -13,13 +13,13 @@ from benchmarks.accuracy.results import Labels, Results, SetKey, StudentKey
 from benchmarks.accuracy.rows import FULL_DATA
 from benchmarks.accuracy.sets import MosaicSet, WholeData
 from benchmarks.accuracy.training import Training, TrainingSettings, Work, open_label_teacher
-from fgdd_fast.networks import Images, Teacher
-from fgdd_fast.students.labelled_images import LabelledImages
-from fgdd_fast.students.online_labels import class_logits
-from fgdd_fast.students.result import Student
-from fgdd_fast.students.training import train_students
-from fgdd_fast.students.training_set import TrainingSet
-from fgdd_fast.training_views import ViewRecipe, default_batch
+from fgdd_fast.labels.training_views import ViewRecipe, default_batch
+from fgdd_fast.models.network import Images, Teacher
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
+from fgdd_fast.students.inputs.online_labels import class_logits
+from fgdd_fast.students.inputs.training_set import TrainingSet
+from fgdd_fast.students.results.result import Student
+from fgdd_fast.students.training.loop import train_students
 
 ALL_DATA = SetKey(FULL_DATA, 0, 0)
 

@@ -12,10 +12,10 @@ from functools import partial
 from typing import Literal, get_args
 
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.ranking import RANKINGS
-from fgdd_fast.selection import PLAIN, SelectionSettings
-from fgdd_fast.thresholds import Control, Rule, parse_rule
-from fgdd_fast.views import SCORE_VIEWS, ScoreView
+from fgdd_fast.images.views import SCORE_VIEWS, ScoreView
+from fgdd_fast.selection.ranking import RANKINGS
+from fgdd_fast.selection.select import PLAIN, SelectionSettings
+from fgdd_fast.selection.thresholds import Control, Rule, parse_rule
 
 RandomName = Literal["random-whole", "random-crops"]
 RDED = "always-patch"

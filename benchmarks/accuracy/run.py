@@ -18,12 +18,12 @@ from benchmarks.accuracy.workers import train_all
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.dataset import DataSet
-from fgdd_fast.foreground_opening import ForegroundChoice
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.students.labelled_images import LabelledImages
-from fgdd_fast.students.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
-from fgdd_fast.students.validation import read_validation
+from fgdd_fast.images.dataset import DataSet
+from fgdd_fast.models.factory import ForegroundChoice
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
+from fgdd_fast.students.inputs.validation import read_validation
+from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ from benchmarks.accuracy.results import SetKey
 from benchmarks.accuracy.rows import AnyRow, Row, name_of
 from benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
-from fgdd_fast.distill import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.errors import DataError
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.resize import ResizeMethod
-from fgdd_fast.store import Store
-from fgdd_fast.teacher_opening import open_teacher
-from fgdd_fast.views import ScoreView
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.images.views import ScoreView
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.factory import ForegroundChoice, open_foreground
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.output.writing import MosaicSettings, decide, tiles_with_features
+from fgdd_fast.selection.records import ImageRecord
 
 BATCH = 1  # images an inference, as `fgdd-fast distill` has it
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.rows import RandomName
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.dataset import DataSet, SourceImage
-from fgdd_fast.decode import read_file
 from fgdd_fast.errors import DataError
-from fgdd_fast.keyed import keyed_hash
-from fgdd_fast.mosaic import Mosaic, arrange, compose
-from fgdd_fast.records import ImageRecord, Tile, View
-from fgdd_fast.resize import Pixels, ResizeMethod
-from fgdd_fast.tiles import read_tile
+from fgdd_fast.images.dataset import DataSet, SourceImage
+from fgdd_fast.images.decode import read_file
+from fgdd_fast.images.resize import Pixels, ResizeMethod
+from fgdd_fast.images.tiles import read_tile
+from fgdd_fast.output.mosaic import Mosaic, arrange, compose
+from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.selection.records import ImageRecord, Tile, View
 
 Integers = NDArray[np.int64]
 UNKNOWN = float("nan")
@@ -111,7 +111,7 @@ class WholeData:
 
     def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
         """See `TrainingImages`."""
-        students = import_extra("fgdd_fast.students.labelled_images", "bench")
+        students = import_extra("fgdd_fast.students.inputs.labelled_images", "bench")
         found = students.read_whole(self.dataset.root, size, method=method)
         return found.images, found.labels
 

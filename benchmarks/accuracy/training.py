@@ -16,15 +16,15 @@ from benchmarks.accuracy.intervals import pack_bits
 from benchmarks.accuracy.results import Labels, Line, StudentKey, student_line
 from benchmarks.accuracy.sets import TrainingImages
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.resize import ResizeMethod
-from fgdd_fast.students.labelled_images import LabelledImages
-from fgdd_fast.students.online_labels import OnlineLabels
-from fgdd_fast.students.recipe import StudentRecipe
-from fgdd_fast.students.result import Student, StudentResult
-from fgdd_fast.students.training import train_students
-from fgdd_fast.students.training_set import SoftLabels, TrainingSet
-from fgdd_fast.training_views import EpochViews, ViewRecipe, default_batch
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, default_batch
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
+from fgdd_fast.students.inputs.online_labels import OnlineLabels
+from fgdd_fast.students.inputs.training_set import SoftLabels, TrainingSet
+from fgdd_fast.students.results.result import Student, StudentResult
+from fgdd_fast.students.training.loop import train_students
+from fgdd_fast.students.training.recipe import StudentRecipe
 
 TEACHER_BATCH = 8  # views an inference; more of them overflow the caches of a processor
 

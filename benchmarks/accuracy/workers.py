@@ -17,8 +17,8 @@ from benchmarks.accuracy.results import Line
 from benchmarks.accuracy.training import TrainingSettings, Work, open_label_teacher, train
 from fgdd_bench.machine.processes import worker_context
 from fgdd_fast.errors import EngineError
-from fgdd_fast.networks import Teacher
-from fgdd_fast.students.labelled_images import LabelledImages
+from fgdd_fast.models.network import Teacher
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
 
 
 @dataclass

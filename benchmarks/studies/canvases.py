@@ -31,10 +31,10 @@ from fgdd_export.grounded_sam2.pytorch_reference import (
 from fgdd_export.grounding_dino.box_matching import match_boxes
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_export.sam2.network import load_sam2
-from fgdd_fast.drawing.scenes import Scene, draw_scene
-from fgdd_fast.foreground import Pixels
-from fgdd_fast.grounded import letterbox
-from fgdd_fast.resize import resize
+from fgdd_fast.images.resize import resize
+from fgdd_fast.models.foreground import Pixels
+from fgdd_fast.models.grounded_sam2 import letterbox
+from fgdd_fast.synthetic.scenes import Scene, draw_scene
 
 FIRST_SCENE = 6_000_000  # none of these was trained on
 SIZES = ((240, 320), (320, 240), (280, 280), (180, 320), (320, 213))

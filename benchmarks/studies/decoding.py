@@ -29,16 +29,16 @@ from rich.table import Table
 from benchmarks.studies.tile_remedies import DECODERS, REFERENCE, WAYS, Way
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast import comparison
-from fgdd_fast.agreement import Floats, loss_figures
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.dataset import SourceImage, pool, scan
-from fgdd_fast.decode import decode_image, read_file
-from fgdd_fast.headers import read_header
-from fgdd_fast.networks import Images, Teacher, check_classes
-from fgdd_fast.records import Box
-from fgdd_fast.resize import resize_arithmetic
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.dataset import SourceImage, pool, scan
+from fgdd_fast.images.decode import decode_image, read_file
+from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.resize import resize_arithmetic
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.network import Images, Teacher, check_classes
+from fgdd_fast.runtime import parity as comparison
+from fgdd_fast.runtime.tolerances import Floats, loss_figures
+from fgdd_fast.selection.records import Box
 
 ALONE = "colour"  # the decoder that everything is compared with
 

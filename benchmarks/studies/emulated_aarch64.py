@@ -11,10 +11,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.decode import read_image
-from fgdd_fast.manifest import Manifest
-from fgdd_fast.manifest_reading import read_manifest
-from fgdd_fast.records import Tile
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.output.manifest import Manifest
+from fgdd_fast.output.manifest_reading import read_manifest
+from fgdd_fast.selection.records import Tile
 
 REFERENCE = "x86-64"
 BOARD_RUNS = ("aarch64-onnxruntime", "aarch64-openvino")

@@ -110,7 +110,7 @@ run_natively() {
     "$venv/bin/python" - "$native" "${classes[@]}" <<'PYTHON'
 import shutil, sys
 from pathlib import Path
-from fgdd_fast.drawing import CLASSES, write_drawn_dataset
+from fgdd_fast.synthetic import CLASSES, write_drawn_dataset
 data = Path(sys.argv[1], "data")
 write_drawn_dataset(data, images_per_class=12, seed=0)
 for name in set(CLASSES) - set(sys.argv[2:]):

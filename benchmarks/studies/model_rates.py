@@ -12,17 +12,17 @@ from benchmarks.studies.scale.projection import NETWORKS, Rates
 from benchmarks.studies.scale.stage_rates import ImageSize, measure_rates
 from fgdd_engines.base import ON_PROCESSOR, Precision
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.devices import Requested, choose_runtime
-from fgdd_fast.distill import MosaicSettings
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.foreground_opening import choose_foreground, open_foreground
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
-from fgdd_fast.teacher_opening import open_teacher
-from fgdd_fast.thresholds import parse_rule
-from fgdd_fast.views import ScoreView
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.views import ScoreView
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.output.writing import MosaicSettings
+from fgdd_fast.runtime.choose import Requested, choose_runtime
+from fgdd_fast.selection.thresholds import parse_rule
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,14 @@ from fgdd_bench.machine.environment import environment
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.probing.probes import probe
-from fgdd_fast.check_images import check_images
-from fgdd_fast.comparison import Comparison, sample_feeds
-from fgdd_fast.dataset import pool, scan
-from fgdd_fast.devices import PRECISIONS, runtime_for
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.foreground_opening import find_network
-from fgdd_fast.networks import BatchedNetwork, Images, Runtime
-from fgdd_fast.teacher import accuracy, whole_images
+from fgdd_fast.images.dataset import pool, scan
+from fgdd_fast.models.factory import find_network
+from fgdd_fast.models.linear_head import accuracy, whole_images
+from fgdd_fast.models.network import BatchedNetwork, Images, Runtime
+from fgdd_fast.runtime.choose import PRECISIONS, runtime_for
+from fgdd_fast.runtime.parity import Comparison, sample_feeds
+from fgdd_fast.runtime.sample_images import check_images
 
 OUTPUT = {"teacher": "loss", "foreground": "occupancy", "backbone": "features"}
 

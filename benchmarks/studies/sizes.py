@@ -26,13 +26,13 @@ from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.base import DEVICES, Precision
-from fgdd_fast.dataset import SourceImage, pool, scan
-from fgdd_fast.decode import read_image
 from fgdd_fast.errors import ImageError
-from fgdd_fast.foreground import Inputs
-from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground
-from fgdd_fast.networks import Runtime
-from fgdd_fast.streaming import ordered_map
+from fgdd_fast.images.dataset import SourceImage, pool, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.models.factory import ForegroundChoice, choose_foreground, open_foreground
+from fgdd_fast.models.foreground import Inputs
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.parallel import ordered_map
 
 MODELS = (
     "saliency-u2netp",

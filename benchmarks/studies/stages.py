@@ -28,19 +28,19 @@ from rich.table import Table
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.dataset import SourceImage, pool, scan
-from fgdd_fast.decode import read_image
-from fgdd_fast.devices import choose_runtime
-from fgdd_fast.foreground import ForegroundModel, Inputs
-from fgdd_fast.foreground_opening import choose_foreground, open_foreground
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Runtime, Teacher, check_classes
-from fgdd_fast.records import Box
-from fgdd_fast.store import Store
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.dataset import SourceImage, pool, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundModel, Inputs
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Runtime, Teacher, check_classes
+from fgdd_fast.runtime.choose import choose_runtime
+from fgdd_fast.selection.records import Box
 
 STAGES = ("decode", "resize and crop", "foreground", "teacher", "whole")
 

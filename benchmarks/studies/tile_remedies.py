@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 
-from fgdd_fast.decode import decode_image
-from fgdd_fast.headers import read_header
-from fgdd_fast.records import Box
-from fgdd_fast.resize import Pixels, ResizeMethod, resize
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.decode import decode_image
+from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
+from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.selection.records import Box
 
 Way = Callable[[bytes, Sequence[Box], int], list[Pixels]]
 Cut = Callable[[Pixels, Box, int], Pixels]

@@ -25,14 +25,14 @@ from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.base import DEVICES
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.crops import candidate_boxes
-from fgdd_fast.dataset import SourceImage, pool, scan
-from fgdd_fast.decode import read_image
-from fgdd_fast.devices import choose_runtime
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Teacher, check_classes
-from fgdd_fast.records import Box
-from fgdd_fast.views import SCORE_VIEWS, ScoreView, tile_pixels
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.dataset import SourceImage, pool, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.views import SCORE_VIEWS, ScoreView, tile_pixels
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, check_classes
+from fgdd_fast.runtime.choose import choose_runtime
+from fgdd_fast.selection.records import Box
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,20 @@ from fgdd_fast.errors import FgddError
 
 # Where each command lies; its module is imported when the command is named.
 COMMANDS = {
-    "bench": "fgdd_fast.cli.bench",
-    "convert": "fgdd_fast.cli.convert",
-    "demo": "fgdd_fast.cli.demo",
-    "distill": "fgdd_fast.cli.distill",
-    "doctor": "fgdd_fast.cli.doctor",
-    "engine": "fgdd_fast.cli.engine",
-    "evaluate": "fgdd_fast.cli.evaluate",
-    "export": "fgdd_fast.cli.export",
-    "label": "fgdd_fast.cli.label",
-    "measure": "fgdd_fast.cli.measure",
-    "models": "fgdd_fast.cli.models",
-    "pack": "fgdd_fast.cli.pack",
-    "sheet": "fgdd_fast.cli.sheet",
-    "teacher": "fgdd_fast.cli.teacher",
+    "bench": "fgdd_fast.cli.checks.bench",
+    "convert": "fgdd_fast.cli.networks.convert",
+    "demo": "fgdd_fast.cli.distillation.demo",
+    "distill": "fgdd_fast.cli.distillation.distill",
+    "doctor": "fgdd_fast.cli.checks.doctor",
+    "engine": "fgdd_fast.cli.networks.engine",
+    "evaluate": "fgdd_fast.cli.checks.evaluate",
+    "export": "fgdd_fast.cli.networks.export",
+    "label": "fgdd_fast.cli.distillation.label",
+    "measure": "fgdd_fast.cli.distillation.measure",
+    "models": "fgdd_fast.cli.networks.models",
+    "pack": "fgdd_fast.cli.distillation.pack",
+    "sheet": "fgdd_fast.cli.distillation.sheet",
+    "teacher": "fgdd_fast.cli.networks.teacher",
 }
 
 

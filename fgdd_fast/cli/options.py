@@ -11,10 +11,10 @@ import click
 
 from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.near_duplicates import BITS
-from fgdd_fast.ranking import RANKINGS, RANKINGS_HELP
-from fgdd_fast.selection import KEEP_FOREGROUND
-from fgdd_fast.views import SCORE_VIEWS
+from fgdd_fast.images.near_duplicates import BITS
+from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
+from fgdd_fast.selection.select import KEEP_FOREGROUND
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -22,23 +22,23 @@ from rich.progress import (
 
 from fgdd_engines.base import Precision
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.catalogue import find_bundle
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
-from fgdd_fast.devices import Requested, choose_runtime
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.foreground_opening import ForegroundChoice, choose_foreground, open_foreground
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.manifest import Model
-from fgdd_fast.measure import Measured, Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes, check_features
-from fgdd_fast.prompts import read_prompts
-from fgdd_fast.records import Tile
-from fgdd_fast.resize import ResizeMethod
-from fgdd_fast.selection import PLAIN, SelectionSettings
-from fgdd_fast.store import Store
-from fgdd_fast.teacher_opening import open_teacher
-from fgdd_fast.views import ScoreView, default_view
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.images.views import ScoreView, default_view
+from fgdd_fast.measurement.measurer import Measured, Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.factory import ForegroundChoice, choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes, check_features
+from fgdd_fast.models.prompts import read_prompts
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.output.manifest import Model
+from fgdd_fast.runtime.choose import Requested, choose_runtime
+from fgdd_fast.selection.records import Tile
+from fgdd_fast.selection.select import PLAIN, SelectionSettings
 
 
 @dataclass(frozen=True, kw_only=True)

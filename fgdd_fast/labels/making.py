@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.distilled import DistilledSet, split_tiles
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.views import ScoreView
 from fgdd_fast.labels.compression import FLOAT16, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
 from fgdd_fast.labels.teacher import check_predictions, teacher_model
+from fgdd_fast.labels.training_views import EpochViews, draw_epoch, render
 from fgdd_fast.labels.views import pack_views
 from fgdd_fast.labels.writing import LabelWriter, open_writer
-from fgdd_fast.networks import Runtime, Teacher
-from fgdd_fast.output import MANIFEST
-from fgdd_fast.resize import Pixels
-from fgdd_fast.streaming import batched, ordered_map
-from fgdd_fast.training_views import EpochViews, draw_epoch, render
-from fgdd_fast.views import ScoreView
+from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.output.distilled import DistilledSet, split_tiles
+from fgdd_fast.output.folder import MANIFEST
+from fgdd_fast.parallel import batched, ordered_map
 
 T = TypeVar("T")
 

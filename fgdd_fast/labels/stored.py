@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.distilled import DistilledSet
 from fgdd_fast.errors import DataError
 from fgdd_fast.labels.index import IMAGE_FILE, LABEL_AGAIN, LabelFile, LabelIndex, epoch_file, read_index
 from fgdd_fast.labels.tensors import unpack
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe
 from fgdd_fast.labels.views import unpack_views
-from fgdd_fast.manifest import Model
-from fgdd_fast.output import LABEL_INDEX, LABELS, MANIFEST
-from fgdd_fast.training_views import EpochViews, ViewRecipe
+from fgdd_fast.output.distilled import DistilledSet
+from fgdd_fast.output.folder import LABEL_INDEX, LABELS, MANIFEST
+from fgdd_fast.output.manifest import Model
 
 T = TypeVar("T")
 Logits = NDArray[np.float32]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.distilled import DistilledSet
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.manifest import Model
-from fgdd_fast.networks import check_classes
-from fgdd_fast.teacher import CHANCE_P_VALUE, accuracy, swapped_classes
+from fgdd_fast.models.linear_head import CHANCE_P_VALUE, accuracy, swapped_classes
+from fgdd_fast.models.network import check_classes
+from fgdd_fast.output.distilled import DistilledSet
+from fgdd_fast.output.manifest import Model
 
 
 def teacher_model(bundle: Bundle) -> Model:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fgdd_engines.base import Array
 from fgdd_fast.labels.tensors import smallest_unsigned
-from fgdd_fast.training_views import EpochViews, ViewRecipe
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe
 
 
 def pack_views(views: EpochViews, recipe: ViewRecipe, mosaic_size: int) -> dict[str, Array]:

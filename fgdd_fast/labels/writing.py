@@ -25,7 +25,7 @@ from fgdd_fast.labels.index import (
 )
 from fgdd_fast.labels.stored import find_damage
 from fgdd_fast.labels.tensors import pack
-from fgdd_fast.output import LABEL_INDEX, LABELS, writing
+from fgdd_fast.output.folder import LABEL_INDEX, LABELS, writing
 
 SECONDS = 1.0  # between two writings of the index: what a killed run may have to do again
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from fgdd_engines.optional_imports import import_extra
 from fgdd_fast.errors import DataError
-from fgdd_fast.manifest import Manifest
-from fgdd_fast.output import writing
+from fgdd_fast.output.folder import writing
+from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.packing.pack import Pack, Sample, packed_folder
 
 ROWS = 100  # of a row group: a viewer of images reads a whole one

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.distilled import DistilledSet
 from fgdd_fast.errors import OutputError
 from fgdd_fast.labels.stored import open_labels
-from fgdd_fast.manifest import serialise
-from fgdd_fast.output import LABEL_INDEX, LABELS, MANIFEST, output_folder, writing
+from fgdd_fast.output.distilled import DistilledSet
+from fgdd_fast.output.folder import LABEL_INDEX, LABELS, MANIFEST, output_folder, writing
+from fgdd_fast.output.manifest import serialise
 
 MEGABYTE = 1_000_000
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from fgdd_engines.base import Array
-from fgdd_fast.output import writing
+from fgdd_fast.output.folder import writing
 from fgdd_fast.packing.pack import Pack, Sample, packed_folder
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.students.convnet import ConvNet
-from fgdd_fast.students.mobilenet import MobileNetV2
-from fgdd_fast.students.resnet import BasicBlock, Bottleneck, ResNet
-from fgdd_fast.students.vision_transformer import VisionTransformer
+from fgdd_fast.nn.convnet import ConvNet
+from fgdd_fast.nn.mobilenet import MobileNetV2
+from fgdd_fast.nn.resnet import BasicBlock, Bottleneck, ResNet
+from fgdd_fast.nn.vision_transformer import VisionTransformer
 
 KNOWN = (
     "convnet3, convnet4, convnet5, resnet18, resnet18-small, resnet50, resnet50-small, mobilenetv2, "

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fgdd_export.graphs.sample_scenes import drawn_images
 
 TESTS_GOLDEN = Path(__file__).parent / "efficientnet_lite0_golden.npz"
-PACKAGE_GOLDEN = Path(__file__).parents[2] / "fgdd_fast" / "efficientnet_lite0_golden.json"
+PACKAGE_GOLDEN = Path(__file__).parents[2] / "export/fgdd_export/catalogue/efficientnet_lite0_golden.json"
 
 
 def original_outputs(checkpoint: Path, images: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,6 +1,6 @@
 """A foreground model that finds nothing and a teacher that scores nothing, at next to no cost.
 
-With one of them in its place, `fgdd_fast.measure.Measurer` measures with the other model alone.
+With one of them in its place, `fgdd_fast.measurement.measurer.Measurer` measures with the other model alone.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.foreground import Foreground, Inputs, Pixels
-from fgdd_fast.networks import Images, Teacher
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
+from fgdd_fast.models.network import Images, Teacher
 
 
 class NoForeground:

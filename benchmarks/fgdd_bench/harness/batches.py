@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from fgdd_bench.harness.ways import Way
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import EngineError
+from fgdd_fast.images.dataset import SourceImage
 
 CANDIDATES = {"cpu": (1, 2, 4), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 # Of Grounded SAM 2, an image of which takes seconds on a processor and a gigabyte on a GPU.

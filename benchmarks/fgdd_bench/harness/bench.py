@@ -16,7 +16,7 @@ from fgdd_bench.harness.timing import StageTimes, time_stage
 from fgdd_bench.harness.ways import Answer, Column, PathName, ReferenceName, StageName, Task, Way
 from fgdd_bench.machine.ceilings import opencv_decoding, precisions_of
 from fgdd_bench.machine.operations import Work
-from fgdd_fast.dataset import SourceImage
+from fgdd_fast.images.dataset import SourceImage
 
 LIMIT = "limit"  # the name under which a path's limit takes its turns
 # Told what is being done, and whether it was one of the runs that count.

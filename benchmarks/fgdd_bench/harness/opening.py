@@ -23,11 +23,11 @@ from fgdd_bench.references.grounded.ways import open_grounded
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_extra
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
-from fgdd_fast.comparison import REFERENCE
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.foreground_opening import ForegroundChoice
-from fgdd_fast.networks import Runtime
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.factory import ForegroundChoice
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.parity import REFERENCE
 
 EXTRA = "bench"
 TRIED = {"cpu": 8, "cuda": 128}  # images on which a reference's batch is chosen

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from fgdd_bench.harness.sources import whole_and_crops
 from fgdd_bench.harness.subject import Composition
 from fgdd_bench.harness.ways import Task
-from fgdd_fast.check_images import in_turn
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage, pool
-from fgdd_fast.decode import read_image
-from fgdd_fast.distill import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.errors import DataError, ImageError
-from fgdd_fast.keyed import keyed_hash
-from fgdd_fast.mosaic import arrange
-from fgdd_fast.records import ImageRecord, View
-from fgdd_fast.selection import select
-from fgdd_fast.store import KnownFile
-from fgdd_fast.thresholds import parse_rule
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.measurement.store import KnownFile
+from fgdd_fast.output.mosaic import arrange
+from fgdd_fast.output.writing import ClassPlan, MosaicSettings, Plan
+from fgdd_fast.runtime.sample_images import in_turn
+from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.selection.records import ImageRecord, View
+from fgdd_fast.selection.select import select
+from fgdd_fast.selection.thresholds import parse_rule
 
 RULE = "quantile:0.3"
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.distill import MosaicSettings, Plan
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.networks import Runtime, check_classes
-from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.models.network import Runtime, check_classes
+from fgdd_fast.output.writing import MosaicSettings, Plan
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from fgdd_engines.base import Array
-from fgdd_fast.dataset import SourceImage
+from fgdd_fast.images.dataset import SourceImage
 
 PathName = Literal["decode", "foreground", "teacher", "compose", "all"]
 PATHS: tuple[PathName, ...] = get_args(PathName)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fgdd_bench.machine.nvidia import read_gpus
-from fgdd_fast.machine import ROOT, read_jetson, read_machine
+from fgdd_fast.runtime.machine import ROOT, read_jetson, read_machine
 
 PACKAGES = (
     "fgdd-fast",

@@ -10,7 +10,7 @@ from typing import Any
 from fgdd_bench.harness.ways import StageName
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_extra
-from fgdd_fast.grounded_tensors import BOXES, SCORES
+from fgdd_fast.models.grounded_tensors import BOXES, SCORES
 
 IMAGE_ENCODER = "/image_encoder/"  # in the names of its nodes: that of the module which was traced
 

@@ -24,16 +24,16 @@ from fgdd_bench.ours.grounded_parts import open_parts
 from fgdd_bench.ours.small_networks import decode_step, read_step
 from fgdd_bench.references.grounded.subject import GroundedSubject, as_answer, text_stage
 from fgdd_engines.base import Array, Engine
-from fgdd_fast.dataset import Skipped, SourceImage
-from fgdd_fast.foreground import Foreground, Inputs, Pixels
-from fgdd_fast.grounded import GroundedSam2
-from fgdd_fast.grounded_tensors import TEXT_FEATURES, TEXT_POSITIONS, check_grounded
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.networks import BatchedNetwork, fingerprint_text
-from fgdd_fast.prompts import PromptTokenizer
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.store import Store
+from fgdd_fast.images.dataset import Skipped, SourceImage
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
+from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.grounded_tensors import TEXT_FEATURES, TEXT_POSITIONS, check_grounded
+from fgdd_fast.models.network import BatchedNetwork, fingerprint_text
+from fgdd_fast.models.prompts import PromptTokenizer
+from fgdd_fast.selection.records import ImageRecord
 
 _Tensors = dict[str, Array]
 

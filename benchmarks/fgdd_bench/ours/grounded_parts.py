@@ -21,8 +21,8 @@ from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
 from fgdd_export.graphs.graph import cut_model, serialise, tensor_specs
 from fgdd_fast.errors import BundleError
-from fgdd_fast.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
-from fgdd_fast.networks import Runtime
+from fgdd_fast.models.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
+from fgdd_fast.models.network import Runtime
 
 _ENCODER = "/image_encoder/"  # in the names of its nodes: that of the module which was traced
 _FLAVOURS: Mapping[Device, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}

@@ -14,14 +14,14 @@ import numpy as np
 from fgdd_bench.harness.steps import Step, as_stages
 from fgdd_bench.harness.subject import Subject, composition_of
 from fgdd_bench.harness.ways import Answer, Stage, Task, Way
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.decode import decode_image, read_file, read_image
-from fgdd_fast.distill import write_mosaics
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.mosaic import Mosaic, compose, encode
-from fgdd_fast.output import write_image
-from fgdd_fast.resize import Pixels
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.decode import decode_image, read_file, read_image
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.output.folder import write_image
+from fgdd_fast.output.mosaic import Mosaic, compose, encode
+from fgdd_fast.output.writing import write_mosaics
 
 
 @dataclass(frozen=True)

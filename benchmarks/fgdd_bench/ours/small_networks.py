@@ -24,20 +24,20 @@ from fgdd_bench.harness.steps import Step, as_stages, groups, run_steps
 from fgdd_bench.harness.subject import Subject, saliency_of, teacher_of
 from fgdd_bench.harness.ways import Answer, PathName, Stage, StageName, Task, Way
 from fgdd_bench.ours.mosaics import ProductMosaics
-from fgdd_fast.dataset import Skipped, SourceImage
-from fgdd_fast.decode import FileContent, decode_image, read_file
 from fgdd_fast.errors import ImageError, SettingsError
-from fgdd_fast.foreground import Foreground, ForegroundModel, Inputs
-from fgdd_fast.inventory import Inventory, MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text
-from fgdd_fast.records import Box, ImageRecord
-from fgdd_fast.resize import Pixels
-from fgdd_fast.saliency import SaliencyModel
-from fgdd_fast.store import KnownFile, Store, file_signature
-from fgdd_fast.streaming import batched, ordered_map
-from fgdd_fast.teacher_opening import open_teacher
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.dataset import Skipped, SourceImage
+from fgdd_fast.images.decode import FileContent, decode_image, read_file
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import Inventory, MeasureSettings
+from fgdd_fast.measurement.store import KnownFile, Store, file_signature
+from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text
+from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.selection.records import Box, ImageRecord
 
 
 def open_product(path: PathName, task: Task, subject: Subject) -> Way:

@@ -19,17 +19,17 @@ from fgdd_bench.harness.originals import Original, compose_plan, record_of
 from fgdd_bench.harness.sources import unusable
 from fgdd_bench.harness.subject import Composition, Subject, teacher_of
 from fgdd_bench.harness.ways import Answer, Column, PathName, Stage, Task, Way
-from fgdd_fast.dataset import DataSet, Skipped, SourceImage
-from fgdd_fast.decode import read_image
-from fgdd_fast.distill import MosaicSettings, decide, write_mosaics
-from fgdd_fast.foreground_opening import ForegroundChoice, open_foreground
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.networks import VIEWS_PER_INFERENCE
-from fgdd_fast.records import ImageRecord
-from fgdd_fast.resize import Pixels
-from fgdd_fast.store import Store
-from fgdd_fast.teacher_opening import open_teacher
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.factory import ForegroundChoice, open_foreground
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.output.writing import MosaicSettings, decide, write_mosaics
+from fgdd_fast.selection.records import ImageRecord
 
 PARTS: tuple[PathName, ...] = ("foreground", "teacher", "compose")
 # Opens a part of the whole; it composes the mosaics that are given.

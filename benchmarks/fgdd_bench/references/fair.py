@@ -28,9 +28,9 @@ from fgdd_bench.references.fair_workers import ImageLoader, Tiles, worker_steps
 from fgdd_bench.references.mosaics import FairMosaics
 from fgdd_bench.references.networks import busy_threads, pytorch_on, reference_device
 from fgdd_engines.failures import told_as_engine_error
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.machine import read_machine
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.runtime.machine import read_machine
 
 _KERNELS = "TORCHINDUCTOR_CACHE_DIR"  # where `torch.compile` keeps what it makes
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -20,10 +20,10 @@ from fgdd_bench.machine.processes import worker_context
 from fgdd_bench.ours.mosaics import ComposingWay, Job
 from fgdd_bench.references.pictures import cut_tile, decode_opencv, decode_pillow, read_content
 from fgdd_engines.failures import told_as_engine_error
-from fgdd_fast.distill import MosaicSettings
 from fgdd_fast.errors import OutputError
-from fgdd_fast.output import writing
-from fgdd_fast.resize import Pixels
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.output.folder import writing
+from fgdd_fast.output.writing import MosaicSettings
 
 # JPEG as the product writes it; PNG as each library does by default.
 _PILLOW_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}

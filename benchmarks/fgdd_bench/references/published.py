@@ -34,9 +34,9 @@ from fgdd_bench.references.networks import (
 from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.base import Array
 from fgdd_engines.failures import told_as_engine_error
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.views import view_size
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.views import view_size
 
 
 def open_published(path: PathName, task: Task, subject: Subject) -> Way:

@@ -12,8 +12,8 @@ from benchmarks.studies.scale.growth import Command, Run
 from benchmarks.studies.scale.many_images import make_data_set
 from fgdd_bench.machine.child import run_alone
 from fgdd_engines.child_python import python_command
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import FgddError
+from fgdd_fast.images.dataset import SourceImage
 
 _SAID = re.compile(r"^(\d+) images measured in .*; (\d+) were known; (\d+) skipped\.$", re.MULTILINE)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from fgdd_fast.dataset import DataSet, SourceImage
 from fgdd_fast.errors import DataError
-from fgdd_fast.keyed import keyed_hash
+from fgdd_fast.images.dataset import DataSet, SourceImage
+from fgdd_fast.seeding import keyed_hash
 
 HOW = (
     "symbolic links to photographs; where these run out, copies of their files with a number in a JPEG "

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from benchmarks.studies.scale.projection import NETWORKS, SERIAL, UNITS, Rates, Work, Workload
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.given_masks import GivenMasks
+from fgdd_fast.models.given_masks import GivenMasks
 
 # What can be given, and what is counted for it.
 GIVEN: Mapping[str, str] = {

@@ -34,9 +34,9 @@ from benchmarks.studies.scale.project import show
 from benchmarks.studies.scale.projection import IMAGENET, Workload, project
 from fgdd_bench.machine.environment import command_line, environment
 from fgdd_engines.base import DEVICES, PRECISIONS
-from fgdd_fast.dataset import SourceImage, scan
 from fgdd_fast.errors import FgddError
-from fgdd_fast.views import SCORE_VIEWS
+from fgdd_fast.images.dataset import SourceImage, scan
+from fgdd_fast.images.views import SCORE_VIEWS
 
 TURNS = 3  # in which each kind of work is timed
 

@@ -22,19 +22,19 @@ from benchmarks.studies.scale.many_images import numbered_copy
 from benchmarks.studies.scale.projection import Rates, Work
 from benchmarks.studies.stages import Stages
 from fgdd_bench.harness.absent_models import NoForeground, NoTeacher
-from fgdd_fast.dataset import DataSet, SourceImage
-from fgdd_fast.decode import read_image
-from fgdd_fast.distill import MosaicSettings, decide
 from fgdd_fast.errors import DataError
-from fgdd_fast.foreground import ForegroundModel
-from fgdd_fast.inventory import MeasureSettings
-from fgdd_fast.measure import Measurer
-from fgdd_fast.mosaic import Mosaic, compose, encode
-from fgdd_fast.networks import Teacher
-from fgdd_fast.output import write_image
-from fgdd_fast.resize import Pixels
-from fgdd_fast.store import Store
-from fgdd_fast.views import tile_pixels
+from fgdd_fast.images.dataset import DataSet, SourceImage
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import Teacher
+from fgdd_fast.output.folder import write_image
+from fgdd_fast.output.mosaic import Mosaic, compose, encode
+from fgdd_fast.output.writing import MosaicSettings, decide
 
 HANDED_OVER = 500  # images of next to no pixels, to time what is not about pixels
 

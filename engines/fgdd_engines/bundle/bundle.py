@@ -98,8 +98,8 @@ class Bundle:
             [batch, classes] and `loss` float32 [batch], nats; a fitted one also `features` float32
             [batch, channels], which its head multiplies) or `backbone` (outputs `features`). All take
             `images` uint8 [batch, height, width, 3], RGB. A foreground model that is asked for a class has
-            `prompting`: see `fgdd_fast.grounded_tensors`. The other roles are networks of such a model:
-            `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
+            `prompting`: `fgdd_fast.models.grounded_tensors` says more. The other roles are networks of such a
+            model: `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
         sha256: hexadecimal hash of the ONNX file.
         inputs, outputs: the graph's tensors; axes that an engine may choose are named.
         preprocessing: what the graph does to its input.

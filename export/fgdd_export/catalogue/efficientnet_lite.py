@@ -20,8 +20,8 @@ from fgdd_export.catalogue.recipe import Prepared, check_parity
 from fgdd_export.checkpoints.checkpoint import read_checkpoint
 from fgdd_export.graphs.graph import Array, GraphBuilder, run_model, serialise
 from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_fast.catalogue_entries import Preparation
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.catalogue.entries import Preparation
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +128,7 @@ def prepare_efficientnet_lite0(source_file: Path, preparation: Preparation) -> P
     with source_file.open("rb") as file:
         weights = read_checkpoint(file, "The source of EfficientNet-lite0")
     model = serialise(build_efficientnet_lite0(weights))
-    golden = json.loads(resources.files("fgdd_fast").joinpath(GOLDEN).read_text(encoding="utf-8"))
+    golden = json.loads(resources.files("fgdd_export.catalogue").joinpath(GOLDEN).read_text(encoding="utf-8"))
     found = run_model(model, {"images": drawn_images(SIZE, SIZE)})["logits"]
     parity = {"max_logit_difference": float(np.abs(found - np.array(golden["logits"])).max())}
     check_parity("efficientnet-lite0", parity, TOLERANCES)

@@ -13,10 +13,10 @@ from fgdd_export.catalogue.efficientnet_lite import prepare_efficientnet_lite0
 from fgdd_export.catalogue.recipe import Prepared
 from fgdd_export.catalogue.u2netp import prepare_u2netp
 from fgdd_export.graphs.graph import EXTRA, read_model, tensor_specs
-from fgdd_fast.catalogue import Entry, bundle_path, load_catalogue
-from fgdd_fast.catalogue_entries import Preparation, Recipe
 from fgdd_fast.errors import BundleError
-from fgdd_fast.fetch import Progress, fetch_source
+from fgdd_fast.models.catalogue.catalogue import Entry, bundle_path, load_catalogue
+from fgdd_fast.models.catalogue.download import Progress, fetch_source
+from fgdd_fast.models.catalogue.entries import Preparation, Recipe
 
 RECIPES: Mapping[Recipe, Callable[[Path, Preparation], Prepared]] = {
     "u2netp": prepare_u2netp,

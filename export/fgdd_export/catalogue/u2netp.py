@@ -30,8 +30,8 @@ from fgdd_export.graphs.graph import (
     tensor_specs,
 )
 from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_fast.catalogue_entries import Preparation
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.catalogue.entries import Preparation
 
 if TYPE_CHECKING:
     import onnx

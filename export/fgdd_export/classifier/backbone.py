@@ -9,8 +9,8 @@ from pathlib import Path
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_export.classifier.candidate import Candidate, Graph
 from fgdd_export.graphs.graph import OPSET, load_model, read_model
-from fgdd_fast.catalogue import find_bundle, load_catalogue
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
 
 
 def names_bundle(checkpoint: str) -> bool:

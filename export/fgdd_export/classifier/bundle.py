@@ -23,7 +23,7 @@ from fgdd_export.classifier.teacher import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANC
 from fgdd_export.graphs.graph import Array, load_model, serialise, tensor_specs
 from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.errors import BundleError
-from fgdd_fast.resize import resize
+from fgdd_fast.images.resize import resize
 
 BATCH = 8  # images at once while parity is measured; each is also run on its own
 

@@ -16,8 +16,8 @@ from torch import nn
 
 from fgdd_export.classifier.torch_classifier import Tensors
 from fgdd_fast.errors import BundleError
-from fgdd_fast.students import convnet
-from fgdd_fast.students.resnet import SMALL_STEM, STAGES, BasicBlock, Bottleneck, ResNet
+from fgdd_fast.nn import convnet
+from fgdd_fast.nn.resnet import SMALL_STEM, STAGES, BasicBlock, Bottleneck, ResNet
 
 IMAGENET_SIZE = 224
 CONVNET_SIZES = (32, 64, 128, 224)  # of RDED's data sets

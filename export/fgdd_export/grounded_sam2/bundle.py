@@ -38,8 +38,8 @@ from fgdd_export.grounding_dino.network import (
 )
 from fgdd_export.sam2.bundle import segmenter_origin, segmenter_preprocessing
 from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, encoder_example, load_sam2
-from fgdd_fast.check_images import CheckImage
 from fgdd_fast.errors import SettingsError
+from fgdd_fast.runtime.sample_images import CheckImage
 
 SEGMENTER = "segmenter"
 
@@ -85,7 +85,7 @@ def export_grounded_sam2(
         progress: told, in one line, what is being done.
 
     Returns:
-        A bundle with the role `foreground`, whose tensors are those of `fgdd_fast.grounded_tensors`.
+        A bundle with the role `foreground`, whose tensors are those of `fgdd_fast.models.grounded_tensors`.
 
     Raises:
         BundleError: a checkpoint cannot be used, or the result differs from it; nothing is written then.

@@ -23,11 +23,11 @@ from fgdd_export.grounded_sam2.pytorch_reference import (
     union,
 )
 from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
-from fgdd_fast.agreement import same_path
-from fgdd_fast.check_images import CheckImage
-from fgdd_fast.foreground import Foreground, Inputs
-from fgdd_fast.grounded import GroundedSam2
-from fgdd_fast.networks import Runtime
+from fgdd_fast.models.foreground import Foreground, Inputs
+from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.tolerances import same_path
 
 TOLERANCES = {
     "max_score_difference": 1e-3,

@@ -20,8 +20,8 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 
 from fgdd_export.grounding_dino.network import GroundingDino
 from fgdd_export.sam2.network import Sam2
-from fgdd_fast.foreground import Pixels
-from fgdd_fast.resize import resize
+from fgdd_fast.images.resize import resize
+from fgdd_fast.models.foreground import Pixels
 
 Floats = NDArray[np.float32]
 

@@ -27,10 +27,10 @@ from fgdd_export.grounding_dino.network import (
     load_grounding_dino,
     text_network,
 )
-from fgdd_fast.check_images import CheckImage
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.grounded import bring_to_canvas
-from fgdd_fast.prompts import PromptTokenizer, phrases_of, prompt_text
+from fgdd_fast.models.grounded_sam2 import bring_to_canvas
+from fgdd_fast.models.prompts import PromptTokenizer, phrases_of, prompt_text
+from fgdd_fast.runtime.sample_images import CheckImage
 
 TEXT = "text"
 SMALLEST_CANVAS = 64  # the coarsest of the feature maps has one cell for each 64 pixels

@@ -27,12 +27,12 @@ from fgdd_export.precision.quantisation import (
 )
 from fgdd_export.precision.quantisation_nodes import weighted_nodes
 from fgdd_export.precision.sensitive_nodes import find_sensitive
-from fgdd_fast.agreement import Agreement
-from fgdd_fast.check_images import CheckImage
-from fgdd_fast.comparison import REFERENCE, Comparison, sample_feeds
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.networks import Runtime
-from fgdd_fast.variants import TEXT
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
+from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.tolerances import Agreement
+from fgdd_fast.runtime.variants import TEXT
 
 if TYPE_CHECKING:
     import onnx

@@ -24,8 +24,8 @@ from fgdd_export.sam2.network import (
     encoder_network,
     load_sam2,
 )
-from fgdd_fast.check_images import CheckImage
-from fgdd_fast.resize import resize
+from fgdd_fast.images.resize import resize
+from fgdd_fast.runtime.sample_images import CheckImage
 
 DECODER = "decoder"
 TOLERANCES = {"max_logit_difference": 1e-3, "mask_iou_loss": 1e-3}

@@ -13,7 +13,7 @@ from fgdd_export.graphs.graph import load_model, read_model, serialise, tensor_s
 from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_export.tile.graph import TileGraph, build_tile_graph
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.views import teacher_view
+from fgdd_fast.images.views import teacher_view
 
 ABSOLUTE_TOLERANCE = 1e-3  # of logits and losses (nats)
 RELATIVE_TOLERANCE = 1e-5  # of the largest logit: float32 holds seven digits

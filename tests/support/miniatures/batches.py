@@ -19,8 +19,8 @@ from fgdd_bench.references.grounded.miniature_networks import (
     SEGMENTER_SIDE,
     SHORTEST_EDGE,
 )
-from fgdd_fast.drawing.scenes import NAMES, Scene, absent_name, draw_scene
-from fgdd_fast.drawing.tools import Dice
+from fgdd_fast.synthetic.scenes import NAMES, Scene, absent_name, draw_scene
+from fgdd_fast.synthetic.tools import Dice
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GroundingDinoForObjectDetection, Sam2Model
 
-from fgdd_fast.drawing.scenes import COLOURS, SHAPES
+from fgdd_fast.synthetic.scenes import COLOURS, SHAPES
 from miniatures.batches import DetectionBatch, SegmentationBatch
 
 _ENCODER_MATCHES = 6  # proposals that are taught to each object; the decoder has one query for each

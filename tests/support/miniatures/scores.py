@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import AutoProcessor, GroundingDinoForObjectDetection, Sam2Model
 
 from fgdd_bench.references.grounded.miniature_networks import SEGMENTER_SIDE
-from fgdd_fast.drawing.scenes import Scene, absent_name, draw_scene
-from fgdd_fast.drawing.tools import Dice
+from fgdd_fast.synthetic.scenes import Scene, absent_name, draw_scene
+from fgdd_fast.synthetic.tools import Dice
 from miniatures.batches import normalised, resized
 from miniatures.losses import box_overlaps
 

@@ -35,7 +35,7 @@ from fgdd_bench.references.grounded.miniature_networks import (
     save_detector,
     save_segmenter,
 )
-from fgdd_fast.drawing.tools import Dice
+from fgdd_fast.synthetic.tools import Dice
 from miniatures.batches import detection_batch, segmentation_batch
 from miniatures.losses import TaughtDetector, detection_loss, segmentation_loss
 from miniatures.scores import THRESHOLD, Pair, Scores, score

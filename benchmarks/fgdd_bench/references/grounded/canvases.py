@@ -14,9 +14,9 @@ from torch import Tensor
 from fgdd_bench.references.pictures import resize_pixels
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Prompting
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.grounded import bring_to_canvas
-from fgdd_fast.resize import Pixels, ResizeMethod
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import Pixels, ResizeMethod
+from fgdd_fast.models.grounded_sam2 import bring_to_canvas
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ from fgdd_bench.references.grounded.subject import GroundedSubject, text_stage
 from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_opencv, read_content
 from fgdd_engines.failures import told_as_engine_error
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.grounded_tensors import check_grounded
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.grounded_tensors import check_grounded
 
 _NOTHING = -32.0  # logit of a box that does not count
 _MASK_STRIDE = 4  # pixels of SAM 2's square for each of its mask, along each side

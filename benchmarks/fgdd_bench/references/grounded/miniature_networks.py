@@ -27,7 +27,7 @@ from transformers import (
     SwinConfig,
 )
 
-from fgdd_fast.drawing.scenes import COLOURS, SHAPES
+from fgdd_fast.synthetic.scenes import COLOURS, SHAPES
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -36,8 +36,8 @@ from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.failures import told_as_engine_error
 from fgdd_export.grounding_dino.network import GroundingDino
-from fgdd_fast.dataset import SourceImage
-from fgdd_fast.foreground import Foreground, ScoredBox
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.foreground import Foreground, ScoredBox
 
 TEXT_THRESHOLD = 0.3  # of the scripts; it only names the boxes, and changes none
 _MASK_STRIDE = 4  # pixels of SAM 2's square for each of its mask, along each side

@@ -20,7 +20,7 @@ from fgdd_engines.file_lock import sole_writer
 from fgdd_engines.paths import cache_folder
 from fgdd_export.grounded_sam2.bundle import GroundedSettings, export_grounded_sam2
 from fgdd_export.grounding_dino.bundle import DetectorSettings
-from fgdd_fast.check_images import check_images
+from fgdd_fast.runtime.sample_images import check_images
 
 SIZE = "tiny"  # of both networks
 SETTINGS = GroundedSettings(DetectorSettings(), boxes=8, split=False)

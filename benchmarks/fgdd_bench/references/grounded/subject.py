@@ -10,12 +10,12 @@ import numpy as np
 
 from fgdd_bench.harness.ways import Answer, Stage
 from fgdd_engines.bundle.bundle import Bundle, Prompting
-from fgdd_fast.dataset import SourceImage
 from fgdd_fast.errors import BundleError
-from fgdd_fast.foreground import Foreground
-from fgdd_fast.networks import Runtime
-from fgdd_fast.prompts import phrases_of, prompt_text
-from fgdd_fast.resize import ResizeMethod
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.models.foreground import Foreground
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.prompts import phrases_of, prompt_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class GroundedSubject:
         runtime: how the product opens its engines.
         detector, segmenter: the checkpoints that it was exported from, which the references run.
         classes: of the images.
-        prompts: what to look for instead of a class's name, as `fgdd_fast.prompts.read_prompts` gives it.
+        prompts: what to look for instead of a class's name: see
+            `fgdd_fast.models.prompts.read_prompts`.
         threshold: score in [0, 1] above which a box is taken; the bundle's own when None.
         resize: how images are resized, but for the published style, which has its own way.
         batch: images that the product puts into one inference.

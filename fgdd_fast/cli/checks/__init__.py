@@ -1,0 +1,1 @@
+"""Commands that judge: students, speed, this machine."""

@@ -1,0 +1,222 @@
+"""`fgdd-fast bench`: how fast this project is, against PyTorch, on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from fgdd_bench.harness.bench import measure_path
+from fgdd_bench.harness.opening import EXTRA, reference_module
+from fgdd_bench.harness.parity import DisagreementError
+from fgdd_bench.harness.result import path_result, to_text
+from fgdd_bench.harness.ways import PATHS, REFERENCES
+from fgdd_bench.machine.environment import load_average, thread_settings
+from fgdd_bench.machine.resources import end_descendants
+from fgdd_bench.reporting.page import page
+from fgdd_bench.reporting.report import headline_rows, markdown
+from fgdd_engines.bundle.files import stage_file, write_file
+from fgdd_engines.optional_imports import import_extra
+from fgdd_fast.cli.checks.bench_models import BenchOptions
+from fgdd_fast.cli.checks.bench_session import BenchSession, open_bench
+from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
+from fgdd_fast.errors import OutputError
+from fgdd_fast.output.folder import writing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where a result is written; None where it is not wanted."""
+
+    json: Path | None
+    html: Path | None
+    markdown: Path | None
+
+    def check(self) -> None:
+        """Find out before the long work whether all of them can be made.
+
+        Raises:
+            OutputError: a file cannot be written.
+            MissingExtraError: a page is wanted, and Jinja is not installed.
+        """
+        if self.html is not None:
+            import_extra("jinja2", EXTRA)
+        for path in (self.json, self.html, self.markdown):
+            if path is None:
+                continue
+            if path.is_dir():
+                raise OutputError(f"{path} cannot be written: it is a folder", "Name a file.")
+            with writing(path):
+                stage_file(path, b"").unlink()
+
+    def write(self, result: dict[str, Any]) -> None:
+        """Write a result, each file whole or not at all.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        forms: Sequence[tuple[Path | None, Callable[[dict[str, Any]], str]]] = (
+            (self.json, to_text),
+            (self.html, page),
+            (self.markdown, markdown),
+        )
+        for path, form in forms:
+            if path is not None:
+                with writing(path):
+                    write_file(path, form(result).encode())
+
+
+def names_among(known: Sequence[str]) -> Callable[[click.Context, click.Parameter, Any], tuple[str, ...]]:
+    """A callback that takes names apart at commas, in the order of `known`."""
+
+    def parse(ctx: click.Context, param: click.Parameter, value: Any) -> tuple[str, ...]:
+        words = [word.strip() for text in value for word in text.split(",")]
+        for word in words:
+            if word not in known:
+                raise click.BadParameter(f"{word!r} is none of {', '.join(known)}.")
+        return tuple(name for name in known if name in words)
+
+    return parse
+
+
+def output_option(kind: str, what: str) -> Callable[[Any], Any]:
+    """A file that is written at the end."""
+    return click.option(
+        f"--{kind}", f"{kind}_file", type=folder(), metavar="OUT", help=f"Write {what} to OUT."
+    )
+
+
+@click.command()
+@click.argument("data", type=folder(), required=False)
+@click.option(
+    "--stages",
+    "paths",
+    multiple=True,
+    default=(",".join(PATHS),),
+    callback=names_among(PATHS),
+    show_default=True,
+    metavar="NAME,…",
+    help="Which pieces of the work; 'all' is the whole, from files to mosaics. May be repeated.",
+)
+@click.option(
+    "--against",
+    "references",
+    multiple=True,
+    default=(",".join(REFERENCES),),
+    callback=names_among(REFERENCES),
+    show_default=True,
+    metavar="NAME,…",
+    help="Which PyTorch references: image by image as published, fair (batched, lower precision), compiled.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of all ways."
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Images measured, from all classes alike.",
+)
+@foreground_options()
+@click.option("--detector", metavar="CHECKPOINT", help="Of Grounded SAM 2, which the references run.")
+@click.option("--segmenter", metavar="CHECKPOINT", help="Likewise.")
+@click.option("--teacher", metavar="BUNDLE", help="Teacher: a bundle made by 'fgdd-fast teacher fit'.")
+@click.option(
+    "--crops", type=click.IntRange(min=1), default=5, show_default=True, help="Candidate crops of each image."
+)
+@click.option(
+    "--size", type=click.IntRange(min=1), default=SIZE, show_default=True, help="Side of a mosaic in pixels."
+)
+@click.option(
+    "--factor",
+    type=click.IntRange(min=1),
+    default=FACTOR,
+    show_default=True,
+    help="Tiles along each side of a mosaic.",
+)
+@seed_option()
+@runtime_options()
+@output_option("json", "the result, with every sample,")
+@output_option("html", "the result as a page")
+@output_option("markdown", "the result's tables")
+def bench(
+    data: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+    markdown_file: Path | None,
+    **options: Any,
+) -> None:
+    """Measure this project and PyTorch on images of DATA, in turns, and compare what they decide.
+
+    Without DATA a data set is drawn and a teacher fitted on it. Where the answers differ, no speed-up is
+    shown and the command fails. The foreground model 'grounded-sam2-random' is Grounded SAM 2 at its
+    published size with random weights, for its times.
+    """
+    console = Console(stderr=True)
+    outputs = Outputs(json=json_file, html=html_file, markdown=markdown_file)
+    settings = BenchOptions(**options)
+    outputs.check()
+    for name in settings.references:
+        reference_module("published" if name == "published" else "fair")
+    try:
+        with open_bench(data, settings, console) as session:
+            failures = _measure(session, settings, outputs, console)
+    except KeyboardInterrupt:
+        end_descendants()  # also those that had only been asked for
+        console.print("Stopped. What was finished has been written; the same command begins anew.")
+        raise click.exceptions.Exit(130) from None
+    _show(session.result, Console())
+    if failures:
+        raise DisagreementError(
+            f"No speed-up is shown where the answers differ: {'; '.join(failures)}",
+            "Name another --precision or --device, or more --images if few decide.",
+        )
+
+
+def _measure(session: BenchSession, options: BenchOptions, outputs: Outputs, console: Console) -> list[str]:
+    """Measure path by path, writing the result after each; returns what is not accepted."""
+    result, failures = session.result, []
+    ways = sum(1 + len(options.references_along(path)) for path in options.paths)
+    ways += "decode" in options.paths  # its limit
+    # Drawn between runs only, for it would take time from them.
+    with Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=ways * options.repeats)
+
+        def watch(line: str, counts: bool) -> None:
+            bar.update(task, description=line, advance=int(counts), refresh=True)
+
+        for path in options.paths:
+            contest = measure_path(
+                path,
+                session.opener,
+                session.originals,
+                session.task,
+                references=options.references_along(path),
+                repeats=options.repeats,
+                watch=watch,
+            )
+            failures += [f"{path}: {failure}" for failure in contest.failures]
+            result["paths"].append(path_result(contest, session.task, session.limits))
+            result["unfinished"].remove(path)
+            result["load_average_after"] = load_average()
+            result["environment"]["threads"] = thread_settings()
+            outputs.write(result)
+    return failures
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    headings, *rows = headline_rows(result)
+    table = Table()
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if 0 < place < len(headings) - 1 else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Commands that make distilled data sets, and look at them."""

@@ -1,0 +1,137 @@
+"""`fgdd-fast demo`: everything at once, on drawn pictures or on the user's own photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+
+from fgdd_export.catalogue.prepare import pull
+from fgdd_fast.cli.distillation.distill import run_distill
+from fgdd_fast.cli.distillation.sheet import draw_sheet
+from fgdd_fast.cli.networks.teacher import TeacherOptions, fit_teacher
+from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_options
+from fgdd_fast.cli.session import MeasureOptions, RuntimeOptions
+from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.output.folder import writing
+from fgdd_fast.output.manifest import Manifest
+from fgdd_fast.output.writing import Plan
+from fgdd_fast.selection.select import KEEP_FOREGROUND, SelectionSettings
+from fgdd_fast.selection.thresholds import parse_rule
+from fgdd_fast.synthetic import DrawnSource, write_drawn_dataset
+
+DRAWN_PER_CLASS = 30
+FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the demo stays short
+
+
+@click.command()
+@click.option(
+    "--data", type=folder(), help="Your own photographs, one folder a class; else pictures are drawn."
+)
+@click.option(
+    "--out",
+    type=folder(),
+    default=Path("fgdd-demo"),
+    show_default=True,
+    help="Folder for everything that the demo makes.",
+)
+@click.option(
+    "--ipc", type=click.IntRange(min=1), default=2, show_default=True, help="Images (mosaics) per class."
+)
+@foreground_options()
+@runtime_options()
+def demo(
+    data: Path | None,
+    out: Path,
+    ipc: int,
+    foreground: str,
+    prompts: Path | None,
+    box_threshold: float | None,
+    **options: Any,
+) -> None:
+    """Pull the models, fit a teacher, distil, and draw a contact sheet of what was chosen.
+
+    Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
+    """
+    console = Console(stderr=True)
+    runtime = RuntimeOptions(**options)
+    pull_models((foreground, BACKBONE), console)
+    drawn: Sequence[DrawnSource] = ()
+    if data is None:
+        console.rule("Drawing a data set", align="left")
+        data = out / "data"
+        with writing(data):
+            drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
+        console.print(f"{len(drawn)} pictures in {data}")
+    console.rule("Fitting a teacher", align="left")
+    fitting = TeacherOptions(resize="area", seed=0, **options)
+    teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console)
+    console.rule("Distilling", align="left")
+    distilled = out / "distilled"
+    asked = {"foreground": foreground, "prompts": prompts, "box_threshold": box_threshold}
+    plan, manifest = run_distill(
+        data,
+        distilled,
+        ipc=ipc,
+        rule=parse_rule("quantile:0.3"),
+        overwrite=True,
+        options=_measure_options(out, teacher.onnx, {**asked, **options}),
+        selection=SelectionSettings(keep_foreground=KEEP_FOREGROUND),
+        console=console,
+    )
+    sheet = out / "contact-sheet.png"
+    draw_sheet(distilled, data, sheet, foreground=foreground, options=runtime, console=console)
+    _report(plan, manifest, drawn, console)
+    click.echo(f"Mosaics:       {distilled / 'images'}")
+    click.echo(f"Manifest:      {distilled / 'manifest.json'}")
+    click.echo(f"Teacher:       {teacher.onnx}")
+    click.echo(f"Contact sheet: {sheet}   (look at this first)")
+
+
+def pull_models(names: Sequence[str], console: Console) -> None:
+    """Pull those of the models that are in the catalogue; others are the user's own."""
+    catalogue = load_catalogue()
+    for name in names:
+        if name in catalogue:
+            console.rule(f"Model {name}", align="left")
+            entry = catalogue[name]
+            bundle = pull(name, progress=console.print)
+            console.print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
+
+
+def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> MeasureOptions:
+    return MeasureOptions(
+        teacher=str(teacher),
+        pool=FIRST_IMAGES,
+        crops=5,
+        size=224,
+        factor=2,
+        score_view="pad",
+        resize="area",
+        seed=0,
+        store=out / "store",
+        **options,
+    )
+
+
+def _report(plan: Plan, manifest: Manifest, drawn: Sequence[DrawnSource], console: Console) -> None:
+    """What became of the images and, where the truth is known, how well occupancies were measured."""
+    console.rule("Done", align="left")
+    occupancies = {source: value for part in plan.classes for source, value in part.occupancies.items()}
+    known = [(occupancies[item.source], item.occupancy) for item in drawn if item.source in occupancies]
+    if known:
+        measured, true = np.array(known).T
+        errors = np.abs(measured - true)
+        console.print(
+            f"Measured against true occupancy of {len(known)} pictures: mean error {errors.mean():.3f}, "
+            f"largest {errors.max():.3f}, correlation {np.corrcoef(measured, true)[0, 1]:.3f}"
+        )
+    tiles_count = sum(len(image.tiles) for image in manifest.images)
+    console.print(
+        f"{manifest.image_count} images became {len(manifest.images)} mosaics of {tiles_count} tiles, "
+        f"for {len(manifest.classes)} classes."
+    )

@@ -1,0 +1,1 @@
+"""Commands about models: pull, fit, export, convert, build engines."""

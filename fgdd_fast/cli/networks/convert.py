@@ -1,0 +1,119 @@
+"""`fgdd-fast convert`: variants of a bundle in lower precision, which decide as the fp32 one does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from fgdd_fast.cli.networks.agreement_table import agreement_table
+from fgdd_fast.cli.options import folder
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.models.factory import find_network
+from fgdd_fast.models.prompts import read_prompts
+from fgdd_fast.runtime.sample_images import CheckImage, check_images
+
+NAMED_IN_FULL = 8  # nodes
+
+
+@click.command()
+@click.argument("bundle")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "bf16", "int8"]),
+    required=True,
+    help="fp16 and bf16 are for GPUs; int8 is for CPUs and boards.",
+)
+@click.option(
+    "--calibrate",
+    type=folder(),
+    metavar="DATA",
+    help="Images like those to be measured, one folder a class; int8 needs them.",
+)
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="How many of them.",
+)
+@click.option(
+    "--check",
+    type=folder(),
+    metavar="DATA",
+    help="Compare on photographs of this folder, one folder a class; else on drawn images.",
+)
+@click.option(
+    "--check-images",
+    "count",
+    type=click.IntRange(min=1),
+    default=24,
+    show_default=True,
+    help="How many of them.",
+)
+@click.option("--prompts", type=folder(), metavar="FILE", help="What to look for in the classes of --check.")
+@click.option("--accept-parity", is_flag=True, help="Write variants even if they decide too differently.")
+def convert(
+    bundle: str,
+    precision: Any,
+    calibrate: Path | None,
+    calibration_images: int,
+    check: Path | None,
+    count: int,
+    prompts: Path | None,
+    accept_parity: bool,
+) -> None:
+    """Make variants of BUNDLE in a lower precision, beside it; of a teacher's tile forms as well.
+
+    BUNDLE is a name (saliency, grounded-sam2, one of the catalogue) or a path. What decides otherwise than
+    the fp32 graph is not written; nodes that cause it are looked for, and stay in fp32.
+
+    \b
+    fgdd-fast convert grounded-sam2 --precision fp16 --check DATA
+    fgdd-fast convert teacher.onnx --precision int8 --calibrate DATA
+    """
+    source = find_network(bundle)
+    if precision == "int8" and calibrate is None:
+        raise SettingsError(
+            "int8 needs images that tell how large the values inside the network become",
+            "Name a folder of images like those to be measured: --calibrate DATA",
+        )
+    named = source.prompting is not None
+    images = check_images(check, count, {} if prompts is None else read_prompts(prompts), named=named)
+    console = Console(stderr=True)
+    common: Mapping[str, Any] = {
+        "accept": accept_parity,
+        "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
+    }
+    conversion = import_module("fgdd_export.precision.conversion")
+    samples: Sequence[CheckImage] = ()
+    if precision == "int8":
+        samples = check_images(calibrate, calibration_images, {})
+    for each in (source, *source.tile_forms()):
+        if precision == "int8":
+            converted = conversion.convert_to_int8(each, images, samples, **common)
+        else:
+            converted = conversion.convert_to_half(each, precision, images, **common)
+        _show(converted)
+
+
+def _show(converted: Sequence[Any]) -> None:
+    console = Console()
+    for each in converted:
+        kept = len(each.kept)
+        console.print(
+            f"{each.bundle.onnx}: {each.lowered} nodes in {each.bundle.variant}, {kept} in fp32",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        if each.guilty:
+            names = ", ".join(each.guilty[:NAMED_IN_FULL])
+            more = len(each.guilty) - NAMED_IN_FULL
+            rest = f" and {more} more" if more > 0 else ""
+            console.print(f"  in fp32 for what they did to decisions: {names}{rest}", markup=False)
+        console.print(agreement_table(each.agreement))

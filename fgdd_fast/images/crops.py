@@ -1,0 +1,55 @@
+"""The candidate crops of an image, as torchvision's RandomResizedCrop draws them.
+
+Source: torchvision, `RandomResizedCrop.get_params`, with the scale and ratio that RDED uses (public
+repository LINs-lab/RDED).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.selection.records import Box
+
+SCALE = (0.08, 1.0)  # least and greatest share of the image's area; the sides are equal
+TRIES = 10
+
+
+def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: int) -> tuple[Box, ...]:
+    """Draw square crops, distributed as RandomResizedCrop's with scale (0.08, 1) and ratio (1, 1).
+
+    The boxes depend on the arguments only, and do so with every version of Python and NumPy. The first k of
+    many boxes are the boxes of `count` k.
+
+    Args:
+        source: POSIX path of the image within its data set.
+        width, height: pixels of the decoded image, at least 1.
+        count: how many boxes; equal ones may occur.
+        seed: any whole number.
+    """
+    return tuple(_draw_box(source, width, height, index, seed) for index in range(count))
+
+
+def _draw_box(source: str, width: int, height: int, index: int, seed: int) -> Box:
+    key = keyed_hash("fgdd crops", seed, source)
+    for attempt in range(TRIES):
+        draw = key.copy()
+        draw.update(struct.pack("<QQ", index, attempt))
+        share, left, top, _ = struct.unpack("<4Q", draw.digest())
+        area = width * height * (SCALE[0] + _fraction(share) * (SCALE[1] - SCALE[0]))
+        side = round(math.sqrt(area))
+        if 0 < side <= min(width, height):
+            return Box(_below(left, width - side + 1), _below(top, height - side + 1), side, side)
+    side = min(width, height)
+    return Box((width - side) // 2, (height - side) // 2, side, side)
+
+
+def _fraction(word: int) -> float:
+    """A number in [0, 1) from 64 random bits."""
+    return (word >> 11) * 2.0**-53
+
+
+def _below(word: int, bound: int) -> int:
+    """A whole number in [0, bound) from 64 random bits; its bias is less than bound / 2**64."""
+    return (word * bound) >> 64

@@ -1,0 +1,1 @@
+"""Measure each image once, and keep what was measured by content."""

@@ -1,0 +1,1 @@
+"""The models that can be pulled by name: what each is, and where it comes from."""

@@ -1,0 +1,181 @@
+"""Foreground masks that are there already: drawn by people, or computed by another program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_engines.bundle.files import file_sha256
+from fgdd_fast.errors import DataError, ImageError
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.decode import MAX_PIXELS, read_file
+from fgdd_fast.images.headers import read_header
+from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
+
+SUFFIX = ".png"
+LARGEST_SIDE = 512  # pixels of a mask that `find` gives
+LAYOUT = "Give a folder laid out as the data set is: MASKS/cat/1.png is the mask of DATA/cat/1.jpg."
+
+
+class GivenMasks:
+    """A `ForegroundModel` that looks each image's mask up in a folder.
+
+    The mask of DATA/<class>/<name>.jpg is <class>/<name>.jpg.png in the folder, or else <class>/<name>.png.
+    It is a mask of the upright image, after its Exif orientation, at any size of the same aspect. Foreground
+    is where its value is above half of what 8 or 16 bits hold or, in a mask of zeros and ones, where it is
+    one. The value is alpha if anything is transparent, else grey; a mask in colour is refused.
+
+    What `prepare` takes of an image: `occupancy` float64 [] of the mask as it is, and `mask` uint8
+    [height, width], 0 to 255, reduced to `LARGEST_SIDE`.
+
+    Args:
+        folder: holds the masks.
+        streams: see `ForegroundModel`.
+
+    Raises:
+        DataError: the folder is missing, cannot be read, or holds no mask.
+    """
+
+    name = "masks"
+    description = "given masks"
+
+    def __init__(self, folder: Path, *, streams: int) -> None:
+        self._folder = folder
+        self.streams = streams
+        self.sha256 = _masks_sha256(folder)
+
+    def fingerprint(self, class_name: str) -> Mapping[str, str]:
+        """See `ForegroundModel.fingerprint`; the same photograph may have other masks in other classes."""
+        return {"masks": self.sha256, "class": class_name}
+
+    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
+        """See `ForegroundModel.prepare`."""
+        foreground = self._read(image)
+        _check_aspect(foreground.shape, pixels.shape[:2])
+        return {"occupancy": np.asarray(foreground.mean()), "mask": _reduced(foreground)}
+
+    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
+        """See `ForegroundModel.find`."""
+        return [
+            Foreground(float(inputs["occupancy"]), mask=inputs["mask"] if masks else None)
+            for inputs in prepared
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _read(self, image: SourceImage) -> NDArray[np.bool_]:
+        source = Path(image.source)
+        names = (f"{source.name}{SUFFIX}", f"{source.stem}{SUFFIX}")
+        paths = [self._folder / source.with_name(name) for name in names]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            raise ImageError("has no mask of its name")
+        try:
+            return _foreground(read_file(path).content)
+        except ImageError as error:
+            raise ImageError(f"its mask cannot be used: {error.problem}") from error
+
+
+def _masks_sha256(folder: Path) -> str:
+    """Name the masks by their paths within the folder and their content, so that a copy has the same name."""
+    digest = hashlib.sha256()
+    empty = True
+    try:
+        for file in _mask_files(folder, ()):
+            digest.update(os.fsencode(os.path.relpath(file.path, folder)))
+            digest.update(f"\0{file_sha256(Path(file.path))}\0".encode())
+            empty = False
+    except FileNotFoundError as error:
+        raise DataError(f"There is no folder of masks {folder}", LAYOUT) from error
+    except NotADirectoryError as error:
+        raise DataError(f"{folder} is a file, not a folder of masks", LAYOUT) from error
+    except OSError as error:
+        raise DataError(f"The folder of masks {folder} cannot be read: {error.strerror}") from error
+    if empty:
+        raise DataError(f"The folder {folder} holds no mask, which is a file {SUFFIX}", LAYOUT)
+    return digest.hexdigest()
+
+
+def _mask_files(
+    folder: Path | os.DirEntry[str], above: tuple[tuple[int, int], ...]
+) -> Iterator[os.DirEntry[str]]:
+    """The masks in a folder and those in it, in the order of their names.
+
+    Args:
+        folder: where to look.
+        above: device and inode of the folders that led here, which a symbolic link may lead back to.
+    """
+    status = os.stat(folder)  # noqa: PTH116 - takes both
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in sorted(visible, key=lambda entry: os.fsencode(entry.name)):
+        if entry.is_dir():
+            yield from _mask_files(entry, (*above, identity))
+        elif entry.name.endswith(SUFFIX) and entry.is_file():
+            yield entry
+
+
+def _foreground(content: bytes) -> NDArray[np.bool_]:
+    """Where a mask, given as the bytes of its file, says foreground: bool [height, width].
+
+    Raises:
+        ImageError: the file is no PNG, damaged or too large, or in colour.
+    """
+    header = read_header(content)
+    if header.format != "PNG":
+        raise ImageError(f"{header.format} instead of PNG")
+    if header.width * header.height > MAX_PIXELS:
+        raise ImageError(f"too large: {header.width} x {header.height} pixels")
+    try:
+        stored: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        stored = None
+    if stored is None:
+        raise ImageError("damaged PNG")
+    values = _values(stored)
+    limit = 0 if values.max() == 1 else np.iinfo(values.dtype).max // 2
+    return np.asarray(values > limit)
+
+
+def _values(stored: NDArray[Any]) -> NDArray[Any]:
+    """Alpha or grey values [height, width] of pixels [height, width] or [height, width, 3 or 4]."""
+    if stored.ndim == 2:
+        return stored
+    if stored.shape[2] == 4:
+        alpha = stored[..., 3]
+        if (alpha < np.iinfo(alpha.dtype).max).any():
+            return alpha
+    grey = stored[..., 0]
+    if (stored[..., 1] != grey).any() or (stored[..., 2] != grey).any():
+        raise ImageError("it is in colour")
+    return grey
+
+
+def _check_aspect(mask: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Check that a mask (height, width) has an image's aspect, but for a pixel by which one was rounded."""
+    if abs(mask[0] * image[1] - mask[1] * image[0]) > max(*mask, *image):
+        raise ImageError(
+            f"its mask has {mask[1]} x {mask[0]} pixels, which is not the aspect of the upright image's "
+            f"{image[1]} x {image[0]}"
+        )
+
+
+def _reduced(foreground: NDArray[np.bool_]) -> Pixels:
+    mask = foreground.astype(np.uint8) * 255
+    height, width = mask.shape
+    scale = LARGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return mask
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,1 @@
+"""Networks in PyTorch, shared by students and exporters."""

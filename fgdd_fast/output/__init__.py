@@ -1,0 +1,1 @@
+"""What distilling writes, and reading it back: mosaics, manifest, folder, contact sheet."""

@@ -1,0 +1,1 @@
+"""How a bundle runs on this machine: which runtime and precision, and whether decisions agree."""

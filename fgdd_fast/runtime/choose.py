@@ -1,0 +1,273 @@
+"""Choose how a bundle runs: on what was asked for, or on the fastest that decides as the reference does.
+
+The reference is ONNX Runtime on the CPU, in fp32. All that really runs here is compared with it on drawn
+pictures, once for each bundle, its variants, and what is installed; the cache keeps the verdict.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import fgdd_fast
+from fgdd_engines.base import DEVICES, ON_PROCESSOR, Device, Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.files import write_file
+from fgdd_engines.paths import cache_folder
+from fgdd_engines.probing.probes import Probe, probe
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
+from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.machine import read_machine
+from fgdd_fast.runtime.parity import REFERENCE, Comparison
+from fgdd_fast.runtime.sample_images import CheckImage, drawn_check_images
+from fgdd_fast.runtime.tolerances import BARS
+from fgdd_fast.runtime.variants import find_variants, variant_name
+
+Requested = Device | Literal["auto"]
+
+PICTURES = 12
+FEWEST_PICTURES = 2
+# A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
+FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
+# What a processor is tried in; a GPU is tried in everything for which there is a variant.
+PRECISIONS: Mapping[Device, tuple[Precision, ...]] = {
+    "cpu": ("fp32", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+}
+GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a bundle runs, and why.
+
+    Attributes:
+        runtime: device, precision, threads and variants.
+        reason: one sentence for reports.
+    """
+
+    runtime: Runtime
+    reason: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one way to run a bundle.
+
+    Attributes:
+        device, precision: the way.
+        images_per_second: by one thread or stream; 0 where it could not run.
+        shortfalls: the figures by which its decisions differ too much, or why it could not run; empty where
+            it may be taken.
+        figures: how its decisions compare with the reference's.
+    """
+
+    device: Device
+    precision: Precision
+    images_per_second: float
+    shortfalls: tuple[str, ...]
+    figures: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return f"{self.device} {self.precision}"
+
+
+def choose_runtime(
+    bundle: Bundle,
+    device: Requested,
+    precision: Precision,
+    threads: int,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """How to run a bundle.
+
+    Args:
+        bundle: the model, in fp32.
+        device: one to be taken as it is, or `auto`.
+        precision: likewise.
+        threads: processor threads.
+        notice: told, in one line, before something that takes long.
+
+    Raises:
+        SettingsError: the device does not compute in this precision, or the bundle has no such variant.
+        MissingExtraError: no runtime is installed.
+        EngineError: nothing here can run the bundle as asked.
+    """
+    if device != "auto":
+        runtime = runtime_for(bundle, device, precision)
+        return Choice(replace(runtime, threads=threads), "asked for")
+    candidates = _candidates(bundle, precision)
+    # A GPU is held against the reference even if it is the only way; without the reference nothing can be.
+    if not probe("cpu").runs or (len(candidates) == 1 and candidates[0].device in ON_PROCESSOR):
+        return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
+    try:
+        trials = _remembered_trials(bundle, candidates, notice)
+    except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about
+        return Choice(replace(REFERENCE, threads=threads), f"compared with nothing else: {error.problem}")
+    chosen, reason = _choose(trials, precision)
+    runtime = next((way for way in candidates if (way.device, way.precision) == chosen), REFERENCE)
+    return Choice(replace(runtime, threads=threads), reason)
+
+
+def runtime_for(bundle: Bundle, device: Device, precision: Precision) -> Runtime:
+    """A device as it was asked for, with one thread.
+
+    Where no precision is named, OpenVINO takes bf16 if the processor computes in it, a GPU the fp16 variant
+    if there is one, and everything else fp32.
+
+    Raises:
+        SettingsError: the device does not compute in this precision, or the bundle has no such variant.
+    """
+    if precision == "auto" and device != "openvino":
+        fp16 = None if device == "cpu" else bundle.find_variant("fp16")
+        precision = "fp32" if fp16 is None else "fp16"
+    return Runtime(device, precision, 1, find_variants(bundle, variant_name(device, precision)))
+
+
+def _candidates(bundle: Bundle, precision: Precision) -> list[Runtime]:
+    """Every way to run a bundle here that exists: a GPU's where one runs, else a processor's."""
+    probes = [probe(device) for device in DEVICES]
+    running = [found.device for found in probes if found.runs]
+    gpu = [device for device in running if device not in ON_PROCESSOR]
+    candidates = [way for device in gpu or running for way in _ways(bundle, device, precision)]
+    if candidates:
+        return candidates
+    if not running:
+        raise _nothing_runs(probes)
+    raise SettingsError(
+        f"Nothing here runs {bundle.name} in {precision}", "Leave --precision out, or name a --device."
+    )
+
+
+def _ways(bundle: Bundle, device: Device, precision: Precision) -> list[Runtime]:
+    wanted = PRECISIONS.get(device, GPU_PRECISIONS) if precision == "auto" else (precision,)
+    ways = []
+    for each in wanted:
+        try:
+            way = runtime_for(bundle, device, each)
+        except SettingsError:
+            continue  # no such variant, or not this device's precision
+        if device not in ("tensorrt", "tensorrt-rtx") or _built(bundle, way):
+            ways.append(way)
+    return ways
+
+
+def _built(bundle: Bundle, way: Runtime) -> list[str]:
+    """The TensorRT engines that were built for a way to run a bundle: their hashes and states."""
+    graph = way.variants.get(bundle.sha256, bundle)
+    return [
+        f"{plan.sha256} {plan.state}"
+        for plan in PlanStore().list()
+        if (plan.key.flavour, plan.key.model_sha256) == (way.device, graph.fingerprint)
+    ]
+
+
+def _nothing_runs(probes: Sequence[Probe]) -> FgddError:
+    reference = next(found for found in probes if found.device == "cpu")
+    if "fgdd-fast[" in reference.advice:
+        return MissingExtraError("onnxruntime", "cpu")
+    return EngineError(f"No runtime runs here: {reference.detail}", "Run: fgdd-fast doctor")
+
+
+def _choose(trials: Sequence[Trial], precision: Precision) -> tuple[tuple[Device, Precision], str]:
+    """The fastest trial whose decisions agree, and why it was taken."""
+    accepted = [trial for trial in trials if not trial.shortfalls]
+    if not accepted:
+        first = trials[0]
+        if precision in ("auto", "fp32"):
+            return ("cpu", "fp32"), f"nothing was shown to decide alike: {'; '.join(first.shortfalls)}"
+        raise EngineError(
+            f"Nothing here runs this model in the precision {precision} with the decisions of fp32: "
+            f"{first.name}: {'; '.join(first.shortfalls)}",
+            "Leave --precision out, or name a --device to take it nevertheless.",
+        )
+    best = max(accepted, key=lambda trial: trial.images_per_second)
+    others = [
+        f"{trial.name}: {'; '.join(trial.shortfalls)}"
+        if trial.shortfalls
+        else f"{trial.name}: {trial.images_per_second / best.images_per_second:.2f} of its speed"
+        for trial in trials
+        if trial is not best
+    ]
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in _telling(best.figures))
+    reason = (
+        f"{best.precision}, the fastest that decides as the reference does ({figures}); {', '.join(others)}"
+    )
+    return (best.device, best.precision), reason
+
+
+def _telling(figures: Mapping[str, float]) -> list[tuple[str, float]]:
+    names = ("mean_occupancy_error", "mean_regret", "mean_cosine_distance")
+    return [(name, figures[name]) for name in names if name in figures]
+
+
+def _remembered_trials(
+    bundle: Bundle, candidates: Sequence[Runtime], notice: Callable[[str], None]
+) -> list[Trial]:
+    path = cache_folder() / "agreement" / f"{_key(bundle, candidates)}.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [Trial(**{**row, "shortfalls": tuple(row["shortfalls"])}) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError):
+        notice(f"{bundle.name}: comparing what can run it here, once")
+        trials = try_all(bundle, candidates, comparison_images(bundle))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps([asdict(trial) for trial in trials]).encode())
+    except OSError:
+        pass  # the next run compares again
+    return trials
+
+
+def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
+    """What a verdict depends on. A probe's words say what it ran on, with the version."""
+    ways = [
+        (
+            way.device,
+            way.precision,
+            sorted(graph.sha256 for graph in way.variants.values()),
+            _built(bundle, way),
+        )
+        for way in candidates
+    ]
+    machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
+    rules = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, BARS
+    parts = fgdd_fast.__version__, bundle.sha256, ways, machine, rules
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def comparison_images(bundle: Bundle) -> tuple[CheckImage, ...]:
+    """Drawn pictures: scenes of named things for a model that is asked for a class by its name."""
+    size = bundle.onnx.stat().st_size
+    count = max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
+    return drawn_check_images(count, named=bundle.prompting is not None)
+
+
+def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[CheckImage]) -> list[Trial]:
+    """Hold every way to run a bundle against the reference, on the same images.
+
+    A processor that does not compute in some precision is no way to run it.
+    """
+    comparison = Comparison(bundle, images, REFERENCE)
+    # A batch of two shows a runtime that mistakes a graph's axes, which may be right on single images. A
+    # model that is asked for a class by its name may take a minute for an image, and is shown single ones.
+    batch = 1 if bundle.prompting is not None else 2
+    trials = (_try(comparison, candidate, batch) for candidate in candidates)
+    return [trial for trial in trials if trial is not None]
+
+
+def _try(comparison: Comparison, candidate: Runtime, batch: int) -> Trial | None:
+    way = candidate.device, candidate.precision
+    try:
+        held = comparison.hold(candidate, batch=batch)
+    except SettingsError:
+        return None
+    except EngineError as error:
+        return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
+    return Trial(*way, held.images_per_second, held.agreement.shortfalls, held.agreement.figures)

@@ -1,0 +1,139 @@
+"""Builds the engines of a whole bundle for this device, and finds out whether they may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fgdd_engines.base import Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
+from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+from fgdd_engines.tensorrt_backend.plans.key import Platform
+from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE
+from fgdd_engines.tensorrt_backend.plans.store import Origin, PlanStore
+from fgdd_fast.errors import FgddError
+from fgdd_fast.runtime.engine_checking import Checked, Images, check_engines, why_unchecked
+from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, profile_of
+
+Report = Callable[[str], None]
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How engines are built.
+
+    Attributes:
+        device: which TensorRT; `auto` is the first that is installed and can build here.
+        precision: of the graphs; all but fp32 take the bundle's variants.
+        batch: images an inference; None for what suits the bundle.
+        workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
+        rebuild: whether to build what is there already.
+        accept_parity: whether to use engines whose decisions differ too much.
+    """
+
+    device: Flavour | Literal["auto"] = "auto"
+    precision: Precision = "fp32"
+    batch: Profile | None = None
+    workspace_mib: int | None = None
+    rebuild: bool = False
+    accept_parity: bool = False
+
+
+def build_engines(
+    bundle: Bundle,
+    settings: BuildSettings,
+    images: Images,
+    *,
+    store: PlanStore,
+    report: Report = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> Checked:
+    """Build the engine of each graph of a bundle, unless it is there, and compare what they decide.
+
+    Args:
+        bundle: the fp32 bundle.
+        settings: how.
+        images: gives the images on which decisions are compared.
+        store: where engines are kept.
+        report: told in one sentence what takes long, or is done again.
+        progress: told of the model, of the phase of its build, and of the steps done and in all; from other
+            threads.
+
+    Raises:
+        SettingsError: the bundle has no variant of this precision, or is one itself.
+        MissingExtraError: TensorRT is not installed.
+        EngineError: an engine cannot be built, kept or run.
+    """
+    tensorrt = choose_tensorrt(settings.device)
+    platform = Platform.of(tensorrt, find_cuda_device())
+    profile = profile_of(bundle, settings.batch)
+    graphs = graphs_of(bundle, tensorrt.flavour, settings.precision, profile)
+    plans = tuple(
+        store.build_once(
+            graph.key(platform),
+            _builder(tensorrt, graph, settings, report, progress),
+            Origin(graph.bundle.onnx, bundle.onnx),
+            workspace_mib=settings.workspace_mib,
+            rebuild=settings.rebuild,
+            report=report,
+        )
+        for graph in graphs
+    )
+    if all(plan.state in USABLE for plan in plans):
+        return Checked(plans)
+    if not why_unchecked(bundle):
+        report(f"{bundle.name}: comparing its decisions with those of fp32 on the CPU")
+    return check_engines(
+        bundle,
+        settings.precision,
+        graphs,
+        plans,
+        images,
+        store=store,
+        accept=settings.accept_parity,
+    )
+
+
+def choose_tensorrt(device: Flavour | Literal["auto"]) -> TensorRt:
+    """Import the TensorRT that is asked for; for `auto` the first that is installed and can build here.
+
+    Without a GPU only TensorRT for RTX can build.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        EngineError: it cannot be loaded.
+    """
+    if device != "auto":
+        return import_tensorrt(device)
+    flavours: Sequence[Flavour] = get_args(Flavour)
+    if find_cuda_device() is None:
+        flavours = flavours[::-1]
+    problems: list[FgddError] = []
+    for flavour in flavours:
+        try:
+            return import_tensorrt(flavour)
+        except FgddError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _builder(
+    tensorrt: TensorRt, graph: Graph, settings: BuildSettings, report: Report, progress: Progress
+) -> Callable[[bytes], Built]:
+    def build(timing_cache: bytes) -> Built:
+        report(f"{graph.bundle.name}: building for {graph.profile} samples in {tensorrt.flavour}")
+        return build_plan(
+            tensorrt,
+            graph.bundle,
+            graph.profile,
+            axes=graph.axes,
+            workspace_mib=settings.workspace_mib,
+            timing_cache=timing_cache,
+            progress=lambda phase, done, steps: progress(graph.bundle.name, phase, done, steps),
+        )
+
+    return build

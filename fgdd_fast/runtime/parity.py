@@ -1,0 +1,300 @@
+"""Run a bundle in two ways on the same images, and compare what would be decided.
+
+The reference is the fp32 graph in ONNX Runtime on the CPU. Each role is asked what the pipeline asks it: a
+foreground model for occupancies, a teacher for the losses of the whole image and its candidate crops, a
+backbone for features.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fgdd_engines.base import ON_PROCESSOR, Array, Device
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.resize import resize
+from fgdd_fast.images.views import ScoreView, tile_pixels
+from fgdd_fast.models.factory import ForegroundChoice, open_foreground
+from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
+from fgdd_fast.parallel import batched
+from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.tolerances import (
+    Agreement,
+    Floats,
+    Strictness,
+    cosine_distance,
+    feature_figures,
+    loss_figures,
+    occupancy_figures,
+)
+from fgdd_fast.selection.records import Box
+
+REFERENCE = Runtime("cpu", "fp32", threads=1)
+CROPS = 5
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a candidate did when it was held against the reference.
+
+    Attributes:
+        agreement: how its decisions compare.
+        images_per_second: by one thread, or stream; the first inference, which warms up, is not counted where
+            there are more. On a processor it is its own time that counts, which other programs hardly change.
+        arithmetic: what really ran.
+    """
+
+    agreement: Agreement
+    images_per_second: float
+    arithmetic: str
+
+
+class Comparison:
+    """The reference's answers on check images, against which any number of candidates are held.
+
+    Args:
+        bundle: the fp32 bundle; a foreground model, a teacher or a backbone.
+        images: at least one.
+        reference: what the candidates are held against.
+
+    Raises:
+        SettingsError: nothing is decided by what a bundle of this role gives.
+        FgddError: the reference cannot run the bundle.
+    """
+
+    def __init__(self, bundle: Bundle, images: Sequence[CheckImage], reference: Runtime = REFERENCE) -> None:
+        self._subject = _subject(bundle, images)
+        self._images = len(images)
+        self._expected = self._subject.answer(reference, 1).values
+
+    def hold(self, candidate: Runtime, *, batch: int, single: int = 1) -> Held:
+        """Compare a candidate's answers with the reference's.
+
+        Args:
+            candidate: the way to run the bundle.
+            batch: images an inference.
+            single: a smaller batch, whose answers must be the same; where it equals `batch`, nothing is
+                compared.
+
+        Raises:
+            FgddError: the candidate cannot run the bundle.
+        """
+        answer = self._subject.answer(candidate, batch)
+        figures = self._subject.figures(self._expected, answer.values)
+        if single != batch:
+            alone = self._subject.answer(candidate, single)
+            figures[self._subject.batch_figure] = self._subject.error(alone.values, answer.values)
+        agreement = Agreement(figures, _strictness(candidate), self._images)
+        return Held(agreement, answer.images_per_second, answer.arithmetic)
+
+
+def measure_agreement(
+    bundle: Bundle,
+    reference: Runtime,
+    candidate: Runtime,
+    images: Sequence[CheckImage],
+    *,
+    batch: int,
+    single: int = 1,
+) -> Agreement:
+    """Compare two ways to run a bundle; see `Comparison`."""
+    return Comparison(bundle, images, reference).hold(candidate, batch=batch, single=single).agreement
+
+
+def sample_feeds(bundle: Bundle, images: Sequence[CheckImage]) -> list[dict[str, Array]]:
+    """What a graph is fed for images, as in a comparison: one sample each, with a batch axis.
+
+    A teacher is fed the whole image and each crop. Not for models that are asked for a class by its name.
+    """
+    if bundle.role != "teacher":
+        size = (bundle.preprocessing.width, bundle.preprocessing.height)
+        return [{"images": resize(image.pixels, size, "area")[None]} for image in images]
+    with closing(_open_teacher(bundle, REFERENCE, 1)) as teacher:
+        label = np.zeros(1, np.int32)
+        return [
+            {"images": view[None], "labels": label} for image in images for view in _views(image, teacher)
+        ]
+
+
+def _strictness(candidate: Runtime) -> Strictness:
+    same = candidate.precision == "fp32" and not candidate.variants
+    return "same arithmetic" if same else "lower precision"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    values: Floats
+    images_per_second: float
+    arithmetic: str
+
+
+class _Subject(ABC):
+    """What a bundle of some role is asked, and how answers are compared."""
+
+    batch_figure: str
+
+    def __init__(self, bundle: Bundle, images: Sequence[CheckImage]) -> None:
+        self.bundle = bundle
+        self.images = images
+
+    @abstractmethod
+    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+        """Open the bundle, ask it about each image, and close it."""
+
+    @abstractmethod
+    def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
+        """Compare answers."""
+
+    def error(self, alone: Floats, together: Floats) -> float:
+        """How much answers depend on the batch."""
+        return float(np.abs(alone - together).mean())
+
+
+class _Foreground(_Subject):
+    """Occupancies [n]."""
+
+    batch_figure = "batch_occupancy_error"
+
+    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+        prompting = self.bundle.prompting
+        classes = sorted({image.image.class_name for image in self.images})
+        threshold = None if prompting is None else prompting.threshold
+        choice = ForegroundChoice(self.bundle, classes, {}, threshold)
+        one = replace(runtime, threads=1)
+        model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
+        with closing(model):
+            clock = _Clock(runtime.device)
+            occupancies = []
+            for part in batched(self.images, batch):
+                prepared = [model.prepare(image.pixels, image.image) for image in part]
+                with clock.running(len(part)):
+                    occupancies += [found.occupancy for found in model.find(prepared)]
+            return _Answer(np.array(occupancies, np.float32), clock.rate, model.description)
+
+    def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
+        return occupancy_figures(expected, found)
+
+
+class _Teacher(_Subject):
+    """Losses [n, 1 + crops] of the whole image and its crops, for the image's class.
+
+    A class that the teacher does not know is replaced by the one that it sees in the whole image.
+    """
+
+    batch_figure = "batch_loss_error"
+
+    def __init__(self, bundle: Bundle, images: Sequence[CheckImage]) -> None:
+        super().__init__(bundle, images)
+        self._labels: list[int] | None = None
+
+    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+        views = 1 + CROPS
+        with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
+            labels = self._known_labels(teacher)
+            clock = _Clock(runtime.device)
+            losses = []
+            for part in batched(list(zip(self.images, labels, strict=True)), batch):
+                shown = np.stack([view for image, _ in part for view in _views(image, teacher)])
+                repeated = np.repeat(np.array([label for _, label in part], np.int32), views)
+                with clock.running(len(part)):
+                    losses.append(teacher.losses(shown, repeated))
+            values = np.concatenate(losses).reshape(-1, views)
+            return _Answer(values, clock.rate, teacher.engine.arithmetic)
+
+    def _known_labels(self, teacher: Teacher) -> list[int]:
+        """The label of each image, settled by the reference, which comes first."""
+        if self._labels is None:
+            known = set(self.bundle.classes or ())
+            self._labels = [
+                teacher.label(image.image.class_name)
+                if image.image.class_name in known
+                else int(teacher.logits(next(_views(image, teacher))[None])[0].argmax())
+                for image in self.images
+            ]
+        return self._labels
+
+    def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
+        return loss_figures(expected, found)
+
+
+def _open_teacher(bundle: Bundle, runtime: Runtime, batch: int) -> Teacher:
+    """A teacher that is shown tiles of half its input's side: padded, where it has a value to pad with."""
+    preprocessing = bundle.preprocessing
+    if bundle.tile_of is not None:
+        return Teacher(bundle, runtime, view="pad", tile_size=preprocessing.width, batch=batch)
+    view: ScoreView = "resize" if preprocessing.pad_value is None else "pad"
+    return Teacher(bundle, runtime, view=view, tile_size=max(preprocessing.width // 2, 1), batch=batch)
+
+
+def _views(image: CheckImage, teacher: Teacher) -> Iterator[Images]:
+    """The whole image, then candidate crops of it, as the teacher is shown them."""
+    height, width = image.pixels.shape[:2]
+    crops = candidate_boxes(image.image.source, width, height, count=CROPS, seed=0)
+    for box in (Box(0, 0, width, height), *crops):
+        yield teacher.show(tile_pixels(image.pixels, box, teacher.tile_size, "area"))
+
+
+class _Backbone(_Subject):
+    """Features [n, channels]."""
+
+    batch_figure = "batch_cosine_distance"
+
+    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+        network = BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)
+        with closing(network):
+            clock = _Clock(runtime.device)
+            features = []
+            for part in batched(self.images, batch):
+                pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
+                with clock.running(len(part)):
+                    features.append(network.run({"images": pixels}, ["features"])["features"])
+            return _Answer(np.concatenate(features), clock.rate, network.engine.arithmetic)
+
+    def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
+        return feature_figures(expected, found)
+
+    def error(self, alone: Floats, together: Floats) -> float:
+        return cosine_distance(alone, together)
+
+
+_SUBJECTS: Mapping[str, type[_Subject]] = {
+    "foreground": _Foreground,
+    "teacher": _Teacher,
+    "backbone": _Backbone,
+}
+
+
+def _subject(bundle: Bundle, images: Sequence[CheckImage]) -> _Subject:
+    if bundle.role not in _SUBJECTS:
+        raise SettingsError(
+            f"The bundle {bundle.onnx} is a {bundle.role}: no decision of the pipeline depends on it alone",
+            f"Bundles of these roles can be compared: {', '.join(_SUBJECTS)}.",
+        )
+    return _SUBJECTS[bundle.role](bundle, images)
+
+
+class _Clock:
+    """Images a second, without the first inference where there are more."""
+
+    def __init__(self, device: Device) -> None:
+        self._now = time.process_time if device in ON_PROCESSOR else time.perf_counter
+        self._laps: list[tuple[int, float]] = []
+
+    @contextmanager
+    def running(self, images: int) -> Iterator[None]:
+        """Time one inference of so many images."""
+        begin = self._now()
+        yield
+        self._laps.append((images, self._now() - begin))
+
+    @property
+    def rate(self) -> float:
+        laps = self._laps[1:] or self._laps
+        return sum(images for images, _ in laps) / max(sum(seconds for _, seconds in laps), 1e-9)

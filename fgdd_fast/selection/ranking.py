@@ -1,0 +1,109 @@
+"""Rankings: which of a class's tiles stay, by name; pure functions of tiles and of their features.
+
+Lowest loss alone undoes the dual path, because the best of several crops beats one whole view, and it repeats
+itself, because photographs that the teacher finds easy look alike. `stratified` mends the one, `kmeans` the
+other, `stratified-kmeans` both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fgdd_fast.selection.kmeans import cluster
+from fgdd_fast.selection.records import Path, Tile
+
+Ranking = Callable[[Sequence[Tile], int], list[Tile]]
+"""Chooses from a class's tiles, no two from the same image: the best `count` (all if fewer), best first."""
+
+FeaturesOf = Callable[[Sequence[Tile]], NDArray[np.floating]]
+"""Looks up what a teacher sees in tiles: finite values [n, channels]."""
+
+RankingName = Literal["loss", "stratified", "kmeans", "stratified-kmeans"]
+RANKINGS: tuple[RankingName, ...] = get_args(RankingName)
+WITH_FEATURES: frozenset[RankingName] = frozenset({"kmeans", "stratified-kmeans"})
+RANKINGS_HELP = (
+    "loss: the lowest (as RDED does); stratified: so among whole tiles and among crops, as many of each as "
+    "their share of the class's images; kmeans: the lowest loss of each cluster of the teacher's features; "
+    "stratified-kmeans: so among whole tiles and among crops"
+)
+
+
+def make_ranking(name: RankingName, features: FeaturesOf, seed: int) -> Ranking:
+    """The ranking of a name.
+
+    Args:
+        name: one of `RANKINGS`.
+        features: for the rankings `WITH_FEATURES`; no other calls it.
+        seed: of the clusters.
+    """
+    diverse = partial(rank_by_clusters, features=features, seed=seed)
+    rankings: dict[RankingName, Ranking] = {
+        "loss": rank_by_loss,
+        "stratified": partial(rank_by_path, within=rank_by_loss),
+        "kmeans": diverse,
+        "stratified-kmeans": partial(rank_by_path, within=diverse),
+    }
+    return rankings[name]
+
+
+def rank_by_loss(tiles: Sequence[Tile], count: int) -> list[Tile]:
+    """RDED's ranking: ascending loss; equal losses in the order of their sources."""
+    return sorted(tiles, key=_loss_and_source)[:count]
+
+
+def rank_by_path(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[Tile]:
+    """Give each path its share of the tiles chosen: the share that it has of the tiles there are.
+
+    Whole tiles come first, then crops, each as `within` ranks them. So the mosaics, to which `arrange` deals
+    tiles out in turn, get the same number of whole tiles, give or take one. (Alternating paths would not do:
+    of an even number of mosaics every second one would get whole tiles alone.)
+    """
+    by_path = [[tile for tile in tiles if tile.path == path] for path in get_args(Path)]
+    numbers = apportion([len(members) for members in by_path], min(count, len(tiles)))
+    return [
+        tile for members, number in zip(by_path, numbers, strict=True) for tile in within(members, number)
+    ]
+
+
+def rank_by_clusters(tiles: Sequence[Tile], count: int, *, features: FeaturesOf, seed: int) -> list[Tile]:
+    """Take the lowest loss of each of `count` clusters of the tiles' features, ascending.
+
+    Where some clusters are empty, the others' second best follow, and so on. The order of the tiles plays no
+    part; where there are no more tiles than wanted, nor do their features.
+    """
+    ordered = rank_by_loss(tiles, len(tiles))
+    if count >= len(tiles) or count < 1:
+        return ordered[:count]
+    taken = [0] * count
+    turns = []  # how many tiles of the same cluster have a lower loss
+    for place in cluster(features(ordered), count, seed):
+        turns.append(taken[place])
+        taken[place] += 1
+    return [ordered[place] for place in np.argsort(turns, kind="stable")[:count]]
+
+
+def apportion(sizes: Sequence[int], total: int) -> list[int]:
+    """Divide `total` places among groups by their sizes, by largest remainder (Hare's quota).
+
+    Args:
+        sizes: of the groups.
+        total: at most the sum of the sizes.
+
+    Returns:
+        Places of each group, which are no more than its size; of equal remainders the first group's counts.
+    """
+    whole = max(sum(sizes), 1)
+    places = [size * total // whole for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda group: -(sizes[group] * total % whole))
+    for group in by_remainder[: total - sum(places)]:
+        places[group] += 1
+    return places
+
+
+def _loss_and_source(tile: Tile) -> tuple[float, str]:
+    return tile.loss, tile.source

@@ -1,0 +1,1 @@
+"""What training students gave, as figures, tables and curves."""

@@ -1,0 +1,1 @@
+"""Train students by RDED's recipe, so that a stopped run goes on to the same bits."""

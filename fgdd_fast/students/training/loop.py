@@ -1,0 +1,186 @@
+"""Training of students side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fgdd_fast.errors import DataError, SettingsError
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.labels.training_views import render
+from fgdd_fast.parallel import ordered_map
+from fgdd_fast.students.inputs.labelled_images import LabelledImages
+from fgdd_fast.students.inputs.pixels import normalised
+from fgdd_fast.students.inputs.training_set import TrainingSet
+from fgdd_fast.students.results.result import Student, StudentResult
+from fgdd_fast.students.training.checkpoints import Checkpoints, training_key
+from fgdd_fast.students.training.learning import hard_loss, soft_loss
+from fgdd_fast.students.training.recipe import StudentRecipe
+from fgdd_fast.students.training.run import StudentRun
+
+Watch = Callable[[Student, int, float | None], None]
+
+SAVE_EVERY = 30.0  # seconds
+_LONG_SAVE = 1.5  # seconds; where saving takes longer, it is done more rarely in proportion
+
+
+def train_students(
+    training: TrainingSet,
+    validation: LabelledImages,
+    students: Sequence[Student],
+    recipe: StudentRecipe,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    checkpoints: Path | None = None,
+    save_every: float = SAVE_EVERY,
+    watch: Watch = lambda *_: None,
+) -> tuple[StudentResult, ...]:
+    """Train students of one training set side by side, and judge each on the validation images.
+
+    Views, and their labels, are prepared once for all of them; seeds differ in the initial weights alone. On
+    a CPU a student's curve depends on the arguments (and the number of threads) alone: not on the students
+    beside it, nor on interruptions.
+
+    Args:
+        training: what they learn from.
+        validation: what judges them: images of the size of the views.
+        students: each once.
+        recipe: how they are trained.
+        device: of PyTorch, such as `cpu` or `cuda`; see `choose_device`.
+        threads: processor threads.
+        checkpoints: folder that keeps each student's state from time to time, and its end; a training that
+            is found there goes on, and one that is complete is not repeated. None to keep nothing.
+        save_every: seconds between two states, at least; they are of whole epochs.
+        watch: told after each epoch of each student: which, epochs trained, and the top-1 where it was
+            validated; and before, once, the epochs that were found in `checkpoints`.
+
+    Returns:
+        The results, in the order of `students`.
+
+    Raises:
+        SettingsError: an architecture is unknown, or cannot take views of this size, or be compiled.
+        DataError: training and validation do not fit together, or a checkpoint is damaged or of another
+            training.
+        OutputError: a checkpoint cannot be written.
+    """
+    _check(training, validation, students)
+    store = (
+        None if checkpoints is None else Checkpoints(checkpoints, training_key(training, validation, recipe))
+    )
+    loss = hard_loss if training.soft is None else partial(soft_loss, temperature=recipe.temperature)
+    runs = []
+    for student in students:
+        run = StudentRun(student, len(training.classes), training.views.size, recipe, loss, device)
+        state = None if store is None else store.read(student, device)
+        if state is not None:
+            run.go_on(state)
+            watch(student, run.epochs, None)
+        runs.append(run)
+    saver = _Saver(store, save_every)
+    with _torch_threads(threads), ThreadPoolExecutor(threads, "views") as renderers:
+        for epoch in range(min(run.epochs for run in runs), recipe.epochs):
+            learning = [run for run in runs if run.epochs == epoch]
+            _train_epoch(training, learning, epoch, renderers, threads, torch.device(device))
+            for run in learning:
+                run.end_epoch(validation)
+                watch(run.student, run.epochs, run.curve.get(run.epochs))
+            saver.save(learning)
+    return tuple(run.result(validation) for run in runs)
+
+
+def choose_device(wanted: str) -> str:
+    """The device that `auto`, `cpu` or `cuda` means here.
+
+    Raises:
+        SettingsError: PyTorch has no such device.
+    """
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not has_cuda:
+        raise SettingsError("PyTorch finds no CUDA device", "Use --device cpu.")
+    return ("cuda" if has_cuda else "cpu") if wanted == "auto" else wanted
+
+
+def _check(training: TrainingSet, validation: LabelledImages, students: Sequence[Student]) -> None:
+    if not students or len(set(students)) < len(students):
+        raise SettingsError("Students are named twice, or none is", "Name each architecture and seed once.")
+    if training.classes != validation.classes:
+        raise DataError("The validation images have other classes than students learn, or in another order")
+    size = validation.images.shape[1]
+    if size != training.views.size:
+        raise DataError(
+            f"The validation images have {size} pixels a side, and students see {training.views.size}"
+        )
+
+
+def _train_epoch(
+    training: TrainingSet,
+    runs: Sequence[StudentRun],
+    epoch: int,
+    renderers: Executor,
+    threads: int,
+    device: torch.device,
+) -> None:
+    """Show the views of one epoch to students."""
+    views, targets = training.epoch(epoch)
+
+    def batch(places: slice) -> tuple[Pixels, Tensor]:
+        return render(training.images, views, training.views, places), torch.from_numpy(targets[places])
+
+    for run in runs:
+        run.begin_epoch()
+    for pixels, wanted in ordered_map(
+        renderers, batch, batch_places(len(views), training.views.batch), 2 * threads
+    ):
+        images, aims = normalised(pixels, device), wanted.to(device)
+        for run in runs:
+            run.step(images, aims)
+
+
+def batch_places(views: int, batch: int) -> Iterator[slice]:
+    """The batches of an epoch's views. A last one of a single view joins its neighbour: it has no spread."""
+    start = 0
+    while start < views:
+        end = min(start + batch, views)
+        if views - end == 1:
+            end = views
+        yield slice(start, end)
+        start = end
+
+
+class _Saver:
+    """Keeps students' states from time to time, and always their ends."""
+
+    def __init__(self, store: Checkpoints | None, every: float) -> None:
+        self._store = store
+        self._every = every
+        self._due = time.monotonic() + every
+
+    def save(self, runs: Sequence[StudentRun]) -> None:
+        """Keep the states of runs that have just ended an epoch, if it is time to, or they are complete."""
+        if self._store is None:
+            return
+        begin = time.monotonic()
+        for run in runs:
+            if run.complete or begin >= self._due:
+                self._store.write(run.student, run.state())
+        if begin >= self._due:
+            end = time.monotonic()
+            self._due = end + self._every * max(1.0, (end - begin) / _LONG_SAVE)
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
