@@ -12,7 +12,7 @@ from tiny_distillation import distill
 
 from fgdd_fast.cli.distillation.label import label
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 PHOTOGRAPHS = 6  # of each class
 
 

@@ -58,7 +58,7 @@ def run_apart(
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache)} | variables,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1] / "support",
         capture_output=True,
         text=True,
         check=False,

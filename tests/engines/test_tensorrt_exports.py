@@ -16,7 +16,7 @@ from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
 
-SAM2 = Path(__file__).parent / "miniatures" / "sam2"
+SAM2 = Path(__file__).parents[1] / "miniatures" / "sam2"
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from benchmarks.studies.emulated_aarch64 import compare
 from fgdd_fast.cli import main
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "jetson.md"
 EXTRAS = ("cpu", "prompts", "models")
 PIP_FOUND_NONE = 1

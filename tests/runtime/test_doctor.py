@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from heavy_packages import HEAVY
 from rich.console import Console
-from test_architecture import HEAVY
 
 from fgdd_engines.base import DEVICES
 from fgdd_engines.probing.probes import Probe
@@ -193,7 +193,7 @@ def test_versions_compare_by_number(
 
 def test_the_extras_of_tasks_exist() -> None:
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read(Path(__file__).parent.parent / "setup.cfg")
+    settings.read(Path(__file__).parents[2] / "setup.cfg")
     assert set(doctor._TASKS) <= set(settings["options.extras_require"])
 
 

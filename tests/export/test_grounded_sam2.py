@@ -43,7 +43,7 @@ from fgdd_export.precision.conversion import convert_to_half
 from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.runtime.sample_images import check_images
 
-MINIATURES = Path(__file__).parent / "miniatures"
+MINIATURES = Path(__file__).parents[1] / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
 CANVAS = (160, 160)  # holds every image at the size that the miniature's own resize rule gives it
 SCENES = 24

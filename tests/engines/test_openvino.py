@@ -25,7 +25,7 @@ from fgdd_fast.errors import EngineError, SettingsError
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "clothing" / "train"
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "clothing" / "train"
 BATCH = 4
 
 

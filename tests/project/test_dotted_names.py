@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("fgdd_fast", "engines", "export", "benchmarks", "tests")
 NAME = re.compile(r"\b(?:fgdd_(?:fast|engines|export|bench)|benchmarks\.(?:studies|accuracy))(?:\.\w+)+")
 IMPORT = re.compile(r"\bfrom (fgdd_\w+(?:\.\w+)*) import (\w+)")  # in a script that a child runs

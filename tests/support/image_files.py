@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-CLOTHING = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
+CLOTHING = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing"
 
 needs_clothing = pytest.mark.skipif(
     not CLOTHING.is_dir(), reason="the clothing photographs are not beside the repository"

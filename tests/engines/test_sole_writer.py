@@ -68,7 +68,7 @@ def test_a_killed_build_leaves_a_cache_that_works(store: PlanStore, tmp_path: Pa
 def test_unfinished_files_of_a_killed_build_are_cleared_by_the_next(store: PlanStore, tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n"
         "import plan_files\n"
         "from fgdd_engines.tensorrt_backend.plans import store as plan_store\n"
         "stage = plan_store.stage_file\n"

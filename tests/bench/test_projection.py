@@ -23,7 +23,7 @@ from benchmarks.studies.scale.projection import (
 from benchmarks.studies.scale.projection_rates import parse_given, read_rates, with_given
 from fgdd_fast.errors import SettingsError
 
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 # 20 images of 0.5 megapixels and 0.1 MB, 4 mosaics of 2 x 2 tiles.
 SMALL = Workload(name="small", classes=2, pool=10, crops=5, ipc=2, factor=2, megapixels=0.5, megabytes=0.1)
 RATES = Rates(

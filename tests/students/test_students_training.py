@@ -213,7 +213,7 @@ def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n"
         "from tiny_students import *\n"
         "from fgdd_fast.students.training.loop import train_students\n"
         "train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, epochs=100000),\n"

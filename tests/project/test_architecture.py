@@ -11,29 +11,9 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline as tiny
+from heavy_packages import HEAVY
 
-ROOT = Path(__file__).resolve().parent.parent
-HEAVY = [
-    "PIL",
-    "cuda",
-    "datasets",
-    "jinja2",
-    "matplotlib",
-    "onnx",
-    "onnxruntime",
-    "onnxslim",
-    "openvino",
-    "pandas",
-    "pyarrow",
-    "safetensors",
-    "sklearn",
-    "tensorrt",
-    "tensorrt_rtx",
-    "tokenizers",
-    "torch",
-    "transformers",
-    "webdataset",
-]
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     [],
     ["bench"],

@@ -15,7 +15,7 @@ from record_strategies import quick
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.near_duplicates import BITS, nearest_kept, perceptual_hash
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing" / "train"
+PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing" / "train"
 
 
 def differing(one: int, other: int) -> int:

@@ -215,7 +215,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted]
     if not shutil.which("unshare") or subprocess.run([*command[:4], "true"], check=False).returncode:
         pytest.skip("this system lets nobody but root mount a small disk")
-    arguments = [str(tmp_path), sys.executable, FULL_DISK, str(Path(__file__).parent)]
+    arguments = [str(tmp_path), sys.executable, FULL_DISK, str(Path(__file__).parents[1] / "support")]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     if "mount" in done.stderr and "permission denied" in done.stderr:
         pytest.skip("this system lets nobody but root mount a small disk")

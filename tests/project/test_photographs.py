@@ -32,7 +32,7 @@ from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.runtime.parity import REFERENCE, sample_feeds
 from fgdd_fast.runtime.sample_images import check_images
 
-PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "clothing"
+PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing"
 CACHE = cache_folder()
 CLASSES = ("dress", "hat", "pants", "shoes")
 PER_CLASS = 12

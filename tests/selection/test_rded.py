@@ -18,7 +18,7 @@ from fgdd_fast.selection.records import Box, ImageRecord, View
 from fgdd_fast.selection.select import select
 from fgdd_fast.selection.thresholds import parse_rule
 
-CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing" / "train"
+CLOTHING = Path(__file__).parents[3] / "shared" / "data" / "clothing" / "train"
 CLASSES = 5
 CROPS = 5
 # The normalisation of EfficientNet-lite, which takes a whole pixel value to zero: there padding is exact.

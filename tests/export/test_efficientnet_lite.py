@@ -17,7 +17,7 @@ from fgdd_export.graphs.graph import Array, run_model, serialise
 from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.errors import BundleError
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 class PlainNetwork:

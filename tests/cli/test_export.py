@@ -16,7 +16,7 @@ from fgdd_fast.cli import main
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-MINIATURES = Path(__file__).parent / "miniatures"
+MINIATURES = Path(__file__).parents[1] / "miniatures"
 DETECTOR, SEGMENTER = MINIATURES / "grounding-dino", MINIATURES / "sam2"
 FAST = ["--canvas", "128x160", "--text-length", "12", "--check-images", "2"]
 

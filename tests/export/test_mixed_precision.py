@@ -25,7 +25,7 @@ from fgdd_fast.synthetic.scenes import draw_scene
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-MINIATURES = Path(__file__).parent / "miniatures"
+MINIATURES = Path(__file__).parents[1] / "miniatures"
 
 
 @pytest.fixture(scope="module")

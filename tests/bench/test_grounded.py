@@ -47,7 +47,7 @@ from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
 
-MINIATURES = Path(__file__).parent / "miniatures"
+MINIATURES = Path(__file__).parents[1] / "miniatures"
 DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
 TASK = Task(threads=1, batch=4)
 SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))

@@ -1,0 +1,25 @@
+"""Packages that no command needs for its help."""
+
+from __future__ import annotations
+
+HEAVY = [
+    "PIL",
+    "cuda",
+    "datasets",
+    "jinja2",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxslim",
+    "openvino",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+    "sklearn",
+    "tensorrt",
+    "tensorrt_rtx",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "webdataset",
+]
