@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 
-def keyed_hash(purpose: str, seed: int, source: str) -> hashlib.blake2b:
+def seeded_hash(purpose: str, seed: int, source: str) -> hashlib.blake2b:
     """Start a BLAKE2b hash of 32 bytes over a seed and an image's name.
 
     Args:

@@ -28,7 +28,7 @@ from benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
 from benchmarks.accuracy.table import markdown
 from fgdd_bench.machine.environment import command_line
 from fgdd_engines.base import DEVICES, PRECISIONS
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import FgddError
 from fgdd_fast.images.views import SCORE_VIEWS
@@ -180,7 +180,7 @@ def main(results: Path, table: Path | None, plan: bool, **options: Any) -> None:
     """Train students of DATA distilled in many ways, and tell what pays."""
     console = Console(stderr=True)
     try:
-        import_extra("torch", EXTRA)
+        import_optional("torch", EXTRA)
         from benchmarks.accuracy import command  # noqa: PLC0415 - imports PyTorch
 
         grid = command.make_grid(command.GridOptions(**options))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -193,7 +193,7 @@ def _small_sample(
     if total == 0:
         return Interval(mean, mean)
     degrees = total**2 / (variances[0] ** 2 / (seeds - 1) + variances[1] ** 2 / (images - 1))
-    quantile = import_extra("scipy.stats", "models").t.ppf((1 + confidence) / 2, degrees)
+    quantile = import_optional("scipy.stats", "models").t.ppf((1 + confidence) / 2, degrees)
     reach = float(quantile) * math.sqrt(total)
     return Interval(mean - reach, mean + reach)
 

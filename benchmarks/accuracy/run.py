@@ -17,7 +17,7 @@ from benchmarks.accuracy.training import TrainingSettings, Work, open_label_teac
 from benchmarks.accuracy.workers import train_all
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.models.factory import ForegroundChoice
 from fgdd_fast.models.network import Runtime, Teacher
@@ -145,7 +145,7 @@ def _teacher_lines(grid: Grid, validation: LabelledImages, small: Teacher) -> li
 
 def _conditions(grid: Grid, validation: LabelledImages, teacher: Teacher) -> Line:
     """Everything that a student depends on and that is the same for all of a file."""
-    torch = import_extra("torch", "bench")
+    torch = import_optional("torch", "bench")
     selection, training, students = grid.selection, grid.training, grid.students
     pixels = hashlib.sha256(validation.images.tobytes()).hexdigest()
     recipe = {name: value for name, value in asdict(training.recipe).items() if name != "epochs"}

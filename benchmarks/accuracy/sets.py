@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.rows import RandomName
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.mosaic import Mosaic, arrange, compose
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, Tile, View
 
 Integers = NDArray[np.int64]
@@ -111,7 +111,7 @@ class WholeData:
 
     def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
         """See `TrainingImages`."""
-        students = import_extra("fgdd_fast.students.inputs.labelled_images", "bench")
+        students = import_optional("fgdd_fast.students.inputs.labelled_images", "bench")
         found = students.read_whole(self.dataset.root, size, method=method)
         return found.images, found.labels
 
@@ -153,7 +153,7 @@ def random_mosaics(
     """
     by_content = {record.sha256: record for record in sorted(records, key=lambda record: record.source)}
     drawn = sorted(
-        by_content.values(), key=lambda record: keyed_hash("fgdd random", seed, record.source).digest()
+        by_content.values(), key=lambda record: seeded_hash("fgdd random", seed, record.source).digest()
     )
     count = ipc * factor**2
     if len(drawn) < count:

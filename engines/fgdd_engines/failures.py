@@ -16,7 +16,7 @@ _NOISE = re.compile(
 
 
 @contextmanager
-def told_as_engine_error(problem: str) -> Iterator[None]:
+def wrapped_as_engine_error(problem: str) -> Iterator[None]:
     """Raise whatever a runtime raises as an EngineError: `problem`, then the runtime's reason in one line.
 
     Runtimes raise plain Exception subclasses of their own making, and MemoryError, so all are caught.

@@ -17,7 +17,7 @@ _LOCK, _STAGING = ".lock", ".staging"
 
 
 @contextmanager
-def sole_writer(folder: Path, name: str, on_wait: Callable[[], None]) -> Iterator[Path]:
+def exclusive_lock(folder: Path, name: str, on_wait: Callable[[], None]) -> Iterator[Path]:
     """Hold the lock of a name within the block, and give an empty folder for unfinished files.
 
     The folder is on the same file system, and is removed when the block ends.

@@ -8,7 +8,7 @@ from types import ModuleType
 from fgdd_engines.errors import MissingExtraError
 
 
-def import_extra(module: str, extra: str) -> ModuleType:
+def import_optional(module: str, extra: str) -> ModuleType:
     """Import `module`, which the optional extra `extra` installs.
 
     Raises:

@@ -12,8 +12,8 @@ import numpy as np
 
 from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import told_as_engine_error
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import Specs, fix_axes
 
@@ -65,7 +65,7 @@ class PyTorchEngine(Engine):
         compile: bool = False,
         threads: int = 1,
     ) -> None:
-        self._torch: Any = import_extra("torch", "export")
+        self._torch: Any = import_optional("torch", "export")
         self._name = type(network).__name__
         declared: Any = _Declaration(self._name, tuple(inputs), tuple(outputs))
         self.inputs, self.outputs = fix_axes(declared, axes)
@@ -74,7 +74,7 @@ class PyTorchEngine(Engine):
             raise EngineError(f"The network '{self._name}' is in training mode", "Call eval() on it first.")
         if device == "cuda" and not self._torch.cuda.is_available():
             raise EngineError("PyTorch finds no GPU that it can use", "Run: fgdd-fast doctor")
-        with told_as_engine_error(f"PyTorch cannot load '{self._name}'"):
+        with wrapped_as_engine_error(f"PyTorch cannot load '{self._name}'"):
             network = network.to(device)
             if channels_last:
                 network = network.to(memory_format=self._torch.channels_last)
@@ -89,7 +89,7 @@ class PyTorchEngine(Engine):
         self.arithmetic = ", ".join((f"PyTorch {self._torch.__version__}", place, precision, *ways))
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with self._idle.borrow() as thread, told_as_engine_error(f"PyTorch cannot run '{self._name}'"):
+        with self._idle.borrow() as thread, wrapped_as_engine_error(f"PyTorch cannot run '{self._name}'"):
             return thread.submit(self._compute, feeds, outputs).result()
 
     def _compute(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 _TELEMETRY = "openvino_telemetry"
 
@@ -24,11 +24,11 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    quieten_onnxruntime()
-    return import_extra("onnxruntime", "cpu")
+    disable_onnxruntime_telemetry()
+    return import_optional("onnxruntime", "cpu")
 
 
-def quieten_onnxruntime() -> None:
+def disable_onnxruntime_telemetry() -> None:
     """Turn ONNX Runtime's telemetry off before another package imports it."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
@@ -40,11 +40,11 @@ def import_openvino() -> ModuleType:
         MissingExtraError: the package is not installed.
     """
     if "openvino" in sys.modules:
-        return import_extra("openvino", "cpu")
+        return import_optional("openvino", "cpu")
     telemetry = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # the import system's way to say: not there
     try:
-        return import_extra("openvino", "cpu")
+        return import_optional("openvino", "cpu")
     finally:
         del sys.modules[_TELEMETRY]
         if telemetry is not None:

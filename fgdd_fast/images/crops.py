@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import Box
 
 SCALE = (0.08, 1.0)  # least and greatest share of the image's area; the sides are equal
@@ -32,7 +32,7 @@ def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: i
 
 
 def _draw_box(source: str, width: int, height: int, index: int, seed: int) -> Box:
-    key = keyed_hash("fgdd crops", seed, source)
+    key = seeded_hash("fgdd crops", seed, source)
     for attempt in range(TRIES):
         draw = key.copy()
         draw.update(struct.pack("<QQ", index, attempt))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.seeding import keyed_hash, source_bytes
+from fgdd_fast.seeding import seeded_hash, source_bytes
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 UNREADABLE_SUFFIXES = frozenset(
@@ -125,7 +125,7 @@ def pool(dataset: DataSet, limit: int | None, seed: int) -> tuple[SourceImage, .
         by_class[image.class_name].append(image)
     chosen: list[SourceImage] = []
     for images in by_class.values():
-        ranked = sorted(images, key=lambda image: keyed_hash("fgdd pool", seed, image.source).digest())
+        ranked = sorted(images, key=lambda image: seeded_hash("fgdd pool", seed, image.source).digest())
         chosen += sorted(ranked[:limit], key=lambda image: source_bytes(image.source))
     return tuple(chosen)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.files import stage_file
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_fast.errors import OutputError
 from fgdd_fast.labels.compression import Cost
 from fgdd_fast.labels.index import (
@@ -103,7 +103,7 @@ def open_writer(out: Path, wanted: LabelIndex, *, overwrite: bool) -> Iterator[L
     with contextlib.ExitStack() as stack:
         with writing(folder):
             folder.mkdir(exist_ok=True)
-            staging = stack.enter_context(sole_writer(folder, LABELS, refuse))
+            staging = stack.enter_context(exclusive_lock(folder, LABELS, refuse))
         writer = LabelWriter(folder, staging, _begin(folder, wanted, overwrite=overwrite))
         with writing(folder):
             writer.remove_unlisted()

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod, resize
 from fgdd_fast.models.network import BatchedNetwork, Images
 from fgdd_fast.parallel import batched, ordered_map
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 
 # How sure the accuracy on held-out images must be to lie above chance, as a one-sided binomial test.
 CHANCE_P_VALUE = 0.01
@@ -126,7 +126,7 @@ def hold_out(
     for name in sorted({image.class_name for image in images}):
         sources = sorted(
             (image.source for image in images if image.class_name == name),
-            key=lambda source: keyed_hash("fgdd hold out", seed, source).digest(),
+            key=lambda source: seeded_hash("fgdd hold out", seed, source).digest(),
         )
         count = min(max(round(share * len(sources)), 1), len(sources) - 1)
         held.update(sources[:count])
@@ -203,7 +203,7 @@ def fit_head(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Head:
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    linear_model = import_extra("sklearn.linear_model", "models")
+    linear_model = import_optional("sklearn.linear_model", "models")
     mean = features.mean(axis=0, dtype=np.float64)
     scale = features.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1  # a dead channel says nothing, whatever its weight

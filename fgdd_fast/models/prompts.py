@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Prompting
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import BundleError, SettingsError
 
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -170,7 +170,7 @@ class PromptTokenizer:
     """
 
     def __init__(self, tokenizer_json: Path, prompting: Prompting) -> None:
-        tokenizers = import_extra("tokenizers", "prompts")
+        tokenizers = import_optional("tokenizers", "prompts")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_json))
         except Exception as error:  # the package raises this very class

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import DataError
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
@@ -84,7 +84,7 @@ def pack_huggingface(pack: Pack, target: Path, *, advance: Callable[[int], None]
         DataError: an image is damaged, or two classes have the same name.
         MissingExtraError: pyarrow is not installed.
     """
-    arrow, parquet = (import_extra(name, "pack") for name in ("pyarrow", "pyarrow.parquet"))
+    arrow, parquet = (import_optional(name, "pack") for name in ("pyarrow", "pyarrow.parquet"))
     manifest = pack.distilled.manifest
     schema = _schema(arrow, class_names(manifest), soft=pack.soft)
     with packed_folder(pack, target) as folder, writing(target):

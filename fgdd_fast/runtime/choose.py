@@ -23,8 +23,8 @@ from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, Settings
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE, Comparison
-from fgdd_fast.runtime.sample_images import CheckImage, drawn_check_images
-from fgdd_fast.runtime.tolerances import BARS
+from fgdd_fast.runtime.sample_images import SampleImage, drawn_sample_images
+from fgdd_fast.runtime.tolerances import TOLERANCES
 from fgdd_fast.runtime.variants import find_variants, variant_name
 
 Requested = Device | Literal["auto"]
@@ -237,19 +237,19 @@ def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
         for way in candidates
     ]
     machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
-    rules = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, BARS
+    rules = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, TOLERANCES
     parts = fgdd_fast.__version__, bundle.sha256, ways, machine, rules
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def comparison_images(bundle: Bundle) -> tuple[CheckImage, ...]:
+def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
     """Drawn pictures: scenes of named things for a model that is asked for a class by its name."""
     size = bundle.onnx.stat().st_size
     count = max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
-    return drawn_check_images(count, named=bundle.prompting is not None)
+    return drawn_sample_images(count, named=bundle.prompting is not None)
 
 
-def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[CheckImage]) -> list[Trial]:
+def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage]) -> list[Trial]:
     """Hold every way to run a bundle against the reference, on the same images.
 
     A processor that does not compute in some precision is no way to run it.

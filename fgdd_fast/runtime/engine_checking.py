@@ -20,11 +20,11 @@ from fgdd_fast.errors import EngineError, FgddError
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, image_batches
 from fgdd_fast.runtime.parity import REFERENCE, measure_agreement
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import Agreement
 
 DECIDING_ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")
-Images = Callable[[Bundle], Sequence[CheckImage]]
+Images = Callable[[Bundle], Sequence[SampleImage]]
 
 
 @dataclass(frozen=True)

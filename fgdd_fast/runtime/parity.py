@@ -24,7 +24,7 @@ from fgdd_fast.images.views import ScoreView, tile_pixels
 from fgdd_fast.models.factory import ForegroundChoice, open_foreground
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
 from fgdd_fast.parallel import batched
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import (
     Agreement,
     Floats,
@@ -69,7 +69,7 @@ class Comparison:
         FgddError: the reference cannot run the bundle.
     """
 
-    def __init__(self, bundle: Bundle, images: Sequence[CheckImage], reference: Runtime = REFERENCE) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[SampleImage], reference: Runtime = REFERENCE) -> None:
         self._subject = _subject(bundle, images)
         self._images = len(images)
         self._expected = self._subject.answer(reference, 1).values
@@ -99,7 +99,7 @@ def measure_agreement(
     bundle: Bundle,
     reference: Runtime,
     candidate: Runtime,
-    images: Sequence[CheckImage],
+    images: Sequence[SampleImage],
     *,
     batch: int,
     single: int = 1,
@@ -108,7 +108,7 @@ def measure_agreement(
     return Comparison(bundle, images, reference).hold(candidate, batch=batch, single=single).agreement
 
 
-def sample_feeds(bundle: Bundle, images: Sequence[CheckImage]) -> list[dict[str, Array]]:
+def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str, Array]]:
     """What a graph is fed for images, as in a comparison: one sample each, with a batch axis.
 
     A teacher is fed the whole image and each crop. Not for models that are asked for a class by its name.
@@ -140,7 +140,7 @@ class _Subject(ABC):
 
     batch_figure: str
 
-    def __init__(self, bundle: Bundle, images: Sequence[CheckImage]) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
         self.bundle = bundle
         self.images = images
 
@@ -190,7 +190,7 @@ class _Teacher(_Subject):
 
     batch_figure = "batch_loss_error"
 
-    def __init__(self, bundle: Bundle, images: Sequence[CheckImage]) -> None:
+    def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
         super().__init__(bundle, images)
         self._labels: list[int] | None = None
 
@@ -233,7 +233,7 @@ def _open_teacher(bundle: Bundle, runtime: Runtime, batch: int) -> Teacher:
     return Teacher(bundle, runtime, view=view, tile_size=max(preprocessing.width // 2, 1), batch=batch)
 
 
-def _views(image: CheckImage, teacher: Teacher) -> Iterator[Images]:
+def _views(image: SampleImage, teacher: Teacher) -> Iterator[Images]:
     """The whole image, then candidate crops of it, as the teacher is shown them."""
     height, width = image.pixels.shape[:2]
     crops = candidate_boxes(image.image.source, width, height, count=CROPS, seed=0)
@@ -271,7 +271,7 @@ _SUBJECTS: Mapping[str, type[_Subject]] = {
 }
 
 
-def _subject(bundle: Bundle, images: Sequence[CheckImage]) -> _Subject:
+def _subject(bundle: Bundle, images: Sequence[SampleImage]) -> _Subject:
     if bundle.role not in _SUBJECTS:
         raise SettingsError(
             f"The bundle {bundle.onnx} is a {bundle.role}: no decision of the pipeline depends on it alone",

@@ -18,7 +18,7 @@ SIZES = ((480, 640), (640, 480), (512, 512), (320, 640), (600, 450))  # height a
 
 
 @dataclass(frozen=True)
-class CheckImage:
+class SampleImage:
     """An image, and what to look for in it.
 
     Attributes:
@@ -32,7 +32,7 @@ class CheckImage:
 
 def check_images(
     data: Path | None, count: int, prompts: Mapping[str, tuple[str, ...]], *, named: bool = True
-) -> tuple[CheckImage, ...]:
+) -> tuple[SampleImage, ...]:
     """Photographs of a data set, taken from its classes in turn; drawn images where none is named.
 
     Args:
@@ -40,13 +40,13 @@ def check_images(
         count: how many images, at most.
         prompts: what to look for in images of a class, where its name says it badly; the first phrase is
             taken.
-        named: which images to draw; see `drawn_check_images`.
+        named: which images to draw; see `drawn_sample_images`.
 
     Raises:
         DataError: the folder is missing or holds no image that can be read.
     """
     if data is None:
-        return drawn_check_images(count, named=named)
+        return drawn_sample_images(count, named=named)
     renamed = (_renamed(image, prompts) for image in in_turn(pool(scan(data), count, seed=0)))
     images = tuple(islice(_readable(renamed), count))
     if not images:
@@ -54,7 +54,7 @@ def check_images(
     return images
 
 
-def drawn_check_images(count: int, *, named: bool) -> tuple[CheckImage, ...]:
+def drawn_sample_images(count: int, *, named: bool) -> tuple[SampleImage, ...]:
     """Images that need no photographs, always the same.
 
     Args:
@@ -65,17 +65,17 @@ def drawn_check_images(count: int, *, named: bool) -> tuple[CheckImage, ...]:
     return tuple(_scene(index) if named else _picture(index, count) for index in range(count))
 
 
-def _picture(index: int, count: int) -> CheckImage:
+def _picture(index: int, count: int) -> SampleImage:
     name = CLASSES[index % len(CLASSES)]
     drawn = draw(name, 0.1 + 0.7 * index / count, SIZES[index % len(SIZES)], seed=index)
-    return CheckImage(drawn.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
+    return SampleImage(drawn.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
 
 
-def _scene(index: int) -> CheckImage:
+def _scene(index: int) -> SampleImage:
     """A drawn scene, and the name of something in it; in every third scene, of something that is not."""
     scene = draw_scene(index, SIZES[index % len(SIZES)])
     name = absent_name(scene, index) if index % 3 == 2 else scene.objects[0].name
-    return CheckImage(scene.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
+    return SampleImage(scene.pixels, SourceImage(f"{name}/{index}.png", name, Path()))
 
 
 def _renamed(image: SourceImage, prompts: Mapping[str, tuple[str, ...]]) -> SourceImage:
@@ -92,9 +92,9 @@ def in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:
         yield from (image for image in row if image is not None)
 
 
-def _readable(images: Iterator[SourceImage]) -> Iterator[CheckImage]:
+def _readable(images: Iterator[SourceImage]) -> Iterator[SampleImage]:
     for image in images:
         try:
-            yield CheckImage(read_image(image.path).pixels, image)
+            yield SampleImage(read_image(image.path).pixels, image)
         except (ImageError, OSError):
             continue

@@ -43,7 +43,7 @@ class Bar:
 
 _SOME = Bar(1e-3, at_least=True)  # images in which nothing is found anyhow tell nothing
 # Figures without a bar are reported only.
-BARS: Mapping[Strictness, Mapping[str, Bar]] = {
+TOLERANCES: Mapping[Strictness, Mapping[str, Bar]] = {
     "same arithmetic": {
         "with_foreground": _SOME,
         "mean_occupancy_error": Bar(1e-3),
@@ -86,7 +86,7 @@ class Agreement:
     @property
     def shortfalls(self) -> tuple[str, ...]:
         """Each figure that is not accepted, in words; empty where the decisions agree."""
-        bars = BARS[self.strictness]
+        bars = TOLERANCES[self.strictness]
         return tuple(
             f"{name.replace('_', ' ')} is {value:.3g} ({bars[name]} is accepted)"
             for name, value in self.figures.items()
@@ -104,7 +104,7 @@ class Agreement:
 
         An error is taken as a multiple of its limit, and so is what a share lacks of 1.
         """
-        bars = BARS[self.strictness]
+        bars = TOLERANCES[self.strictness]
         ratios = [
             (1 - value) / (1 - bars[name].limit) if bars[name].at_least else value / bars[name].limit
             for name, value in self.figures.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 
 ITERATIONS = 100  # at most; a class's few hundred tiles settle in a tenth of that
 
@@ -57,5 +57,5 @@ def _nearest(points: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray
 
 def _fraction(seed: int, draw: int) -> float:
     """A number in [0, 1) for each draw."""
-    digest = keyed_hash("fgdd k-means", seed, str(draw)).digest()
+    digest = seeded_hash("fgdd k-means", seed, str(draw)).digest()
     return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, Path
 
 Kind = Literal["quantile", "mean", "median", "fixed", "always-patch", "always-full"]
@@ -144,6 +144,6 @@ def _controlled(control: Control | None, records: Sequence[ImageRecord], seed: i
         givers = takers[::-1]
     else:
         takers = sorted(records, key=lambda record: record.source)
-        givers = sorted(records, key=lambda record: keyed_hash("fgdd shuffle", seed, record.source).digest())
+        givers = sorted(records, key=lambda record: seeded_hash("fgdd shuffle", seed, record.source).digest())
     seen = {taker.source: giver.occupancy for taker, giver in zip(takers, givers, strict=True)}
     return [seen[record.source] for record in records]

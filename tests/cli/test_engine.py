@@ -14,7 +14,7 @@ from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
@@ -272,7 +272,7 @@ def test_stale_is_what_can_never_be_used_here_again(machine: Machine, plan: Plan
     damaged = store.folder / "junk.plan"
     damaged.touch()
     (store.folder / ".tiny-fp32-0.lock").touch()
-    with sole_writer(store.folder, "tiny-fp32-1", lambda: None) as alive:
+    with exclusive_lock(store.folder, "tiny-fp32-1", lambda: None) as alive:
         output = run("remove", "--stale")
         assert alive.exists()
     assert f"Removed {damaged.name}" in output

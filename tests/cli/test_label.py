@@ -18,7 +18,7 @@ from tiny_distillation import assert_refused, contents, distill
 from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wide_teacher_bundle
 
 from fgdd_engines.bundle.bundle import load_bundle, write_bundle
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.writing import LabelWriter
 from fgdd_fast.output.distilled import open_distilled
@@ -302,7 +302,7 @@ def test_a_folder_labels_of_something_else_is_left_alone(out: Path) -> None:
 
 def test_two_at_once(out: Path) -> None:
     done(out)
-    with sole_writer(out / "labels", "labels", lambda: None):
+    with exclusive_lock(out / "labels", "labels", lambda: None):
         assert_refused(label(out, epochs=5), "Another process is writing the labels")
 
 

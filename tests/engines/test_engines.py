@@ -19,7 +19,7 @@ from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds
 from fgdd_engines.base import Array, Device, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.factory import available_devices, open_engine
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.pool import Pool
 from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import EngineError, MissingExtraError, SettingsError
@@ -329,7 +329,7 @@ class TestFailures:
         message = (
             "Exception from src/core.cpp:84:\nCheck 'a == b' failed at src/fe.cpp:563:\nNo such layer.\n\n"
         )
-        with pytest.raises(EngineError) as caught, told_as_engine_error("It cannot load"):
+        with pytest.raises(EngineError) as caught, wrapped_as_engine_error("It cannot load"):
             raise RuntimeError(message)
         assert caught.value.problem == "It cannot load: No such layer"
 
@@ -340,12 +340,12 @@ class TestFailures:
     def test_want_of_memory_comes_with_advice(self, error: Exception) -> None:
         with (
             pytest.raises(EngineError, match=r"cannot run: out of memory\. Use a smaller batch"),
-            told_as_engine_error("It cannot run"),
+            wrapped_as_engine_error("It cannot run"),
         ):
             raise error
 
     def test_an_interrupt_passes(self) -> None:
-        with pytest.raises(KeyboardInterrupt), told_as_engine_error("It cannot run"):
+        with pytest.raises(KeyboardInterrupt), wrapped_as_engine_error("It cannot run"):
             raise KeyboardInterrupt
 
 

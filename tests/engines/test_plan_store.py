@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plan_files import CONTENT, KEY, LAYERS, ORIGIN, PARITY, builder, key, names, refusal, stored, unexpected
 
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.tensorrt_backend.build import Built, Profile
 from fgdd_engines.tensorrt_backend.plans import store as plan_store
 from fgdd_engines.tensorrt_backend.plans.choice import trial
@@ -208,7 +208,7 @@ def test_removing_frees_what_it_says(store: PlanStore) -> None:
 def test_what_is_being_built_is_not_removed(store: PlanStore, tmp_path: Path) -> None:
     plan = stored(store)
     with (
-        sole_writer(store.folder, plan.path.stem, lambda: None),
+        exclusive_lock(store.folder, plan.path.stem, lambda: None),
         pytest.raises(EngineError, match="by another process"),
     ):
         store.remove(plan.path)

@@ -12,7 +12,7 @@ import plan_files
 import pytest
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.tensorrt_backend.build import Built
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 
@@ -148,7 +148,7 @@ def test_a_lock_has_one_holder_however_many_come_and_go(tmp_path: Path) -> None:
     def hold() -> None:
         nonlocal holders, most
         for _ in range(30):
-            with sole_writer(tmp_path, "x", lambda: None) as staging:
+            with exclusive_lock(tmp_path, "x", lambda: None) as staging:
                 holders += 1
                 most = max(most, holders)
                 (staging / "file").touch(exist_ok=False)

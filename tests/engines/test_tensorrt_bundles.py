@@ -20,7 +20,7 @@ from fgdd_export.precision.conversion import convert_to_int8
 from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision
 from fgdd_fast.models.catalogue.catalogue import bundle_path, load_catalogue
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
-from fgdd_fast.runtime.sample_images import drawn_check_images
+from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
 NETWORKS = ("saliency", "backbone", "teacher")
@@ -54,7 +54,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
     for bundle in found.values():
         write_half(bundle, "fp16")
         write_half(bundle, "bf16")
-    pictures = drawn_check_images(4, named=False)
+    pictures = drawn_sample_images(4, named=False)
     convert_to_int8(found["teacher"], pictures, pictures, accept=True, progress=lambda _: None)
     return found
 
@@ -81,7 +81,7 @@ def test_a_teacher_builds_in_int8(bundles: Mapping[str, Bundle], tmp_path: Path)
 def share_in(precision: Precision, bundle: Bundle, folder: Path) -> float:
     """Build an engine; the share of the layers read back that compute in a precision."""
     settings = BuildSettings(device="tensorrt-rtx", precision=precision, batch=Profile(1, 2, 4))
-    pictures = drawn_check_images(4, named=False)
+    pictures = drawn_sample_images(4, named=False)
     (plan,) = build_engines(bundle, settings, lambda _: pictures, store=PlanStore(folder)).plans
     assert plan.state in ("unchecked", "passed")  # only where there is a GPU can it be compared
     assert plan.layers

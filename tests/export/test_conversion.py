@@ -20,7 +20,7 @@ from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.parity import REFERENCE, Comparison
-from fgdd_fast.runtime.sample_images import CheckImage, check_images, drawn_check_images
+from fgdd_fast.runtime.sample_images import SampleImage, check_images, drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
@@ -94,12 +94,12 @@ def convolutional_teacher(folder: Path, loudness: float = 1.0) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[CheckImage, ...]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleImage, ...]:
     data = tiny.write_squares(tmp_path_factory.mktemp("squares"), 4)
-    return (*check_images(data, 12, {}), *drawn_check_images(6, named=False))
+    return (*check_images(data, 12, {}), *drawn_sample_images(6, named=False))
 
 
-def half(bundle: Bundle, precision: str, images: Sequence[CheckImage], *, accept: bool = False) -> Converted:
+def half(bundle: Bundle, precision: str, images: Sequence[SampleImage], *, accept: bool = False) -> Converted:
     lines: list[str] = []
     (converted,) = convert_to_half(bundle, precision, images, accept=accept, progress=lines.append)  # type: ignore[arg-type]
     assert lines
@@ -108,7 +108,7 @@ def half(bundle: Bundle, precision: str, images: Sequence[CheckImage], *, accept
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_half_precision_variant_lies_beside_its_bundle(
-    precision: str, tmp_path: Path, images: Sequence[CheckImage]
+    precision: str, tmp_path: Path, images: Sequence[SampleImage]
 ) -> None:
     bundle = convolutional_teacher(tmp_path)
     converted = half(bundle, precision, images)
@@ -136,7 +136,7 @@ def test_a_half_precision_variant_lies_beside_its_bundle(
 
 
 def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
-    tmp_path: Path, images: Sequence[CheckImage]
+    tmp_path: Path, images: Sequence[SampleImage]
 ) -> None:
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     converted = half(bundle, "fp16", images)
@@ -149,7 +149,7 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
 
 
 def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
-    tmp_path: Path, images: Sequence[CheckImage], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Sequence[SampleImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
@@ -166,7 +166,7 @@ def _find_nothing(*_: object, **__: object) -> None:
     raise BundleError("out of reach, whatever stays in fp32")
 
 
-def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[CheckImage]) -> None:
+def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[SampleImage]) -> None:
     bundle = convolutional_teacher(tmp_path)
     converted = convert_to_int8(bundle, images, images, accept=True, progress=lambda _: None)
     assert [each.bundle.variant for each in converted] == ["int8", "int8-u8"]
@@ -180,7 +180,9 @@ def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[CheckI
     assert Comparison(bundle, images).hold(cpu, batch=2).agreement.figures["batch_loss_error"] < 1e-5
 
 
-def test_a_model_that_is_asked_by_name_is_not_quantised(tmp_path: Path, images: Sequence[CheckImage]) -> None:
+def test_a_model_that_is_asked_by_name_is_not_quantised(
+    tmp_path: Path, images: Sequence[SampleImage]
+) -> None:
     from tiny_grounded import write_grounded_bundle
 
     bundle = write_grounded_bundle(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fgdd_fast.runtime.tolerances import (
-    BARS,
+    TOLERANCES,
     Agreement,
     Bar,
     Floats,
@@ -104,7 +104,7 @@ def test_the_same_arithmetic_is_held_to_stricter_bars() -> None:
     figures = {"mean_occupancy_error": 0.005, "same_path": 1.0}
     assert Agreement(figures, "lower precision", 9).accepted
     assert not Agreement(figures, "same arithmetic", 9).accepted
-    assert BARS["same arithmetic"].keys() == BARS["lower precision"].keys()
+    assert TOLERANCES["same arithmetic"].keys() == TOLERANCES["lower precision"].keys()
 
 
 @pytest.mark.parametrize("bar", [Bar(0.5), Bar(0.5, at_least=True)])

@@ -16,11 +16,11 @@ from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_agreement
-from fgdd_fast.runtime.sample_images import drawn_check_images
+from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
-IMAGES = drawn_check_images(8, named=False)
+IMAGES = drawn_sample_images(8, named=False)
 LOWER = Runtime("cpu", "int8", 1)  # the tiny graphs compute in fp32 whatever is asked
 
 

@@ -26,7 +26,7 @@ from fgdd_fast.runtime import engine_building, engine_checking
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.runtime.engine_checking import Checked, Finding, verify_engines
 from fgdd_fast.runtime.engine_graphs import graphs_of, image_batches, profile_of
-from fgdd_fast.runtime.sample_images import drawn_check_images
+from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 
 def no_images(bundle: Bundle) -> tuple[()]:
@@ -129,7 +129,7 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
     bundle = tiny_bundle(tmp_path)
     variant = add_variant(bundle, "fp16")
     steps: list[tuple[str, str, int, int]] = []
-    images = drawn_check_images(2, named=False)
+    images = drawn_sample_images(2, named=False)
     checked = build_engines(
         bundle,
         BuildSettings(precision="fp16", batch=Profile(1, 2, 4), workspace_mib=64),

@@ -21,7 +21,7 @@ from fgdd_bench.ours.whole import WholeProduct, WholeReference
 from fgdd_bench.references.grounded.subject import GroundedSubject
 from fgdd_bench.references.grounded.ways import open_grounded
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
@@ -191,7 +191,7 @@ def reference_module(name: str) -> ModuleType:
         MissingExtraError: PyTorch or Pillow is not installed.
     """
     for package in ("torch", "PIL"):
-        import_extra(package, EXTRA)
+        import_optional(package, EXTRA)
     return import_module(name)
 
 

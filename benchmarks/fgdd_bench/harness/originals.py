@@ -17,7 +17,7 @@ from fgdd_fast.measurement.store import KnownFile
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.output.writing import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.runtime.sample_images import in_turn
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import select
 from fgdd_fast.selection.thresholds import parse_rule
@@ -99,7 +99,7 @@ def draw_composition(originals: Sequence[Original], task: Task, size: int) -> Co
     """
     records = []
     for original in originals:
-        drawn = [byte / 255 for byte in keyed_hash("fgdd bench", task.seed, original.image.source).digest()]
+        drawn = [byte / 255 for byte in seeded_hash("fgdd bench", task.seed, original.image.source).digest()]
         losses = itertools.islice(itertools.cycle(drawn[1:]), 1 + task.crops)
         records.append(record_of(original, drawn[0], list(losses), task))
     return compose_plan(records, mosaic_settings(originals, task, size))

@@ -14,7 +14,7 @@ import numpy as np
 
 from fgdd_bench.harness.ways import Answer
 from fgdd_bench.machine.operations import Work
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.telemetry import openvino_core
 from fgdd_fast.errors import FgddError
 
@@ -96,7 +96,7 @@ def processor_ceilings() -> Ceilings:
     target = np.empty_like(source)
     bandwidth = 2 * COPIED / _best(lambda: np.copyto(target, source), time.process_time)
     try:
-        openvino = import_extra("openvino", "cpu")
+        openvino = import_optional("openvino", "cpu")
     except FgddError:
         return Ceilings({}, bandwidth)
     native = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -134,7 +134,7 @@ def _product(openvino: Any, *, quantised: bool) -> Any:
 
 def device_ceilings() -> Ceilings:
     """Of the first GPU, by PyTorch."""
-    torch = import_extra("torch", "bench")
+    torch = import_optional("torch", "bench")
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     rates = {precision: _device_rate(torch, dtype) for precision, dtype in types.items()}
     source = torch.ones(COPIED, dtype=torch.uint8, device="cuda")

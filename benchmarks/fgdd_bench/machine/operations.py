@@ -9,7 +9,7 @@ from typing import Any
 
 from fgdd_bench.harness.ways import StageName
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.models.grounded_tensors import BOXES, SCORES
 
 IMAGE_ENCODER = "/image_encoder/"  # in the names of its nodes: that of the module which was traced
@@ -75,13 +75,13 @@ def _inferred(bundle: Bundle, lengths: Mapping[str, int]) -> Any:
 
     ONNX Runtime's inference follows shapes that are computed within the graph, as those of SAM 2 are.
     """
-    onnx = import_extra("onnx", "bench")
+    onnx = import_optional("onnx", "bench")
     model = onnx.load_from_string(bundle.graph())
     for value in model.graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
                 axis.dim_value = lengths.get(axis.dim_param, 1)
-    inference = import_extra("onnxruntime.tools.symbolic_shape_infer", "cpu").SymbolicShapeInference
+    inference = import_optional("onnxruntime.tools.symbolic_shape_infer", "cpu").SymbolicShapeInference
     try:
         return inference.infer_shapes(model, auto_merge=True).graph
     except Exception:  # of no narrower type, where it does not get through

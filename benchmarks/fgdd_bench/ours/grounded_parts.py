@@ -15,7 +15,7 @@ from typing import Any
 from fgdd_engines.base import Device, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Role, write_bundle
 from fgdd_engines.factory import open_engine
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.tensorrt_backend.api import Flavour, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
@@ -90,7 +90,7 @@ class _Cutter:
     """
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
-        onnx: Any = import_extra("onnx", "models")
+        onnx: Any = import_optional("onnx", "models")
         self._bundle = bundle
         self._folder = folder
         self._model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(bundle.graph()))

@@ -27,7 +27,7 @@ from fgdd_bench.references.fair_networks import FairModel, fair_saliency, fair_t
 from fgdd_bench.references.fair_workers import ImageLoader, Tiles, worker_steps
 from fgdd_bench.references.mosaics import FairMosaics
 from fgdd_bench.references.networks import busy_threads, pytorch_on, reference_device
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.runtime.machine import read_machine
@@ -107,7 +107,7 @@ class FairNetwork(Way):
         module: Any = model.module.to(self._device)
         self._module = module.to(memory_format=torch.channels_last)
         torch.set_num_threads(task.threads)
-        with told_as_engine_error(self._problem), self._arithmetic():
+        with wrapped_as_engine_error(self._problem), self._arithmetic():
             shape = (task.batch, *model.shape)
             self._labels_buffer = torch.zeros(task.batch, dtype=torch.int64, device=self._device)
             self._samples_buffer = torch.zeros(shape, dtype=torch.uint8, device=self._device)
@@ -132,7 +132,7 @@ class FairNetwork(Way):
         torch.set_num_threads(self._task.threads)
         labels = self._labels(images)
         parts: list[Sequence[Tensor]] = []
-        with told_as_engine_error(self._problem), self._arithmetic():
+        with wrapped_as_engine_error(self._problem), self._arithmetic():
             for samples in self._loader.load(images):
                 done = len(parts) * self._task.batch
                 on_device = samples.to(self._device, non_blocking=True)

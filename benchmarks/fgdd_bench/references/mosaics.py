@@ -19,7 +19,7 @@ from fgdd_bench.harness.ways import Column, Task
 from fgdd_bench.machine.processes import worker_context
 from fgdd_bench.ours.mosaics import ComposingWay, Job
 from fgdd_bench.references.pictures import cut_tile, decode_opencv, decode_pillow, read_content
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.errors import OutputError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.folder import writing
@@ -97,14 +97,14 @@ class FairMosaics(ComposingWay):
         self._pool = ProcessPoolExecutor(task.threads, worker_context(), cv2.setNumThreads, (1,))
         self._problem = "The processes that compose mosaics failed"
         try:
-            with told_as_engine_error(self._problem):
+            with wrapped_as_engine_error(self._problem):
                 self._pool.submit(int).result()  # starts them
         except BaseException:
             self.close()
             raise
 
     def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
-        with told_as_engine_error(self._problem):
+        with wrapped_as_engine_error(self._problem):
             return list(self._pool.map(partial(run_steps, self._steps()), jobs))
 
     def _steps(self) -> Sequence[Step]:

@@ -33,7 +33,7 @@ from fgdd_bench.references.networks import (
 )
 from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.base import Array
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.views import view_size
@@ -82,7 +82,7 @@ class ImageByImage(Way):
     def run(self, images: Sequence[SourceImage]) -> Answer:
         """See `Way.run`."""
         torch.set_num_threads(self._threads)
-        with told_as_engine_error("PyTorch cannot run the published style"):
+        with wrapped_as_engine_error("PyTorch cannot run the published style"):
             rows: list[Sequence[Array]] = [run_steps(self._steps, image) for image in images]
         return {name: np.stack(arrays) for name, *arrays in zip(self._names, *rows, strict=True)}
 

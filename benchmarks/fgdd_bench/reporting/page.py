@@ -22,7 +22,7 @@ from fgdd_bench.reporting.report import (
     summary,
     times,
 )
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 TEMPLATE = "report.html"
 TICKS = 5  # of an axis, at most
@@ -35,7 +35,7 @@ def page(result: Result) -> str:
     Raises:
         MissingExtraError: Jinja is not installed.
     """
-    jinja2 = import_extra("jinja2", "bench")
+    jinja2 = import_optional("jinja2", "bench")
     text = resources.files("fgdd_bench.reporting").joinpath(TEMPLATE).read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     columns = references(result)

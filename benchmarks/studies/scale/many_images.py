@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, SourceImage
-from fgdd_fast.seeding import keyed_hash
+from fgdd_fast.seeding import seeded_hash
 
 HOW = (
     "symbolic links to photographs; where these run out, copies of their files with a number in a JPEG "
@@ -44,7 +44,9 @@ def distinct_photographs(dataset: DataSet) -> tuple[SourceImage, ...]:
     """
     by_class: dict[str, list[SourceImage]] = {name: [] for name in dataset.classes}
     seen: set[bytes] = set()
-    for image in sorted(dataset.images, key=lambda image: keyed_hash("fgdd scale", 0, image.source).digest()):
+    for image in sorted(
+        dataset.images, key=lambda image: seeded_hash("fgdd scale", 0, image.source).digest()
+    ):
         try:
             content = image.path.read_bytes()
         except OSError as error:

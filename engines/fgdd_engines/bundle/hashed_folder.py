@@ -10,14 +10,14 @@ from fgdd_engines.bundle.files import file_sha256, write_file
 _HASHES = "sha256.json"
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Note the hashes of all files in a folder; what was noted before is replaced."""
     hashes = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != _HASHES}
     write_file(folder / _HASHES, json.dumps(hashes, indent=2, sort_keys=True).encode())
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder was sealed and has all its files, with the same content; others do not count."""
+    """Whether a folder has its checksums and all its files, with the same content; others do not count."""
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
         return all(file_sha256(folder / name) == hashes[name] for name in hashes)

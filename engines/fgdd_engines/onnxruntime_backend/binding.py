@@ -13,7 +13,7 @@ import numpy as np
 from fgdd_engines.base import Array, Engine
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.session import check_session
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import Specs, fix_axes
@@ -118,7 +118,7 @@ class BoundEngine(Engine):
         try:
             for session in sessions:
                 check_session(bundle, self.inputs, self.outputs, session)
-                with told_as_engine_error(f"ONNX Runtime cannot run '{bundle.name}'"):
+                with wrapped_as_engine_error(f"ONNX Runtime cannot run '{bundle.name}'"):
                     bound.append(BoundSession(runtime, session, self.inputs, self.outputs, device))
                     bound[-1].run(zeros, [])
         except BaseException:
@@ -130,7 +130,7 @@ class BoundEngine(Engine):
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         with (
             self._idle.borrow() as session,
-            told_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
+            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
         ):
             return session.run(feeds, outputs)
 

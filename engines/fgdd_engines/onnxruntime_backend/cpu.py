@@ -8,7 +8,7 @@ import numpy as np
 
 from fgdd_engines.base import Array, Engine
 from fgdd_engines.bundle.bundle import Bundle, Variant
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.optimised_graphs import optimised_graph
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, check_session, session_options
 from fgdd_engines.pool import Pool
@@ -40,7 +40,7 @@ class OnnxRuntimeEngine(Engine):
         self.streams = threads
         runtime = import_onnxruntime()
         options = session_options(runtime, axes)
-        with told_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}'"):
+        with wrapped_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}'"):
             optimised = optimised_graph(runtime, bundle, axes)
             if optimised is not None:
                 options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -55,7 +55,7 @@ class OnnxRuntimeEngine(Engine):
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         with (
             self._sessions.borrow() as session,
-            told_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
+            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
         ):
             arrays = session.run(
                 list(outputs), {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}

@@ -24,14 +24,14 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.bundle.hashed_folder import is_whole, seal
+from fgdd_engines.bundle.hashed_folder import is_whole, write_checksums
 from fgdd_engines.errors import EngineError, MissingExtraError
-from fgdd_engines.failures import told_as_engine_error
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.onnxruntime_backend.binding import BoundEngine
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, FATAL, session_options
-from fgdd_engines.optional_imports import import_extra
-from fgdd_engines.telemetry import quieten_onnxruntime
+from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.telemetry import disable_onnxruntime_telemetry
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 
 GpuProvider = Literal["cuda", "onnxruntime-tensorrt", "onnxruntime-rtx"]
@@ -86,8 +86,8 @@ class OnnxRuntimeGpuEngine(BoundEngine):
         cache: Path,
         streams: int = 2,
     ) -> None:
-        quieten_onnxruntime()
-        runtime = import_extra("onnxruntime", "rtx" if provider == "onnxruntime-rtx" else "gpu")
+        disable_onnxruntime_telemetry()
+        runtime = import_optional("onnxruntime", "rtx" if provider == "onnxruntime-rtx" else "gpu")
         missing = load_libraries(runtime, provider)
         platform = describe_provider(runtime, provider), gpu_name()
         with provider_cache(cache, cache_key(bundle, axes, platform), provider) as own:
@@ -119,7 +119,7 @@ class _Sessions:
         options = session_options(self.runtime, self.axes)
         options.add_session_config_entry(_RECORD_NODES, "1")
         try:
-            with told_as_engine_error(f"ONNX Runtime cannot load '{self.bundle.name}' for {name}"):
+            with wrapped_as_engine_error(f"ONNX Runtime cannot load '{self.bundle.name}' for {name}"):
                 chain = None
                 if self.provider == "onnxruntime-rtx":
                     options.add_provider_for_devices(
@@ -152,10 +152,10 @@ def load_libraries(runtime: ModuleType, provider: GpuProvider) -> str:
         raise EngineError(f"This ONNX Runtime was built without {PROVIDERS[provider]}", REINSTALL)
     if provider == "onnxruntime-tensorrt":
         with contextlib.suppress(MissingExtraError, ImportError, OSError):
-            import_extra("tensorrt", "tensorrt")  # which loads its own libraries
+            import_optional("tensorrt", "tensorrt")  # which loads its own libraries
     told = io.StringIO()
     if hasattr(runtime, "preload_dlls"):  # since 1.21; it prints what it misses
-        with contextlib.redirect_stdout(told), told_as_engine_error("CUDA's libraries cannot be loaded"):
+        with contextlib.redirect_stdout(told), wrapped_as_engine_error("CUDA's libraries cannot be loaded"):
             runtime.preload_dlls()
     return next((line.strip() for line in told.getvalue().splitlines() if line.startswith("Failed")), "")
 
@@ -167,9 +167,9 @@ def rtx_devices(runtime: ModuleType) -> list[Any]:
         MissingExtraError: the plugin is not installed.
         EngineError: it takes none of this machine's GPUs.
     """
-    plugin = import_extra(_PLUGIN, "rtx")
+    plugin = import_optional(_PLUGIN, "rtx")
     name = plugin.get_ep_name()
-    with told_as_engine_error("ONNX Runtime's plugin for RTX cannot start"):
+    with wrapped_as_engine_error("ONNX Runtime's plugin for RTX cannot start"):
         if not any(device.ep_name == name for device in runtime.get_ep_devices()):
             runtime.register_execution_provider_library(name, plugin.get_library_path())
         devices = [device for device in runtime.get_ep_devices() if device.ep_name == name]
@@ -271,7 +271,7 @@ def describe_provider(runtime: ModuleType, provider: GpuProvider) -> str:
     if package is None:
         return f"ONNX Runtime {runtime.__version__}, CUDA without TF32"
     with contextlib.suppress(MissingExtraError, ImportError, OSError):
-        package = f"{package} {import_extra(package, 'rtx').__version__}"
+        package = f"{package} {import_optional(package, 'rtx').__version__}"
     return f"ONNX Runtime {runtime.__version__}, {package} with TF32"
 
 
@@ -293,7 +293,7 @@ def gpu_name(root: Path = Path("/")) -> str:
 
 @contextmanager
 def provider_cache(shelf: Path, key: str, provider: GpuProvider) -> Iterator[Path]:
-    """Give a folder for what a provider builds; after the block, what TensorRT built is sealed.
+    """Give a folder for what a provider builds; after the block, what TensorRT built gets its checksums.
 
     One process at a time is in the block, so that two do the work once; and what TensorRT did not finish, or
     what was changed since, is removed before.
@@ -302,12 +302,12 @@ def provider_cache(shelf: Path, key: str, provider: GpuProvider) -> Iterator[Pat
     if provider == "cuda":
         yield folder  # which it does not use
         return
-    with told_as_engine_error(f"The cache {folder} cannot be written"):
+    with wrapped_as_engine_error(f"The cache {folder} cannot be written"):
         shelf.mkdir(parents=True, exist_ok=True)
-        with sole_writer(shelf, key, on_wait=lambda: None):
+        with exclusive_lock(shelf, key, on_wait=lambda: None):
             if provider == "onnxruntime-tensorrt" and not is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=True)
             yield folder
             if provider == "onnxruntime-tensorrt":
-                seal(folder)
+                write_checksums(folder)

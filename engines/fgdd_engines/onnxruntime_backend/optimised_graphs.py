@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.bundle.hashed_folder import is_whole, seal
+from fgdd_engines.bundle.hashed_folder import is_whole, write_checksums
 from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import told_as_engine_error
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
 from fgdd_engines.paths import cache_folder
 
@@ -49,7 +49,7 @@ def optimised_graph(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int]
     shelf, key = cache_folder() / "onnxruntime", _key(runtime, bundle, axes)
     try:
         shelf.mkdir(parents=True, exist_ok=True)
-        with sole_writer(shelf, key, on_wait=lambda: None) as staging:
+        with exclusive_lock(shelf, key, on_wait=lambda: None) as staging:
             if not is_whole(shelf / key):
                 shutil.rmtree(shelf / key, ignore_errors=True)
                 _write(runtime, bundle, axes, staging)
@@ -80,6 +80,6 @@ def _write(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int], folder:
     options.optimized_model_filepath = str(folder / _GRAPH)
     for name, value in _SETTINGS.items():
         options.add_session_config_entry(name, value)
-    with told_as_engine_error(f"ONNX Runtime cannot optimise '{bundle.name}'"):
+    with wrapped_as_engine_error(f"ONNX Runtime cannot optimise '{bundle.name}'"):
         runtime.InferenceSession(str(bundle.onnx), sess_options=options, providers=[CPU_PROVIDER])
-    seal(folder)
+    write_checksums(folder)

@@ -11,7 +11,7 @@ import numpy as np
 from fgdd_engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Variant
 from fgdd_engines.errors import EngineError, SettingsError
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import check_graph, fix_axes
 from fgdd_engines.telemetry import import_openvino, openvino_core
@@ -48,7 +48,7 @@ class OpenVinoEngine(Engine):
             "ENABLE_CPU_PINNING": False,
             "ENABLE_HYPER_THREADING": True,
         }
-        with told_as_engine_error(f"OpenVINO cannot load '{bundle.name}'"):
+        with wrapped_as_engine_error(f"OpenVINO cannot load '{bundle.name}'"):
             model = _read_onnx(openvino, bundle)
             model.reshape({spec.name: list(spec.shape) for spec in self.inputs})
             check_graph(bundle, self.inputs, _specs(model.inputs, self.inputs))
@@ -66,7 +66,10 @@ class OpenVinoEngine(Engine):
         self.arithmetic = f"OpenVINO {version}, CPU, {'int8 and ' if quantised else ''}{chosen}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with self._requests.borrow() as request, told_as_engine_error(f"OpenVINO cannot run '{self._name}'"):
+        with (
+            self._requests.borrow() as request,
+            wrapped_as_engine_error(f"OpenVINO cannot run '{self._name}'"),
+        ):
             request.infer(
                 {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}, share_inputs=True
             )

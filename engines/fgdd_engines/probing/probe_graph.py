@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.gpu import PROVIDERS, GpuProvider, load_libraries, rtx_devices
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
 from fgdd_engines.telemetry import import_onnxruntime, import_openvino, openvino_core
@@ -37,7 +37,7 @@ def run_in_onnxruntime(device: Literal["cpu"] | GpuProvider) -> str:
         EngineError: the provider cannot run it, or gave wrong numbers.
         MissingExtraError: ONNX Runtime, or its plugin for RTX, is not installed.
     """
-    with told_as_engine_error("ONNX Runtime cannot be imported"):
+    with wrapped_as_engine_error("ONNX Runtime cannot be imported"):
         runtime = import_onnxruntime()
     provider = CPU_PROVIDER if device == "cpu" else PROVIDERS[device]
     name = f"ONNX Runtime {runtime.__version__}, {provider}"
@@ -50,7 +50,7 @@ def run_in_onnxruntime(device: Literal["cpu"] | GpuProvider) -> str:
     if device == "onnxruntime-rtx":
         options.add_provider_for_devices(rtx_devices(runtime), {})
     chain = None if device == "onnxruntime-rtx" else [provider]
-    with told_as_engine_error(f"{name} cannot run{missing and f' ({missing})'}"):
+    with wrapped_as_engine_error(f"{name} cannot run{missing and f' ({missing})'}"):
         session = runtime.InferenceSession(
             GRAPH, sess_options=options, providers=chain, enable_fallback=False
         )
@@ -69,10 +69,10 @@ def run_in_openvino() -> str:
     Raises:
         EngineError: it cannot run it, or gave wrong numbers.
     """
-    with told_as_engine_error("OpenVINO cannot be imported"):
+    with wrapped_as_engine_error("OpenVINO cannot be imported"):
         openvino = import_openvino()
     name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
-    with told_as_engine_error(f"{name} cannot run"):
+    with wrapped_as_engine_error(f"{name} cannot run"):
         frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
         model = frontend.convert(frontend.load(io.BytesIO(GRAPH)))
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}

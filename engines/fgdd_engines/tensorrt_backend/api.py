@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fgdd_engines.errors import EngineError
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 _PACKAGES: dict[Flavour, tuple[str, str]] = {
@@ -63,7 +63,7 @@ def import_tensorrt(flavour: Flavour) -> TensorRt:
     """
     package, extra = _PACKAGES[flavour]
     try:
-        module = import_extra(package, extra)
+        module = import_optional(package, extra)
     except (ImportError, OSError) as error:
         raise EngineError(
             f"{_LABELS[flavour]} is installed, but cannot be loaded: {clean(str(error))}",

@@ -17,7 +17,7 @@ import numpy as np
 
 from fgdd_engines.base import Array, TensorSpec
 from fgdd_engines.errors import EngineError
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 Self = TypeVar("Self", bound="_Closing")
@@ -29,7 +29,7 @@ def import_cuda() -> ModuleType:
     Raises:
         MissingExtraError: the package is not installed.
     """
-    return import_extra("cuda.bindings.runtime", "rtx")
+    return import_optional("cuda.bindings.runtime", "rtx")
 
 
 def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.catalogue.efficientnet_lite import prepare_efficientnet_lite0
 from fgdd_export.catalogue.recipe import Prepared
 from fgdd_export.catalogue.u2netp import prepare_u2netp
@@ -81,7 +81,7 @@ def prepare(entry: Entry, source_file: Path, onnx: Path) -> Bundle:
             "Correct its role in your catalogue.",
         )
     graph = read_model(prepared.model, f"The model {entry.name}").graph
-    tools = {package: import_extra(package, EXTRA).__version__ for package in ("onnx", "onnxslim")}
+    tools = {package: import_optional(package, EXTRA).__version__ for package in ("onnx", "onnxslim")}
     return write_bundle(
         Bundle(
             onnx=onnx,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.catalogue.recipe import Prepared, check_parity
 from fgdd_export.graphs.graph import (
     EXTRA,
@@ -156,7 +156,7 @@ def _network(source: bytes, size: int) -> onnx.ModelProto:
             if length is not None:
                 axis.dim_value = length
     model = slim_model(model)  # at batch 1 every size becomes a constant
-    version_converter = import_extra("onnx.version_converter", EXTRA)
+    version_converter = import_optional("onnx.version_converter", EXTRA)
     converted: onnx.ModelProto = version_converter.convert_version(model, OPSET)
     _resize_by_scales(converted)
     return converted
@@ -164,7 +164,7 @@ def _network(source: bytes, size: int) -> onnx.ModelProto:
 
 def _resize_by_scales(model: onnx.ModelProto) -> None:
     """Give each Resize its factors instead of a target size, which would fix the batch."""
-    onnx_: Any = import_extra("onnx", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
     inferred = onnx_.shape_inference.infer_shapes(model, strict_mode=True)
     values = (*inferred.graph.value_info, *inferred.graph.output)
     shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.catalogue.recipe import check_parity, silent
 from fgdd_export.classifier.backbone import backbone_candidate, names_bundle
 from fgdd_export.classifier.candidate import UNKNOWN_LICENCE, Candidate, Images
@@ -106,7 +106,7 @@ def _candidate(
     if names_bundle(checkpoint):
         return backbone_candidate(checkpoint, size=size, mean=mean, std=std)
     for package in ("torch", "transformers"):
-        import_extra(package, "export")
+        import_optional(package, "export")
     from fgdd_export.classifier.network import network_candidate  # noqa: PLC0415 - imports torch
 
     return network_candidate(checkpoint, size=size, mean=mean, std=std)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.failures import told_as_engine_error
-from fgdd_engines.optional_imports import import_extra
-from fgdd_engines.telemetry import import_onnxruntime, quieten_onnxruntime
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.telemetry import disable_onnxruntime_telemetry, import_onnxruntime
 from fgdd_fast.errors import BundleError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class GraphBuilder:
     """
 
     def __init__(self, prefix: str = "") -> None:
-        self.onnx: Any = import_extra("onnx", EXTRA)
+        self.onnx: Any = import_optional("onnx", EXTRA)
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -81,7 +81,7 @@ class GraphBuilder:
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    helper = import_extra("onnx", EXTRA).helper
+    helper = import_optional("onnx", EXTRA).helper
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     return helper.make_tensor_value_info(spec.name, dtype, spec.shape)  # type: ignore[no-any-return]
 
@@ -97,7 +97,7 @@ def read_model(data: bytes, what: str) -> onnx.ModelProto:
     Raises:
         BundleError: `data` is no ONNX model; the message calls it `what`.
     """
-    loaded: Any = import_extra("onnx", EXTRA)
+    loaded: Any = import_optional("onnx", EXTRA)
     try:
         model = loaded.load_model_from_string(data)
         check_model(model)
@@ -114,7 +114,7 @@ def check_model(model: onnx.ModelProto) -> None:
     Raises:
         BundleError: the model breaks a rule of ONNX.
     """
-    loaded: Any = import_extra("onnx", EXTRA)
+    loaded: Any = import_optional("onnx", EXTRA)
     try:
         loaded.checker.check_model(model, full_check=True)
     except (loaded.checker.ValidationError, loaded.shape_inference.InferenceError) as error:
@@ -123,8 +123,8 @@ def check_model(model: onnx.ModelProto) -> None:
 
 def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and remove redundant nodes, with onnxslim."""
-    quieten_onnxruntime()  # onnxslim imports it
-    onnxslim = import_extra("onnxslim", EXTRA)
+    disable_onnxruntime_telemetry()  # onnxslim imports it
+    onnxslim = import_optional("onnxslim", EXTRA)
     logging.getLogger("onnxslim").setLevel(logging.ERROR)
     return onnxslim.slim(model)  # type: ignore[no-any-return]
 
@@ -154,7 +154,7 @@ def cut_model(
 
 def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     """Describe a model's inputs or outputs."""
-    helper = import_extra("onnx", EXTRA).helper
+    helper = import_optional("onnx", EXTRA).helper
     return tuple(
         TensorSpec(
             value.name,
@@ -181,12 +181,12 @@ def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     problem = "ONNX Runtime cannot run the model that is being prepared"
-    with told_as_engine_error(problem):
+    with wrapped_as_engine_error(problem):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        with told_as_engine_error(problem):
+        with wrapped_as_engine_error(problem):
             return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
     return run

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from fgdd_engines.bundle.bundle import Bundle, sidecar_text
 from fgdd_engines.bundle.files import write_file
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_fast.errors import BundleError
 
 
@@ -34,7 +34,7 @@ def staging_folder(onnx: Path) -> Iterator[Path]:
 
     try:
         onnx.parent.mkdir(parents=True, exist_ok=True)
-        with sole_writer(onnx.parent, onnx.stem, refuse) as folder:
+        with exclusive_lock(onnx.parent, onnx.stem, refuse) as folder:
             yield folder / onnx.name
     except OSError as error:
         raise BundleError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import OPSET, check_model, slim_model, tensor_specs
 from fgdd_fast.errors import BundleError
 
@@ -69,7 +69,7 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
     Raises:
         BundleError: the graph does not have the inputs and outputs that were declared.
     """
-    onnx_ = import_extra("onnx", "export")
+    onnx_ = import_optional("onnx", "export")
     begin = time.perf_counter()
     buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path
     with warnings.catch_warnings(), torch.inference_mode():

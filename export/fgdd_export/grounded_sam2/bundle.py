@@ -39,7 +39,7 @@ from fgdd_export.grounding_dino.network import (
 from fgdd_export.sam2.bundle import segmenter_origin, segmenter_preprocessing
 from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, encoder_example, load_sam2
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 
 SEGMENTER = "segmenter"
 
@@ -65,7 +65,7 @@ def export_grounded_sam2(
     onnx: Path,
     settings: GroundedSettings,
     *,
-    check: Sequence[CheckImage],
+    check: Sequence[SampleImage],
     licence: str,
     threads: int,
     force: bool,

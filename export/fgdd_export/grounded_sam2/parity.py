@@ -26,7 +26,7 @@ from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_fast.models.foreground import Foreground, Inputs
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import same_path
 
 TOLERANCES = {
@@ -45,7 +45,7 @@ BATCH = 3
 class _Case:
     """One image, what the bundle takes of it, and a threshold for the boxes."""
 
-    check: CheckImage
+    check: SampleImage
     inputs: Inputs
     prompt: str
     proposals: Detections
@@ -56,7 +56,7 @@ def measure_parity(
     bundle: Bundle,
     detector: DetectorReference,
     segmenter: SegmenterReference,
-    images: Sequence[CheckImage],
+    images: Sequence[SampleImage],
     threads: int,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def measure_parity(
 
 
 def _cases(
-    check: CheckImage, model: GroundedSam2, detector: DetectorReference, bundle: Bundle
+    check: SampleImage, model: GroundedSam2, detector: DetectorReference, bundle: Bundle
 ) -> list[_Case]:
     inputs = model.prepare(check.pixels, check.image)
     prompt = model.prompt(check.image.class_name)

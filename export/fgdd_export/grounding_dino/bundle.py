@@ -30,7 +30,7 @@ from fgdd_export.grounding_dino.network import (
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
 from fgdd_fast.models.prompts import PromptTokenizer, phrases_of, prompt_text
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 
 TEXT = "text"
 SMALLEST_CANVAS = 64  # the coarsest of the feature maps has one cell for each 64 pixels
@@ -99,7 +99,7 @@ def export_grounding_dino(
     onnx: Path,
     settings: DetectorSettings,
     *,
-    check: Sequence[CheckImage],
+    check: Sequence[SampleImage],
     licence: str,
     force: bool,
     progress: Callable[[str], None],
@@ -186,7 +186,7 @@ def write_tokenizer(onnx: Path, dino: GroundingDino) -> dict[str, str]:
 
 
 def _measure_parity(
-    bundle: Bundle, reference: DetectorReference, images: Sequence[CheckImage]
+    bundle: Bundle, reference: DetectorReference, images: Sequence[SampleImage]
 ) -> dict[str, Any]:
     """Compare all proposals on each image's canvas; equal ones may come in another order."""
     assert bundle.prompting is not None

@@ -30,7 +30,7 @@ from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import Agreement
 from fgdd_fast.runtime.variants import TEXT
 
@@ -78,7 +78,12 @@ class _Made:
 
 
 def convert_to_half(
-    bundle: Bundle, precision: LowPrecision, images: Sequence[CheckImage], *, accept: bool, progress: Progress
+    bundle: Bundle,
+    precision: LowPrecision,
+    images: Sequence[SampleImage],
+    *,
+    accept: bool,
+    progress: Progress,
 ) -> tuple[Converted, ...]:
     """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
 
@@ -111,7 +116,7 @@ def convert_to_half(
     return _publish(bundle, made, [agreement] * len(made), accept)
 
 
-def _compare(bundle: Bundle, images: Sequence[CheckImage], progress: Progress) -> Comparison:
+def _compare(bundle: Bundle, images: Sequence[SampleImage], progress: Progress) -> Comparison:
     if bundle.variant is not None:
         raise SettingsError(
             f"The bundle {bundle.onnx} is the {bundle.variant} variant of another", "Name the fp32 bundle."
@@ -136,8 +141,8 @@ def _hold_rehearsal(
 
 def convert_to_int8(
     bundle: Bundle,
-    images: Sequence[CheckImage],
-    calibration: Sequence[CheckImage],
+    images: Sequence[SampleImage],
+    calibration: Sequence[SampleImage],
     *,
     accept: bool,
     progress: Progress,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA
 from fgdd_export.precision.formats import LowFormat
 from fgdd_export.precision.graph import check_structure, tensor_types
@@ -35,7 +35,7 @@ def rehearsal_of(model: onnx.ModelProto, low: LowFormat) -> onnx.ModelProto:
 
 class _Rehearsal:
     def __init__(self, model: onnx.ModelProto, low: LowFormat) -> None:
-        self._onnx: Any = import_extra("onnx", EXTRA)
+        self._onnx: Any = import_optional("onnx", EXTRA)
         self._source = model
         self._low = low
         types = tensor_types(model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class LowFormat:
     @property
     def element_type(self) -> int:
         """ONNX's number of the tensor type."""
-        onnx_: Any = import_extra("onnx", EXTRA)
+        onnx_: Any = import_optional("onnx", EXTRA)
         return int(onnx_.TensorProto.DataType.Value(self.type_name))
 
     @property
@@ -50,7 +50,7 @@ class LowFormat:
 
     def encode(self, values: NDArray[np.float32], name: str) -> onnx.TensorProto:
         """A constant in this format, of `values` rounded to it."""
-        onnx_: Any = import_extra("onnx", EXTRA)
+        onnx_: Any = import_optional("onnx", EXTRA)
         data = self._bits(values).astype("<u2").tobytes()
         return onnx_.helper.make_tensor(name, self.element_type, values.shape, data, raw=True)  # type: ignore[no-any-return]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA, check_model
 from fgdd_export.precision.formats import LowFormat
 from fgdd_fast.errors import BundleError
@@ -45,7 +45,7 @@ class FloatGraph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        onnx_: Any = import_extra("onnx", EXTRA)
+        onnx_: Any = import_optional("onnx", EXTRA)
         check_structure(model)
         self.model = _without_constant_nodes(model)
         self.nodes = list(self.model.graph.node)
@@ -124,7 +124,7 @@ def check_structure(model: onnx.ModelProto) -> None:
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of each tensor, as ONNX numbers them."""
-    onnx_: Any = import_extra("onnx", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
     graph = onnx_.shape_inference.infer_shapes(_without_weights(model), strict_mode=True).graph
     constants = {constant.name: constant.data_type for constant in graph.initializer}
     values = (*graph.input, *graph.value_info, *graph.output)
@@ -142,8 +142,8 @@ def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         BundleError: ONNX's converter cannot do it.
     """
-    onnx_: Any = import_extra("onnx", EXTRA)
-    version_converter = import_extra("onnx.version_converter", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
+    version_converter = import_optional("onnx.version_converter", EXTRA)
     try:
         converted = version_converter.convert_version(model, BFLOAT16_OPSET)
     except RuntimeError as error:
@@ -158,7 +158,7 @@ def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose large constants are inputs: types and shapes are the same, at no cost."""
-    onnx_: Any = import_extra("onnx", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
     light = onnx_.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = model.graph.name
     light.graph.node.extend(model.graph.node)
@@ -175,7 +175,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose constants are all initializers."""
-    onnx_: Any = import_extra("onnx", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
     copy = onnx_.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.node[:]
@@ -205,7 +205,7 @@ def _name_nodes(nodes: list[onnx.NodeProto]) -> list[str]:
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any | None:
-    onnx_: Any = import_extra("onnx", EXTRA)
+    onnx_: Any = import_optional("onnx", EXTRA)
     try:
         return onnx_.defs.get_schema(node.op_type, opset, node.domain)
     except onnx_.defs.SchemaError:

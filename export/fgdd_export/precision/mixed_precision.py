@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA
 from fgdd_export.precision.emulation import rehearsal_of
 from fgdd_export.precision.formats import FORMATS, LowFormat, LowPrecision
@@ -104,7 +104,7 @@ class _Conversion:
     """Writes a graph anew according to a plan."""
 
     def __init__(self, graph: FloatGraph, plan: Plan, low: LowFormat) -> None:
-        self._onnx: Any = import_extra("onnx", EXTRA)
+        self._onnx: Any = import_optional("onnx", EXTRA)
         self._graph = graph
         self._plan = plan
         self._low = low

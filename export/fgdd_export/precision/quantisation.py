@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fgdd_engines.failures import told_as_engine_error
-from fgdd_engines.optional_imports import import_extra
-from fgdd_engines.telemetry import quieten_onnxruntime
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.telemetry import disable_onnxruntime_telemetry
 from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
 from fgdd_export.precision.quantisation_errors import Harm, Ranges, measure_harm
 from fgdd_export.precision.quantisation_nodes import CONNECTING, WEIGHTED, choose_nodes, unknown_nodes
@@ -94,11 +94,11 @@ def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] 
         raise SettingsError(
             "Without images nothing can be calibrated", "Name a folder with --calibrate DATA."
         )
-    quieten_onnxruntime()
-    calibration: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
+    disable_onnxruntime_telemetry()
+    calibration: Any = import_optional("onnxruntime.quantization.calibrate", "cpu")
     with (
         tempfile.TemporaryDirectory() as folder,
-        told_as_engine_error("ONNX Runtime cannot calibrate the model"),
+        wrapped_as_engine_error("ONNX Runtime cannot calibrate the model"),
     ):
         path = Path(folder) / "model.onnx"
         path.write_bytes(serialise(model))
@@ -182,7 +182,7 @@ def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx
     section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
     averaging does not help there. A bias that several nodes share stays.
     """
-    onnx_: Any = import_extra("onnx", "models")
+    onnx_: Any = import_optional("onnx", "models")
     corrected: onnx.ModelProto = onnx_.ModelProto()
     corrected.CopyFrom(model)
     biases = {constant.name: constant for constant in corrected.graph.initializer}
@@ -199,11 +199,11 @@ def _insert(
     model: onnx.ModelProto, ranges: Ranges, nodes: Sequence[str], *, unsigned: bool
 ) -> onnx.ModelProto:
     """Put QuantizeLinear and DequantizeLinear around nodes."""
-    quieten_onnxruntime()
-    tools: Any = import_extra("onnxruntime.quantization", "cpu")
-    calibration: Any = import_extra("onnxruntime.quantization.calibrate", "cpu")
-    quantiser: Any = import_extra("onnxruntime.quantization.qdq_quantizer", "cpu")
-    onnx_: Any = import_extra("onnx", "models")
+    disable_onnxruntime_telemetry()
+    tools: Any = import_optional("onnxruntime.quantization", "cpu")
+    calibration: Any = import_optional("onnxruntime.quantization.calibrate", "cpu")
+    quantiser: Any = import_optional("onnxruntime.quantization.qdq_quantizer", "cpu")
+    onnx_: Any = import_optional("onnx", "models")
     with _silent():
         work = quantiser.QDQQuantizer(
             onnx_.shape_inference.infer_shapes(model),

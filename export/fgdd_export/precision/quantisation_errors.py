@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import Array, GraphBuilder, load_model, serialise
 from fgdd_export.precision.quantisation_nodes import weighted_nodes
 
@@ -46,7 +46,7 @@ def measure_harm(
     Returns:
         The harm by the node's name.
     """
-    onnx_ = import_extra("onnx", "models")
+    onnx_ = import_optional("onnx", "models")
     weights = {each.name: onnx_.numpy_helper.to_array(each) for each in model.graph.initializer}
     nodes = [node for node in weighted_nodes(model) if node.input[0] in ranges]
     builder = GraphBuilder("fgdd_alone_")

@@ -25,7 +25,7 @@ from fgdd_export.sam2.network import (
     load_sam2,
 )
 from fgdd_fast.images.resize import resize
-from fgdd_fast.runtime.sample_images import CheckImage
+from fgdd_fast.runtime.sample_images import SampleImage
 
 DECODER = "decoder"
 TOLERANCES = {"max_logit_difference": 1e-3, "mask_iou_loss": 1e-3}
@@ -39,7 +39,7 @@ def export_sam2(
     checkpoint: str,
     onnx: Path,
     *,
-    check: Sequence[CheckImage],
+    check: Sequence[SampleImage],
     licence: str,
     force: bool,
     progress: Callable[[str], None],
@@ -101,7 +101,7 @@ def segmenter_preprocessing(sam: Sam2) -> Preprocessing:
 
 
 def _measure_parity(
-    bundle: Bundle, reference: SegmenterReference, images: Sequence[CheckImage]
+    bundle: Bundle, reference: SegmenterReference, images: Sequence[SampleImage]
 ) -> dict[str, Any]:
     """Compare the masks of the same boxes on each image."""
     encode, decode = (load_model(part.graph()) for part in (bundle, bundle.part(DECODER)))

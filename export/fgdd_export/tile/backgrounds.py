@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA, Array, run_model, serialise
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class BlankMaps:
     """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
 
     def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
-        onnx_ = import_extra("onnx", EXTRA)
+        onnx_ = import_optional("onnx", EXTRA)
         every = onnx_.ModelProto()
         every.CopyFrom(model)
         known = {value.name for value in every.graph.output}

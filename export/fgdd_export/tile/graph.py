@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA, Array, GraphBuilder, tensor_specs
 from fgdd_export.tile.backgrounds import BlankMaps, Doubles, padding_before, response
 from fgdd_export.tile.windows import Sliding, Span, Step, share, slide
@@ -103,7 +103,7 @@ class _Walk:
     """
 
     def __init__(self, model: onnx.ModelProto, maps: BlankMaps, start: Span, pad: Sequence[int]) -> None:
-        self._onnx: Any = import_extra("onnx", EXTRA)
+        self._onnx: Any = import_optional("onnx", EXTRA)
         self._model = model
         self._maps = maps
         self._constants: Mapping[str, Array] = {

@@ -23,7 +23,7 @@ from fgdd_bench.machine.resources import end_descendants
 from fgdd_bench.reporting.page import page
 from fgdd_bench.reporting.report import headline_rows, markdown
 from fgdd_engines.bundle.files import stage_file, write_file
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.cli.checks.bench_models import BenchOptions
 from fgdd_fast.cli.checks.bench_session import BenchSession, open_bench
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
@@ -47,7 +47,7 @@ class Outputs:
             MissingExtraError: a page is wanted, and Jinja is not installed.
         """
         if self.html is not None:
-            import_extra("jinja2", EXTRA)
+            import_optional("jinja2", EXTRA)
         for path in (self.json, self.html, self.markdown):
             if path is None:
                 continue

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import stage_file, write_file
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, progress_bar, report_skipped
 from fgdd_fast.errors import OutputError, TeacherError
 from fgdd_fast.labels.teacher import teacher_model
@@ -113,7 +113,7 @@ def run_evaluation(data: Path, options: EvaluateOptions, console: Console) -> Ev
     Raises:
         FgddError: see `fgdd_fast.errors`; checkpoints are kept.
     """
-    import_extra("torch", EXTRA)
+    import_optional("torch", EXTRA)
     bundle = None if options.teacher is None else find_bundle(options.teacher, "teacher")
     opened = _open(data, options, bundle, console)
     validation = _read_validation(opened, options, console)
@@ -145,7 +145,7 @@ def check_outputs(options: EvaluateOptions) -> None:
         MissingExtraError: curves are wanted, and matplotlib is not installed.
     """
     if options.plot is not None:
-        import_extra("matplotlib", EXTRA)
+        import_optional("matplotlib", EXTRA)
     for path in (options.json_file, options.plot):
         if path is None:
             continue

@@ -15,7 +15,7 @@ from fgdd_fast.cli.options import folder
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.factory import find_network
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.sample_images import CheckImage, check_images
+from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
 NAMED_IN_FULL = 8  # nodes
 
@@ -90,7 +90,7 @@ def convert(
         "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
     }
     conversion = import_module("fgdd_export.precision.conversion")
-    samples: Sequence[CheckImage] = ()
+    samples: Sequence[SampleImage] = ()
     if precision == "int8":
         samples = check_images(calibrate, calibration_images, {})
     for each in (source, *source.tile_forms()):

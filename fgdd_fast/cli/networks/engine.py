@@ -36,7 +36,7 @@ from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import PICTURES, comparison_images
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.runtime.engine_checking import Checked, verify_engines
-from fgdd_fast.runtime.sample_images import CheckImage, check_images
+from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class CheckOptions:
     count: int | None
     prompts: Path | None
 
-    def images(self, bundle: Bundle) -> Sequence[CheckImage]:
+    def images(self, bundle: Bundle) -> Sequence[SampleImage]:
         """The images for a bundle."""
         if self.check is None and self.count is None:
             return comparison_images(bundle)
@@ -148,7 +148,9 @@ def build(name: str, check: Path | None, count: int | None, prompts: Path | None
         _build(bundle, settings, images)
 
 
-def _build(bundle: Bundle, settings: BuildSettings, images: Callable[[Bundle], Sequence[CheckImage]]) -> None:
+def _build(
+    bundle: Bundle, settings: BuildSettings, images: Callable[[Bundle], Sequence[SampleImage]]
+) -> None:
     console = Console(stderr=True)
 
     def say(line: str) -> None:

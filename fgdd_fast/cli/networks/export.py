@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.classifier.bundle import export_teacher
 from fgdd_export.classifier.class_names import read_class_names
 from fgdd_export.tile.bundle import write_tile_form
@@ -22,7 +22,7 @@ from fgdd_fast.cli.options import FACTOR, SIZE, combined, default_threads, folde
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import GROUNDED
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.sample_images import CheckImage, check_images
+from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
 F = TypeVar("F", bound=Callable[..., Any])
 DETECTOR_SETTINGS = ("canvas", "fit", "text_length", "threshold", "form")
@@ -46,7 +46,7 @@ class BundleOptions:
         path = self.output
         return path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
 
-    def images(self) -> tuple[CheckImage, ...]:
+    def images(self) -> tuple[SampleImage, ...]:
         """The images of the comparison."""
         prompts = {} if self.prompts is None else read_prompts(self.prompts)
         return check_images(self.check, self.count, prompts)
@@ -301,7 +301,7 @@ def export_teacher_command(
 def _exporter(module: str) -> ModuleType:
     """A module of `fgdd_export` that needs PyTorch; what it lacks is told first."""
     for package in PACKAGES:
-        import_extra(package, "export")
+        import_optional(package, "export")
     return import_module(module)
 
 

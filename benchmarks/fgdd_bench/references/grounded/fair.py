@@ -42,7 +42,7 @@ from fgdd_bench.references.grounded.networks import (
 from fgdd_bench.references.grounded.subject import GroundedSubject, text_stage
 from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_opencv, read_content
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.grounded_tensors import check_grounded
 
@@ -135,7 +135,7 @@ class FairGrounded(Way):
         torch.set_num_threads(self._task.threads)
         labels = self._labels_of(images)
         parts: list[tuple[Tensor, ...]] = []
-        with told_as_engine_error(_PROBLEM), self._arithmetic():
+        with wrapped_as_engine_error(_PROBLEM), self._arithmetic():
             for rows in self._loader.load(images):
                 done = len(parts) * self._task.batch
                 on_device = rows.to(self._device, non_blocking=True)
@@ -192,7 +192,7 @@ class FairGrounded(Way):
         batch = self._task.batch
         rows = torch.zeros((batch, self._canvases.length), dtype=torch.uint8)
         rows[:, -8:] = torch.tensor(self._canvases.canvas, dtype=torch.int32).view(torch.uint8)
-        with told_as_engine_error(_PROBLEM), self._arithmetic():
+        with wrapped_as_engine_error(_PROBLEM), self._arithmetic():
             labels = torch.zeros(batch, dtype=torch.int64, device=self._device)
             detected = self._detect(labels, rows.to(self._device))
             everywhere = Boxes(detected.boxes.corners, torch.ones_like(detected.boxes.scores))

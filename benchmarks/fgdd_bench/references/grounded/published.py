@@ -34,7 +34,7 @@ from fgdd_bench.references.grounded.networks import EncodedPrompts, TextCounter,
 from fgdd_bench.references.grounded.subject import GroundedSubject, as_answer
 from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_pillow, read_content
-from fgdd_engines.failures import told_as_engine_error
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_export.grounding_dino.network import GroundingDino
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Foreground, ScoredBox
@@ -103,7 +103,7 @@ class PublishedGrounded(Way):
         steps = (*self._preparing(), Step("detector", self._detect), *self._segmenting())
         with (
             self._counter.watching(self._detector),
-            told_as_engine_error("PyTorch cannot run the published Grounded SAM 2"),
+            wrapped_as_engine_error("PyTorch cannot run the published Grounded SAM 2"),
         ):
             found = [run_steps(steps, image) for image in images]
         self.text_encodings = self._counter.count

@@ -16,7 +16,7 @@ from pathlib import Path
 import fgdd_export
 from fgdd_bench.references.grounded.random_networks import write_checkpoints
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
-from fgdd_engines.file_lock import sole_writer
+from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.paths import cache_folder
 from fgdd_export.grounded_sam2.bundle import GroundedSettings, export_grounded_sam2
 from fgdd_export.grounding_dino.bundle import DetectorSettings
@@ -61,7 +61,7 @@ def random_grounded(
     place = folder / f"grounded-sam2-random-{_key()}"
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with sole_writer(
+        with exclusive_lock(
             folder, place.name, lambda: progress("Another process makes them: waiting")
         ) as staging:
             if not place.exists():

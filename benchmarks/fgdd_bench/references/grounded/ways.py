@@ -7,7 +7,7 @@ from importlib import import_module
 from fgdd_bench.harness.ways import Column, Task, Way
 from fgdd_bench.ours.grounded import GroundedProduct
 from fgdd_bench.references.grounded.subject import GroundedSubject
-from fgdd_engines.optional_imports import import_extra
+from fgdd_engines.optional_imports import import_optional
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "PIL")  # of the references
 
@@ -29,7 +29,7 @@ def open_grounded(column: Column, task: Task, subject: GroundedSubject) -> Way:
     if column == "product":
         return GroundedProduct(task, subject)
     for package in _PACKAGES:
-        import_extra(package, "bench")
+        import_optional(package, "bench")
     way: Way
     if column == "published":
         way = import_module("fgdd_bench.references.grounded.published").PublishedGrounded(task, subject)

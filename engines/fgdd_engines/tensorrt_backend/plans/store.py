@@ -13,7 +13,7 @@ from typing import Any
 
 from fgdd_engines.bundle.files import stage_file
 from fgdd_engines.errors import EngineError
-from fgdd_engines.file_lock import clear_leftovers, find_leftovers, sole_writer
+from fgdd_engines.file_lock import clear_leftovers, exclusive_lock, find_leftovers
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.tensorrt_backend.build import Built
 from fgdd_engines.tensorrt_backend.plans.choice import Damaged, choose_plan
@@ -230,7 +230,7 @@ class PlanStore:
     def _writing(self, path: Path, on_wait: Callable[[], None]) -> Iterator[Path]:
         self.folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.folder)
-        with sole_writer(self.folder, path.stem, on_wait) as staging:
+        with exclusive_lock(self.folder, path.stem, on_wait) as staging:
             yield staging
 
     def _known(self, path: Path, report: Callable[[str], None]) -> Plan | None:
