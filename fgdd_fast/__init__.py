@@ -1,6 +1,42 @@
 """Foreground-aware dataset distillation: a folder of labelled images becomes a tiny data set.
 
-Importing this package imports no runtime, no PyTorch and no model: each is loaded by what needs it.
+A few lines do what each command does:
+
+    import fgdd_fast
+
+    fgdd_fast.fit_teacher("DATA", "teacher.onnx")
+    with fgdd_fast.open_pipeline("DATA", teacher="teacher.onnx") as pipeline:
+        pipeline.measure()
+        plan = pipeline.plan(ipc=10)      # what would be written, and why
+        pipeline.write(plan, "OUT")
+
+Names are imported when they are first used, so that importing this package costs next to nothing.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.2.0"
+
+# Each public name, and the module that it is imported from.
+PUBLIC = {
+    "RuntimeOptions": "fgdd_fast.runtime.choose",
+    "Progress": "fgdd_engines.progress",
+    "FgddError": "fgdd_fast.errors",
+}
+
+__all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604 - the names above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PUBLIC})

@@ -1,1 +1,18 @@
 """Engines: run an ONNX model on whatever runtime the device has, behind one interface."""
+
+__all__ = [
+    "base",
+    "bundle",
+    "child_python",
+    "errors",
+    "factory",
+    "failures",
+    "file_lock",
+    "optional_imports",
+    "paths",
+    "probing",
+    "progress",
+    "pytorch_reference",
+    "telemetry",
+    "tensorrt_backend",
+]

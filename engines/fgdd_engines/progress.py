@@ -1,7 +1,7 @@
 """How long work tells how far it is: one protocol, for whoever wants to show it.
 
-Everything in this project that takes long accepts a `progress`. It tells numbers alone; what is worth reading goes
-to `logging`. By default nobody listens.
+Everything in this project that takes long accepts a `progress`. It tells numbers alone; what is worth reading
+goes to `logging`. By default nobody listens.
 """
 
 from __future__ import annotations

@@ -1,1 +1,15 @@
 """The networks that look at images: foreground models, teachers, and how they are asked."""
+
+__all__ = [
+    "catalogue",
+    "factory",
+    "foreground",
+    "given_masks",
+    "grounded_sam2",
+    "grounded_tensors",
+    "linear_head",
+    "network",
+    "prompts",
+    "saliency",
+    "teacher_opening",
+]

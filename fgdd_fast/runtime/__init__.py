@@ -1,1 +1,13 @@
 """How a bundle runs on this machine: which runtime and precision, and whether decisions agree."""
+
+__all__ = [
+    "choose",
+    "doctor",
+    "engine_building",
+    "engine_checking",
+    "machine",
+    "parity",
+    "sample_images",
+    "tolerances",
+    "variants",
+]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import fgdd_fast
@@ -29,6 +31,8 @@ from fgdd_fast.runtime.variants import find_variants, variant_name
 
 Requested = Device | Literal["auto"]
 
+_log = logging.getLogger(__name__)
+
 PICTURES = 12
 FEWEST_PICTURES = 2
 # A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
@@ -39,6 +43,28 @@ PRECISIONS: Mapping[Device, tuple[Precision, ...]] = {
     "openvino": ("fp32", "fp16", "bf16", "int8"),
 }
 GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How the models of a task are to be run.
+
+    Attributes:
+        device: a backend's name, or `auto`: the fastest whose decisions agree with the reference's.
+        precision: of the arithmetic, or `auto`.
+        threads: processor threads, at least 1; all processors that this process may use by default.
+        batch: images an inference, at least 1; with another one everything is measured anew.
+    """
+
+    device: Requested = "auto"
+    precision: Precision = "auto"
+    threads: int = field(default_factory=available_processors)
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,21 @@ class Trial:
     def name(self) -> str:
         """For reports."""
         return f"{self.device} {self.precision}"
+
+
+def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
+    """Return how a bundle runs, as `choose_runtime` finds it, and log why.
+
+    Args:
+        bundle: the model, in fp32.
+        options: what is asked for.
+
+    Raises:
+        FgddError: nothing here can run the bundle as asked.
+    """
+    choice = choose_runtime(bundle, options.device, options.precision, options.threads, _log.info)
+    _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
+    return choice.runtime
 
 
 def choose_runtime(

@@ -20,3 +20,5 @@ which the command line loads when `fgdd-fast evaluate` runs.
 
 The views and their soft labels are drawn and rendered once for all students of a training set.
 """
+
+__all__ = ["architectures", "inputs", "results", "training"]

@@ -2,4 +2,14 @@
 
 from fgdd_fast.synthetic.pictures import CLASSES, DrawnImage, DrawnSource, draw, write_drawn_dataset
 
-__all__ = ["CLASSES", "DrawnImage", "DrawnSource", "draw", "write_drawn_dataset"]
+__all__ = [
+    "CLASSES",
+    "DrawnImage",
+    "DrawnSource",
+    "draw",
+    "paint",
+    "scenes",
+    "things",
+    "tools",
+    "write_drawn_dataset",
+]

@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_nothing(bundle: Bundle, cache: Path, monkeypatch: py
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(optimised_graphs, "seal", full)
+    monkeypatch.setattr(optimised_graphs, "write_checksums", full)
     assert results(bundle)["loss"].shape == (BATCH,)
     assert list(cache.iterdir()) == []
 

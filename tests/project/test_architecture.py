@@ -143,6 +143,37 @@ def test_rooms_of_the_pipeline_import_one_way(room: str) -> None:
     assert [str(each) for each in found if each.room in APART[room]] == []
 
 
+def rooms_entered(found: Import) -> Iterator[tuple[Path, str]]:
+    """The rooms that an import enters from outside, each with what it takes there."""
+    parts = found.module.split(".")
+    if found.package not in PACKAGES:
+        return
+    for depth in range(1, len(parts)):
+        room = PACKAGES[found.package].joinpath(*parts[1:depth])
+        if room.is_dir() and room.name != "fgdd_fast" and room not in found.file.parents:
+            yield room, parts[depth]
+
+
+def test_only_what_a_room_names_is_used_from_outside() -> None:
+    """A room's `__all__` names its modules and rooms that others may import; the rest is its own business."""
+    wrong = [
+        f"{found}, which {room.relative_to(ROOT)} does not name"
+        for folder in (*PACKAGES.values(), ROOT / "benchmarks/studies", ROOT / "benchmarks/accuracy")
+        for found in imports_within(folder)
+        for room, name in rooms_entered(found)
+        if name not in named(room)
+    ]
+    assert wrong == []
+
+
+def named(room: Path) -> set[str]:
+    """What the `__all__` of a room's `__init__` names."""
+    for node in ast.parse((room / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
 def test_nothing_but_the_command_line_imports_the_command_line() -> None:
     for package, folder in PACKAGES.items():
         for found in imports_within(folder):

@@ -1,1 +1,3 @@
 """This project along each path that is compared."""
+
+__all__ = ["grounded", "mosaics", "small_networks", "whole"]

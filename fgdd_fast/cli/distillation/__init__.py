@@ -1,1 +1,3 @@
 """Commands that make distilled data sets, and look at them."""
+
+__all__ = ["demo", "distill", "label", "measure", "pack", "sheet"]

@@ -1,1 +1,3 @@
 """What students are trained on and judged by."""
+
+__all__ = ["labelled_images", "online_labels", "opening", "pixels", "training_set", "validation"]
