@@ -1,15 +1,5 @@
 """Foreground-aware dataset distillation: a folder of labelled images becomes a tiny data set.
 
-A few lines do what each command does:
-
-    import fgdd_fast
-
-    fgdd_fast.fit_teacher("DATA", "teacher.onnx")
-    with fgdd_fast.open_pipeline("DATA", teacher="teacher.onnx") as pipeline:
-        pipeline.measure()
-        plan = pipeline.plan(ipc=10)      # what would be written, and why
-        pipeline.write(plan, "OUT")
-
 Names are imported when they are first used, so that importing this package costs next to nothing.
 """
 

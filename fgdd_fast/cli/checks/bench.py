@@ -165,7 +165,8 @@ def bench(
     settings = BenchOptions(**options)
     outputs.check()
     for name in settings.references:
-        reference_module("published" if name == "published" else "fair")
+        published = name == "published"
+        reference_module("fgdd_bench.references.published" if published else "fgdd_bench.references.fair")
     try:
         with open_bench(data, settings, console) as session:
             failures = _measure(session, settings, outputs, console)
