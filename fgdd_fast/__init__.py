@@ -1,5 +1,10 @@
 """Foreground-aware dataset distillation: a folder of labelled images becomes a tiny data set.
 
+    with fgdd_fast.open_pipeline("DATA", teacher="teacher.onnx") as pipeline:
+        pipeline.measure()
+        plan = pipeline.plan(ipc=10)    # which tiles would be taken, and why
+        pipeline.write(plan, "OUT")
+
 Names are imported when they are first used, so that importing this package costs next to nothing.
 """
 
@@ -12,6 +17,11 @@ __version__ = "0.2.0"
 
 # Each public name, and the module that it is imported from.
 PUBLIC = {
+    "Pipeline": "fgdd_fast.pipeline",
+    "distill": "fgdd_fast.pipeline",
+    "open_pipeline": "fgdd_fast.pipeline",
+    "draw_contact_sheet": "fgdd_fast.output.report",
+    "open_distilled": "fgdd_fast.output.distilled",
     "RuntimeOptions": "fgdd_fast.runtime.choose",
     "Progress": "fgdd_engines.progress",
     "FgddError": "fgdd_fast.errors",

@@ -22,7 +22,7 @@ from fgdd_fast.models.factory import ForegroundChoice, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features
 from fgdd_fast.models.teacher_opening import open_teacher
-from fgdd_fast.output.writing import MosaicSettings, decide, tiles_with_features
+from fgdd_fast.planning import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.selection.records import ImageRecord
 
 BATCH = 1  # images an inference, as `fgdd-fast distill` has it

@@ -8,6 +8,8 @@ from typing import IO, Any
 import click
 
 import fgdd_fast
+from fgdd_fast.cli.renamed import with_new_spellings
+from fgdd_fast.cli.terminal import console, logged_to
 from fgdd_fast.errors import FgddError
 
 # Where each command lies; its module is imported when the command is named.
@@ -27,6 +29,9 @@ COMMANDS = {
     "sheet": "fgdd_fast.cli.distillation.sheet",
     "teacher": "fgdd_fast.cli.networks.teacher",
 }
+# The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
+KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure"}
+_KEPT = " Finished work is kept; the same command goes on from there."
 
 
 class _Failure(click.ClickException):
@@ -43,7 +48,7 @@ class _Failure(click.ClickException):
 
 
 class _Stopped(click.ClickException):
-    """Ctrl-C: what was finished is kept."""
+    """Ctrl-C."""
 
     exit_code = 130
 
@@ -64,13 +69,21 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, with_new_spellings(name or "", rest)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with logged_to(console()):
+                return super().invoke(ctx)
         except FgddError as error:
             raise _Failure(error) from error
         except KeyboardInterrupt as error:
-            raise _Stopped("Stopped. Finished work is kept; the same command goes on from there.") from error
+            kept = ctx.invoked_subcommand in KEEPS_WORK
+            raise _Stopped(f"Stopped.{_KEPT if kept else ''}") from error
 
 
 @click.command(

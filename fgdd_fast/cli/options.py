@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from fgdd_engines.base import DEVICES, PRECISIONS
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
 from fgdd_fast.selection.select import KEEP_FOREGROUND
 
@@ -48,14 +49,14 @@ def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def default_threads() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def default_store() -> Path:
     """Where measurements are kept when no store is named."""
     return cache_folder() / "store"
+
+
+def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
+    """Take the options of `runtime_options` out of a command's options."""
+    return RuntimeOptions(**{each.name: options.pop(each.name) for each in fields(RuntimeOptions)})
 
 
 def seed_option() -> Callable[[F], F]:
@@ -85,7 +86,7 @@ def runtime_options() -> Callable[[F], F]:
         click.option(
             "--threads",
             type=click.IntRange(min=1),
-            default=default_threads,
+            default=available_processors,
             show_default="all processors",
             help="Processor threads.",
         ),

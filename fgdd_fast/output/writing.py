@@ -1,211 +1,22 @@
-"""Distil: from measurements of a pool to mosaics and their manifest."""
+"""Write the mosaics of a plan: their tiles are cut from the images anew, joined and encoded."""
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
-from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.images.tiles import read_tile
-from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.output.folder import write_image
-from fgdd_fast.output.mosaic import Format, Mosaic, arrange, compose, encode
+from fgdd_fast.output.mosaic import Mosaic, compose, encode
 from fgdd_fast.parallel import ordered_map
-from fgdd_fast.selection.ranking import make_ranking
-from fgdd_fast.selection.records import ImageRecord, Tile
-from fgdd_fast.selection.select import (
-    PLAIN,
-    Candidates,
-    Selection,
-    SelectionSettings,
-    choose,
-    find_candidates,
-)
-from fgdd_fast.selection.thresholds import Rule
-
-
-@dataclass(frozen=True)
-class MosaicSettings:
-    """What the mosaics are.
-
-    Attributes:
-        ipc: mosaics (images) per class.
-        factor: tiles along each side of a mosaic.
-        size: side of a mosaic in pixels; a multiple of `factor`.
-        rule: which images are kept whole.
-        seed: for rules that permute, and for rankings that draw.
-        resize: how tiles are resized; the same as they were measured with.
-        format: of the image files.
-        selection: which tiles are the best, and which are not considered.
-    """
-
-    ipc: int
-    factor: int
-    size: int
-    rule: Rule
-    seed: int
-    resize: ResizeMethod
-    format: Format
-    selection: SelectionSettings = PLAIN
-
-    def __post_init__(self) -> None:
-        if self.size % self.factor:
-            raise SettingsError(
-                f"A mosaic of {self.size} pixels cannot be cut into {self.factor} equal tiles a side",
-                "Choose a --size that is a multiple of --factor.",
-            )
-
-    @property
-    def tile_size(self) -> int:
-        """Side of a tile in pixels."""
-        return self.size // self.factor
-
-    @property
-    def tiles_per_class(self) -> int:
-        """Tiles that a class needs."""
-        return self.ipc * self.factor**2
-
-
-@dataclass(frozen=True)
-class ClassPlan:
-    """What was decided for one class.
-
-    Attributes:
-        name: the class.
-        occupancies: of each image measured, by its source.
-        full_losses: the teacher's cross-entropy (nats) on the whole of each of them.
-        selection: the tiles.
-        mosaics: the tiles, arranged.
-    """
-
-    name: str
-    occupancies: Mapping[str, float]
-    full_losses: tuple[float, ...]
-    selection: Selection
-    mosaics: tuple[Mosaic, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What was decided for a data set: everything but pixels."""
-
-    classes: tuple[ClassPlan, ...]
-    skipped: tuple[Skipped, ...]
-
-    @property
-    def mosaics(self) -> Iterator[tuple[str, Mosaic]]:
-        """All mosaics with their class, in the order of the output."""
-        return ((plan.name, mosaic) for plan in self.classes for mosaic in plan.mosaics)
-
-    def mean_full_loss(self) -> float:
-        """The teacher's mean cross-entropy (nats) on the whole images of all classes."""
-        return statistics.fmean(loss for plan in self.classes for loss in plan.full_losses)
-
-
-def check_pool(images: Sequence[SourceImage], crops: int, settings: MosaicSettings) -> None:
-    """Refuse a class that is too small for its mosaics whatever is measured, before the long work.
-
-    Args:
-        images: the pool.
-        crops: candidate crops of each image; the whole of it is one more tile at most.
-        settings: how many tiles a class needs.
-
-    Raises:
-        DataError: a class cannot fill its mosaics.
-    """
-    for name, count in Counter(image.class_name for image in images).items():
-        if count * (crops + 1) < settings.tiles_per_class:
-            raise DataError(
-                f"The class '{name}' is too small: {settings.tiles_per_class} distinct tiles are needed, and "
-                f"{count} images of at most {crops + 1} tiles each cannot give them",
-                "Lower --ipc or --factor, raise --crops or --pool, or add images to the class.",
-            )
-
-
-def decide(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
-) -> Plan:
-    """Choose and arrange the tiles of every class from what was measured.
-
-    Args:
-        dataset: names the classes.
-        images: the pool, without the images that could not be measured.
-        measurer: reads the measurements; those of all `tiles_with_features` are there.
-        settings: the rule and the number of tiles.
-
-    Raises:
-        DataError: a class has too few images, or something was not measured.
-    """
-    ranking = make_ranking(settings.selection.ranking, measurer.features.of, settings.seed)
-    plans: list[ClassPlan] = []
-    skipped: list[Skipped] = []
-    for gathered in _gather(dataset, images, measurer, settings):
-        selection = choose(gathered.candidates, settings.tiles_per_class, ranking)
-        skipped += gathered.skipped
-        skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
-        mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
-        occupancies = {record.source: record.occupancy for record in gathered.records}
-        full_losses = tuple(record.full.loss for record in gathered.records)
-        plans.append(ClassPlan(gathered.name, occupancies, full_losses, selection, mosaics))
-    return Plan(tuple(plans), tuple(skipped))
-
-
-def tiles_with_features(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
-) -> list[Tile]:
-    """The tiles whose features `decide` will ask for; none for a ranking that needs no features.
-
-    Args, Raises: as for `decide`.
-    """
-    if not settings.selection.needs_features:
-        return []
-    return [
-        tile
-        for gathered in _gather(dataset, images, measurer, settings)
-        for tile in gathered.candidates.contested(settings.tiles_per_class)
-    ]
-
-
-@dataclass(frozen=True)
-class _Gathered:
-    """What is known of a class before its tiles are ranked."""
-
-    name: str
-    records: tuple[ImageRecord, ...]
-    skipped: tuple[Skipped, ...]
-    candidates: Candidates
-
-
-def _gather(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
-) -> Iterator[_Gathered]:
-    """Each class's records, and the tiles that it may be represented by."""
-    members: dict[str, list[SourceImage]] = {name: [] for name in dataset.classes}
-    for image in images:
-        members[image.class_name].append(image)
-    for name in dataset.classes:
-        found = list(measurer.records(members[name]))
-        records = tuple(record for record in found if isinstance(record, ImageRecord))
-        skipped = tuple(record for record in found if isinstance(record, Skipped))
-        if not records:
-            raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
-        candidates = find_candidates(
-            records, settings.rule, settings.tiles_per_class, settings.seed, settings.selection
-        )
-        yield _Gathered(name, records, skipped, candidates)
+from fgdd_fast.planning import Plan
 
 
 def write_mosaics(
     plan: Plan,
     paths: Mapping[str, Path],
     folder: Path,
-    settings: MosaicSettings,
     *,
     threads: int,
 ) -> Iterator[tuple[str, str, Mosaic]]:
@@ -215,7 +26,6 @@ def write_mosaics(
         plan: the mosaics.
         paths: the file of each source.
         folder: the output's temporary folder.
-        settings: sizes and format.
         threads: images read and encoded at the same time.
 
     Yields:
@@ -225,6 +35,8 @@ def write_mosaics(
         DataError: an image changed since it was measured.
         OutputError: a file cannot be written.
     """
+
+    settings = plan.settings
 
     def render(item: tuple[str, Mosaic]) -> tuple[str, Mosaic, bytes]:
         name, mosaic = item

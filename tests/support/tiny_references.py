@@ -19,7 +19,7 @@ from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.output.mosaic import arrange
-from fgdd_fast.output.writing import ClassPlan, MosaicSettings, Plan
+from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.selection.records import Box, Tile
 from fgdd_fast.selection.select import Selection
 from fgdd_fast.selection.thresholds import parse_rule
@@ -95,7 +95,7 @@ def composition(data: DataSet) -> Composition:
         ]
         mosaics = arrange(tiles[:8], settings.ipc, settings.factor)
         plans.append(ClassPlan(name, {}, (), Selection(0.5, tuple(tiles), 0, {}), mosaics))
-    return Composition(Plan(tuple(plans), ()), settings)
+    return Composition(Plan(settings, tuple(plans), ()), settings)
 
 
 def _planes(builder: GraphBuilder) -> str:

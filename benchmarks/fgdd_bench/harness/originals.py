@@ -15,7 +15,7 @@ from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.measurement.store import KnownFile
 from fgdd_fast.output.mosaic import arrange
-from fgdd_fast.output.writing import ClassPlan, MosaicSettings, Plan
+from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.runtime.sample_images import in_turn
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, View
@@ -121,7 +121,7 @@ def compose_plan(records: Sequence[ImageRecord], settings: MosaicSettings) -> Co
         losses = tuple(record.full.loss for record in members)
         mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
         plans.append(ClassPlan(name, occupancies, losses, selection, mosaics))
-    return Composition(Plan(tuple(plans), ()), settings)
+    return Composition(Plan(settings, tuple(plans), ()), settings)
 
 
 def record_of(original: Original, occupancy: float, losses: Iterable[float], task: Task) -> ImageRecord:

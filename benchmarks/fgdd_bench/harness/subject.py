@@ -9,7 +9,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.network import Runtime, check_classes
-from fgdd_fast.output.writing import MosaicSettings, Plan
+from fgdd_fast.planning import MosaicSettings, Plan
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class ProductMosaics(ComposingWay):
 
     def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
         paths = {image.source: image.path for job in jobs for image in job.images}
-        written = write_mosaics(self._plan, paths, self._folder, self._settings, threads=self._threads)
+        written = write_mosaics(self._plan, paths, self._folder, threads=self._threads)
         return [self._folder / file for file, _, _ in written]
 
     def _steps(self) -> Sequence[Step]:

@@ -28,7 +28,8 @@ from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.factory import ForegroundChoice, open_foreground
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE
 from fgdd_fast.models.teacher_opening import open_teacher
-from fgdd_fast.output.writing import MosaicSettings, decide, write_mosaics
+from fgdd_fast.output.writing import write_mosaics
+from fgdd_fast.planning import MosaicSettings, decide
 from fgdd_fast.selection.records import ImageRecord
 
 PARTS: tuple[PathName, ...] = ("foreground", "teacher", "compose")
@@ -96,7 +97,7 @@ class WholeProduct(Way):
             plan = decide(dataset, images, measurer, self._settings)
             self._composition = Composition(plan, self._settings)
             paths = {image.source: image.path for image in images}
-            written = write_mosaics(plan, paths, Path(folder), self._settings, threads=threads)
+            written = write_mosaics(plan, paths, Path(folder), threads=threads)
             mosaics = [read_image(Path(folder) / file).pixels for file, _, _ in written]
             records = [record for record in measurer.records(images) if not isinstance(record, Skipped)]
             return whole_answer(records, mosaics)

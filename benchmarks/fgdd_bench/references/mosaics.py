@@ -23,7 +23,7 @@ from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.errors import OutputError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.folder import writing
-from fgdd_fast.output.writing import MosaicSettings
+from fgdd_fast.planning import MosaicSettings
 
 # JPEG as the product writes it; PNG as each library does by default.
 _PILLOW_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}

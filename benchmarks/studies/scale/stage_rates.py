@@ -34,7 +34,7 @@ from fgdd_fast.models.foreground import ForegroundModel
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
-from fgdd_fast.output.writing import MosaicSettings, decide
+from fgdd_fast.planning import MosaicSettings, decide
 
 HANDED_OVER = 500  # images of next to no pixels, to time what is not about pixels
 

@@ -121,7 +121,7 @@ def open_bench(data: Path | None, options: BenchOptions, console: Console) -> It
 def _draw(folder: Path, options: BenchOptions, console: Console) -> tuple[Path, BenchOptions]:
     """A drawn data set and, where one is needed and none is named, a teacher fitted on it."""
     fitted = options.need(SCORED) and options.teacher is None
-    pull_models([options.foreground] * options.need(SEGMENTED) + [BACKBONE] * fitted, console)
+    pull_models([options.foreground] * options.need(SEGMENTED) + [BACKBONE] * fitted)
     console.rule("Drawing a data set", align="left")
     data = folder / "drawn"
     write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=options.seed)

@@ -18,7 +18,8 @@ from fgdd_fast.cli.checks.evaluation import (
     run_evaluation,
     write_outputs,
 )
-from fgdd_fast.cli.options import default_threads, folder
+from fgdd_fast.cli.options import folder
+from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.students.inputs.opening import EPOCHS, FOLDER_SIZE, LABEL_KINDS
 from fgdd_fast.students.results.report import balanced, chance
 from fgdd_fast.students.training.recipe import ARITHMETICS
@@ -110,7 +111,7 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    default=default_threads,
+    default=available_processors,
     show_default="all processors",
     help="Processor threads; another number may change the last digits of a curve.",
 )

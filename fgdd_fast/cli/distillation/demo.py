@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 
 from fgdd_export.catalogue.prepare import pull
-from fgdd_fast.cli.distillation.distill import run_distill
-from fgdd_fast.cli.distillation.sheet import draw_sheet
+from fgdd_fast.cli.distillation.distill import report_plan
 from fgdd_fast.cli.networks.teacher import TeacherOptions, fit_teacher
-from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_options
-from fgdd_fast.cli.session import MeasureOptions, RuntimeOptions
+from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_of_options, runtime_options
+from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
-from fgdd_fast.output.writing import Plan
-from fgdd_fast.selection.select import KEEP_FOREGROUND, SelectionSettings
-from fgdd_fast.selection.thresholds import parse_rule
+from fgdd_fast.output.report import draw_contact_sheet
+from fgdd_fast.pipeline import distill
+from fgdd_fast.planning import Plan
 from fgdd_fast.synthetic import DrawnSource, write_drawn_dataset
 
 DRAWN_PER_CLASS = 30
@@ -57,81 +56,74 @@ def demo(
 
     Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
     """
-    console = Console(stderr=True)
-    runtime = RuntimeOptions(**options)
-    pull_models((foreground, BACKBONE), console)
+    runtime = runtime_of_options(options)
+    pull_models((foreground, BACKBONE))
     drawn: Sequence[DrawnSource] = ()
     if data is None:
-        console.rule("Drawing a data set", align="left")
+        heading("Drawing a data set")
         data = out / "data"
         with writing(data):
             drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
-        console.print(f"{len(drawn)} pictures in {data}")
-    console.rule("Fitting a teacher", align="left")
-    fitting = TeacherOptions(resize="area", seed=0, **options)
-    teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console)
-    console.rule("Distilling", align="left")
+        console().print(f"{len(drawn)} pictures in {data}")
+    heading("Fitting a teacher")
+    fitting = TeacherOptions(resize="area", seed=0, **asdict(runtime))
+    teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console())
+    heading("Distilling")
     distilled = out / "distilled"
-    asked = {"foreground": foreground, "prompts": prompts, "box_threshold": box_threshold}
-    plan, manifest = run_distill(
+    plan, manifest = distill(
         data,
         distilled,
+        teacher=teacher.onnx,
+        foreground=foreground,
+        prompts=prompts,
+        box_threshold=box_threshold,
+        pool=FIRST_IMAGES,
+        store=out / "store",
         ipc=ipc,
-        rule=parse_rule("quantile:0.3"),
         overwrite=True,
-        options=_measure_options(out, teacher.onnx, {**asked, **options}),
-        selection=SelectionSettings(keep_foreground=KEEP_FOREGROUND),
-        console=console,
+        runtime=runtime,
+        progress=console_progress(console()),
     )
+    report_plan(plan)
     sheet = out / "contact-sheet.png"
-    draw_sheet(distilled, data, sheet, foreground=foreground, options=runtime, console=console)
-    _report(plan, manifest, drawn, console)
+    draw_contact_sheet(distilled, data, sheet, foreground=foreground, runtime=runtime)
+    _report(plan, manifest, drawn)
     click.echo(f"Mosaics:       {distilled / 'images'}")
     click.echo(f"Manifest:      {distilled / 'manifest.json'}")
     click.echo(f"Teacher:       {teacher.onnx}")
     click.echo(f"Contact sheet: {sheet}   (look at this first)")
 
 
-def pull_models(names: Sequence[str], console: Console) -> None:
+def heading(text: str) -> None:
+    """Begin a part of the demo."""
+    console().rule(text, align="left")
+
+
+def pull_models(names: Sequence[str]) -> None:
     """Pull those of the models that are in the catalogue; others are the user's own."""
     catalogue = load_catalogue()
     for name in names:
         if name in catalogue:
-            console.rule(f"Model {name}", align="left")
+            heading(f"Model {name}")
             entry = catalogue[name]
-            bundle = pull(name, progress=console.print)
-            console.print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
+            bundle = pull(name, progress=console().print)
+            console().print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
 
 
-def _measure_options(out: Path, teacher: Path, options: dict[str, Any]) -> MeasureOptions:
-    return MeasureOptions(
-        teacher=str(teacher),
-        pool=FIRST_IMAGES,
-        crops=5,
-        size=224,
-        factor=2,
-        score_view="pad",
-        resize="area",
-        seed=0,
-        store=out / "store",
-        **options,
-    )
-
-
-def _report(plan: Plan, manifest: Manifest, drawn: Sequence[DrawnSource], console: Console) -> None:
+def _report(plan: Plan, manifest: Manifest, drawn: Sequence[DrawnSource]) -> None:
     """What became of the images and, where the truth is known, how well occupancies were measured."""
-    console.rule("Done", align="left")
+    heading("Done")
     occupancies = {source: value for part in plan.classes for source, value in part.occupancies.items()}
     known = [(occupancies[item.source], item.occupancy) for item in drawn if item.source in occupancies]
     if known:
         measured, true = np.array(known).T
         errors = np.abs(measured - true)
-        console.print(
+        console().print(
             f"Measured against true occupancy of {len(known)} pictures: mean error {errors.mean():.3f}, "
             f"largest {errors.max():.3f}, correlation {np.corrcoef(measured, true)[0, 1]:.3f}"
         )
     tiles_count = sum(len(image.tiles) for image in manifest.images)
-    console.print(
+    console().print(
         f"{manifest.image_count} images became {len(manifest.images)} mosaics of {tiles_count} tiles, "
         f"for {len(manifest.classes)} classes."
     )

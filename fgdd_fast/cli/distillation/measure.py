@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from fgdd_fast.cli.options import folder, measure_options
-from fgdd_fast.cli.session import MeasureOptions, measure_pool, open_session, report_skipped
-from fgdd_fast.images.dataset import scan
+from fgdd_fast.cli.options import folder, measure_options, runtime_of_options
+from fgdd_fast.cli.terminal import console, console_progress, report_skipped
+from fgdd_fast.pipeline import open_pipeline
 
 
 @click.command()
@@ -23,15 +22,15 @@ def measure(data: Path, **options: Any) -> None:
     What the store holds already is not measured again. 'fgdd-fast distill' with the same options then only
     decides and writes.
     """
-    console = Console(stderr=True)
-    with open_session(scan(data), MeasureOptions(**options), console) as session:
+    runtime = runtime_of_options(options)
+    with open_pipeline(data, runtime=runtime, **options) as pipeline:
         begin = time.perf_counter()
-        measured = measure_pool(session, console)
+        measured = pipeline.measure(progress=console_progress(console()))
         seconds = time.perf_counter() - begin
-        skipped = (*session.dataset.skipped, *measured.skipped)
-        report_skipped(skipped, console)
-        rate = f", {measured.measured / seconds:.1f} a second" if measured.measured else ""
-        click.echo(
-            f"{measured.measured} images measured in {seconds:.1f} s{rate}; "
-            f"{measured.reused} were known; {len(skipped)} skipped."
-        )
+        skipped = (*pipeline.dataset.skipped, *measured.skipped)
+    report_skipped(skipped, console())
+    rate = f", {measured.measured / seconds:.1f} a second" if measured.measured else ""
+    click.echo(
+        f"{measured.measured} images measured in {seconds:.1f} s{rate}; "
+        f"{measured.reused} were known; {len(skipped)} skipped."
+    )

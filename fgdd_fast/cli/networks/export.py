@@ -18,10 +18,11 @@ from fgdd_engines.optional_imports import import_optional
 from fgdd_export.classifier.bundle import export_teacher
 from fgdd_export.classifier.class_names import read_class_names
 from fgdd_export.tile.bundle import write_tile_form
-from fgdd_fast.cli.options import FACTOR, SIZE, combined, default_threads, folder
+from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import GROUNDED
 from fgdd_fast.models.prompts import read_prompts
+from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -192,7 +193,7 @@ def export() -> None:
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    default=default_threads,
+    default=available_processors,
     show_default="all processors",
     help="Processor threads for the comparison.",
 )

@@ -1,0 +1,126 @@
+"""What a pipeline can be told: the settings of measuring and of deciding, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fgdd_engines.paths import cache_folder
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.images.views import ScoreView
+from fgdd_fast.output.manifest import Setting
+from fgdd_fast.output.mosaic import Format
+from fgdd_fast.planning import MosaicSettings
+from fgdd_fast.selection.ranking import RankingName
+from fgdd_fast.selection.select import SelectionSettings, default_keep_foreground
+from fgdd_fast.selection.thresholds import Rule, parse_rule
+
+DEFAULT_FOREGROUND = "saliency-u2netp"
+DEFAULT_RULE = "quantile:0.3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """What is measured of a data set, and with which models.
+
+    Attributes:
+        teacher: the bundle of a teacher that knows every class: a path, or a name of the catalogue.
+        foreground: the foreground model: a name of the catalogue, a bundle's path, or `masks:FOLDER`.
+        prompts: a file of what to look for in each class, for a foreground model that is asked by name.
+        box_threshold: score in [0, 1] above which such a model takes a box; the bundle's own by default.
+        pool: images considered of each class; None for all.
+        crops: candidate crops of each image, at least 1.
+        size: side of a mosaic in pixels.
+        factor: tiles along each side of a mosaic.
+        score_view: how the teacher is shown a tile; `pad`, or `resize` for small tiles, by default.
+        resize: how images are resized.
+        seed: of the pool and of the candidate crops, at least 0.
+        store: the folder that keeps what was measured; one in the cache folder by default.
+    """
+
+    teacher: str | Path | None = None
+    foreground: str = DEFAULT_FOREGROUND
+    prompts: Path | None = None
+    box_threshold: float | None = None
+    pool: int | None = 300
+    crops: int = 5
+    size: int = 224
+    factor: int = 2
+    score_view: ScoreView | None = None
+    resize: ResizeMethod = "area"
+    seed: int = 0
+    store: Path = field(default_factory=lambda: cache_folder() / "store")
+
+
+def mosaic_settings(
+    options: MeasureOptions,
+    *,
+    ipc: int = 10,
+    rule: Rule | str = DEFAULT_RULE,
+    ranking: RankingName = "loss",
+    keep_foreground: float | None = None,
+    least_area: float = 0.0,
+    near_duplicates: int | None = None,
+    format: Format = "png",
+) -> MosaicSettings:
+    """Return the settings of a plan, for mosaics of tiles that were measured with these options.
+
+    Args, Raises: as for `Pipeline.plan`.
+    """
+    rule = parse_rule(rule) if isinstance(rule, str) else rule
+    if keep_foreground is None:
+        keep_foreground = default_keep_foreground(rule)
+    return MosaicSettings(
+        ipc=ipc,
+        factor=options.factor,
+        size=options.size,
+        rule=rule,
+        seed=options.seed,
+        resize=options.resize,
+        format=format,
+        selection=SelectionSettings(ranking, keep_foreground, least_area, near_duplicates),
+    )
+
+
+def stored_settings(
+    settings: MosaicSettings,
+    options: MeasureOptions,
+    *,
+    box_threshold: float | None,
+    score_view: ScoreView,
+    batch: int,
+) -> dict[str, Setting]:
+    """Return every setting that a result depends on, named as on the command line.
+
+    A limit is among them only where one is set.
+
+    Args:
+        settings: of the plan.
+        options: of measuring.
+        box_threshold, score_view, batch: as they were in the end.
+    """
+    selection = settings.selection
+    asked: dict[str, Setting] = {}
+    if box_threshold is not None:
+        asked["box_threshold"] = box_threshold
+    if selection.keep_foreground:
+        asked["keep_foreground"] = selection.keep_foreground
+    if selection.least_area:
+        asked["least_area"] = selection.least_area
+    if selection.near_duplicates is not None:
+        asked["near_duplicates"] = selection.near_duplicates
+    return {
+        "ipc": settings.ipc,
+        "factor": settings.factor,
+        "size": settings.size,
+        "rule": str(settings.rule),
+        "ranking": selection.ranking,
+        "crops": options.crops,
+        "pool": "all" if options.pool is None else options.pool,
+        "score_view": score_view,
+        "resize": settings.resize,
+        "seed": settings.seed,
+        "batch": batch,
+        "format": settings.format,
+        **asked,
+    }

@@ -1,0 +1,360 @@
+"""The front door: open a folder of labelled images with its models, measure it, look at a plan, and write it.
+
+    with open_pipeline("DATA", teacher="teacher.onnx") as pipeline:
+        pipeline.measure()
+        plan = pipeline.plan(ipc=10)
+        pipeline.write(plan, "OUT")
+
+`distill` does all of it at once. What was measured lies in a store, so that another plan measures only what
+is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.errors import TeacherError
+from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
+from fgdd_fast.images.views import default_view
+from fgdd_fast.measurement.measurer import Measured, Measurer
+from fgdd_fast.measurement.missing import MeasureSettings
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.factory import ForegroundChoice, choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, check_classes, check_features
+from fgdd_fast.models.prompts import read_prompts
+from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.options import DEFAULT_RULE, MeasureOptions, mosaic_settings, stored_settings
+from fgdd_fast.output.folder import check_output, output_folder
+from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
+from fgdd_fast.output.mosaic import Format
+from fgdd_fast.output.writing import write_mosaics
+from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
+from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.selection.ranking import RankingName
+from fgdd_fast.selection.select import PLAIN, SelectionSettings
+from fgdd_fast.selection.thresholds import Rule
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An open pipeline over the pool of one data set; made by `open_pipeline`.
+
+    Attributes:
+        options: what is measured.
+        runtime: how models run.
+        dataset: the folder as it was scanned.
+        images: the pool.
+        choice: which foreground model it is, and how it is asked.
+        foreground, teacher: the models.
+        store: what was measured.
+    """
+
+    options: MeasureOptions
+    runtime: RuntimeOptions
+    dataset: DataSet
+    images: tuple[SourceImage, ...]
+    choice: ForegroundChoice
+    foreground: ForegroundModel
+    teacher: Teacher
+    store: Store
+
+    def measurer(self, selection: SelectionSettings = PLAIN) -> Measurer:
+        """Return what measures images and reads their records back.
+
+        Args:
+            selection: what its decisions need is measured as well.
+        """
+        settings = MeasureSettings(
+            crops=self.options.crops,
+            seed=self.options.seed,
+            resize=self.options.resize,
+            batch=self.runtime.batch,
+            threads=self.runtime.threads,
+            shares=selection.needs_shares,
+            hashes=selection.needs_hashes,
+        )
+        return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
+
+    def measure(self, *, progress: Progress = SILENT) -> Measured:
+        """Measure what is missing of the pool, and return how many images were measured, known and skipped.
+
+        Raises:
+            FgddError: a model or the store failed; what was measured until then is kept.
+        """
+        return self._measure(self.measurer(), progress)
+
+    def plan(
+        self,
+        *,
+        ipc: int = 10,
+        rule: Rule | str = DEFAULT_RULE,
+        ranking: RankingName = "loss",
+        keep_foreground: float | None = None,
+        least_area: float = 0.0,
+        near_duplicates: int | None = None,
+        format: Format = "png",
+        progress: Progress = SILENT,
+    ) -> Plan:
+        """Decide which tiles represent each class; what is missing for it is measured first.
+
+        Args:
+            ipc: images (mosaics) per class, at least 1.
+            rule: which images are kept whole, such as `quantile:0.3`.
+            ranking: which tiles of a class are taken.
+            keep_foreground: share of their image's foreground in [0, 1] that crops are to keep; by default
+                0.7, or 0 for a rule that is RDED.
+            least_area: share of their image in [0, 1] that crops are to cover.
+            near_duplicates: bits of 64 by which perceptual hashes of images that are nearly the same differ
+                at most; such images are not considered. None considers all.
+            format: of the mosaics' files.
+            progress: told how far measuring is.
+
+        Raises:
+            SettingsError: the settings do not go together.
+            DataError: a class has too few images.
+            FgddError: a model or the store failed; what was measured until then is kept.
+        """
+        settings = mosaic_settings(
+            self.options,
+            ipc=ipc,
+            rule=rule,
+            ranking=ranking,
+            keep_foreground=keep_foreground,
+            least_area=least_area,
+            near_duplicates=near_duplicates,
+            format=format,
+        )
+        check_pool(self.images, self.options.crops, settings)
+        return self.plan_with(settings, progress=progress)
+
+    def plan_with(self, settings: MosaicSettings, *, progress: Progress = SILENT) -> Plan:
+        """Decide as `plan` does, by settings that were checked already."""
+        if settings.selection.needs_features:
+            check_features(self.teacher.bundle)
+        measurer = self.measurer(settings.selection)
+        measured = self._measure(measurer, progress)
+        left_out = {item.source for item in measured.skipped}
+        usable = [image for image in self.images if image.source not in left_out]
+        wanted = tiles_with_features(self.dataset, usable, measurer, settings)
+        missing = measurer.features.missing(wanted)
+        with progress.task("Features", len(missing)) as task:
+            measurer.features.measure(missing, self.paths, task.advance)
+        plan = decide(self.dataset, usable, measurer, settings)
+        self._warn_of_the_teacher(plan)
+        return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
+
+    def _warn_of_the_teacher(self, plan: Plan) -> None:
+        """Warn where the teacher does not recognise whole images, whose losses then mean nothing."""
+        bundle = self.teacher.bundle
+        chance, loss = math.log(len(bundle.classes or ())), plan.mean_full_loss()
+        if loss < chance:
+            return
+        fills_the_view = bundle.tile_of is None and self.teacher.tile_size >= bundle.preprocessing.width
+        too_small = (
+            ""
+            if self.teacher.view == "resize" or fills_the_view
+            else (
+                f" Or are tiles of {self.teacher.tile_size} pixels too small for it as it sees them? "
+                "Try: --score-view resize"
+            )
+        )
+        _log.warning(
+            "The teacher's mean loss on whole images is %.2f, no better than guessing (%.2f): "
+            "are its classes these? Run: fgdd-fast teacher check%s",
+            loss,
+            chance,
+            too_small,
+        )
+
+    def write(
+        self, plan: Plan, out: str | Path, *, overwrite: bool = False, progress: Progress = SILENT
+    ) -> Manifest:
+        """Write a plan's mosaics and their manifest to OUT, whole or not at all.
+
+        Args:
+            plan: one of this pipeline's.
+            out: the folder; it must not exist, or be empty, or `overwrite` an older distilled data set.
+            overwrite: whether an older one may be replaced.
+            progress: told how far writing is.
+
+        Returns:
+            What was written, as `OUT/manifest.json` says it.
+
+        Raises:
+            DataError: an image changed since it was measured.
+            OutputError: OUT cannot be written; it is then as it was.
+        """
+        out = Path(out)
+        check_output(out, self.dataset.root, overwrite=overwrite)
+        total = sum(len(part.mosaics) for part in plan.classes)
+        with output_folder(out, overwrite=overwrite) as partial, progress.task("Writing", total) as task:
+            images = []
+            for file, name, mosaic in write_mosaics(plan, self.paths, partial, threads=self.runtime.threads):
+                images.append(DistilledImage(file, name, mosaic.tiles))
+                task.advance()
+            manifest = build(
+                image_count=len(self.images),
+                settings=stored_settings(
+                    plan.settings,
+                    self.options,
+                    box_threshold=self.choice.box_threshold,
+                    score_view=self.teacher.view,
+                    batch=self.runtime.batch,
+                ),
+                prompts=self.choice.prompts,
+                models=self._models,
+                selections={part.name: part.selection for part in plan.classes},
+                images=images,
+                skipped=plan.skipped,
+                runtime=self.description,
+            )
+            write(manifest, partial)
+        return manifest
+
+    @property
+    def description(self) -> str:
+        """Name, version and precision of what runs the models; free of the number of threads."""
+        teacher = self.teacher.engine.arithmetic + (", tiles" if self.teacher.bundle.tile_of else "")
+        return " + ".join({self.foreground.description: None, teacher: None})
+
+    @cached_property
+    def paths(self) -> Mapping[str, Path]:
+        """The file of each source of the pool."""
+        return {image.source: image.path for image in self.images}
+
+    @property
+    def _models(self) -> Mapping[str, Model]:
+        """The models by their role; a tile form stands for its teacher."""
+        teacher = self.teacher.bundle
+        return {
+            "foreground": Model(self.choice.name, self.foreground.sha256),
+            "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
+        }
+
+    def _measure(self, measurer: Measurer, progress: Progress) -> Measured:
+        with progress.task("Measuring", len(self.images)) as task:
+            return measurer.measure(self.images, task.advance)
+
+
+@contextmanager
+def open_pipeline(
+    data: str | Path | DataSet, *, runtime: RuntimeOptions | None = None, **measuring: Any
+) -> Iterator[Pipeline]:
+    """Open a folder of labelled images with its models, checked against each other.
+
+    Args:
+        data: a folder with one folder of images for each class, or one that was scanned.
+        runtime: how the models run; the fastest that decides as the reference does by default.
+        measuring: what is measured, and with which models: the attributes of `MeasureOptions`.
+
+    Yields:
+        The pipeline, which is closed when the block ends.
+
+    Raises:
+        FgddError: the folder, a bundle, a runtime or the store cannot be used.
+    """
+    options = MeasureOptions(**measuring)
+    runtime = runtime or RuntimeOptions()
+    dataset = data if isinstance(data, DataSet) else scan(Path(data))
+    if options.teacher is None:
+        raise TeacherError(
+            "No teacher is named",
+            f"Fit one on these images: fgdd-fast teacher fit {dataset.root} -o teacher.onnx   "
+            "Then add: --teacher teacher.onnx",
+        )
+    choice = choose_foreground(
+        options.foreground,
+        dataset.classes,
+        prompts=None if options.prompts is None else read_prompts(options.prompts),
+        box_threshold=options.box_threshold,
+    )
+    teacher_bundle = find_bundle(str(options.teacher), "teacher")
+    check_classes(teacher_bundle, dataset.classes)
+    tile_size = options.size // options.factor
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(options.store))
+        foreground = open_foreground(
+            choice,
+            runtime=lambda bundle: runtime_of(bundle, runtime),
+            batch=runtime.batch,
+            resize=options.resize,
+            threads=runtime.threads,
+        )
+        stack.enter_context(closing(foreground))
+        teacher = open_teacher(
+            teacher_bundle,
+            runtime=lambda bundle: runtime_of(bundle, runtime),
+            view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
+            tile_size=tile_size,
+            batch=runtime.batch * VIEWS_PER_INFERENCE,
+            notice=_log.info,
+        )
+        stack.enter_context(closing(teacher))
+        images = pool(dataset, options.pool, options.seed)
+        yield Pipeline(options, runtime, dataset, images, choice, foreground, teacher, store)
+
+
+def distill(
+    data: str | Path,
+    out: str | Path,
+    *,
+    ipc: int = 10,
+    rule: Rule | str = DEFAULT_RULE,
+    ranking: RankingName = "loss",
+    keep_foreground: float | None = None,
+    least_area: float = 0.0,
+    near_duplicates: int | None = None,
+    format: Format = "png",
+    overwrite: bool = False,
+    runtime: RuntimeOptions | None = None,
+    progress: Progress = SILENT,
+    **measuring: Any,
+) -> tuple[Plan, Manifest]:
+    """Measure what is missing of DATA, decide, and write OUT whole.
+
+    What can be refused is refused before the long work.
+
+    Args:
+        data: a folder with one folder of images for each class.
+        out, overwrite: see `Pipeline.write`.
+        ipc, rule, ranking, keep_foreground, least_area, near_duplicates, format: see `Pipeline.plan`.
+        runtime, measuring: see `open_pipeline`.
+        progress: told how far it is.
+
+    Returns:
+        What was decided, and what was written.
+
+    Raises:
+        FgddError: see `fgdd_fast.errors`; OUT is then as it was, and what was measured is kept.
+    """
+    options = MeasureOptions(**measuring)
+    settings = mosaic_settings(
+        options,
+        ipc=ipc,
+        rule=rule,
+        ranking=ranking,
+        keep_foreground=keep_foreground,
+        least_area=least_area,
+        near_duplicates=near_duplicates,
+        format=format,
+    )
+    check_output(Path(out), Path(data), overwrite=overwrite)
+    dataset = scan(Path(data))
+    check_pool(pool(dataset, options.pool, options.seed), options.crops, settings)
+    if options.teacher is not None and settings.selection.needs_features:
+        check_features(find_bundle(str(options.teacher), "teacher"))
+    with open_pipeline(dataset, runtime=runtime, **measuring) as pipeline:
+        plan = pipeline.plan_with(settings, progress=progress)
+        return plan, pipeline.write(plan, out, overwrite=overwrite, progress=progress)
