@@ -10,6 +10,7 @@ __all__ = [
     "file_lock",
     "optional_imports",
     "paths",
+    "plugins",
     "probing",
     "progress",
     "pytorch_reference",
