@@ -12,7 +12,7 @@ from plugin_packages import install_plugin
 from fgdd_engines.errors import PluginError
 from fgdd_engines.plugins import Plugin, find_plugins, load_plugins
 
-GROUP = "fgdd_fast.things"
+GROUP = "toy.things"
 
 
 def test_a_plugin_is_found_unimported_and_loaded_by_name(
