@@ -3,6 +3,7 @@
 FgddError                    what was wrong and where, with advice on what to do
 ├── SettingsError            an option, or a combination of options, that cannot work
 ├── MissingExtraError        a package of an optional extra is not installed
+├── PluginError              what another package offers cannot be used
 ├── DataError                the data set as a whole: missing, empty, classes without images
 │   └── ImageError           one image; the others go on, and this one is listed as skipped
 ├── BundleError              a model bundle: missing, damaged, or of the wrong role
@@ -17,7 +18,14 @@ The command line prints these without a traceback and exits with 1.
 
 from __future__ import annotations
 
-from fgdd_engines.errors import BundleError, EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_engines.errors import (
+    BundleError,
+    EngineError,
+    FgddError,
+    MissingExtraError,
+    PluginError,
+    SettingsError,
+)
 
 __all__ = [
     "BundleError",
@@ -28,6 +36,7 @@ __all__ = [
     "ImageError",
     "MissingExtraError",
     "OutputError",
+    "PluginError",
     "SettingsError",
     "StoreError",
     "TeacherError",

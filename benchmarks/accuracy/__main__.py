@@ -27,7 +27,8 @@ from benchmarks.accuracy.results import read_results
 from benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES
 from benchmarks.accuracy.table import markdown
 from fgdd_bench.machine.environment import command_line
-from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import FgddError

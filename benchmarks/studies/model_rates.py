@@ -10,7 +10,8 @@ import cv2
 
 from benchmarks.studies.scale.projection import NETWORKS, Rates
 from benchmarks.studies.scale.stage_rates import ImageSize, measure_rates
-from fgdd_engines.base import ON_PROCESSOR, Precision
+from fgdd_engines.backends import find_backend
+from fgdd_engines.base import Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.views import ScoreView
@@ -108,7 +109,7 @@ def rates_of(pair: Pair, options: Options, images: Sequence[SourceImage], repeat
         on_gpu = tuple(
             network
             for network, source in bundles.items()
-            if isinstance(source, Bundle) and runtime(source).device not in ON_PROCESSOR
+            if isinstance(source, Bundle) and not find_backend(runtime(source).device).on_processor
         )
         rates, size = measure_rates(
             images, foreground, teacher, settings, mosaics, on_gpu=on_gpu, repeats=repeats

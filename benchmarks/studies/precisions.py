@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
+from fgdd_engines.backends import find_backend
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.probing.probes import probe
@@ -35,7 +36,7 @@ from fgdd_fast.images.dataset import pool, scan
 from fgdd_fast.models.factory import find_network
 from fgdd_fast.models.linear_head import accuracy, whole_images
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime
-from fgdd_fast.runtime.choose import PRECISIONS, runtime_for
+from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.parity import Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import check_images
 
@@ -136,8 +137,8 @@ def main(
 
 def _ways(bundle: Bundle, threads: int) -> Iterator[Runtime]:
     """Every device of the processor that runs, in every precision for which the bundle has a graph."""
-    for device, precisions in PRECISIONS.items():
-        for precision in precisions if probe(device).runs else ():
+    for device in ("cpu", "openvino"):
+        for precision in find_backend(device).variants if probe(device).runs else ():
             try:
                 way = runtime_for(bundle, device, precision)
                 closed = Runtime(way.device, way.precision, threads, way.variants)

@@ -28,7 +28,8 @@ from benchmarks.studies.exports import NETWORKS, inputs_of
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.base import Array, Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
+from fgdd_engines.probing.probes import probe
 from fgdd_engines.pytorch_reference import PyTorchEngine
 from fgdd_export.graphs.graph import serialise, tensor_specs
 from fgdd_export.graphs.torch_export import Network, export_network
@@ -142,7 +143,7 @@ def _open(network: Network, bundle: Bundle, threads: int) -> dict[str, Engine]:
         for label, precision in precisions.items()
     }
     for device, precision in WAYS:
-        if device not in available_devices():
+        if not probe(device).runs:
             continue
         try:
             engine = open_engine(

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
-from fgdd_engines.base import DEVICES, Precision
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import Precision
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.dataset import SourceImage, pool, scan
 from fgdd_fast.images.decode import read_image

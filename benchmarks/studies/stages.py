@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
-from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.crops import candidate_boxes
 from fgdd_fast.images.dataset import SourceImage, pool, scan

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
-from fgdd_engines.base import DEVICES
+from fgdd_engines.backends import DEVICES
 from fgdd_fast.images.crops import candidate_boxes
 from fgdd_fast.images.dataset import SourceImage, pool, scan
 from fgdd_fast.images.decode import read_image

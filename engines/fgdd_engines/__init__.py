@@ -1,6 +1,7 @@
 """Engines: run an ONNX model on whatever runtime the device has, behind one interface."""
 
 __all__ = [
+    "backends",
     "base",
     "bundle",
     "child_python",
@@ -10,6 +11,7 @@ __all__ = [
     "file_lock",
     "optional_imports",
     "paths",
+    "plugins",
     "probing",
     "progress",
     "pytorch_reference",

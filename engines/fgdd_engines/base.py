@@ -16,13 +16,7 @@ from fgdd_engines.errors import EngineError
 Array = NDArray[Any]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# `cpu` is ONNX Runtime's CPU provider, the reference; `cuda`, `onnxruntime-tensorrt` and `onnxruntime-rtx`
-# are its other providers; `tensorrt` and `tensorrt-rtx` run plans that were built on the device.
-Device = Literal[
-    "cpu", "openvino", "cuda", "onnxruntime-tensorrt", "onnxruntime-rtx", "tensorrt", "tensorrt-rtx"
-]
-DEVICES: tuple[Device, ...] = get_args(Device)
-ON_PROCESSOR: tuple[Device, ...] = ("cpu", "openvino")
+Device = str  # the name of a backend: see `fgdd_engines.backends`
 
 
 @dataclass(frozen=True)

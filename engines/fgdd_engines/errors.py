@@ -3,6 +3,7 @@
 FgddError                    what was wrong and where, with advice on what to do
 ├── SettingsError            an option, or a combination of options, that cannot work
 ├── MissingExtraError        a package of an optional extra is not installed
+├── PluginError              what another package offers cannot be used
 ├── BundleError              a model bundle: missing, damaged, or of the wrong role
 └── EngineError              a runtime could not load or run a model
 
@@ -47,6 +48,10 @@ class MissingExtraError(FgddError):
         )
         self.package = package
         self.extra = extra
+
+
+class PluginError(FgddError):
+    """A plug-in of another package cannot be used."""
 
 
 class BundleError(FgddError):

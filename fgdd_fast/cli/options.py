@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.backends import DEVICES, find_backend
+from fgdd_engines.base import PRECISIONS
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.views import SCORE_VIEWS
@@ -59,6 +60,13 @@ def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
     return RuntimeOptions(**{each.name: options.pop(each.name) for each in fields(RuntimeOptions)})
 
 
+def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check a backend's name. Plug-ins are looked up for a name that is not built in, never for help."""
+    if value not in ("auto", *DEVICES):
+        find_backend(value)
+    return value
+
+
 def seed_option() -> Callable[[F], F]:
     """The seed of every random choice."""
     return click.option(
@@ -71,7 +79,8 @@ def runtime_options() -> Callable[[F], F]:
     return combined(
         click.option(
             "--device",
-            type=click.Choice(["auto", *DEVICES]),
+            callback=device_name,
+            metavar=f"[{'|'.join(['auto', *DEVICES])}]",
             default="auto",
             show_default=True,
             help="cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it.",

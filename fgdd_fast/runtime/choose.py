@@ -12,15 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
 import fgdd_fast
-from fgdd_engines.base import DEVICES, ON_PROCESSOR, Device, Precision
+from fgdd_engines.backends import all_devices, find_backend
+from fgdd_engines.base import Device, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe
-from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.machine import read_machine
@@ -29,7 +28,7 @@ from fgdd_fast.runtime.sample_images import SampleImage, drawn_sample_images
 from fgdd_fast.runtime.tolerances import TOLERANCES
 from fgdd_fast.runtime.variants import find_variants, variant_name
 
-Requested = Device | Literal["auto"]
+Requested = str  # a device's name, or `auto`
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +36,6 @@ PICTURES = 12
 FEWEST_PICTURES = 2
 # A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
 FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
-# What a processor is tried in; a GPU is tried in everything for which there is a variant.
-PRECISIONS: Mapping[Device, tuple[Precision, ...]] = {
-    "cpu": ("fp32", "int8"),
-    "openvino": ("fp32", "fp16", "bf16", "int8"),
-}
-GPU_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 def available_processors() -> int:
@@ -145,7 +138,8 @@ def choose_runtime(
         return Choice(replace(runtime, threads=threads), "asked for")
     candidates = _candidates(bundle, precision)
     # A GPU is held against the reference even if it is the only way; without the reference nothing can be.
-    if not probe("cpu").runs or (len(candidates) == 1 and candidates[0].device in ON_PROCESSOR):
+    alone = len(candidates) == 1 and find_backend(candidates[0].device).on_processor
+    if alone or not probe("cpu").runs:
         return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
     try:
         trials = _remembered_trials(bundle, candidates, notice)
@@ -165,17 +159,18 @@ def runtime_for(bundle: Bundle, device: Device, precision: Precision) -> Runtime
     Raises:
         SettingsError: the device does not compute in this precision, or the bundle has no such variant.
     """
-    if precision == "auto" and device != "openvino":
-        fp16 = None if device == "cpu" else bundle.find_variant("fp16")
+    backend = find_backend(device)
+    if precision == "auto" and not backend.lowers_fp32:
+        fp16 = bundle.find_variant("fp16") if "fp16" in backend.variants else None
         precision = "fp32" if fp16 is None else "fp16"
     return Runtime(device, precision, 1, find_variants(bundle, variant_name(device, precision)))
 
 
 def _candidates(bundle: Bundle, precision: Precision) -> list[Runtime]:
     """Every way to run a bundle here that exists: a GPU's where one runs, else a processor's."""
-    probes = [probe(device) for device in DEVICES]
+    probes = [probe(device) for device in all_devices()]
     running = [found.device for found in probes if found.runs]
-    gpu = [device for device in running if device not in ON_PROCESSOR]
+    gpu = [device for device in running if not find_backend(device).on_processor]
     candidates = [way for device in gpu or running for way in _ways(bundle, device, precision)]
     if candidates:
         return candidates
@@ -187,26 +182,23 @@ def _candidates(bundle: Bundle, precision: Precision) -> list[Runtime]:
 
 
 def _ways(bundle: Bundle, device: Device, precision: Precision) -> list[Runtime]:
-    wanted = PRECISIONS.get(device, GPU_PRECISIONS) if precision == "auto" else (precision,)
+    backend = find_backend(device)
+    wanted = tuple(backend.variants) if precision == "auto" else (precision,)
     ways = []
     for each in wanted:
         try:
             way = runtime_for(bundle, device, each)
         except SettingsError:
             continue  # no such variant, or not this device's precision
-        if device not in ("tensorrt", "tensorrt-rtx") or _built(bundle, way):
+        if backend.built is None or _built(bundle, way):
             ways.append(way)
     return ways
 
 
 def _built(bundle: Bundle, way: Runtime) -> list[str]:
-    """The TensorRT engines that were built for a way to run a bundle: their hashes and states."""
-    graph = way.variants.get(bundle.sha256, bundle)
-    return [
-        f"{plan.sha256} {plan.state}"
-        for plan in PlanStore().list()
-        if (plan.key.flavour, plan.key.model_sha256) == (way.device, graph.fingerprint)
-    ]
+    """What was built for a way to run a bundle, where its device needs that: hashes and states."""
+    built = find_backend(way.device).built
+    return [] if built is None else list(built(way.variants.get(bundle.sha256, bundle)))
 
 
 def _nothing_runs(probes: Sequence[Probe]) -> FgddError:

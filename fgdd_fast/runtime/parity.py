@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fgdd_engines.base import ON_PROCESSOR, Array, Device
+from fgdd_engines.backends import find_backend
+from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.crops import candidate_boxes
@@ -284,7 +285,7 @@ class _Clock:
     """Images a second, without the first inference where there are more."""
 
     def __init__(self, device: Device) -> None:
-        self._now = time.process_time if device in ON_PROCESSOR else time.perf_counter
+        self._now = time.process_time if find_backend(device).on_processor else time.perf_counter
         self._laps: list[tuple[int, float]] = []
 
     @contextmanager

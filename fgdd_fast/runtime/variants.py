@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fgdd_engines.base import ON_PROCESSOR, Device, Precision
+from fgdd_engines.backends import find_backend
+from fgdd_engines.base import Device, Precision
 from fgdd_engines.bundle.bundle import Bundle, Variant
 from fgdd_fast.errors import SettingsError
 
-_VARIANTS: Mapping[Precision, Variant] = {"fp16": "fp16", "bf16": "bf16", "int8": "int8"}
 TEXT = "text"  # the part that encodes prompts: once a class, so it stays in fp32
 
 
@@ -16,18 +16,16 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
     """The variant that a device takes for a precision; None where the fp32 graph serves.
 
     Raises:
-        SettingsError: the device does not compute in this precision.
+        SettingsError: there is no such device, or it does not compute in this precision.
     """
-    if device == "cpu" and precision in ("fp16", "bf16"):
+    variants = find_backend(device).variants
+    if precision not in ("auto", *variants):
         raise SettingsError(
-            f"ONNX Runtime's CPU provider does not compute in {precision}",
-            "Use the precision fp32 or int8, or the device openvino.",
+            f"The device {device} does not compute in {precision}",
+            f"Use the precision {' or '.join(variants)}"
+            + (", or the device openvino." if device == "cpu" else "."),
         )
-    if device in ON_PROCESSOR and precision == "int8":
-        return "int8-u8"
-    if device == "openvino" and precision in ("bf16", "fp16"):
-        return None  # OpenVINO itself computes the fp32 graph so
-    return _VARIANTS.get(precision)
+    return variants.get(precision)
 
 
 def find_variants(bundle: Bundle, variant: Variant | None) -> Mapping[str, Bundle]:

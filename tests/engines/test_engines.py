@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from installed_devices import available_devices
 from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
 from fgdd_engines.base import Array, Device, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
 from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.pool import Pool
 from fgdd_engines.telemetry import openvino_core

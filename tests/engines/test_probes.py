@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fgdd_engines.base import DEVICES, Device
+from fgdd_engines.backends import DEVICES, find_backend
+from fgdd_engines.base import Device
 from fgdd_engines.probing import probe_graph, probes
 from fgdd_engines.probing.nvidia import has_nvidia_device, jetson_model
 from fgdd_engines.probing.probes import Probe, probe, probe_all
+from fgdd_engines.tensorrt_backend import descriptor
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_fast.errors import EngineError
 
@@ -22,7 +24,6 @@ RUNS = {
     "run": "return [feeds['x'] * 2]",
     "open": "pass",
     "preload": "pass",
-    "chain": "[provider]",
 }
 ONNXRUNTIME = """
 import os, sys, time
@@ -47,33 +48,12 @@ class SessionOptions:
 
 class InferenceSession:
     def __init__(self, graph, sess_options, providers, enable_fallback):
-        assert (providers, enable_fallback) == ({chain}, False)
+        assert (providers, enable_fallback) == ([provider], False)
         {open}
     def get_providers(self):
         {get_providers}
     def run(self, outputs, feeds):
         {run}
-"""
-
-
-PLUGIN = """
-provider = "NvTensorRTRTXExecutionProvider"
-devices = []
-
-class Device:
-    ep_name = provider
-
-def get_ep_devices():
-    return devices
-
-def register_execution_provider_library(name, path):
-    assert (name, path) == (provider, "a/path")
-    devices.append(Device)
-
-def add_provider_for_devices(options, chosen, settings):
-    assert chosen == devices
-
-SessionOptions.add_provider_for_devices = add_provider_for_devices
 """
 
 
@@ -132,7 +112,7 @@ def test_the_cpus_runtimes_run(device: Device, package: str) -> None:
 def test_all_devices_are_probed_in_order_and_nothing_is_printed() -> None:
     script = (
         "from fgdd_engines.probing.probes import probe_all\n"
-        "from fgdd_engines.base import DEVICES\n"
+        "from fgdd_engines.backends import DEVICES\n"
         "assert [found.device for found in probe_all()] == list(DEVICES)\n"
         "assert all(found.detail for found in probe_all())\n"
     )
@@ -143,6 +123,8 @@ def test_all_devices_are_probed_in_order_and_nothing_is_printed() -> None:
 def test_without_a_gpu_nothing_is_started_or_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "has_nvidia_device", lambda: False)
     monkeypatch.setattr(subprocess, "run", None)
+    for device in ON_GPU:
+        find_backend(device)
     before = set(sys.modules)
     for device in ON_GPU:
         assert probe(device) == Probe(device, False, "no NVIDIA GPU or driver was found")
@@ -154,14 +136,8 @@ def test_without_a_gpu_nothing_is_started_or_imported(monkeypatch: pytest.Monkey
     [
         ("cpu", "onnxruntime", "pip install 'fgdd-fast[cpu]'"),
         ("cuda", "onnxruntime", "pip install 'fgdd-fast[gpu]'"),
-        ("onnxruntime-tensorrt", "onnxruntime", "pip install 'fgdd-fast[gpu]'"),
         ("tensorrt", "tensorrt", "pip install 'fgdd-fast[tensorrt]'"),
         ("tensorrt-rtx", "tensorrt_rtx", "pip install 'fgdd-fast[rtx]'"),
-        (
-            "onnxruntime-rtx",
-            "onnxruntime_ep_nv_tensorrt_rtx",
-            "pip install onnxruntime-ep-nv-tensorrt-rtx",
-        ),
     ],
 )
 @pytest.mark.usefixtures("gpu")
@@ -271,21 +247,10 @@ def test_a_library_that_cannot_be_loaded_beforehand_is_the_reason(
 
 
 @pytest.mark.usefixtures("gpu")
-def test_the_plugin_with_tensorrt_for_rtx_is_registered(installed: Callable[[str, str], None]) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "chain": None}) + PLUGIN)
-    names = (
-        "def get_ep_name(): return 'NvTensorRTRTXExecutionProvider'\ndef get_library_path(): return 'a/path'"
-    )
-    installed("onnxruntime_ep_nv_tensorrt_rtx", names)
-    expected = "ONNX Runtime 9.9.9, NvTensorRTRTXExecutionProvider"
-    assert probe("onnxruntime-rtx") == Probe("onnxruntime-rtx", True, expected)
-
-
-@pytest.mark.usefixtures("gpu")
 def test_a_runtime_without_the_provider_is_replaced(installed: Callable[[str, str], None]) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
-    found = probe("onnxruntime-tensorrt")
-    assert "was built without TensorrtExecutionProvider" in found.detail
+    installed("onnxruntime", ONNXRUNTIME.format(**RUNS).replace("return [provider, ", "return ["))
+    found = probe("cuda")
+    assert "was built without CUDAExecutionProvider" in found.detail
     assert found.advice.startswith("pip uninstall -y onnxruntime")
 
 
@@ -324,12 +289,12 @@ def test_packages_of_the_working_folder_are_not_taken(
 def test_tensorrt_says_that_there_is_no_driver() -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     with pytest.raises(EngineError, match="driver version is insufficient"):
-        probe_graph.load_in_tensorrt("tensorrt-rtx")
+        descriptor.run_probe("tensorrt-rtx")
 
 
 def test_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     first = probe("cpu")
-    monkeypatch.setattr(probes, "_KINDS", {})
+    monkeypatch.setattr(probes, "find_backend", None)
     assert probe("cpu") is first
 
 
@@ -358,13 +323,17 @@ def test_probe_all_gives_one_answer_a_device(monkeypatch: pytest.MonkeyPatch) ->
     assert not any(found.runs for found in probe_all())
 
 
-def test_an_engine_that_loads_needs_a_gpu_that_cuda_bindings_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_loads_needs_a_gpu_that_can_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     device = CudaDevice("NVIDIA RTX", (12, 0), 2**34, "13.0", "13.0")
-    monkeypatch.setattr(probe_graph, "_load_engine", lambda *arguments: None)
-    monkeypatch.setattr(probe_graph, "find_cuda_device", lambda: device)
-    assert probe_graph.load_in_tensorrt("tensorrt-rtx").endswith(", NVIDIA RTX")
-    monkeypatch.setattr(probe_graph, "find_cuda_device", lambda: None)
-    monkeypatch.setattr(probe_graph, "why_no_cuda", lambda: "The driver is too old; run: pip install another")
+    monkeypatch.setattr(descriptor, "_load_engine", lambda *arguments: None)
+    monkeypatch.setattr(descriptor, "find_cuda_device", lambda: device)
+    assert descriptor.run_probe("tensorrt-rtx").endswith(", NVIDIA RTX")
+    device = CudaDevice("NVIDIA H100", (9, 0), 2**36, "13.0", "13.0")
+    found = probes._probe_here("tensorrt-rtx")
+    assert "has no kernels for NVIDIA H100, of compute capability 9.0" in found.detail
+    assert found.advice == "Use the device tensorrt."
+    monkeypatch.setattr(descriptor, "find_cuda_device", lambda: None)
+    monkeypatch.setattr(descriptor, "why_no_cuda", lambda: "The driver is too old; run: pip install another")
     found = probes._probe_here("tensorrt-rtx")
     assert (found.detail, found.advice) == ("The driver is too old", "pip install another")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from installed_devices import available_devices
 from tiny_models import tiny_description
 
 from fgdd_engines.bundle.bundle import write_bundle
@@ -24,12 +25,12 @@ def test_failures_leave_signals_in_order(tmp_path: Path) -> None:
     broken = write_bundle(tiny_description(tmp_path / "broken.onnx"), b"no graph at all")
     code = f"""if True:
         import gc, pickle, signal, subprocess, sys
-        from fgdd_engines.factory import available_devices, open_engine
+        from fgdd_engines.factory import open_engine
         from fgdd_fast.errors import EngineError
         bundle = pickle.loads({pickle.dumps(broken)!r})
         failures, noticed = [], []
         for _ in range(3):
-            for device in available_devices():
+            for device in {available_devices()!r}:
                 try:
                     open_engine(bundle, device=device, axes={{"batch": 1}}, threads=1)
                 except EngineError as failure:

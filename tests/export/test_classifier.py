@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from image_files import picture
+from installed_devices import available_devices
 from tiny_models import CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
 from fgdd_export.classifier import bundle as classifier
 from fgdd_export.classifier.bundle import export_teacher, measure_parity
 from fgdd_export.graphs.graph import Array

@@ -18,12 +18,13 @@ transformers = pytest.importorskip("transformers")
 
 import tiny_classifiers as tiny  # noqa: E402
 import tiny_pipeline  # noqa: E402
+from installed_devices import available_devices  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fgdd_engines.base import Device  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
-from fgdd_engines.factory import available_devices, open_engine  # noqa: E402
+from fgdd_engines.factory import open_engine  # noqa: E402
 from fgdd_export.classifier import bundle as classifier  # noqa: E402
 from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
 from fgdd_export.classifier.network import Normalisation  # noqa: E402

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from catalogue_files import catalogue_data, real_source, write_catalogue
+from installed_devices import available_devices
 from saliency_source import saliency_source
 
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
 from fgdd_export.catalogue import prepare as module
 from fgdd_export.catalogue.prepare import Status, prepare, pull, verify
 from fgdd_export.graphs.sample_scenes import drawn_images

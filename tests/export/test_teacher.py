@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from installed_devices import available_devices
 from tiny_models import CHANNELS, SIDE, tiny_description, tiny_graph
 
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
 from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import Array
 from fgdd_export.graphs.sample_scenes import drawn_images

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import tiny_pipeline
 from click.testing import CliRunner, Result
+from installed_devices import available_devices
 from numpy.typing import NDArray
 from PIL import Image
 from rded_reference import synthesise
 
 from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.factory import available_devices, open_engine
+from fgdd_engines.factory import open_engine
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.cli import main
 from fgdd_fast.images.crops import candidate_boxes

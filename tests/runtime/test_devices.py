@@ -11,7 +11,8 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_engines.base import DEVICES, Array, Device
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.probing.probes import Probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError

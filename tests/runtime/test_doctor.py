@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from heavy_packages import HEAVY
 from rich.console import Console
 
-from fgdd_engines.base import DEVICES
+from fgdd_engines.backends import DEVICES
 from fgdd_engines.probing.probes import Probe
 from fgdd_fast.cli.checks import doctor as cli
 from fgdd_fast.runtime import doctor
@@ -119,8 +119,8 @@ def test_commands_stay_whole_on_their_line(width: int) -> None:
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fgdd-fast[gpu]' and some more of it"
     )
     lacking = Probe("cuda", False, "ONNX Runtime was built without it", advice)
-    text = shown(replace(REPORT, devices=(lacking, replace(lacking, device="onnxruntime-tensorrt"))), width)
-    assert f"To run models on cuda and onnxruntime-tensorrt:\n  {advice}\n" in text
+    text = shown(replace(REPORT, devices=(lacking, replace(lacking, device="tensorrt"))), width)
+    assert f"To run models on cuda and tensorrt:\n  {advice}\n" in text
     assert max(map(len, text.split("To run")[0].splitlines())) <= width
 
 

@@ -33,7 +33,8 @@ from benchmarks.studies.scale.many_images import HOW, distinct_photographs
 from benchmarks.studies.scale.project import show
 from benchmarks.studies.scale.projection import IMAGENET, Workload, project
 from fgdd_bench.machine.environment import command_line, environment
-from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import PRECISIONS
 from fgdd_fast.errors import FgddError
 from fgdd_fast.images.dataset import SourceImage, scan
 from fgdd_fast.images.views import SCORE_VIEWS

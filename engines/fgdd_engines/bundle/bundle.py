@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fgdd_engines.base import TensorSpec
+from fgdd_engines.base import Precision, TensorSpec
 from fgdd_engines.bundle.external_weights import external_names
 from fgdd_engines.bundle.files import file_sha256, stage_file
 from fgdd_engines.errors import BundleError
@@ -140,6 +140,13 @@ class Bundle:
     def sidecar(self) -> Path:
         """Path of the JSON sidecar."""
         return self.onnx.with_suffix(".json")
+
+    @property
+    def precision(self) -> Precision:
+        """The precision in which the graph is: its variant's, or fp32."""
+        if self.variant is None:
+            return "fp32"
+        return "int8" if self.variant == "int8-u8" else self.variant
 
     @property
     def fingerprint(self) -> str:

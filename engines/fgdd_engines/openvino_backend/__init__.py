@@ -1,3 +1,3 @@
 """Run a bundle in OpenVINO on the CPU."""
 
-__all__ = ["cpu"]
+__all__ = ["backend"]

@@ -16,17 +16,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.util import find_spec
-from typing import cast
 
-from fgdd_engines.base import DEVICES, Device
+from fgdd_engines.backends import Backend, all_devices, find_backend
+from fgdd_engines.base import Device
 from fgdd_engines.child_python import python_command
-from fgdd_engines.errors import FgddError
+from fgdd_engines.errors import FgddError, PluginError
 from fgdd_engines.probing.nvidia import NO_GPU, has_nvidia_device, jetson_model
-from fgdd_engines.probing.probe_graph import load_in_tensorrt, run_in_onnxruntime, run_in_openvino
 
 TIME_LIMIT = 180  # seconds; loading CUDA's libraries for the first time takes many
 
@@ -49,38 +47,8 @@ class Probe:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How a device is probed: what it runs, the packages that this takes, and the extra that brings them."""
-
-    run: Callable[[], str]
-    packages: tuple[str, ...]
-    extra: str
-    on_gpu: bool = True
-
-
-_KINDS: Mapping[Device, _Kind] = {
-    "cpu": _Kind(partial(run_in_onnxruntime, "cpu"), ("onnxruntime",), "cpu", on_gpu=False),
-    "openvino": _Kind(run_in_openvino, ("openvino",), "cpu", on_gpu=False),
-    "cuda": _Kind(partial(run_in_onnxruntime, "cuda"), ("onnxruntime",), "gpu"),
-    "onnxruntime-tensorrt": _Kind(
-        partial(run_in_onnxruntime, "onnxruntime-tensorrt"), ("onnxruntime",), "gpu"
-    ),
-    "onnxruntime-rtx": _Kind(
-        partial(run_in_onnxruntime, "onnxruntime-rtx"),
-        ("onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"),
-        "cpu",
-    ),
-    "tensorrt": _Kind(partial(load_in_tensorrt, "tensorrt"), ("tensorrt", "cuda.bindings"), "tensorrt"),
-    "tensorrt-rtx": _Kind(
-        partial(load_in_tensorrt, "tensorrt-rtx"), ("tensorrt_rtx", "cuda.bindings"), "rtx"
-    ),
-}
-# Packages that are better installed by themselves: the extras would bring others along.
-_ALONE = {
-    "cuda.bindings": "cuda-bindings",
-    "onnxruntime_ep_nv_tensorrt_rtx": "onnxruntime-ep-nv-tensorrt-rtx",
-}
+# What a package is called by pip where it is better installed by itself: extras would bring others along.
+_ALONE = {"cuda.bindings": "cuda-bindings"}
 _VIRTUAL_ENVIRONMENT = (
     "JetPack brings it: use an environment that was made with python3 -m venv --system-site-packages"
 )
@@ -114,8 +82,8 @@ _KNOWN_FAILURES = (
 
 
 def probe_all() -> tuple[Probe, ...]:
-    """The probes of all devices, in the order of `DEVICES`."""
-    return tuple(probe(device) for device in DEVICES)
+    """Return the probes of all devices, those of plug-ins last."""
+    return tuple(probe(device) for device in all_devices())
 
 
 @cache
@@ -123,15 +91,21 @@ def probe(device: Device) -> Probe:
     """Find out whether a device runs here; the answer is remembered for this process.
 
     Nothing is printed. It takes milliseconds beside importing the runtime; on a GPU some seconds.
+
+    Raises:
+        SettingsError: there is no such device.
     """
-    kind = _KINDS[device]
-    if kind.on_gpu and not has_nvidia_device():
+    try:
+        backend = find_backend(device)
+    except PluginError as error:
+        return Probe(device, False, error.problem, error.advice)
+    if backend.on_nvidia and not has_nvidia_device():
         return Probe(device, False, NO_GPU)
-    for package in kind.packages:
+    for package in backend.packages:
         if not _is_installed(package):
             detail = f"the Python package {package} is not installed"
-            return Probe(device, False, detail, _installation(device, package))
-    return _probe_in_child(device) if kind.on_gpu else _probe_here(device)
+            return Probe(device, False, detail, _installation(backend, package))
+    return _probe_here(device) if backend.on_processor else _probe_in_child(device)
 
 
 def _is_installed(package: str) -> bool:
@@ -141,26 +115,30 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def _installation(device: Device, package: str) -> str:
-    """The step that brings a package which a device lacks."""
-    if _KINDS[device].on_gpu and jetson_model() is not None:
-        if device != "tensorrt":
+def _installation(backend: Backend, package: str) -> str:
+    """The step that brings a package which a backend lacks."""
+    if backend.on_nvidia and jetson_model() is not None:
+        if not backend.with_jetpack:
             return _ON_A_JETSON
-        if package == "tensorrt":
+        if package == backend.packages[0]:
             return _VIRTUAL_ENVIRONMENT
     if package in _ALONE:
         return f"pip install {_ALONE[package]}"
-    if package == "openvino" and _is_installed("onnxruntime"):
-        return "pip install openvino"  # the extra would lay ONNX Runtime for CPUs over one for GPUs
-    return f"pip install 'fgdd-fast[{_KINDS[device].extra}]'"
+    if not backend.extra or (
+        backend.extra == "cpu" and package != "onnxruntime" and _is_installed("onnxruntime")
+    ):  # that extra would lay ONNX Runtime for CPUs over one for GPUs
+        return f"pip install {package}"
+    return f"pip install 'fgdd-fast[{backend.extra}]'"
 
 
 def _probe_here(device: Device) -> Probe:
     try:
-        return Probe(device, True, _KINDS[device].run())
+        return Probe(device, True, find_backend(device).probe())
     except FgddError as error:
         detail, _, command = error.problem.partition("; run: ")
         return Probe(device, False, detail, error.advice.removeprefix("Run: ") or command)
+    except Exception as error:  # of a plug-in, which may raise anything
+        return Probe(device, False, f"its probe failed: {type(error).__name__}: {error}")
 
 
 def _probe_in_child(device: Device) -> Probe:
@@ -198,7 +176,7 @@ def _explain(found: Probe, log: str) -> Probe:
         if match := re.search(pattern, f"{found.detail}\n{log}"):
             detail, advice = match.expand(words), step
             break
-    if found.device != "tensorrt" and jetson_model() is not None:
+    if not find_backend(found.device).with_jetpack and jetson_model() is not None:
         advice = _ON_A_JETSON
     return Probe(found.device, False, detail, advice)
 
@@ -215,4 +193,4 @@ def _main(device: Device) -> None:
 
 
 if __name__ == "__main__":
-    _main(cast(Device, sys.argv[1]))
+    _main(sys.argv[1])

@@ -13,7 +13,7 @@ from fgdd_engines.errors import EngineError
 from fgdd_engines.optional_imports import import_optional
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
-_PACKAGES: dict[Flavour, tuple[str, str]] = {
+PACKAGES: dict[Flavour, tuple[str, str]] = {
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt-rtx": ("tensorrt_rtx", "rtx"),
 }
@@ -61,7 +61,7 @@ def import_tensorrt(flavour: Flavour) -> TensorRt:
         MissingExtraError: the package is not installed.
         EngineError: its libraries cannot be loaded, or it is older than any that this package can use.
     """
-    package, extra = _PACKAGES[flavour]
+    package, extra = PACKAGES[flavour]
     try:
         module = import_optional(package, extra)
     except (ImportError, OSError) as error:

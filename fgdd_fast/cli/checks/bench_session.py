@@ -21,7 +21,7 @@ from fgdd_bench.harness.ways import Task
 from fgdd_bench.machine.ceilings import METHOD, device_ceilings, opencv_decode_rate, processor_ceilings
 from fgdd_bench.machine.environment import command_line, environment
 from fgdd_bench.references.grounded.subject import GroundedSubject
-from fgdd_engines.base import ON_PROCESSOR
+from fgdd_engines.backends import find_backend
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.cli.checks.bench_models import (
     COMPOSED,
@@ -87,7 +87,7 @@ def open_bench(data: Path | None, options: BenchOptions, console: Console) -> It
         foreground = find_foreground(classes, options, runtimes, console)
         teacher = find_teacher(dataset, options)
         bundles = [bundle for bundle in (bundle_of(foreground), teacher) if bundle is not None]
-        on_processor = all(runtimes(bundle).device in ON_PROCESSOR for bundle in bundles)
+        on_processor = all(find_backend(runtimes(bundle).device).on_processor for bundle in bundles)
         task = Task(
             crops=options.crops,
             seed=options.seed,

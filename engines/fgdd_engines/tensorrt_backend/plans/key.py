@@ -105,7 +105,7 @@ class PlanKey:
         return cls(
             model=graph.name,
             model_sha256=graph.fingerprint,
-            precision=graph_precision(graph),
+            precision=graph.precision,
             **asdict(platform),
             profile=profile,
             axes={axis: length for axis, length in sorted(axes.items()) if axis != "batch"},
@@ -169,13 +169,6 @@ class PlanKey:
         if not covered:
             reasons.append(f"takes batches of {_batches(self.profile)}, not of {_batches(wanted.profile)}")
         return tuple(reasons)
-
-
-def graph_precision(graph: Bundle) -> Precision:
-    """The precision in which a bundle's graph is: its variant's, or fp32."""
-    if graph.variant is None:
-        return "fp32"
-    return "int8" if graph.variant == "int8-u8" else graph.variant
 
 
 def file_name(model: str) -> str:

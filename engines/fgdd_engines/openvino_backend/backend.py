@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from fgdd_engines.backends import Backend
 from fgdd_engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Variant
 from fgdd_engines.errors import EngineError, SettingsError
 from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.pool import Pool
+from fgdd_engines.probing.probe_graph import GRAPH, INPUT, check_output
 from fgdd_engines.shapes import check_graph, fix_axes
 from fgdd_engines.telemetry import import_openvino, openvino_core
 
@@ -49,7 +52,7 @@ class OpenVinoEngine(Engine):
             "ENABLE_HYPER_THREADING": True,
         }
         with wrapped_as_engine_error(f"OpenVINO cannot load '{bundle.name}'"):
-            model = _read_onnx(openvino, bundle)
+            model = _read_onnx(openvino, str(bundle.onnx))
             model.reshape({spec.name: list(spec.shape) for spec in self.inputs})
             check_graph(bundle, self.inputs, _specs(model.inputs, self.inputs))
             check_graph(bundle, self.outputs, _specs(model.outputs, self.outputs))
@@ -120,10 +123,10 @@ def _computes_in_int8(compiled: Any) -> bool:
     )
 
 
-def _read_onnx(openvino: ModuleType, bundle: Bundle) -> Any:
+def _read_onnx(openvino: ModuleType, source: Any) -> Any:
     # Core.read_model would show a damaged file to the front ends of all other formats; they write to stderr.
     frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
-    return frontend.convert(frontend.load(str(bundle.onnx)))
+    return frontend.convert(frontend.load(source))
 
 
 def _specs(ports: Sequence[Any], expected: Sequence[TensorSpec]) -> list[TensorSpec]:
@@ -137,3 +140,35 @@ def _specs(ports: Sequence[Any], expected: Sequence[TensorSpec]) -> list[TensorS
         )
         for port in ports
     ]
+
+
+def run_probe() -> str:
+    """Run the probe's graph in OpenVINO's CPU plugin.
+
+    Returns:
+        What ran it: name and version.
+
+    Raises:
+        EngineError: it cannot run it, or gave wrong numbers.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    with wrapped_as_engine_error("OpenVINO cannot be imported"):
+        openvino = import_openvino()
+    name = f"OpenVINO {openvino.__version__.partition('-')[0]}, CPU"
+    with wrapped_as_engine_error(f"{name} cannot run"):
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        model = _read_onnx(openvino, io.BytesIO(GRAPH))
+        compiled = openvino_core().compile_model(model, "CPU", settings)
+        check_output(name, compiled({"x": INPUT})[0])
+    return name
+
+
+OPENVINO = Backend(
+    open=OpenVinoEngine,
+    probe=run_probe,
+    on_processor=True,
+    variants={"fp32": None, "fp16": None, "bf16": None, "int8": "int8-u8"},
+    packages=("openvino",),
+    distributions=("openvino",),
+    extra="cpu",
+)

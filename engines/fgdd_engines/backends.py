@@ -1,0 +1,99 @@
+"""The backends: on what bundles run. Each is a folder with a descriptor, and a line in `BUILT_IN`.
+
+An installed package adds one by an entry point of the group `fgdd_fast.backends` that names a `Backend`.
+Descriptors are imported, and plug-ins looked up, where a device's name is resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import EntryPoint
+
+from fgdd_engines.base import Device, Engine, Precision
+from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.errors import SettingsError
+from fgdd_engines.plugins import BACKENDS, find_plugins
+
+# Where the descriptor of each device lies, in the order in which devices are listed.
+BUILT_IN: Mapping[Device, str] = {
+    "cpu": "fgdd_engines.onnxruntime_backend.descriptor:CPU",
+    "openvino": "fgdd_engines.openvino_backend.backend:OPENVINO",
+    "cuda": "fgdd_engines.onnxruntime_backend.descriptor:CUDA",
+    "tensorrt": "fgdd_engines.tensorrt_backend.descriptor:TENSORRT",
+    "tensorrt-rtx": "fgdd_engines.tensorrt_backend.descriptor:TENSORRT_RTX",
+}
+DEVICES: tuple[Device, ...] = tuple(BUILT_IN)
+_RETIRED = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-rtx": "tensorrt-rtx"}
+
+Opener = Callable[[Bundle, Mapping[str, int], int, Precision], Engine]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """How bundles run on a device.
+
+    Attributes:
+        open: loads a bundle, given the length of each named axis, the number of threads and the precision;
+            raises EngineError, or MissingExtraError where a package is not installed.
+        probe: runs something tiny on the device and returns what ran it, with versions; raises FgddError.
+        on_processor: whether it computes on the processor; everything else is probed in a process of its own.
+        on_nvidia: whether it needs a GPU of NVIDIA's.
+        variants: the precisions that it computes in, each with the variant of a bundle that it takes for it;
+            None where it takes the fp32 graph itself.
+        packages: import names of the packages that it needs.
+        distributions: names of those packages, as pip knows them, whose versions matter.
+        extra: the extra of fgdd-fast that brings the packages; empty for a plug-in, which brings its own.
+        with_jetpack: whether NVIDIA's software for Jetson boards brings the first of the packages; no other
+            backend on a GPU runs on such a board.
+        built: what was built of a graph for this device, for a backend that runs nothing else: hash and state
+            of each. None where nothing has to be built.
+        origin: the package that a plug-in comes from, with its version; empty for what is built in. It is
+            filled in by `find_backend`.
+    """
+
+    open: Opener
+    probe: Callable[[], str]
+    on_processor: bool
+    on_nvidia: bool = False
+    variants: Mapping[Precision, Variant | None] = field(default_factory=lambda: {"fp32": None})
+    packages: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
+    extra: str = ""
+    with_jetpack: bool = False
+    built: Callable[[Bundle], tuple[str, ...]] | None = None
+    origin: str = ""
+
+    @property
+    def lowers_fp32(self) -> bool:
+        """Whether it computes an fp32 graph in a lower precision, if it is asked to."""
+        return any(variant is None for precision, variant in self.variants.items() if precision != "fp32")
+
+
+def find_backend(device: Device) -> Backend:
+    """Return the backend of a device's name: one that is built in, or else a plug-in's.
+
+    Raises:
+        SettingsError: there is no such device.
+        PluginError: it is a plug-in's, and cannot be loaded.
+    """
+    if device in BUILT_IN:
+        backend: Backend = EntryPoint(device, BUILT_IN[device], BACKENDS).load()
+        return backend
+    if device in _RETIRED:
+        raise SettingsError(
+            f"The device {device} was ONNX Runtime's own way to TensorRT, which is no longer offered",
+            f"Use the device {_RETIRED[device]}.",
+        )
+    plugins = find_plugins(BACKENDS, reserved=DEVICES)
+    if device not in plugins:
+        raise SettingsError(
+            f"There is no device {device!r}", f"These are known: {', '.join((*DEVICES, *sorted(plugins)))}."
+        )
+    plugin = plugins[device]
+    return replace(plugin.load(Backend), origin=str(plugin))
+
+
+def all_devices() -> tuple[Device, ...]:
+    """Return the names of all devices: those that are built in, then those of plug-ins."""
+    return (*DEVICES, *sorted(find_plugins(BACKENDS, reserved=DEVICES)))

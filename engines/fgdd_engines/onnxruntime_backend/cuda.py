@@ -1,0 +1,180 @@
+"""ONNX Runtime's CUDA provider, on an NVIDIA GPU.
+
+Precision is that of the graph: the provider may not lower it, and the variants of a bundle carry it.
+Whether it takes part is known from the session: ONNX Runtime goes on without a provider whose libraries or
+GPU are missing, so its absence from the session is an error here, and so is a convolution or a matrix product
+that was left to the CPU. Nodes that compute shapes, and others that are cheap, belong there.
+
+Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.errors import EngineError
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.onnxruntime_backend.binding import BoundEngine
+from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, FATAL, session_options
+from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.telemetry import disable_onnxruntime_telemetry
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+
+ADVICE = "Run: fgdd-fast doctor"
+REINSTALL = "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fgdd-fast[gpu]'"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+DEVICE = "cuda"  # where ONNX Runtime holds the buffers
+# Convolutions and matrix products, which are what a GPU is for.
+_HEAVY = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "MatMul", "MatMulInteger"})
+
+
+class CudaEngine(BoundEngine):
+    """A bundle's graph in ONNX Runtime's CUDA provider, on the first GPU.
+
+    uint8 goes to the device as it is, into buffers that stay in place, and only the outputs asked for come
+    back. Each stream has a session, with a CUDA graph of it recorded, so that a call launches the model as
+    one; weights are then on the device once a stream. Where the model cannot be recorded (control flow, nodes
+    on the CPU), or memory does not suffice for that, the streams share one session without a graph. Copies
+    of one stream overlap with the computations of another; host memory is not pinned.
+
+    Open all engines before any of them runs: while one records a graph, CUDA refuses other threads' work.
+
+    The same batch gives the same bits again. Unlike on a CPU, a sample's result may depend in its last bits
+    on its place in the batch and on the samples beside it.
+
+    Args:
+        bundle: the model, whose file has been checked against its hash.
+        axes: a length for each named axis of the inputs.
+        streams: calls of `run` that may be in flight; more than two hardly gain.
+
+    Raises:
+        EngineError: the provider cannot start here, or cannot run the model.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, axes: Mapping[str, int], *, streams: int = 2) -> None:
+        disable_onnxruntime_telemetry()
+        runtime = import_optional("onnxruntime", "gpu")
+        missing = load_libraries(runtime)
+
+        def open_session(record: bool) -> Any:
+            return _open_session(runtime, bundle, axes, missing, record)
+
+        precision = bundle.variant or "fp32"
+        super().__init__(
+            runtime,
+            bundle,
+            axes,
+            open_session,
+            device=DEVICE,
+            streams=streams,
+            arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA without TF32, {gpu_name()}, {precision}",
+        )
+
+
+def _open_session(
+    runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int], missing: str, record: bool
+) -> Any:
+    """Open a session, which records a CUDA graph or does not."""
+    options = session_options(runtime, axes)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        with wrapped_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}' for {CUDA_PROVIDER}"):
+            session = runtime.InferenceSession(
+                str(bundle.onnx),
+                sess_options=options,
+                providers=provider_chain(record),
+                enable_fallback=False,
+            )
+    except EngineError as error:
+        raise EngineError(error.problem, error.advice or ADVICE) from error
+    check_placement(session, bundle.name, missing)
+    return session
+
+
+def load_libraries(runtime: ModuleType) -> str:
+    """Load what the provider needs of CUDA, where it is installed as Python packages.
+
+    Returns:
+        What could not be loaded, which the system may still find by itself; empty if nothing was missing.
+
+    Raises:
+        EngineError: ONNX Runtime was built without this provider.
+    """
+    runtime.set_default_logger_severity(FATAL)  # a provider that does not start is told as an error instead
+    if CUDA_PROVIDER not in runtime.get_available_providers():
+        raise EngineError(f"This ONNX Runtime was built without {CUDA_PROVIDER}", REINSTALL)
+    told = io.StringIO()
+    if hasattr(runtime, "preload_dlls"):  # since 1.21; it prints what it misses
+        with contextlib.redirect_stdout(told), wrapped_as_engine_error("CUDA's libraries cannot be loaded"):
+            runtime.preload_dlls()
+    return next((line.strip() for line in told.getvalue().splitlines() if line.startswith("Failed")), "")
+
+
+def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_PROVIDER) -> None:
+    """Check that the provider takes part in a session, and that what is heavy does not run on the CPU.
+
+    Args:
+        session: an open session; it is asked where its nodes are if it can tell, as recent ones can.
+        name: the bundle's name, for the error.
+        missing: what `load_libraries` could not load.
+        provider: the name of the provider that was asked for.
+
+    Raises:
+        EngineError: the model would run on the CPU, as a whole or where it matters.
+    """
+    if provider not in session.get_providers():
+        reason = f": {missing}" if missing else ""
+        raise EngineError(f"ONNX Runtime cannot start {provider} for '{name}'{reason}", ADVICE)
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return
+    parts = session.get_provider_graph_assignment_info()
+    if not any(part.ep_name == provider for part in parts):
+        raise EngineError(f"{provider} takes no part of '{name}'", "Use another device.")
+    on_cpu = {node.op_type for part in parts if part.ep_name == CPU_PROVIDER for node in part.get_nodes()}
+    if left := sorted(on_cpu & _HEAVY):
+        raise EngineError(
+            f"{provider} leaves {left} of '{name}' to the CPU", "Use another device or precision."
+        )
+
+
+def provider_chain(record: bool) -> list[tuple[str, dict[str, str]]]:
+    """Return ONNX Runtime's providers with their options; each takes the nodes that those before it left.
+
+    float32 is computed in full, and by the same algorithms in every process.
+
+    Args:
+        record: whether to record a CUDA graph.
+    """
+    cuda = {
+        "device_id": "0",
+        "use_tf32": "0",
+        # By default algorithms are timed, and another may win in the next process.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        # Shapes are fixed: what the first run takes is what every run takes.
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": str(int(record)),
+    }
+    return [(CUDA_PROVIDER, cuda), (CPU_PROVIDER, {})]
+
+
+def gpu_name(root: Path = Path("/")) -> str:
+    """Return the first GPU's name by `cuda-bindings`, or else by NVIDIA's driver; else `unknown GPU`.
+
+    Args:
+        root: the root of the file system.
+    """
+    device = find_cuda_device()
+    if device is not None:
+        return device.name
+    for told in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        for line in told.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("Model:"):
+                return line.partition(":")[2].strip()
+    return "unknown GPU"

@@ -1,0 +1,66 @@
+"""The devices that ONNX Runtime serves: `cpu`, the reference, and `cuda`."""
+
+from __future__ import annotations
+
+from fgdd_engines.backends import Backend
+from fgdd_engines.errors import EngineError
+from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
+from fgdd_engines.onnxruntime_backend.cuda import CUDA_PROVIDER, CudaEngine, load_libraries
+from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
+from fgdd_engines.probing.probe_graph import GRAPH, INPUT, check_output
+from fgdd_engines.telemetry import import_onnxruntime
+
+_ERROR = 3  # ONNX Runtime's severity of what is logged
+
+
+def run_probe(provider: str) -> str:
+    """Run the probe's graph in one of ONNX Runtime's providers, and in no other.
+
+    Why a provider for GPUs cannot start is often told in ONNX Runtime's log alone, on standard error.
+
+    Returns:
+        What ran it: name, version and provider.
+
+    Raises:
+        EngineError: the provider cannot run it, or gave wrong numbers.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    with wrapped_as_engine_error("ONNX Runtime cannot be imported"):
+        runtime = import_onnxruntime()
+    name = f"ONNX Runtime {runtime.__version__}, {provider}"
+    options = session_options(runtime, {})
+    missing = ""
+    if provider != CPU_PROVIDER:
+        missing = load_libraries(runtime)
+        runtime.set_default_logger_severity(_ERROR)
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    with wrapped_as_engine_error(f"{name} cannot run{missing and f' ({missing})'}"):
+        session = runtime.InferenceSession(
+            GRAPH, sess_options=options, providers=[provider], enable_fallback=False
+        )
+        if provider not in session.get_providers():
+            raise EngineError(f"{name} gave way to {session.get_providers()[0]}")
+        check_output(name, session.run(None, {"x": INPUT})[0])
+    return name
+
+
+CPU = Backend(
+    open=lambda bundle, axes, threads, _: OnnxRuntimeEngine(bundle, axes, threads),
+    probe=lambda: run_probe(CPU_PROVIDER),
+    on_processor=True,
+    variants={"fp32": None, "int8": "int8-u8"},
+    packages=("onnxruntime",),
+    distributions=("onnxruntime",),
+    extra="cpu",
+)
+CUDA = Backend(
+    open=lambda bundle, axes, _threads, _precision: CudaEngine(bundle, axes),
+    probe=lambda: run_probe(CUDA_PROVIDER),
+    on_processor=False,
+    on_nvidia=True,
+    variants={"fp32": None, "fp16": "fp16", "bf16": "bf16", "int8": "int8"},
+    packages=("onnxruntime",),
+    distributions=("onnxruntime-gpu",),
+    extra="gpu",
+)

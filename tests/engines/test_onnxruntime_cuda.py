@@ -1,0 +1,157 @@
+"""ONNX Runtime's CUDA provider: what is asked of it, and how it is checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import tiny_bundle, tiny_feeds
+
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.onnxruntime_backend import cuda
+from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
+from fgdd_engines.onnxruntime_backend.session import session_options
+from fgdd_engines.probing.nvidia import has_nvidia_device
+from fgdd_fast.errors import EngineError
+
+onnxruntime = pytest.importorskip("onnxruntime")
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def reference(bundle: Bundle) -> Iterator[OnnxRuntimeEngine]:
+    with OnnxRuntimeEngine(bundle, {"batch": BATCH}, 1) as engine:
+        assert isinstance(engine, OnnxRuntimeEngine)
+        yield engine
+
+
+def session(**nodes: list[str]) -> Any:
+    """What says of its nodes what a session of ONNX Runtime does."""
+    parts = [
+        SimpleNamespace(
+            ep_name=f"{name}ExecutionProvider",
+            get_nodes=lambda types=types: [SimpleNamespace(op_type=kind) for kind in types],
+        )
+        for name, types in nodes.items()
+    ]
+    return SimpleNamespace(
+        get_providers=lambda: [*(part.ep_name for part in parts), "CPUExecutionProvider"],
+        get_provider_graph_assignment_info=lambda: [part for part in parts if part.get_nodes()],
+    )
+
+
+def test_shapes_may_be_computed_on_the_cpu() -> None:
+    cuda.check_placement(session(CUDA=["Conv", "Cast"], CPU=["Shape", "Gather", "Concat"]), "tiny", "")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "refusal"),
+    [
+        ({"CUDA": ["Cast"], "CPU": ["Shape", "Conv"]}, r"leaves \['Conv'\] of 'tiny' to the CPU"),
+        ({"CUDA": ["Cast"], "CPU": ["MatMul"]}, r"leaves \['MatMul'\] of 'tiny' to the CPU"),
+        ({"CUDA": [], "CPU": ["Add"]}, "takes no part of 'tiny'"),
+        ({"CPU": ["Conv"]}, r"cannot start CUDA.*: no libcublas\. Run: fgdd-fast doctor"),
+    ],
+)
+def test_a_model_that_would_run_on_the_cpu_is_refused(nodes: dict[str, list[str]], refusal: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        cuda.check_placement(session(**nodes), "tiny", "no libcublas")
+    assert re.search(refusal, str(caught.value))
+
+
+def test_a_real_session_tells_where_its_nodes_are(bundle: Bundle) -> None:
+    options = session_options(onnxruntime, {"batch": 1})
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    real = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+    if not hasattr(real, "get_provider_graph_assignment_info"):
+        pytest.skip("this ONNX Runtime does not tell where its nodes are")
+    with pytest.raises(EngineError, match=r"leaves \['Conv', 'MatMul'\]"):
+        cuda.check_placement(real, "tiny", "", "CPUExecutionProvider")
+
+
+@pytest.mark.skipif(has_nvidia_device(), reason="there is a GPU")
+def test_without_a_gpu_the_error_says_what_to_do(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(EngineError, match="CUDAExecutionProvider") as caught:
+        cuda.CudaEngine(bundle, {"batch": 1})
+    built_with_it = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    assert caught.value.advice == (cuda.ADVICE if built_with_it else cuda.REINSTALL)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_gpus_name_comes_from_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "find_cuda_device", lambda: None)
+    assert cuda.gpu_name(tmp_path) == "unknown GPU"
+    told = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0/information"
+    told.parent.mkdir(parents=True)
+    told.write_text("Model: \t\t NVIDIA RTX A2000\nIRQ:   \t\t 16\n")
+    assert cuda.gpu_name(tmp_path) == "NVIDIA RTX A2000"
+
+
+def test_the_first_library_that_is_missing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def preload_dlls() -> None:
+        print("Failed to load libcublasLt.so.13: libcublasLt.so.13: cannot open shared object file")
+        print("Failed to load libcudnn.so.9: libcudnn.so.9: cannot open shared object file")
+
+    severities: list[int] = []
+    runtime: Any = SimpleNamespace(
+        set_default_logger_severity=severities.append,
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        preload_dlls=preload_dlls,
+    )
+    assert "libcublasLt.so.13: cannot open" in cuda.load_libraries(runtime)
+    assert capsys.readouterr() == ("", "")
+    assert severities == [4]
+
+
+def test_the_whole_engine_with_the_cpu_in_the_gpus_place(
+    bundle: Bundle, reference: OnnxRuntimeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32 is off, algorithms are the same in every process, and a CUDA graph is recorded."""
+    (provider, options), last = cuda.provider_chain(record=True)
+    assert (provider, last) == ("CUDAExecutionProvider", ("CPUExecutionProvider", {}))
+    assert options == {
+        "device_id": "0",
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": "1",
+    }
+    for name, value in {
+        "DEVICE": "cpu",
+        "provider_chain": lambda record: ["CPUExecutionProvider"],
+        "load_libraries": lambda runtime: "",
+        "check_placement": lambda session, name, missing: None,
+        "find_cuda_device": lambda: SimpleNamespace(name="Orin"),
+    }.items():
+        monkeypatch.setattr(cuda, name, value)
+    feeds = tiny_feeds(BATCH)
+    with cuda.CudaEngine(replace(bundle, variant="fp16"), {"batch": BATCH}) as engine:
+        found = engine.run(feeds, ["loss"])
+        assert engine.streams == 2
+        version = onnxruntime.__version__
+        assert engine.arithmetic == f"ONNX Runtime {version}, CUDA without TF32, Orin, fp16"
+    assert np.array_equal(found["loss"], reference.run(feeds)["loss"])
+
+
+@pytest.mark.skipif(not has_nvidia_device(), reason="there is no NVIDIA GPU")
+def test_on_a_gpu_it_computes_what_the_graph_says(bundle: Bundle, reference: OnnxRuntimeEngine) -> None:
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime was built without CUDA")
+    with cuda.CudaEngine(bundle, {"batch": BATCH}) as engine:
+        for seed in range(3):
+            feeds = tiny_feeds(BATCH, seed)
+            expected, found = reference.run(feeds), engine.run(feeds)
+            np.testing.assert_allclose(found["logits"], expected["logits"], rtol=0, atol=1e-2)
+            np.testing.assert_allclose(found["loss"], expected["loss"], rtol=0, atol=1e-2)
