@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LOGGERS = ("fgdd_engines", "fgdd_fast", "fgdd_export", "fgdd_bench")
 LINE_EVERY = 30.0  # seconds, where output is no terminal
-_CONSOLE = "fgdd_fast.console"
+_CONSOLE = "fgdd-fast console"
 
 
 def console() -> Console:

@@ -281,7 +281,7 @@ def test_ctrl_c_says_that_work_is_kept(workplace: Path, monkeypatch: pytest.Monk
     def interrupt(*_: object, **__: object) -> Iterator[None]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fgdd_fast.cli.distillation.distill.write_mosaics", interrupt)
+    monkeypatch.setattr("fgdd_fast.pipeline.write_mosaics", interrupt)
     result = distill(workplace)
     assert result.exit_code == 130
     assert "kept" in result.output

@@ -106,7 +106,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[SheetSource]:
         sources.extend(source for sheet_class in listed for source in sheet_class.sources)
         return contact_sheet(listed, **options)
 
-    monkeypatch.setattr("fgdd_fast.cli.distillation.sheet.contact_sheet", recorded)
+    monkeypatch.setattr("fgdd_fast.output.report.contact_sheet", recorded)
     return sources
 
 
