@@ -122,12 +122,12 @@ def hold_out(
     Returns:
         (to fit on, held out), each in the order of `images`.
     """
+    by_class: dict[str, list[str]] = {}
+    for image in images:
+        by_class.setdefault(image.class_name, []).append(image.source)
     held: set[str] = set()
-    for name in sorted({image.class_name for image in images}):
-        sources = sorted(
-            (image.source for image in images if image.class_name == name),
-            key=lambda source: seeded_hash("fgdd hold out", seed, source).digest(),
-        )
+    for sources in by_class.values():
+        sources.sort(key=lambda source: seeded_hash("fgdd hold out", seed, source).digest())
         count = min(max(round(share * len(sources)), 1), len(sources) - 1)
         held.update(sources[:count])
     fitted = tuple(image for image in images if image.source not in held)

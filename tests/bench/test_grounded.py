@@ -69,7 +69,6 @@ def export(folder: Path) -> Bundle:
             licence="Apache-2.0",
             threads=1,
             force=True,
-            progress=lambda _: None,
         )
 
 

@@ -60,7 +60,6 @@ def export(onnx: Path, *, split: bool, images: int = 4, force: bool = False) -> 
         licence="Apache-2.0",
         threads=1,
         force=force,
-        progress=lambda line: None,
     )
 
 
@@ -203,7 +202,6 @@ def test_settings_that_do_not_fit_are_refused(
             licence="MIT",
             threads=1,
             force=False,
-            progress=lambda line: None,
         )
 
 
@@ -292,7 +290,7 @@ def test_the_joint_form_in_fp16_finds_the_same_and_builds(
     joint: Bundle, tmp_path: Path, rtx: TensorRt
 ) -> None:
     scenes = check_images(None, 6, {})
-    (converted,) = convert_to_half(joint, "fp16", scenes, accept=False, progress=lambda _: None)
+    (converted,) = convert_to_half(joint, "fp16", scenes)
     assert converted.agreement.accepted
     assert converted.agreement.figures["mean_occupancy_error"] < 1e-3
     plan = built(joint, PlanStore(tmp_path), "fp16")[joint.name]

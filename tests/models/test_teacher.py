@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -195,6 +196,14 @@ def test_holding_out_depends_on_the_seed_alone() -> None:
     _, held = hold_out(images, 0.3, 0)
     _, reversed_held = hold_out(images[::-1], 0.3, 0)
     assert set(held) == set(reversed_held)
+
+
+def test_holding_out_takes_one_pass_over_many_classes() -> None:
+    images = sources({f"{place:05}": 2 for place in range(10_000)})
+    begin = time.process_time()
+    fitted, held = hold_out(images, 0.2, 0)
+    assert len(fitted) == len(held) == 10_000
+    assert time.process_time() - begin < 5  # one scan a class would take minutes
 
 
 def test_accuracy_counts_by_class() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from fgdd_export.catalogue.u2netp import prepare_u2netp
 from fgdd_export.graphs.graph import EXTRA, read_model, tensor_specs
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.catalogue.catalogue import Entry, bundle_path, load_catalogue
-from fgdd_fast.models.catalogue.download import Progress, fetch_source
+from fgdd_fast.models.catalogue.download import fetch_source
 from fgdd_fast.models.catalogue.entries import Preparation, Recipe
+
+_log = logging.getLogger(__name__)
 
 RECIPES: Mapping[Recipe, Callable[[Path, Preparation], Prepared]] = {
     "u2netp": prepare_u2netp,
@@ -38,13 +41,12 @@ class Status:
     reason: str = ""
 
 
-def pull(name: str, *, from_file: Path | None = None, progress: Progress | None = None) -> Bundle:
+def pull_model(name: str, *, from_file: Path | None = None) -> Bundle:
     """Fetch and prepare a model of the catalogue; nothing is done where its bundle is here and up to date.
 
     Args:
         name: the model.
         from_file: a copy of its source fetched by other means; see `fetch_source`.
-        progress: told, in one line, before something that takes long.
 
     Raises:
         BundleError: the catalogue has no such model, or it could not be prepared.
@@ -54,9 +56,8 @@ def pull(name: str, *, from_file: Path | None = None, progress: Progress | None 
     entry = load_catalogue()[name]
     if verify(entry).state == "ok":
         return load_bundle(bundle_path(entry))
-    source_file = fetch_source(entry, from_file=from_file, progress=progress)
-    if progress is not None:
-        progress(f"Preparing {name}")
+    source_file = fetch_source(entry, from_file=from_file)
+    _log.info("Preparing %s", name)
     return prepare(entry, source_file, bundle_path(entry))
 
 

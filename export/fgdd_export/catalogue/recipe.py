@@ -39,7 +39,3 @@ def check_parity(name: str, parity: Mapping[str, float], tolerances: Mapping[str
                 f"{parity[measure]:.3g}, above {tolerance:.3g}",
                 "Nothing was written. Try the versions of onnx, onnxslim and onnxruntime in constraints.txt.",
             )
-
-
-def silent(line: str) -> None:
-    """Report progress to nobody."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 
 from fgdd_engines.bundle.files import file_sha256
@@ -154,14 +156,24 @@ def _quiet() -> Iterator[None]:
     """Keep transformers and its hub client from writing over the terminal; errors are raised all the same."""
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
+    bars: Any = transformers.utils.logging
+    shown, hub_shown = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    bars: Any = transformers.utils.logging
-    bars.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the hub warns where an environment variable decides for it
+        bars.disable_progress_bar()
     try:
         yield
     finally:
-        bars.enable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if shown:
+                bars.enable_progress_bar()  # and the hub's with them
+            if hub_shown:
+                hub.enable_progress_bars()
+            else:
+                hub.disable_progress_bars()
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

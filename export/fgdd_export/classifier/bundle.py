@@ -5,6 +5,7 @@ A classifier is a PyTorch network, or a backbone bundle with logits of its own, 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.catalogue.recipe import check_parity, silent
+from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.classifier.backbone import backbone_candidate, names_bundle
 from fgdd_export.classifier.candidate import UNKNOWN_LICENCE, Candidate, Images
 from fgdd_export.classifier.class_names import check_class_names
@@ -24,6 +25,8 @@ from fgdd_export.graphs.graph import Array, load_model, serialise, tensor_specs
 from fgdd_export.graphs.sample_scenes import drawn_images
 from fgdd_fast.errors import BundleError
 from fgdd_fast.images.resize import resize
+
+_log = logging.getLogger(__name__)
 
 BATCH = 8  # images at once while parity is measured; each is also run on its own
 
@@ -39,7 +42,6 @@ def export_teacher(
     check: Sequence[Images] = (),
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
-    progress: Callable[[str], None] = silent,
 ) -> Bundle:
     """Export a classifier together with its cross-entropy, and prove that it still decides the same.
 
@@ -56,7 +58,6 @@ def export_teacher(
         licence: SPDX identifier of the weights' licence; `NOASSERTION` leaves it to the checkpoint.
         force: write the bundle also when it differs from the network by more than rounding; not when it
             gives values that are not finite.
-        progress: told, in one line, before something that takes long.
 
     Returns:
         A bundle with the role `teacher`: inputs `images` uint8 [batch, size, size, 3], RGB, and `labels`
@@ -69,16 +70,16 @@ def export_teacher(
             bundle differs from it; nothing is written then.
         MissingExtraError: a package of the extra `export` is not installed.
     """
-    progress(f"Loading {checkpoint}")
+    _log.info("Loading %s", checkpoint)
     candidate = _candidate(checkpoint, size=size, mean=mean, std=std)
     names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
     images = _inputs(check, candidate)
-    progress(f"Running the network as published on {len(images)} images")
+    _log.info("Running the network as published on %d images", len(images))
     logits = _reference(candidate, images, checkpoint)
-    progress("Exporting it to ONNX")
+    _log.info("Exporting it to ONNX")
     graph = candidate.export()
     model = add_loss(graph.model, candidate.outputs)
-    progress("Running the bundle on the same images")
+    _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
     finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
     if not (force and finite):

@@ -6,6 +6,7 @@ is needed to find out which nodes have to stay in fp32. int8 runs as it is, wher
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ from fgdd_fast.runtime.variants import TEXT
 if TYPE_CHECKING:
     import onnx
 
-Progress = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
 # Of what is accepted of any way to run a bundle, as much is aimed at here: a variant is for many more images
 # than it is compared on.
 MARGIN = 0.5
@@ -82,8 +84,7 @@ def convert_to_half(
     precision: LowPrecision,
     images: Sequence[SampleImage],
     *,
-    accept: bool,
-    progress: Progress,
+    force: bool = False,
 ) -> tuple[Converted, ...]:
     """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
 
@@ -91,37 +92,36 @@ def convert_to_half(
         bundle: in fp32; a foreground model, a teacher or a backbone.
         precision: of the variants.
         images: on which decisions are compared.
-        accept: whether they are written although decisions differ too much.
-        progress: told, in one line, before something that takes long.
+        force: whether they are written although decisions differ too much.
 
     Raises:
         BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
         SettingsError: nothing is decided by what a bundle of this role gives.
     """
-    comparison = _compare(bundle, images, progress)
+    comparison = _compare(bundle, images)
     rehearsed: dict[str, Bundle] = {}
     made: list[_Made] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in _networks(bundle):
-            progress(f"Rehearsing {network.onnx.name} in {precision}")
+            _log.info("Emulating %s in %s", network.onnx.name, precision)
             model = _read(network)
             everything = lower_precision(model, precision)
             hold = partial(_hold_rehearsal, comparison, rehearsed, network, model, precision, Path(folder))
-            agreement, guilty = _without_the_guilty(everything.lowered, hold, accept, progress)
+            agreement, guilty = _without_the_guilty(everything.lowered, hold, force)
             lowered = lower_precision(model, precision, guilty) if guilty else everything
             compared = f"{precision}, rehearsed in fp32, with fp32"
             made.append(
                 _Made(network, precision, lowered.model, lowered.lowered, guilty, lowered.kept, compared)
             )
-    return _publish(bundle, made, [agreement] * len(made), accept)
+    return _publish(bundle, made, [agreement] * len(made), force)
 
 
-def _compare(bundle: Bundle, images: Sequence[SampleImage], progress: Progress) -> Comparison:
+def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
     if bundle.variant is not None:
         raise SettingsError(
             f"The bundle {bundle.onnx} is the {bundle.variant} variant of another", "Name the fp32 bundle."
         )
-    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
+    _log.info("Running %s in fp32 on %d images", bundle.name, len(images))
     return Comparison(bundle, images)
 
 
@@ -144,8 +144,7 @@ def convert_to_int8(
     images: Sequence[SampleImage],
     calibration: Sequence[SampleImage],
     *,
-    accept: bool,
-    progress: Progress,
+    force: bool = False,
 ) -> tuple[Converted, ...]:
     """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
@@ -153,8 +152,7 @@ def convert_to_int8(
         bundle: in fp32; a saliency model, a teacher or a backbone.
         images: on which decisions are compared.
         calibration: images like those that will be measured; they say how large each tensor becomes.
-        accept: whether variants are written although decisions differ too much.
-        progress: told, in one line, before something that takes long.
+        force: whether variants are written although decisions differ too much.
 
     Raises:
         BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
@@ -165,26 +163,26 @@ def convert_to_int8(
             f"{bundle.name} is asked for a class by its name, and such models are not quantised",
             "Convert it to fp16 or bf16.",
         )
-    comparison = _compare(bundle, images, progress)
+    comparison = _compare(bundle, images)
     model = _read(bundle)
-    progress(f"Calibrating on {len(calibration)} images")
+    _log.info("Calibrating on %d images", len(calibration))
     ranges = calibrate(model, sample_feeds(bundle, calibration))
     made: list[_Made] = []
     agreements: list[Agreement] = []
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMS:
-            progress(f"Quantising {bundle.onnx.name} as {form}")
+            _log.info("Quantising %s as %s", bundle.onnx.name, form)
             everything = quantise_calibrated(model, ranges, form)
             products = _products(model, everything)
             hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, products, Path(folder))
-            agreement, guilty = _without_the_guilty(products, hold, accept, progress)
+            agreement, guilty = _without_the_guilty(products, hold, force)
             quantised = quantise_calibrated(model, ranges, form, guilty) if guilty else everything
             compared = f"{form} on {_runtime_of(form).device}, with fp32"
             made.append(
                 _Made(bundle, form, quantised.model, quantised.quantised, guilty, quantised.kept, compared)
             )
             agreements.append(agreement)
-    return _publish(bundle, made, agreements, accept)
+    return _publish(bundle, made, agreements, force)
 
 
 def _hold_quantised(
@@ -220,16 +218,16 @@ def _runtime_of(form: Form) -> Runtime:
 def _without_the_guilty(
     candidates: Sequence[str],
     hold: Callable[[Collection[str]], Agreement],
-    accept: bool,
-    progress: Progress,
+    force: bool = False,
 ) -> tuple[Agreement, tuple[str, ...]]:
     """Decisions with all candidates in lower precision, or with all but those that spoil them."""
     agreement = hold(())
-    if agreement.excess <= MARGIN or accept:
+    if agreement.excess <= MARGIN or force:
         return agreement, ()
-    progress(
-        f"Decisions differ by {agreement.excess:.2g} times what is accepted, and {MARGIN:g} is aimed at: "
-        "looking for the nodes that are to blame"
+    _log.info(
+        "Decisions differ by %.2g times what is accepted, and %g is aimed at: looking for sensitive nodes",
+        agreement.excess,
+        MARGIN,
     )
     held: dict[tuple[str, ...], Agreement] = {(): agreement}
 
@@ -237,7 +235,7 @@ def _without_the_guilty(
         kept = tuple(keep)
         if kept not in held:
             held[kept] = hold(kept)
-            progress(f"  {len(kept)} nodes kept in fp32: {held[kept].excess:.2g} times what is accepted")
+            _log.info("  %d nodes kept in fp32: %.2g times what is accepted", len(kept), held[kept].excess)
         return held[kept].excess
 
     try:
@@ -261,15 +259,15 @@ def _stage(network: Bundle, model: onnx.ModelProto, folder: Path) -> Bundle:
 
 
 def _publish(
-    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], accept: bool
+    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], force: bool
 ) -> tuple[Converted, ...]:
     """Write all variants, or none if the decisions of one differ too much."""
     for each, agreement in zip(made, agreements, strict=True):
-        if not (agreement.accepted or accept):
+        if not (agreement.accepted or force):
             raise BundleError(
                 f"{bundle.name} in {each.variant} decides otherwise than in fp32: "
                 f"{'; '.join(agreement.shortfalls)}",
-                "Nothing was written. Compare on your photographs (--check DATA), or add --accept-parity.",
+                "Nothing was written. Compare on your photographs (--check DATA), or add --force.",
             )
     return tuple(
         Converted(_write(each, agreement), agreement, len(each.lowered), each.guilty, each.kept)

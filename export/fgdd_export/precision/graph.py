@@ -38,7 +38,7 @@ class FloatGraph:
         constants: the float32 constants, by name.
         producers: index of the node that makes a tensor.
         readers: indices of the nodes that read a tensor.
-        outputs: names of the graph's outputs.
+        outputs: names of the graph's outputs, in its order.
 
     Raises:
         BundleError: the model breaks a rule of ONNX, or has control flow.
@@ -50,7 +50,8 @@ class FloatGraph:
         self.model = _without_constant_nodes(model)
         self.nodes = list(self.model.graph.node)
         self.names = _name_nodes(self.nodes)
-        self.outputs = {value.name for value in self.model.graph.output}
+        # In order, not as a set: reasons are given in the order in which nodes are reached from here.
+        self.outputs = tuple(value.name for value in self.model.graph.output)
         types = tensor_types(self.model)
         self.float_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.FLOAT}
         self.truth_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.BOOL}

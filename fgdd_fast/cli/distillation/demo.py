@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from fgdd_export.catalogue.prepare import pull
+from fgdd_export.catalogue.prepare import pull_model
 from fgdd_fast.cli.distillation.distill import report_plan
 from fgdd_fast.cli.networks.teacher import TeacherOptions, fit_teacher
 from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_of_options, runtime_options
@@ -106,7 +106,7 @@ def pull_models(names: Sequence[str]) -> None:
         if name in catalogue:
             heading(f"Model {name}")
             entry = catalogue[name]
-            bundle = pull(name, progress=console().print)
+            bundle = pull_model(name)
             console().print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ NAMED_IN_FULL = 8  # nodes
     help="How many of them.",
 )
 @click.option("--prompts", type=folder(), metavar="FILE", help="What to look for in the classes of --check.")
-@click.option("--accept-parity", is_flag=True, help="Write variants even if they decide too differently.")
+@click.option("--force", is_flag=True, help="Write variants even if they decide too differently.")
 def convert(
     bundle: str,
     precision: Any,
@@ -65,7 +65,7 @@ def convert(
     check: Path | None,
     count: int,
     prompts: Path | None,
-    accept_parity: bool,
+    force: bool,
 ) -> None:
     """Make variants of BUNDLE in a lower precision, beside it; of a teacher's tile forms as well.
 
@@ -84,20 +84,15 @@ def convert(
         )
     named = source.prompting is not None
     images = check_images(check, count, {} if prompts is None else read_prompts(prompts), named=named)
-    console = Console(stderr=True)
-    common: Mapping[str, Any] = {
-        "accept": accept_parity,
-        "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
-    }
     conversion = import_module("fgdd_export.precision.conversion")
     samples: Sequence[SampleImage] = ()
     if precision == "int8":
         samples = check_images(calibrate, calibration_images, {})
     for each in (source, *source.tile_forms()):
         if precision == "int8":
-            converted = conversion.convert_to_int8(each, images, samples, **common)
+            converted = conversion.convert_to_int8(each, images, samples, force=force)
         else:
-            converted = conversion.convert_to_half(each, precision, images, **common)
+            converted = conversion.convert_to_half(each, precision, images, force=force)
         _show(converted)
 
 

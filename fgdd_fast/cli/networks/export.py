@@ -54,12 +54,7 @@ class BundleOptions:
 
     def common(self) -> dict[str, Any]:
         """What every exporter takes by these names."""
-        console = Console(stderr=True)
-        return {
-            "licence": self.licence,
-            "force": self.force,
-            "progress": lambda line: console.print(line, style="dim", highlight=False),
-        }
+        return {"licence": self.licence, "force": self.force}
 
 
 def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
