@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 from fgdd_export.graphs.graph import serialise, tensor_specs
 from fgdd_export.graphs.torch_export import Network, export_network
 
@@ -36,7 +36,7 @@ def write_network(
     *,
     preprocessing: Preprocessing,
     origin: Origin,
-    prompting: Prompting | None = None,
+    prompting: Mapping[str, Any] | None = None,
     parts: Mapping[str, Bundle] | None = None,
     files: Mapping[str, str] | None = None,
     parity: Mapping[str, Any] | None = None,

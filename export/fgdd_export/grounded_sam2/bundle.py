@@ -134,7 +134,7 @@ def _write_graphs(
         onnx,
         "foreground",
         origin=origin,
-        prompting=settings.detector.prompting(dino, settings.boxes),
+        prompting=settings.detector.prompting(dino, settings.boxes).as_json(),
         files=write_tokenizer(onnx, dino),
     )
     if not settings.split:

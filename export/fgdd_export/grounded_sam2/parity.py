@@ -27,6 +27,7 @@ from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_fast.models.foreground import Foreground, Inputs
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.prompts import Prompting
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import same_path
 
@@ -204,10 +205,8 @@ def _largest(values: Any) -> float:
 
 
 def _own(bundle: Bundle) -> float:
-    assert bundle.prompting is not None
-    return bundle.prompting.threshold
+    return Prompting.of(bundle).threshold
 
 
 def _boxes(bundle: Bundle) -> int:
-    assert bundle.prompting is not None
-    return bundle.prompting.boxes
+    return Prompting.of(bundle).boxes

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_engines.bundle.files import write_file
 from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.checkpoints.pretrained import provenance
@@ -31,7 +31,7 @@ from fgdd_export.grounding_dino.network import (
 )
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
-from fgdd_fast.models.prompts import PromptTokenizer, phrases_of, prompt_text
+from fgdd_fast.models.prompts import Prompting, PromptTokenizer, phrases_of, prompt_text
 from fgdd_fast.runtime.sample_images import SampleImage
 
 _log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def export_grounding_dino(
             example_tensors(network),
             preprocessing=detector_preprocessing(dino, settings),
             origin=origin,
-            prompting=settings.prompting(dino, dino.model.config.num_queries),
+            prompting=settings.prompting(dino, dino.model.config.num_queries).as_json(),
             parts={TEXT: text},
             files=write_tokenizer(place, dino),
         )
@@ -191,14 +191,14 @@ def _measure_parity(
     bundle: Bundle, reference: DetectorReference, images: Sequence[SampleImage]
 ) -> dict[str, Any]:
     """Compare all proposals on each image's canvas; equal ones may come in another order."""
-    assert bundle.prompting is not None
-    tokenizer = PromptTokenizer(bundle.file(TOKENIZER), bundle.prompting)
+    prompting = Prompting.of(bundle)
+    tokenizer = PromptTokenizer(bundle.file(TOKENIZER), prompting)
     encode, detect = (load_model(part.graph()) for part in (bundle.part(TEXT), bundle))
     size = bundle.preprocessing.height, bundle.preprocessing.width
     distances = []
     for image in images:
-        prompt = prompt_text(phrases_of(image.image.class_name, {}), bundle.prompting.form)
-        canvas, valid = bring_to_canvas(image.pixels, size, bundle.prompting, "area")
+        prompt = prompt_text(phrases_of(image.image.class_name, {}), prompting.form)
+        canvas, valid = bring_to_canvas(image.pixels, size, prompting, "area")
         tokens = tokenizer.encode(prompt)
         text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
             {

@@ -29,6 +29,7 @@ from fgdd_export.precision.quantisation import (
 from fgdd_export.precision.quantisation_nodes import weighted_nodes
 from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import SampleImage
@@ -158,7 +159,7 @@ def convert_to_int8(
         BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
         SettingsError: such a bundle is not quantised.
     """
-    if bundle.prompting is not None:
+    if asked_by_class(bundle):
         raise SettingsError(
             f"{bundle.name} is asked for a class by its name, and such models are not quantised",
             "Convert it to fp16 or bf16.",

@@ -13,7 +13,7 @@ from rich.console import Console
 from fgdd_fast.cli.networks.agreement_table import agreement_table
 from fgdd_fast.cli.options import folder
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.models.factory import find_network
+from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
@@ -82,7 +82,7 @@ def convert(
             "int8 needs images that tell how large the values inside the network become",
             "Name a folder of images like those to be measured: --calibrate DATA",
         )
-    named = source.prompting is not None
+    named = asked_by_class(source)
     images = check_images(check, count, {} if prompts is None else read_prompts(prompts), named=named)
     conversion = import_module("fgdd_export.precision.conversion")
     samples: Sequence[SampleImage] = ()

@@ -20,7 +20,7 @@ from fgdd_export.classifier.class_names import read_class_names
 from fgdd_export.tile.bundle import write_tile_form
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
-from fgdd_fast.models.factory import GROUNDED
+from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
@@ -166,7 +166,7 @@ def export() -> None:
     "-o",
     "--output",
     type=folder(),
-    default=lambda: own_bundle_path(GROUNDED),
+    default=lambda: own_bundle_path(GROUNDED.name),
     show_default="in the cache folder, where --foreground grounded-sam2 finds it",
     metavar="BUNDLE",
     help="The bundle to write.",
