@@ -22,7 +22,6 @@ from fgdd_fast.selection.select import KEEP_FOREGROUND
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOREGROUND = "saliency-u2netp"
-BACKBONE = "imagenet-efficientnet-lite0"
 SIZE, FACTOR = 224, 2  # of mosaics
 
 

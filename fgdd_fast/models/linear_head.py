@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod, resize
 from fgdd_fast.models.network import BatchedNetwork, Images
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import batched, one_opencv_thread, ordered_map
 from fgdd_fast.seeding import seeded_hash
 
 # How sure the accuracy on held-out images must be to lie above chance, as a one-sided binomial test.
@@ -156,7 +155,6 @@ def whole_images(
     Returns:
         (results [n, ...], the images that they belong to, the images that cannot be used).
     """
-    cv2.setNumThreads(1)
     skipped: list[Skipped] = []
 
     def read(image: SourceImage) -> tuple[SourceImage, Images] | Skipped:
@@ -178,6 +176,7 @@ def whole_images(
 
     ahead = 2 * network.batch * network.streams + 2 * threads
     with (
+        one_opencv_thread(),
         ThreadPoolExecutor(threads, "read") as readers,
         ThreadPoolExecutor(network.streams, "infer") as runners,
     ):

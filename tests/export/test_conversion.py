@@ -124,7 +124,7 @@ def test_a_half_precision_variant_lies_beside_its_bundle(
     assert variant.parity["images"] == len(images)
     assert variant.source["conversion"]["lowered"] == converted.lowered >= 3
     assert converted.agreement.accepted
-    assert converted.guilty == ()
+    assert converted.sensitive == ()
     stored = {
         node.name: tensor.data_type
         for tensor in onnx.load(variant.onnx).graph.initializer
@@ -141,11 +141,11 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
 ) -> None:
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     converted = half(bundle, "fp16", images)
-    assert "make loud" in converted.guilty
+    assert "make loud" in converted.sensitive
     assert converted.agreement.accepted
-    assert converted.bundle.source["conversion"]["guilty"] == list(converted.guilty)
+    assert converted.bundle.source["conversion"]["guilty"] == list(converted.sensitive)
     assert (
-        half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).guilty == ()
+        half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).sensitive == ()
     )  # its range suffices
 
 

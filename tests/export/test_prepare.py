@@ -11,7 +11,7 @@ from saliency_source import saliency_source
 from fgdd_engines.factory import open_engine
 from fgdd_export.catalogue import prepare as module
 from fgdd_export.catalogue.prepare import Status, prepare, pull_model, verify
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, DownloadError
 from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
 

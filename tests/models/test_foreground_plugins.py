@@ -88,7 +88,8 @@ def test_a_family_from_outside_distils(workplace: Path, circle: None) -> None:
     assert "plug-in" not in data["models"]["teacher"]
     (occupancy,) = {tile["occupancy"] for image in data["images"] for tile in image["tiles"]}
     assert occupancy == pytest.approx(np.pi * 0.6**2 / 4, abs=0.02)
-    sheet = CliRunner().invoke(main, ["sheet", str(workplace / "out"), str(workplace / "data")])
+    words = ["sheet", workplace / "out", workplace / "data", "-o", workplace / "sheet.png"]
+    sheet = CliRunner().invoke(main, [*map(str, words)])
     assert sheet.exit_code == 1  # of another radius, which the manifest does not know
     assert "not the one" in sheet.output
 

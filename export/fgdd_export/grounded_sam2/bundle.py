@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_export.catalogue.recipe import check_parity
-from fgdd_export.classifier.candidate import UNKNOWN_LICENCE
-from fgdd_export.graphs.network_bundle import Origin, write_network
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import Origin, publish, staging_folder, write_network
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity
 from fgdd_export.grounded_sam2.occupancy import (
     BoxFinder,
     ForegroundSegmenter,

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_export.grounded_sam2.pytorch_reference import (
     Detections,
     DetectorReference,
     SegmenterReference,
     union,
 )
-from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_fast.models.foreground import Foreground, Inputs
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
 from fgdd_fast.models.network import Runtime

@@ -13,14 +13,11 @@ import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_engines.bundle.files import write_file
-from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.checkpoints.pretrained import provenance
-from fgdd_export.classifier.candidate import UNKNOWN_LICENCE
 from fgdd_export.graphs.graph import load_model
-from fgdd_export.graphs.network_bundle import Origin, normalisation, write_network
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import Origin, normalisation, publish, staging_folder, write_network
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity, nearest_distances
 from fgdd_export.grounded_sam2.pytorch_reference import DetectorReference, box_corners
-from fgdd_export.grounding_dino.box_matching import nearest_distances
 from fgdd_export.grounding_dino.network import (
     TOKENIZER,
     GroundingDino,

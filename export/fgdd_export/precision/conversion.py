@@ -1,6 +1,6 @@
 """Make variants of a bundle in lower precision, and let out only those that decide as the fp32 one does.
 
-Half precision (fp16, bf16) is rehearsed in fp32 on the CPU, rounding what the variant will round, so no GPU
+Half precision (fp16, bf16) is emulated in fp32 on the CPU, rounding what the variant will round, so no GPU
 is needed to find out which nodes have to stay in fp32. int8 runs as it is, where it will run.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_export.graphs.graph import read_model, serialise
-from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
 from fgdd_export.precision.quantisation import (
     FORMS,
     Calibration,
@@ -44,8 +44,6 @@ _log = logging.getLogger(__name__)
 # Of what is accepted of any way to run a bundle, as much is aimed at here: a variant is for many more images
 # than it is compared on.
 MARGIN = 0.5
-Target = Literal["fp16", "bf16", "int8"]
-TARGETS: tuple[Target, ...] = ("fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ class Converted:
         bundle: the variant.
         agreement: how its decisions compare with those of the fp32 graph.
         lowered: how many nodes compute in the lower precision.
-        guilty: nodes that stay in fp32 because of what they did to the decisions.
+        sensitive: nodes that stay in fp32 because of what they did to the decisions.
         kept: why all nodes that stay in fp32 do, by their names.
     """
 
     bundle: Bundle
     agreement: Agreement
     lowered: int
-    guilty: tuple[str, ...]
+    sensitive: tuple[str, ...]
     kept: Mapping[str, str]
 
 
@@ -75,9 +73,37 @@ class _Made:
     variant: Variant
     model: onnx.ModelProto
     lowered: Sequence[str]
-    guilty: tuple[str, ...]
+    sensitive: tuple[str, ...]
     kept: Mapping[str, str]
     compared: str
+
+
+def convert(
+    bundle: Bundle,
+    precision: Literal["fp16", "bf16", "int8"],
+    images: Sequence[SampleImage],
+    *,
+    calibration: Sequence[SampleImage] = (),
+    force: bool = False,
+) -> Iterator[tuple[Converted, ...]]:
+    """Write the variants of a bundle in a lower precision, and of a teacher's cropped-input graphs as well.
+
+    Args:
+        bundle, images, force: see `convert_to_half`.
+        precision: fp16 and bf16 are for GPUs; int8 is for processors and boards.
+        calibration: for int8; see `convert_to_int8`.
+
+    Yields:
+        The variants of one bundle after the other.
+
+    Raises:
+        BundleError, SettingsError: as those.
+    """
+    for each in (bundle, *bundle.tile_forms()):
+        if precision == "int8":
+            yield convert_to_int8(each, images, calibration, force=force)
+        else:
+            yield convert_to_half(each, precision, images, force=force)
 
 
 def convert_to_half(
@@ -100,19 +126,21 @@ def convert_to_half(
         SettingsError: nothing is decided by what a bundle of this role gives.
     """
     comparison = _compare(bundle, images)
-    rehearsed: dict[str, Bundle] = {}
+    emulated: dict[str, Bundle] = {}
     made: list[_Made] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in _networks(bundle):
             _log.info("Emulating %s in %s", network.onnx.name, precision)
             model = _read(network)
             everything = lower_precision(model, precision)
-            hold = partial(_hold_rehearsal, comparison, rehearsed, network, model, precision, Path(folder))
-            agreement, guilty = _without_the_guilty(everything.lowered, hold, force)
-            lowered = lower_precision(model, precision, guilty) if guilty else everything
+            measure = partial(
+                _compare_emulation, comparison, emulated, network, model, precision, Path(folder)
+            )
+            agreement, sensitive = _without_sensitive(everything.lowered, measure, force)
+            lowered = lower_precision(model, precision, sensitive) if sensitive else everything
             compared = f"{precision}, rehearsed in fp32, with fp32"
             made.append(
-                _Made(network, precision, lowered.model, lowered.lowered, guilty, lowered.kept, compared)
+                _Made(network, precision, lowered.model, lowered.lowered, sensitive, lowered.kept, compared)
             )
     return _publish(bundle, made, [agreement] * len(made), force)
 
@@ -126,9 +154,9 @@ def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
     return Comparison(bundle, images)
 
 
-def _hold_rehearsal(
+def _compare_emulation(
     comparison: Comparison,
-    rehearsed: dict[str, Bundle],
+    emulated: dict[str, Bundle],
     network: Bundle,
     model: onnx.ModelProto,
     precision: LowPrecision,
@@ -136,8 +164,8 @@ def _hold_rehearsal(
     keep: Collection[str],
 ) -> Agreement:
     """Decisions with one more graph in half precision, beside those that already are."""
-    rehearsed[network.sha256] = _stage(network, rehearse(model, precision, keep), folder)
-    return comparison.hold(replace(REFERENCE, variants=rehearsed), batch=1).agreement
+    emulated[network.sha256] = _stage(network, emulate(model, precision, keep), folder)
+    return comparison.hold(replace(REFERENCE, variants=emulated), batch=1).agreement
 
 
 def convert_to_int8(
@@ -175,18 +203,20 @@ def convert_to_int8(
             _log.info("Quantising %s as %s", bundle.onnx.name, form)
             everything = quantise_calibrated(model, ranges, form)
             products = _products(model, everything)
-            hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, products, Path(folder))
-            agreement, guilty = _without_the_guilty(products, hold, force)
-            quantised = quantise_calibrated(model, ranges, form, guilty) if guilty else everything
+            measure = partial(
+                _compare_quantised, comparison, bundle, model, ranges, form, products, Path(folder)
+            )
+            agreement, sensitive = _without_sensitive(products, measure, force)
+            quantised = quantise_calibrated(model, ranges, form, sensitive) if sensitive else everything
             compared = f"{form} on {_runtime_of(form).device}, with fp32"
             made.append(
-                _Made(bundle, form, quantised.model, quantised.quantised, guilty, quantised.kept, compared)
+                _Made(bundle, form, quantised.model, quantised.quantised, sensitive, quantised.kept, compared)
             )
             agreements.append(agreement)
     return _publish(bundle, made, agreements, force)
 
 
-def _hold_quantised(
+def _compare_quantised(
     comparison: Comparison,
     bundle: Bundle,
     model: onnx.ModelProto,
@@ -216,13 +246,13 @@ def _runtime_of(form: Form) -> Runtime:
     return Runtime("openvino" if openvino else "cpu", "int8", threads=1)
 
 
-def _without_the_guilty(
+def _without_sensitive(
     candidates: Sequence[str],
-    hold: Callable[[Collection[str]], Agreement],
+    measure: Callable[[Collection[str]], Agreement],
     force: bool = False,
 ) -> tuple[Agreement, tuple[str, ...]]:
     """Decisions with all candidates in lower precision, or with all but those that spoil them."""
-    agreement = hold(())
+    agreement = measure(())
     if agreement.excess <= MARGIN or force:
         return agreement, ()
     _log.info(
@@ -230,20 +260,22 @@ def _without_the_guilty(
         agreement.excess,
         MARGIN,
     )
-    held: dict[tuple[str, ...], Agreement] = {(): agreement}
+    measured: dict[tuple[str, ...], Agreement] = {(): agreement}
 
     def excess(keep: Collection[str]) -> float:
         kept = tuple(keep)
-        if kept not in held:
-            held[kept] = hold(kept)
-            _log.info("  %d nodes kept in fp32: %.2g times what is accepted", len(kept), held[kept].excess)
-        return held[kept].excess
+        if kept not in measured:
+            measured[kept] = measure(kept)
+            _log.info(
+                "  %d nodes kept in fp32: %.2g times what is accepted", len(kept), measured[kept].excess
+            )
+        return measured[kept].excess
 
     try:
         found = find_sensitive(candidates, excess, bar=MARGIN)
     except BundleError:  # out of reach, whatever stays in fp32
         return agreement, ()
-    return held[found.nodes], found.nodes
+    return measured[found.nodes], found.nodes
 
 
 def _networks(bundle: Bundle) -> list[Bundle]:
@@ -271,7 +303,7 @@ def _publish(
                 "Nothing was written. Compare on your photographs (--check DATA), or add --force.",
             )
     return tuple(
-        Converted(_write(each, agreement), agreement, len(each.lowered), each.guilty, each.kept)
+        Converted(_write(each, agreement), agreement, len(each.lowered), each.sensitive, each.kept)
         for each, agreement in zip(made, agreements, strict=True)
     )
 
@@ -280,7 +312,7 @@ def _write(made: _Made, agreement: Agreement) -> Bundle:
     network = made.network
     conversion = {
         "lowered": len(made.lowered),
-        "guilty": list(made.guilty),
+        "guilty": list(made.sensitive),
         "kept": dict(made.kept),
         "compared": made.compared,
     }

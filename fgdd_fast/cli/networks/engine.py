@@ -21,7 +21,7 @@ from fgdd_engines.tensorrt_backend.plans.usability import (
     why_stale,
     why_unusable,
 )
-from fgdd_fast.cli.networks.agreement_table import agreement_table
+from fgdd_fast.cli.networks.convert import agreement_table
 from fgdd_fast.cli.networks.engine_words import (
     Phases,
     build_progress,

@@ -15,9 +15,8 @@ from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.classifier.bundle import export_teacher
-from fgdd_export.classifier.class_names import read_class_names
-from fgdd_export.tile.bundle import write_tile_form
+from fgdd_export.classifier.bundle import export_teacher, read_class_names
+from fgdd_export.tile.bundle import make_cropped_graph
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.grounded_sam2 import GROUNDED
@@ -290,7 +289,7 @@ def export_teacher_command(
         **wanted.common(),
     )
     if bundle.preprocessing.pad_value is not None:
-        write_tile_form(bundle, SIZE // FACTOR)
+        make_cropped_graph(bundle, SIZE // FACTOR)
     _report(bundle)
 
 

@@ -20,8 +20,7 @@ from fgdd_engines.child_python import python_command
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import DownloadError
-from fgdd_fast.models.catalogue.catalogue import Entry
-from fgdd_fast.models.catalogue.entries import FileSource, HubSource, PackageSource, Source
+from fgdd_fast.models.catalogue.catalogue import Entry, FileSource, HubSource, PackageSource, Source
 
 _log = logging.getLogger(__name__)
 
