@@ -28,11 +28,10 @@ from fgdd_fast.measurement.measurer import Measured, Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.catalogue.catalogue import find_bundle
-from fgdd_fast.models.factory import ForegroundChoice, choose_foreground, open_foreground
-from fgdd_fast.models.foreground import ForegroundModel
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, check_classes, check_features
+from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, check_classes, check_features, open_teacher
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.models.teacher_opening import open_teacher
 from fgdd_fast.options import DEFAULT_RULE, MeasureOptions, mosaic_settings, stored_settings
 from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
@@ -237,9 +236,9 @@ class Pipeline:
     @property
     def _models(self) -> Mapping[str, Model]:
         """The models by their role; a tile form stands for its teacher."""
-        teacher = self.teacher.bundle
+        teacher, plugin = self.teacher.bundle, self.choice.plugin
         return {
-            "foreground": Model(self.choice.name, self.foreground.sha256),
+            "foreground": Model(self.choice.name, self.foreground.sha256, plugin and str(plugin)),
             "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
 
@@ -299,7 +298,6 @@ def open_pipeline(
             view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
             tile_size=tile_size,
             batch=runtime.batch * VIEWS_PER_INFERENCE,
-            notice=_log.info,
         )
         stack.enter_context(closing(teacher))
         images = pool(dataset, options.pool, options.seed)

@@ -19,7 +19,7 @@ from fgdd_bench.machine.environment import environment
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.images.dataset import DataSet
-from fgdd_fast.models.factory import ForegroundChoice
+from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
 from fgdd_fast.students.inputs.validation import read_validation

@@ -18,10 +18,9 @@ from fgdd_fast.images.views import ScoreView
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.models.factory import ForegroundChoice, open_foreground
-from fgdd_fast.models.foreground import ForegroundModel
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features
-from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.models.factory import open_foreground
+from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features, open_teacher
 from fgdd_fast.planning import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.selection.records import ImageRecord
 

@@ -22,13 +22,13 @@ from rich.progress import track
 from rich.table import Table
 
 from fgdd_bench.machine.environment import environment
+from fgdd_export.graphs.parity import match_boxes
 from fgdd_export.grounded_sam2.pytorch_reference import (
     Detections,
     DetectorReference,
     SegmenterReference,
     union,
 )
-from fgdd_export.grounding_dino.box_matching import match_boxes
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.images.resize import resize

@@ -19,8 +19,7 @@ from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.factory import choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes
-from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_classes, open_teacher
 from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.runtime.choose import Requested, choose_runtime
 from fgdd_fast.selection.thresholds import parse_rule

@@ -30,8 +30,8 @@ from fgdd_engines.base import Precision
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.dataset import SourceImage, pool, scan
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.models.factory import ForegroundChoice, choose_foreground, open_foreground
-from fgdd_fast.models.foreground import Inputs
+from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.foreground import ForegroundChoice, Inputs
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.parallel import ordered_map
 

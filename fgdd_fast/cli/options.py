@@ -14,6 +14,7 @@ from fgdd_engines.base import PRECISIONS
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.models.factory import SPELLINGS
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
 from fgdd_fast.selection.select import KEEP_FOREGROUND
@@ -21,7 +22,6 @@ from fgdd_fast.selection.select import KEEP_FOREGROUND
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOREGROUND = "saliency-u2netp"
-BACKBONE = "imagenet-efficientnet-lite0"
 SIZE, FACTOR = 224, 2  # of mosaics
 
 
@@ -128,7 +128,7 @@ def foreground_options() -> Callable[[F], F]:
             default=FOREGROUND,
             show_default=True,
             metavar="NAME|BUNDLE|masks:FOLDER",
-            help="Foreground model: saliency, grounded-sam2, one of the catalogue, a bundle, or given masks.",
+            help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
         ),
         click.option(
             "--prompts",

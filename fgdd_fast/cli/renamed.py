@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 # The old and the new spelling of each option, by the command that has it; of a group, by its own name.
-RENAMED: Mapping[str, Mapping[str, str]] = {}
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "convert": {"--accept-parity": "--force"},
+}
 
 
 def with_new_spellings(command: str, arguments: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 __all__ = [
     "catalogue",
     "factory",
+    "fitting",
     "foreground",
     "given_masks",
     "grounded_sam2",
@@ -11,5 +12,4 @@ __all__ = [
     "network",
     "prompts",
     "saliency",
-    "teacher_opening",
 ]

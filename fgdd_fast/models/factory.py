@@ -1,61 +1,47 @@
-"""The foreground model that a user names: found, checked before anything is measured, and opened."""
+"""The registry of foreground families: what a user names is found, checked early, and opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 
-from fgdd_engines.bundle.bundle import Bundle, load_bundle
-from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.plugins import FOREGROUNDS, Plugin, find_plugins
+from fgdd_fast.errors import BundleError
+from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.models.catalogue.catalogue import find_bundle, own_bundle_path
-from fgdd_fast.models.foreground import ForegroundModel
-from fgdd_fast.models.given_masks import GivenMasks
-from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
+from fgdd_fast.models.foreground import (
+    Foreground,
+    ForegroundChoice,
+    ForegroundFamily,
+    ForegroundModel,
+    Inputs,
+    Pixels,
+    Prompts,
+    Source,
+)
+from fgdd_fast.models.given_masks import MASKS
+from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.models.prompts import phrases_of
-from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.models.saliency import SALIENCY
 
-MASKS = "masks"
-SALIENCY = "saliency"  # short for the catalogue's model
-GROUNDED = "grounded-sam2"  # the bundle that 'fgdd-fast export grounded-sam2' writes unless told otherwise
-ALIASES = {SALIENCY: "saliency-u2netp"}
-
-
-@dataclass(frozen=True)
-class ForegroundChoice:
-    """A foreground model, and how it is asked.
-
-    Attributes:
-        source: the bundle, or the folder of masks.
-        classes: those of the images.
-        prompts: the phrases of each class, where the model is asked for classes by their names; else empty.
-        box_threshold: score in [0, 1] above which such a model takes a box; None for others.
-    """
-
-    source: Bundle | Path
-    classes: Sequence[str]
-    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    box_threshold: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The bundle's name, or `masks`; free of machine paths."""
-        return self.source.name if isinstance(self.source, Bundle) else MASKS
+FAMILIES: Mapping[str, ForegroundFamily] = {family.name: family for family in (SALIENCY, GROUNDED, MASKS)}
+SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 
 
 def choose_foreground(
     name: str,
     classes: Sequence[str],
     *,
-    prompts: Mapping[str, tuple[str, ...]] | None = None,
+    prompts: Prompts | None = None,
     box_threshold: float | None = None,
 ) -> ForegroundChoice:
     """Find the foreground model that a user names, and settle how it is asked for each class.
 
     Args:
-        name: a name of the catalogue, the path of a bundle, or `masks:FOLDER`.
+        name: a family (`saliency`, `grounded-sam2`, `masks:FOLDER`, or one of a plug-in), a name of the
+            catalogue, or the path of a bundle.
         classes: those of the data set.
         prompts: phrases by class; a class that is not among them is asked for by its name.
         box_threshold: score above which a box is taken; the bundle's own by default.
@@ -63,44 +49,22 @@ def choose_foreground(
     Raises:
         BundleError: there is no such bundle, or it is damaged or of another role.
         SettingsError: an option does not apply to this model, or a class's name is nothing to look for.
+        PluginError: the plug-in that the name belongs to cannot be loaded.
     """
-    source = find_foreground(name)
-    if isinstance(source, Bundle) and source.prompting is not None:
-        threshold = source.prompting.threshold if box_threshold is None else box_threshold
-        phrases = {class_name: phrases_of(class_name, prompts or {}) for class_name in classes}
-        return ForegroundChoice(source, classes, phrases, threshold)
-    given = {"--prompts": prompts, "--box-threshold": box_threshold}
-    for option, value in given.items():
-        if value is not None:
-            raise SettingsError(
-                f"{option} does not apply to the foreground model {name}, which is asked for no class",
-                f"Leave {option} out, or name a Grounded SAM 2 bundle with --foreground.",
-            )
-    return ForegroundChoice(source, classes)
+    family, plugin, source = _resolve(name)
+    choice = family.choose(source, classes, prompts=prompts, box_threshold=box_threshold)
+    return replace(choice, family=family, plugin=plugin)
 
 
-def find_foreground(name: str) -> Bundle | Path:
-    """The bundle that a user names, or the folder of masks in `masks:FOLDER`.
-
-    Args:
-        name: `saliency`, `grounded-sam2`, `masks:FOLDER`, a name of the catalogue, or the path of a bundle.
-
-    Raises:
-        BundleError: there is no such bundle, or it is damaged or of another role.
-        SettingsError: no folder is named.
-    """
-    kind, colon, folder = name.partition(":")
-    if name == GROUNDED:
-        return _own_grounded()
-    if (kind, colon) != (MASKS, ":"):
-        return find_bundle(ALIASES.get(name, name), "foreground")
-    if not folder:
-        raise SettingsError(f"The foreground model {name} names no folder", f"Write {MASKS}:FOLDER.")
-    return Path(folder)
+def choose_as_exported(bundle: Bundle, classes: Sequence[str]) -> ForegroundChoice:
+    """Settle how a foreground bundle is asked where the user says nothing; see `choose_foreground`."""
+    family, plugin = _family_of_bundle(bundle)
+    choice = family.choose(bundle, classes, prompts=None, box_threshold=None)
+    return replace(choice, family=family, plugin=plugin)
 
 
 def find_network(name: str) -> Bundle:
-    """The bundle that a user names, whatever its role.
+    """Return the bundle that a user names, whatever its role.
 
     Args:
         name: `saliency`, `grounded-sam2`, a name of the catalogue, or the path of a bundle.
@@ -108,19 +72,14 @@ def find_network(name: str) -> Bundle:
     Raises:
         BundleError: there is no such bundle, or it is damaged.
     """
-    return _own_grounded() if name == GROUNDED else find_bundle(ALIASES.get(name, name))
+    found = FAMILIES[name].find("") if name in (SALIENCY.name, GROUNDED.name) else find_bundle(name)
+    assert isinstance(found, Bundle)
+    return found
 
 
-def _own_grounded() -> Bundle:
-    onnx = own_bundle_path(GROUNDED)
-    if not onnx.with_suffix(".json").exists():
-        raise BundleError(
-            f"The model {GROUNDED} has not been exported yet",
-            f"Where PyTorch is, run: fgdd-fast export {GROUNDED} "
-            "--detector IDEA-Research/grounding-dino-tiny --segmenter facebook/sam2.1-hiera-tiny   "
-            "Or name a bundle by its path.",
-        )
-    return load_bundle(onnx, "foreground")
+def asked_by_class(bundle: Bundle) -> bool:
+    """Return whether a bundle, or the model that it is a network of, is asked for classes by their names."""
+    return bundle.prompting is not None and _family_of_bundle(bundle)[0].asked_by_class
 
 
 def open_foreground(
@@ -143,17 +102,66 @@ def open_foreground(
     Raises:
         FgddError: the masks, the prompts or the runtime cannot be used.
     """
-    source = choice.source
-    if isinstance(source, Path):
-        return GivenMasks(source, streams=threads)
-    if source.prompting is None:
-        return SaliencyModel(source, runtime(source), batch=batch, resize=resize)
-    return GroundedSam2(
-        source,
-        runtime(source),
-        batch=batch,
-        resize=resize,
-        classes=choice.classes,
-        prompts=choice.prompts,
-        threshold=choice.box_threshold,
-    )
+    family, plugin = choice.family, choice.plugin
+    if family is None:
+        bundle = choice.source if isinstance(choice.source, Bundle) else None
+        family, plugin = (MASKS, None) if bundle is None else _family_of_bundle(bundle)
+    model = family.open(choice, runtime=runtime, batch=batch, resize=resize, threads=threads)
+    return model if plugin is None else _OfPlugin(model, plugin)
+
+
+def _resolve(name: str) -> tuple[ForegroundFamily, Plugin | None, Source]:
+    kind, colon, argument = name.partition(":")
+    if (built_in := FAMILIES.get(kind)) is not None and bool(colon) == (":" in built_in.spelling):
+        return built_in, None, built_in.find(argument)
+    if "/" not in kind and (plugin := _plugins().get(kind)) is not None:
+        family = plugin.load(ForegroundFamily)
+        return family, plugin, family.find(argument)
+    bundle = find_bundle(name, "foreground")
+    return *_family_of_bundle(bundle), bundle
+
+
+def _plugins() -> Mapping[str, Plugin]:
+    return find_plugins(FOREGROUNDS, (*FAMILIES, *(entry.name for entry in load_catalogue())))
+
+
+def _family_of_bundle(bundle: Bundle) -> tuple[ForegroundFamily, Plugin | None]:
+    """The family that a bundle names; sidecars written before families were named are of Grounded SAM 2."""
+    if bundle.prompting is None:
+        return SALIENCY, None
+    name = str(bundle.prompting.get("family", GROUNDED.name))
+    if name in FAMILIES:
+        return FAMILIES[name], None
+    plugin = _plugins().get(name)
+    if plugin is None:
+        raise BundleError(
+            f"The bundle {bundle.onnx} is of the family '{name}', which is not installed",
+            "Install the package that offers it.",
+        )
+    return plugin.load(ForegroundFamily), plugin
+
+
+class _OfPlugin:
+    """A plug-in's model, whose results depend on the version of the plug-in as well."""
+
+    def __init__(self, model: ForegroundModel, plugin: Plugin) -> None:
+        self._model = model
+        self._plugin = str(plugin)
+        self.name, self.sha256 = model.name, model.sha256
+        self.description, self.streams = model.description, model.streams
+
+    def fingerprint(self, class_name: str) -> Mapping[str, str]:
+        """See `ForegroundModel.fingerprint`."""
+        return {**self._model.fingerprint(class_name), "plug-in": self._plugin}
+
+    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
+        """See `ForegroundModel.prepare`."""
+        return self._model.prepare(pixels, image)
+
+    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
+        """See `ForegroundModel.find`."""
+        return self._model.find(prepared, masks=masks)
+
+    def close(self) -> None:
+        """Free what the model holds."""
+        self._model.close()

@@ -1,19 +1,28 @@
-"""What a foreground model finds in an image, and what every such model can do."""
+"""What a foreground model finds in an image, what every such model can do, and what a family of them is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import Array
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.plugins import Plugin
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.models.network import Runtime
 
 Pixels = NDArray[np.uint8]
 Inputs = Mapping[str, Array]
+Prompts = Mapping[str, tuple[str, ...]]  # phrases by class
+Source = Bundle | Path | str
 
 
 class ScoredBox(NamedTuple):
@@ -84,3 +93,95 @@ class ForegroundModel(Protocol):
 
     def close(self) -> None:
         """Free what the model holds."""
+
+
+@dataclass(frozen=True)
+class ForegroundChoice:
+    """A foreground model, and how it is asked.
+
+    Attributes:
+        source: the bundle, the folder of masks, or what else a family takes.
+        classes: those of the images.
+        prompts: the phrases of each class, where the model is asked for classes by their names; else empty.
+        box_threshold: score in [0, 1] above which such a model takes a box; None for others.
+        family: which kind of model it is; told from the source when None.
+        plugin: the installed package that the family comes from; None for a family of this project.
+    """
+
+    source: Source
+    classes: Sequence[str]
+    prompts: Prompts = field(default_factory=dict)
+    box_threshold: float | None = None
+    family: ForegroundFamily | None = None
+    plugin: Plugin | None = None
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, or the family's, such as `masks`; free of machine paths."""
+        if isinstance(self.source, Bundle):
+            return self.source.name
+        return "masks" if self.family is None else self.family.name
+
+
+class ForegroundFamily(ABC):
+    """A kind of foreground models: how users name it, how it is asked, and how it is opened.
+
+    To add one, offer an instance of a subclass as an entry point of the group `fgdd_fast.foregrounds`, under
+    the family's name. A bundle belongs to the family that its `prompting` names as `family`.
+
+    Attributes:
+        name: names the family to users, such as `masks`.
+        spelling: how users name a model of it, for help texts, such as `masks:FOLDER`.
+        asked_by_class: whether the model looks for what an image's class names. Such a model is large: its
+            engines take single images, it is compared on scenes of named things, and is not quantised.
+    """
+
+    name: ClassVar[str]
+    spelling: ClassVar[str]
+    asked_by_class: ClassVar[bool] = False
+
+    @abstractmethod
+    def find(self, argument: str) -> Source:
+        """Return the model that a user names.
+
+        Args:
+            argument: what follows the family's name and a colon; empty where only the family is named.
+
+        Raises:
+            FgddError: there is no such model.
+        """
+
+    def choose(
+        self, source: Source, classes: Sequence[str], *, prompts: Prompts | None, box_threshold: float | None
+    ) -> ForegroundChoice:
+        """Return how a model is asked; by default it is asked for no class.
+
+        Args:
+            source: as `find` returned it, or a bundle of the family.
+            classes: those of the data set.
+            prompts: phrases by class that the user gave.
+            box_threshold: score in [0, 1] that the user gave.
+
+        Raises:
+            SettingsError: an option does not apply, or a class is nothing to look for.
+        """
+        for option, value in {"--prompts": prompts, "--box-threshold": box_threshold}.items():
+            if value is not None:
+                named = source.onnx if isinstance(source, Bundle) else self.spelling
+                raise SettingsError(
+                    f"{option} does not apply to the foreground model {named}, which is asked for no class",
+                    f"Leave {option} out, or name a Grounded SAM 2 bundle with --foreground.",
+                )
+        return ForegroundChoice(source, classes, family=self)
+
+    @abstractmethod
+    def open(
+        self,
+        choice: ForegroundChoice,
+        *,
+        runtime: Callable[[Bundle], Runtime],
+        batch: int,
+        resize: ResizeMethod,
+        threads: int,
+    ) -> ForegroundModel:
+        """Open a model; see `fgdd_fast.models.factory.open_foreground`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.errors import DataError, ImageError
+from fgdd_fast.errors import DataError, ImageError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import MAX_PIXELS, read_file
 from fgdd_fast.images.headers import read_header
-from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
+from fgdd_fast.models.network import Runtime
 
 SUFFIX = ".png"
 LARGEST_SIDE = 512  # pixels of a mask that `find` gives
@@ -179,3 +182,27 @@ def _reduced(foreground: NDArray[np.bool_]) -> Pixels:
         return mask
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class _Masks(ForegroundFamily):
+    name, spelling = "masks", "masks:FOLDER"
+
+    def find(self, argument: str) -> Path:
+        if not argument:
+            raise SettingsError("The foreground model masks: names no folder", "Write masks:FOLDER.")
+        return Path(argument)
+
+    def open(
+        self,
+        choice: ForegroundChoice,
+        *,
+        runtime: Callable[[Bundle], Runtime],  # noqa: ARG002 - nothing runs
+        batch: int,  # noqa: ARG002
+        resize: ResizeMethod,  # noqa: ARG002
+        threads: int,
+    ) -> GivenMasks:
+        assert isinstance(choice.source, Path)
+        return GivenMasks(choice.source, streams=threads)
+
+
+MASKS = _Masks()

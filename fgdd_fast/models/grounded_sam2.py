@@ -6,22 +6,32 @@ that `fgdd_export` made; its tensors are those of `fgdd_fast.models.grounded_ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import Array
-from fgdd_engines.bundle.bundle import Bundle, Prompting
-from fgdd_fast.errors import SettingsError
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
+from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.images.resize import resize as resize_image
-from fgdd_fast.models.foreground import Foreground, Inputs, Pixels, ScoredBox
+from fgdd_fast.models.catalogue.catalogue import own_bundle_path
+from fgdd_fast.models.foreground import (
+    Foreground,
+    ForegroundChoice,
+    ForegroundFamily,
+    Inputs,
+    Pixels,
+    Prompts,
+    ScoredBox,
+    Source,
+)
 from fgdd_fast.models.grounded_tensors import check_grounded
 from fgdd_fast.models.network import BatchedNetwork, Runtime
-from fgdd_fast.models.prompts import PromptTokenizer, TokenisedPrompt, phrases_of, prompt_text
+from fgdd_fast.models.prompts import Prompting, PromptTokenizer, TokenisedPrompt, phrases_of, prompt_text
 
 
 class GroundedSam2:
@@ -236,3 +246,50 @@ def _foreground(found: Mapping[str, Array], place: int) -> Foreground:
         boxes=tuple(boxes),
         mask=found["mask"][place] if "mask" in found else None,
     )
+
+
+class _Grounded(ForegroundFamily):
+    name = spelling = "grounded-sam2"  # the bundle that 'fgdd-fast export grounded-sam2' writes by itself
+    asked_by_class = True
+
+    def find(self, argument: str) -> Bundle:  # noqa: ARG002 - there is one
+        onnx = own_bundle_path(self.name)
+        if not onnx.with_suffix(".json").exists():
+            raise BundleError(
+                f"The model {self.name} has not been exported yet",
+                f"Where PyTorch is, run: fgdd-fast export {self.name} "
+                "--detector IDEA-Research/grounding-dino-tiny --segmenter facebook/sam2.1-hiera-tiny   "
+                "Or name a bundle by its path.",
+            )
+        return load_bundle(onnx, "foreground")
+
+    def choose(
+        self, source: Source, classes: Sequence[str], *, prompts: Prompts | None, box_threshold: float | None
+    ) -> ForegroundChoice:
+        assert isinstance(source, Bundle)
+        threshold = Prompting.of(source).threshold if box_threshold is None else box_threshold
+        phrases = {class_name: phrases_of(class_name, prompts or {}) for class_name in classes}
+        return ForegroundChoice(source, classes, phrases, threshold, self)
+
+    def open(
+        self,
+        choice: ForegroundChoice,
+        *,
+        runtime: Callable[[Bundle], Runtime],
+        batch: int,
+        resize: ResizeMethod,
+        threads: int,  # noqa: ARG002 - the runtime has its own
+    ) -> GroundedSam2:
+        assert isinstance(choice.source, Bundle)
+        return GroundedSam2(
+            choice.source,
+            runtime(choice.source),
+            batch=batch,
+            resize=resize,
+            classes=choice.classes,
+            prompts=choice.prompts,
+            threshold=choice.box_threshold,
+        )
+
+
+GROUNDED = _Grounded()

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Prompting, Role
+from fgdd_engines.bundle.bundle import Bundle, Role
 from fgdd_fast.errors import BundleError
+from fgdd_fast.models.prompts import Prompting
 
 Specs = tuple[TensorSpec, ...]
 
@@ -76,13 +77,12 @@ def check_grounded(bundle: Bundle) -> GroundedBundle:
     Raises:
         BundleError: the bundle is no Grounded SAM 2, or a part, a file or a tensor is missing or another.
     """
-    if bundle.role != "foreground" or bundle.prompting is None:
-        raise BundleError(f"The bundle {bundle.onnx} cannot be asked for a class by its name")
+    prompting = Prompting.of(bundle, "foreground")
     if "text" not in bundle.parts:
         raise BundleError(f"The bundle {bundle.onnx} has no part 'text', which encodes prompts")
     if "tokenizer.json" not in bundle.files:
         raise BundleError(f"The bundle {bundle.onnx} has no file 'tokenizer.json'")
-    axes = _Axes(bundle.prompting)
+    axes = _Axes(prompting)
     text = _part(bundle, "text", "text-encoder")
     segmenter = _part(bundle, "segmenter", "segmenter") if "segmenter" in bundle.parts else None
     axes.check(text, TEXT_INPUTS, TEXT_OUTPUTS)
@@ -95,7 +95,7 @@ def check_grounded(bundle: Bundle) -> GroundedBundle:
         main=bundle,
         text=text,
         segmenter=segmenter,
-        prompting=bundle.prompting,
+        prompting=prompting,
         canvas=(axes.length("canvas rows"), axes.length("canvas columns")),
         side=axes.length("side"),
         mask=(axes.length("mask rows"), axes.length("mask columns")),

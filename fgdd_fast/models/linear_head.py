@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod, resize
 from fgdd_fast.models.network import BatchedNetwork, Images
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import batched, one_opencv_thread, ordered_map
 from fgdd_fast.seeding import seeded_hash
 
 # How sure the accuracy on held-out images must be to lie above chance, as a one-sided binomial test.
@@ -122,12 +121,12 @@ def hold_out(
     Returns:
         (to fit on, held out), each in the order of `images`.
     """
+    by_class: dict[str, list[str]] = {}
+    for image in images:
+        by_class.setdefault(image.class_name, []).append(image.source)
     held: set[str] = set()
-    for name in sorted({image.class_name for image in images}):
-        sources = sorted(
-            (image.source for image in images if image.class_name == name),
-            key=lambda source: seeded_hash("fgdd hold out", seed, source).digest(),
-        )
+    for sources in by_class.values():
+        sources.sort(key=lambda source: seeded_hash("fgdd hold out", seed, source).digest())
         count = min(max(round(share * len(sources)), 1), len(sources) - 1)
         held.update(sources[:count])
     fitted = tuple(image for image in images if image.source not in held)
@@ -156,7 +155,6 @@ def whole_images(
     Returns:
         (results [n, ...], the images that they belong to, the images that cannot be used).
     """
-    cv2.setNumThreads(1)
     skipped: list[Skipped] = []
 
     def read(image: SourceImage) -> tuple[SourceImage, Images] | Skipped:
@@ -178,6 +176,7 @@ def whole_images(
 
     ahead = 2 * network.batch * network.streams + 2 * threads
     with (
+        one_opencv_thread(),
         ThreadPoolExecutor(threads, "read") as readers,
         ThreadPoolExecutor(network.streams, "infer") as runners,
     ):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from fgdd_engines.base import Array, Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import open_engine
-from fgdd_fast.errors import BundleError, SettingsError, TeacherError
+from fgdd_fast.errors import BundleError, EngineError, SettingsError, TeacherError
 from fgdd_fast.images.views import ScoreView, teacher_view, view_size
+
+_log = logging.getLogger(__name__)
 
 Images = NDArray[np.uint8]
 
@@ -184,6 +187,35 @@ class Teacher(BatchedNetwork):
         check_features(self.bundle)
         feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}
         return self.run(feeds, ["features"])["features"]
+
+
+def open_teacher(
+    bundle: Bundle,
+    *,
+    runtime: Callable[[Bundle], Runtime],
+    view: ScoreView,
+    tile_size: int,
+    batch: int,
+) -> Teacher:
+    """Open a teacher: its cropped-input graph where one lies beside it for these tiles, and runs as asked.
+
+    Args:
+        bundle: the teacher.
+        runtime: chooses how a bundle runs.
+        view: how a tile is shown; only for `pad` are there cropped-input graphs.
+        tile_size: side of a tile in pixels.
+        batch: views an inference.
+
+    Raises:
+        FgddError: the teacher cannot run as asked, or its cropped-input graph is damaged, or of another one.
+    """
+    cropped = bundle.find_tile_form(tile_size) if view == "pad" else None
+    if cropped is not None:
+        try:
+            return Teacher(cropped, runtime(cropped), view=view, tile_size=tile_size, batch=batch)
+        except (SettingsError, EngineError) as error:  # no variant, or no engine, was made of it
+            _log.info("%s: not used. %s", cropped.onnx.stem, error.problem)
+    return Teacher(bundle, runtime(bundle), view=view, tile_size=tile_size, batch=batch)
 
 
 def _check_tile_form(bundle: Bundle, view: ScoreView, tile_size: int) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.bundle.bundle import Prompting
+from fgdd_engines.bundle.bundle import Bundle, Role
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import BundleError, SettingsError
 
@@ -25,6 +26,61 @@ _FORMS = (
     'Give a JSON object, as in {"n02123045": ["tabby cat", "tabby"]}, or a text with a line for each folder, '
     "as in: n02123045 tabby cat, tabby"
 )
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How a foreground model is asked for a class by its name.
+
+    Attributes:
+        form: one phrase of a prompt with `{}` for the name, such as `a {}.`; phrases follow each other.
+        text_length: tokens of a prompt, with the first and the last, which are special; at most these many
+            are taken.
+        special_tokens: ids of the tokens that separate phrases, the first and the last token among them.
+        threshold: score in [0, 1] above which a box is taken, unless the user names another.
+        boxes: boxes taken of an image, at most.
+        fit: how an image is brought to the detector's canvas: `letterbox` keeps its aspect and leaves the
+            rest of the canvas empty, `squash` fills the canvas.
+        shortest_edge: pixels to which a letterbox brings an image's shorter side, where the canvas has room
+            for that: the size at which the detector was trained.
+    """
+
+    form: str
+    text_length: int
+    special_tokens: tuple[int, ...]
+    threshold: float
+    boxes: int
+    fit: Literal["letterbox", "squash"]
+    shortest_edge: int
+
+    @classmethod
+    def of(cls, bundle: Bundle, role: Role | None = None) -> Prompting:
+        """Return how a bundle is asked, as its sidecar says it.
+
+        Raises:
+            BundleError: it is of another role, says nothing of it, or lacks or garbles a field.
+        """
+        data = bundle.prompting
+        if data is None or role not in (None, bundle.role):
+            raise BundleError(f"The bundle {bundle.onnx} cannot be asked for a class by its name")
+        try:
+            if data["fit"] not in ("letterbox", "squash"):
+                raise ValueError(f"fit {data['fit']!r}")
+            return cls(
+                form=str(data["form"]),
+                text_length=int(data["text_length"]),
+                special_tokens=tuple(int(token) for token in data["special_tokens"]),
+                threshold=float(data["threshold"]),
+                boxes=int(data["boxes"]),
+                fit=data["fit"],
+                shortest_edge=int(data["shortest_edge"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"The sidecar {bundle.sidecar} lacks or garbles a field: {error!r}") from error
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a sidecar says of it, for `Bundle.prompting`."""
+        return {**asdict(self), "special_tokens": list(self.special_tokens)}
 
 
 def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize, resize_arithmetic
-from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 
 
@@ -55,3 +56,25 @@ class SaliencyModel:
     def close(self) -> None:
         """Free the runtime's memory."""
         self._network.close()
+
+
+class _Saliency(ForegroundFamily):
+    name = spelling = "saliency"  # short for the catalogue's model
+
+    def find(self, argument: str) -> Bundle:  # noqa: ARG002 - there is one
+        return find_bundle("saliency-u2netp", "foreground")
+
+    def open(
+        self,
+        choice: ForegroundChoice,
+        *,
+        runtime: Callable[[Bundle], Runtime],
+        batch: int,
+        resize: ResizeMethod,
+        threads: int,  # noqa: ARG002 - the runtime has its own
+    ) -> SaliencyModel:
+        assert isinstance(choice.source, Bundle)
+        return SaliencyModel(choice.source, runtime(choice.source), batch=batch, resize=resize)
+
+
+SALIENCY = _Saliency()

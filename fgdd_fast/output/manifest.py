@@ -7,7 +7,8 @@
      "dataset": {"classes": [names], "images": images considered},
      "settings": {every setting that the result depends on},
      "prompts": {class: [phrases by which the foreground model is asked for it]; only for such a model},
-     "models": {"foreground": {"name", "sha256"}, "teacher": {"name", "sha256"}},
+     "models": {"foreground": {"name", "sha256", "plug-in": package and version, only of such a model},
+                "teacher": {"name", "sha256"}},
      "thresholds": {class: occupancy from which an image is kept whole},
      "further_crops": {class: tiles taken from images that had given one before; only classes with any},
      "images": [{"file": path within OUT, "class",
@@ -50,10 +51,12 @@ class Model:
     Attributes:
         name: the bundle's name; `masks` for given masks.
         sha256: hexadecimal hash of its ONNX file, or of the masks given in its place.
+        plugin: the installed package that its family comes from, with its version; None for this project's.
     """
 
     name: str
     sha256: str
+    plugin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,12 @@ def serialise(manifest: Manifest) -> bytes:
         "settings": dict(manifest.settings),
         **({"prompts": dict(manifest.prompts)} if manifest.prompts else {}),
         "models": {
-            role: {"name": model.name, "sha256": model.sha256} for role, model in manifest.models.items()
+            role: {
+                "name": model.name,
+                "sha256": model.sha256,
+                **({} if model.plugin is None else {"plug-in": model.plugin}),
+            }
+            for role, model in manifest.models.items()
         },
         "thresholds": dict(manifest.thresholds),
         "further_crops": dict(manifest.further_crops),

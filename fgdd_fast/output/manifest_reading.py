@@ -101,7 +101,8 @@ def _phrases(prompts: dict[str, Any], name: str) -> tuple[str, ...]:
 def _model(models: dict[str, Any], role: str) -> Model:
     data = _get(models, role, dict, "models")
     where = f"models.{role}"
-    return Model(_get(data, "name", str, where), _sha256(data, where))
+    plugin = _get(data, "plug-in", str, where) if "plug-in" in data else None
+    return Model(_get(data, "name", str, where), _sha256(data, where), plugin)
 
 
 def _image(data: object, where: str, thresholds: Mapping[str, float]) -> DistilledImage:

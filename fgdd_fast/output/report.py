@@ -8,8 +8,9 @@ from pathlib import Path
 from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.models.factory import MASKS, ForegroundChoice, find_foreground, open_foreground
+from fgdd_fast.models.factory import choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel
+from fgdd_fast.models.given_masks import MASKS
 from fgdd_fast.output.contact_sheet import contact_sheet
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
@@ -63,12 +64,16 @@ def _open_foreground(
 ) -> ForegroundModel:
     """Open the foreground model that OUT was distilled with, and ask it as then."""
     used = manifest.models["foreground"]
-    if named is None and used.name == MASKS:
+    if named is None and used.name == MASKS.name:
         raise BundleError(
-            f"{out} was distilled with given masks", f"Name their folder: --foreground {MASKS}:FOLDER"
+            f"{out} was distilled with given masks", f"Name their folder: --foreground {MASKS.spelling}"
         )
-    source = find_foreground(named or used.name)
-    choice = ForegroundChoice(source, manifest.classes, manifest.prompts, manifest.box_threshold)
+    choice = choose_foreground(
+        named or used.name,
+        manifest.classes,
+        prompts=manifest.prompts or None,
+        box_threshold=manifest.box_threshold,
+    )
     method: ResizeMethod = "pil" if manifest.settings.get("resize") == "pil" else "area"
     model = open_foreground(
         choice,

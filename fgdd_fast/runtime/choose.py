@@ -21,6 +21,7 @@ from fgdd_engines.bundle.files import write_file
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE, Comparison
@@ -279,7 +280,7 @@ def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
     """Drawn pictures: scenes of named things for a model that is asked for a class by its name."""
     size = bundle.onnx.stat().st_size
     count = max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
-    return drawn_sample_images(count, named=bundle.prompting is not None)
+    return drawn_sample_images(count, named=asked_by_class(bundle))
 
 
 def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage]) -> list[Trial]:
@@ -290,7 +291,7 @@ def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[Samp
     comparison = Comparison(bundle, images, REFERENCE)
     # A batch of two shows a runtime that mistakes a graph's axes, which may be right on single images. A
     # model that is asked for a class by its name may take a minute for an image, and is shown single ones.
-    batch = 1 if bundle.prompting is not None else 2
+    batch = 1 if asked_by_class(bundle) else 2
     trials = (_try(comparison, candidate, batch) for candidate in candidates)
     return [trial for trial in trials if trial is not None]
 

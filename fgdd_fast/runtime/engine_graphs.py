@@ -11,6 +11,7 @@ from fgdd_engines.tensorrt_backend.api import Flavour
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_fast.errors import SettingsError
+from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE
 from fgdd_fast.runtime.choose import runtime_for
 
@@ -56,7 +57,7 @@ def profile_of(bundle: Bundle, batch: Profile | None) -> Profile:
             by their names, which is large.
     """
     if batch is None:
-        batch = DEFAULT_BATCH if bundle.prompting is None else SINGLE
+        batch = SINGLE if asked_by_class(bundle) else DEFAULT_BATCH
     if bundle.role != "teacher":
         return batch
     return Profile(batch.minimum, batch.optimum * VIEWS_PER_INFERENCE, batch.maximum * VIEWS_PER_INFERENCE)

@@ -22,7 +22,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.crops import candidate_boxes
 from fgdd_fast.images.resize import resize
 from fgdd_fast.images.views import ScoreView, tile_pixels
-from fgdd_fast.models.factory import ForegroundChoice, open_foreground
+from fgdd_fast.models.factory import choose_as_exported, open_foreground
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
 from fgdd_fast.parallel import batched
 from fgdd_fast.runtime.sample_images import SampleImage
@@ -164,10 +164,7 @@ class _Foreground(_Subject):
     batch_figure = "batch_occupancy_error"
 
     def answer(self, runtime: Runtime, batch: int) -> _Answer:
-        prompting = self.bundle.prompting
-        classes = sorted({image.image.class_name for image in self.images})
-        threshold = None if prompting is None else prompting.threshold
-        choice = ForegroundChoice(self.bundle, classes, {}, threshold)
+        choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in self.images}))
         one = replace(runtime, threads=1)
         model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
         with closing(model):

@@ -41,9 +41,9 @@ from fgdd_bench.references.grounded import fair as grounded_fair
 from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts, TextCounter
 from fgdd_bench.references.grounded.ways import open_grounded
 from fgdd_export.graphs.graph import tensor_specs
+from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_export.grounded_sam2 import bundle as grounded_sam2
 from fgdd_export.grounded_sam2.bundle import GroundedSettings
-from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
 
@@ -69,7 +69,6 @@ def export(folder: Path) -> Bundle:
             licence="Apache-2.0",
             threads=1,
             force=True,
-            progress=lambda _: None,
         )
 
 

@@ -28,7 +28,7 @@ from fgdd_bench.harness.subject import Composition, Subject
 from fgdd_bench.harness.ways import Answer, PathName, Stage, Task, Way
 from fgdd_bench.ours.whole import PARTS, WholeReference
 from fgdd_bench.references.grounded.subject import GroundedSubject
-from fgdd_export.tile.bundle import write_tile_form
+from fgdd_export.tile.bundle import make_cropped_graph
 from fgdd_fast.images.dataset import SourceImage, scan
 from fgdd_fast.models.network import Runtime
 
@@ -72,7 +72,7 @@ def test_the_work_of_a_path_is_that_of_its_networks(tmp_path: Path) -> None:
 
 def test_a_tile_form_is_held_against_less_work(tmp_path: Path) -> None:
     teacher = inverted_residuals(tmp_path)
-    form = write_tile_form(teacher, SIDE // 2)
+    form = make_cropped_graph(teacher, SIDE // 2)
     assert form is not None
     subject = Subject(classes=CLASSES, runtime=lambda _: Runtime("cpu", "fp32", 1), teacher=teacher)
     found = opener(tmp_path, subject=subject, task=replace(tiny.TASK, tile_size=SIDE // 2))

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast.cli import main
-from fgdd_fast.cli.options import BACKBONE
 from fgdd_fast.models.catalogue.catalogue import bundle_path, load_catalogue
+from fgdd_fast.models.fitting import BACKBONE
 from fgdd_fast.output.manifest_reading import read_manifest
 
 pytestmark = pytest.mark.skipif(

@@ -89,3 +89,11 @@ def test_a_checkpoint_without_its_tokenizer_says_so(tmp_path: Path) -> None:
     result = run("grounding-dino", checkpoint, "-o", tmp_path / "x", *FAST)
     assert result.exit_code == 1
     assert "tokenizer.json" in result.output
+
+
+@pytest.mark.parametrize("command", ["teacher", "sam2", "grounding-dino"])
+def test_a_path_with_brackets_is_a_path(tmp_path: Path, command: str) -> None:
+    result = run(command, tmp_path / "a[/b] [red]" / "c.safetensors", "-o", tmp_path / "x[/bold]")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "[/b]" in result.output

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 
 TESTS_GOLDEN = Path(__file__).parent / "efficientnet_lite0_golden.npz"
 PACKAGE_GOLDEN = Path(__file__).parents[2] / "export/fgdd_export/catalogue/efficientnet_lite0_golden.json"

@@ -55,7 +55,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
         write_half(bundle, "fp16")
         write_half(bundle, "bf16")
     pictures = drawn_sample_images(4, named=False)
-    convert_to_int8(found["teacher"], pictures, pictures, accept=True, progress=lambda _: None)
+    convert_to_int8(found["teacher"], pictures, pictures, force=True)
     return found
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fgdd_export.grounding_dino.box_matching import box_iou, mask_iou, match_boxes, nearest_distances
+from fgdd_export.graphs.parity import box_iou, mask_iou, match_boxes, nearest_distances
 
 SHARES = st.floats(0, 1, width=32)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_export.classifier.class_names import check_class_names, read_class_names
+from fgdd_export.classifier.bundle import check_class_names, read_class_names
 from fgdd_fast.errors import SettingsError
 
 WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf", "Z")), min_size=1)

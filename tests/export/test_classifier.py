@@ -84,13 +84,6 @@ def test_the_bundle_says_what_it_is(backbone: str, tmp_path: Path) -> None:
     assert export_teacher(backbone, tmp_path / "b.onnx", classes=CLASSES, licence="BSD").licence == "BSD"
 
 
-def test_progress_is_told(backbone: str, tmp_path: Path) -> None:
-    lines: list[str] = []
-    export_teacher(backbone, tmp_path / "mine.onnx", classes=CLASSES, progress=lines.append)
-    assert lines[0].startswith("Loading")
-    assert len(lines) == len(set(lines)) == 4
-
-
 def test_given_images_of_any_size_are_checked(
     backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,8 +28,8 @@ from fgdd_engines.factory import open_engine  # noqa: E402
 from fgdd_export.classifier import bundle as classifier  # noqa: E402
 from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
 from fgdd_export.classifier.network import Normalisation  # noqa: E402
-from fgdd_export.classifier.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
-from fgdd_export.graphs.sample_scenes import drawn_images  # noqa: E402
+from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
+from fgdd_export.graphs.parity import drawn_images  # noqa: E402
 from fgdd_fast.cli import main  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
 from fgdd_fast.images.decode import read_image  # noqa: E402

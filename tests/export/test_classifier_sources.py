@@ -17,9 +17,8 @@ from safetensors.torch import save_file  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 
 from fgdd_engines.bundle.files import file_sha256  # noqa: E402
-from fgdd_export.classifier.rded_networks import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.classifier.sources import load_classifier  # noqa: E402
-from fgdd_export.classifier.torch_classifier import IMAGENET_MEAN, IMAGENET_STD, logits_of  # noqa: E402
+from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, BasicBlock, ConvNet, ResNet, logits_of  # noqa: E402  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Detected pickle")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,10 +102,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[SampleImage, ...]:
     return (*check_images(data, 12, {}), *drawn_sample_images(6, named=False))
 
 
-def half(bundle: Bundle, precision: str, images: Sequence[SampleImage], *, accept: bool = False) -> Converted:
-    lines: list[str] = []
-    (converted,) = convert_to_half(bundle, precision, images, accept=accept, progress=lines.append)  # type: ignore[arg-type]
-    assert lines
+def half(bundle: Bundle, precision: str, images: Sequence[SampleImage], *, force: bool = False) -> Converted:
+    (converted,) = convert_to_half(bundle, precision, images, force=force)  # type: ignore[arg-type]
     return converted
 
 
@@ -123,7 +124,7 @@ def test_a_half_precision_variant_lies_beside_its_bundle(
     assert variant.parity["images"] == len(images)
     assert variant.source["conversion"]["lowered"] == converted.lowered >= 3
     assert converted.agreement.accepted
-    assert converted.guilty == ()
+    assert converted.sensitive == ()
     stored = {
         node.name: tensor.data_type
         for tensor in onnx.load(variant.onnx).graph.initializer
@@ -140,11 +141,11 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
 ) -> None:
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     converted = half(bundle, "fp16", images)
-    assert "make loud" in converted.guilty
+    assert "make loud" in converted.sensitive
     assert converted.agreement.accepted
-    assert converted.bundle.source["conversion"]["guilty"] == list(converted.guilty)
+    assert converted.bundle.source["conversion"]["guilty"] == list(converted.sensitive)
     assert (
-        half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).guilty == ()
+        half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).sensitive == ()
     )  # its range suffices
 
 
@@ -156,7 +157,7 @@ def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
     with pytest.raises(BundleError, match="decides otherwise than in fp32: loss rank correlation is nan"):
         half(bundle, "fp16", images)
     assert bundle.find_variant("fp16") is None
-    accepted = half(bundle, "fp16", images, accept=True)
+    accepted = half(bundle, "fp16", images, force=True)
     assert not accepted.agreement.accepted
     assert bundle.find_variant("fp16") == accepted.bundle
     assert accepted.bundle.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
@@ -168,7 +169,7 @@ def _find_nothing(*_: object, **__: object) -> None:
 
 def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[SampleImage]) -> None:
     bundle = convolutional_teacher(tmp_path)
-    converted = convert_to_int8(bundle, images, images, accept=True, progress=lambda _: None)
+    converted = convert_to_int8(bundle, images, images, force=True)
     assert [each.bundle.variant for each in converted] == ["int8", "int8-u8"]
     for each in converted:
         operators = [node.op_type for node in onnx.load(each.bundle.onnx).graph.node]
@@ -187,7 +188,7 @@ def test_a_model_that_is_asked_by_name_is_not_quantised(
 
     bundle = write_grounded_bundle(tmp_path)
     with pytest.raises(SettingsError, match="Convert it to fp16 or bf16"):
-        convert_to_int8(bundle, images, images, accept=True, progress=lambda _: None)
+        convert_to_int8(bundle, images, images, force=True)
 
 
 def convert(*arguments: object) -> Result:
@@ -202,6 +203,18 @@ def test_the_command_says_what_it_wrote_and_how_it_compares(tmp_path: Path) -> N
     assert "nodes in fp16" in result.output
     assert "mean regret" in result.output
     assert load_bundle(tmp_path / "teacher.fp16.onnx").variant_of == bundle.sha256
+
+
+def test_force_is_also_known_by_its_old_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
+    bundle = convolutional_teacher(tmp_path, loudness=1e5)
+    refused = convert(bundle.onnx, "--precision", "fp16")
+    assert refused.exit_code == 1
+    assert "--force" in refused.output
+    result = convert(bundle.onnx, "--precision", "fp16", "--accept-parity")
+    assert result.exit_code == 0, result.output
+    assert "--accept-parity is called --force now" in result.output
+    assert "--accept-parity" not in convert("--help").output
 
 
 def test_int8_needs_images(tmp_path: Path) -> None:
@@ -232,3 +245,22 @@ def test_a_part_is_not_converted_alone(tmp_path: Path) -> None:
 
 def test_the_reference_is_what_variants_are_held_against() -> None:
     assert (REFERENCE.device, REFERENCE.precision) == ("cpu", "fp32")
+
+
+def test_what_is_written_does_not_depend_on_how_python_hashes(tmp_path: Path) -> None:
+    bundle = convolutional_teacher(tmp_path)
+    script = (
+        "import json, sys, onnx\n"
+        "from fgdd_export.precision.mixed_precision import lower_precision\n"
+        "print(json.dumps(lower_precision(onnx.load(sys.argv[1]), 'fp16').kept))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script, str(bundle.onnx)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "2")
+    }
+    assert len(found) == 1

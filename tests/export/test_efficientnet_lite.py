@@ -14,7 +14,7 @@ from fgdd_engines.telemetry import openvino_core
 from fgdd_export.catalogue.efficientnet_lite import LITE0, build_efficientnet_lite0
 from fgdd_export.checkpoints.checkpoint import read_checkpoint
 from fgdd_export.graphs.graph import Array, run_model, serialise
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError
 
 DATA = Path(__file__).parents[1] / "data"

@@ -26,6 +26,7 @@ from fgdd_fast.images.resize import resize
 from fgdd_fast.models.foreground import Foreground
 from fgdd_fast.models.grounded_sam2 import GroundedSam2, bring_to_canvas
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.prompts import Prompting
 from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.synthetic.scenes import NAMES, Scene, absent_name, draw_scene
@@ -60,7 +61,6 @@ def export(onnx: Path, *, split: bool, images: int = 4, force: bool = False) -> 
         licence="Apache-2.0",
         threads=1,
         force=force,
-        progress=lambda line: None,
     )
 
 
@@ -151,8 +151,7 @@ def test_pytorch_and_onnx_take_the_same_path_for_every_scene(
     same_canvas, published = [], []
     for scene in scenes:
         prompt = f"a {scene.objects[0].name}."
-        assert joint.prompting is not None
-        canvas, valid = bring_to_canvas(scene.pixels, CANVAS, joint.prompting, "area")
+        canvas, valid = bring_to_canvas(scene.pixels, CANVAS, Prompting.of(joint), "area")
         square = resize(scene.pixels, (side, side), "area")
         boxes = detector.detect_on_canvas(canvas, valid, prompt).above(0.4, 6)
         same_canvas.append(union(segmenter.mask_logits(square, boxes.corners), (side, side)).mean())
@@ -203,7 +202,6 @@ def test_settings_that_do_not_fit_are_refused(
             licence="MIT",
             threads=1,
             force=False,
-            progress=lambda line: None,
         )
 
 
@@ -292,7 +290,7 @@ def test_the_joint_form_in_fp16_finds_the_same_and_builds(
     joint: Bundle, tmp_path: Path, rtx: TensorRt
 ) -> None:
     scenes = check_images(None, 6, {})
-    (converted,) = convert_to_half(joint, "fp16", scenes, accept=False, progress=lambda _: None)
+    (converted,) = convert_to_half(joint, "fp16", scenes)
     assert converted.agreement.accepted
     assert converted.agreement.figures["mean_occupancy_error"] < 1e-3
     plan = built(joint, PlanStore(tmp_path), "fp16")[joint.name]

@@ -26,7 +26,7 @@ from fgdd_bench.references.grounded.random_networks import random_detector  # no
 from fgdd_engines.base import Array  # noqa: E402
 from fgdd_export.graphs.graph import load_model, serialise, tensor_specs  # noqa: E402
 from fgdd_export.graphs.torch_export import Exported, export_network  # noqa: E402
-from fgdd_export.grounding_dino.image import Detector  # noqa: E402
+from fgdd_export.grounding_dino.branches import Detector  # noqa: E402
 from fgdd_export.grounding_dino.network import (  # noqa: E402
     GroundingDino,
     detector_network,

@@ -11,7 +11,7 @@ from image_files import picture
 
 transformers = pytest.importorskip("transformers")
 
-from fgdd_export.checkpoints.image_processor import ProcessorSettings, read_processor  # noqa: E402
+from fgdd_export.checkpoints.pretrained import ProcessorSettings, read_processor  # noqa: E402
 from fgdd_fast.errors import BundleError  # noqa: E402
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -16,8 +16,8 @@ from tiny_architectures import convolutional, transformer, upscaling
 from fgdd_engines.base import TensorSpec
 from fgdd_export.catalogue.u2netp import build_u2netp
 from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise
-from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_export.graphs.parity import drawn_images
+from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
 from fgdd_fast.models.prompts import PromptTokenizer, prompt_text
@@ -219,7 +219,7 @@ def test_weights_are_rounded_as_the_format_does(precision: LowPrecision) -> None
 def test_onnxruntime_runs_the_lowered_graph(saliency: onnx.ModelProto) -> None:
     images = {"images": drawn_images(64, 64)}
     expected = run_model(serialise(saliency), images)
-    for model in (lower_precision(saliency, "fp16").model, rehearse(saliency, "fp16")):
+    for model in (lower_precision(saliency, "fp16").model, emulate(saliency, "fp16")):
         found = run_model(serialise(model), images)
         assert 0 < np.abs(found["mask"].astype(int) - expected["mask"]).mean() < 0.5
         np.testing.assert_allclose(found["occupancy"], expected["occupancy"], atol=0.005)
@@ -284,7 +284,7 @@ def test_a_detector_finds_the_same_boxes(finder: Finder, precision: LowPrecision
     check_wellformed(finder.model, lowered.model, precision)
     assert [entry.version for entry in lowered.model.opset_import] == [17]  # GridSample keeps its meaning
     expected = run_model(serialise(finder.model), finder.feeds)
-    found = run_model(serialise(rehearse(finder.model, precision)), finder.feeds)
+    found = run_model(serialise(emulate(finder.model, precision)), finder.feeds)
     assert (expected["scores"] > 0.4).sum() > len(expected["scores"])
     tolerance = {"fp16": 0.005, "bf16": 0.05}[precision]
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=tolerance)

@@ -10,8 +10,8 @@ from saliency_source import saliency_source
 
 from fgdd_engines.factory import open_engine
 from fgdd_export.catalogue import prepare as module
-from fgdd_export.catalogue.prepare import Status, prepare, pull, verify
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.catalogue.prepare import Status, prepare, pull_model, verify
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, DownloadError
 from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
 
@@ -27,10 +27,10 @@ def own_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_pull_makes_a_bundle_that_runs(own_catalogue: Path) -> None:
-    told: list[str] = []
-    bundle = pull("mine", progress=told.append)
-    assert told == ["Preparing mine"]
+def test_pull_makes_a_bundle_that_runs(own_catalogue: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fgdd_export")
+    bundle = pull_model("mine")
+    assert "Preparing mine" in caplog.messages
     assert find_bundle("mine", "foreground") == bundle
     assert bundle.licence == "MIT"
     assert bundle.source["file"] == "net.onnx"
@@ -42,22 +42,22 @@ def test_pull_makes_a_bundle_that_runs(own_catalogue: Path) -> None:
 
 
 def test_pull_again_does_nothing(own_catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = pull("mine")
+    first = pull_model("mine")
     time = first.onnx.stat().st_mtime_ns
-    assert pull("mine") == first
+    assert pull_model("mine") == first
     assert first.onnx.stat().st_mtime_ns == time
     first.onnx.write_bytes(b"rotten")
-    assert pull("mine") == first
+    assert pull_model("mine") == first
     assert verify(load_catalogue()["mine"]) == Status("ok")
     monkeypatch.setattr(module, "RECIPE_VERSION", 99)
     assert verify(load_catalogue()["mine"]).state == "outdated"
-    assert pull("mine").source["recipe_version"] == 99
+    assert pull_model("mine").source["recipe_version"] == 99
 
 
 def test_verify_tells_absent_from_damaged(own_catalogue: Path) -> None:
     entry = load_catalogue()["mine"]
     assert verify(entry) == Status("absent")
-    bundle = pull("mine")
+    bundle = pull_model("mine")
     bundle.onnx.write_bytes(bundle.onnx.read_bytes()[:-1])
     assert verify(entry).state == "damaged"
     assert "SHA-256" in verify(entry).reason
@@ -67,12 +67,12 @@ def test_verify_tells_absent_from_damaged(own_catalogue: Path) -> None:
 
 
 def test_another_size_makes_the_bundle_outdated(own_catalogue: Path) -> None:
-    pull("mine")
+    pull_model("mine")
     data = json.loads(own_catalogue.read_text())
     data["models"][0]["preparation"]["size"] = 64
     own_catalogue.write_text(json.dumps(data))
     assert verify(load_catalogue()["mine"]) == Status("outdated", "it was made with another size")
-    assert pull("mine").preprocessing.height == 64
+    assert pull_model("mine").preprocessing.height == 64
 
 
 @pytest.mark.parametrize("change", [{"role": "backbone"}, {"preparation": {"recipe": "efficientnet-lite0"}}])
@@ -81,14 +81,14 @@ def test_a_recipe_that_does_not_fit_writes_nothing(own_catalogue: Path, change: 
     data["models"][0].update(change)
     own_catalogue.write_text(json.dumps(data))
     with pytest.raises(BundleError):
-        pull("mine")
+        pull_model("mine")
     assert not bundle_path(load_catalogue()["mine"]).exists()
 
 
 def test_a_source_that_changed_is_refused(own_catalogue: Path) -> None:
     (own_catalogue.parent / "net.onnx").write_bytes(saliency_source(bias=1))
     with pytest.raises(DownloadError, match="not the one"):
-        pull("mine")
+        pull_model("mine")
 
 
 def test_the_real_backbone_meets_its_golden_logits(tmp_path: Path) -> None:

@@ -52,6 +52,32 @@ def test_a_saved_network_is_loaded_in_evaluation_mode(checkpoint: Path) -> None:
     assert loaded.model.dtype == torch.float32
 
 
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("hub_shown", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_progress_bars_and_logging_are_left_as_they_were(
+    checkpoint: Path, shown: bool, hub_shown: bool, fails: bool
+) -> None:
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging as bars
+
+    (bars.enable_progress_bar if shown else bars.disable_progress_bar)()
+    (hub.enable_progress_bars if hub_shown else hub.disable_progress_bars)()
+    bars.set_verbosity_info()
+    try:
+        if fails:
+            with pytest.raises(BundleError):
+                load_config(str(checkpoint.parent))
+        else:
+            load_config(str(checkpoint))
+        assert bars.is_progress_bar_enabled() is shown
+        assert hub.are_progress_bars_disabled() is not hub_shown
+        assert bars.get_verbosity() == bars.INFO
+    finally:
+        bars.enable_progress_bar()
+        bars.set_verbosity_warning()
+
+
 def test_another_architecture_is_refused(checkpoint: Path) -> None:
     with pytest.raises(BundleError, match="is a bert, not a sam2 or sam2_video"):
         load_config(str(checkpoint), ("sam2", "sam2_video"))

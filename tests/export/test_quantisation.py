@@ -25,7 +25,7 @@ from fgdd_export.precision.quantisation import (
     quantise,
     quantise_calibrated,
 )
-from fgdd_export.precision.quantisation_errors import measure_harm
+from fgdd_export.precision.quantisation_nodes import measure_harm
 from fgdd_fast.errors import BundleError, EngineError, SettingsError
 
 OFFSET = 3000.0  # of a channel whose other values int8 then cannot tell apart

@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 from torch.nn import functional  # noqa: E402
 
-from fgdd_export.classifier.rded_networks import BasicBlock, Bottleneck, ConvNet, ResNet, rded_network  # noqa: E402
+from fgdd_export.classifier.weights import BasicBlock, Bottleneck, ConvNet, ResNet, rded_network  # noqa: E402
 from fgdd_fast.errors import BundleError  # noqa: E402
 
 

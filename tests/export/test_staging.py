@@ -12,7 +12,7 @@ import pytest
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
 from fgdd_engines.bundle.files import write_file
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import publish, staging_folder
 from fgdd_fast.errors import BundleError
 
 
@@ -103,9 +103,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_what_a_killed_export_left_is_cleared_by_the_next(tmp_path: Path) -> None:
     onnx = tmp_path / "model.onnx"
     export = "with staging_folder(Path(sys.argv[1])) as place: place.touch(); os.kill(os.getpid(), 9)"
-    imports = (
-        "import os, sys; from pathlib import Path; from fgdd_export.graphs.staging import staging_folder"
-    )
+    imports = "import os, sys; from pathlib import Path; from fgdd_export.graphs.network_bundle import *"
     killed = subprocess.run([sys.executable, "-c", f"{imports}\n{export}", onnx], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert [*tmp_path.glob(".*/model.onnx")]

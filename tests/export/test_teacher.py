@@ -15,7 +15,7 @@ from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import Array
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, TeacherError
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -52,7 +52,6 @@ def head(scale: float = 1.0) -> tuple[Array, Array]:
 def build(backbone: Bundle, path: Path, weight: Array, bias: Array, **changes: Any) -> Bundle:
     settings: dict[str, Any] = {
         "classes": CLASSES,
-        "name": "mine",
         "source": {"fitted_on": "photographs"},
         "accuracy": {"top1": 0.9},
         **changes,

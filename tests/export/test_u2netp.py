@@ -17,9 +17,9 @@ from saliency_source import saliency_source
 from fgdd_engines.telemetry import openvino_core
 from fgdd_export.catalogue.u2netp import build_u2netp, compare, prepare_u2netp, reference_probabilities
 from fgdd_export.graphs.graph import OPSET, load_model, run_model, serialise
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.models.catalogue.entries import Preparation
+from fgdd_fast.models.catalogue.catalogue import Preparation
 
 BLACK = np.zeros((2, 64, 64, 3), np.uint8)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fgdd_export.tile.windows import Sliding, Span, share, slide
+from fgdd_export.tile.receptive_fields import Sliding, Span, share, slide
 
 slidings = st.builds(
     Sliding,

@@ -100,7 +100,7 @@ def test_boxes_are_shares_of_the_image_whatever_its_aspect(
 ) -> None:
     height, width = size
     pixels = tiny.scene(size, red=(width // 2, height // 2, width, height))
-    prompting = replace(tiny.PROMPTING, fit=fit)
+    prompting = replace(tiny.PROMPTING, fit=fit).as_json()
     with opened(replace(bundle, prompting=prompting)) as model:
         (red,) = find(model, [(pixels, "red")])
     assert red.occupancy == pytest.approx(0.25, abs=0.04)
@@ -199,7 +199,7 @@ def test_a_higher_threshold_finds_less(bundle: Bundle) -> None:
 
 def test_the_bundles_own_threshold_is_the_default(bundle: Bundle) -> None:
     for threshold, occupancy in ((0.8, 0.5), (0.9, 0)):
-        prompting = replace(tiny.PROMPTING, threshold=threshold)
+        prompting = replace(tiny.PROMPTING, threshold=threshold).as_json()
         with opened(replace(bundle, prompting=prompting)) as model:
             assert find(model, [(SCENE, "red")])[0].occupancy == occupancy
 
@@ -223,7 +223,7 @@ def test_the_fingerprint_holds_all_that_results_depend_on(bundle: Bundle) -> Non
     one = fingerprint()
     assert one == fingerprint(runtime=Runtime("cpu", "fp32", 1), classes=("red",))
     assert one == fingerprint(threshold=tiny.PROMPTING.threshold)
-    squashed = replace(bundle, prompting=replace(tiny.PROMPTING, fit="squash"))
+    squashed = replace(bundle, prompting=replace(tiny.PROMPTING, fit="squash").as_json())
     others = {
         fingerprint(name="blue"),
         fingerprint(batch=3),
@@ -325,8 +325,8 @@ def test_a_bundle_with_another_tensor_is_refused(bundle: Bundle) -> None:
             replace(bundle, inputs=(*bundle.inputs, TensorSpec("more", "uint8", ("batch",)))),
             r"takes the unknown inputs \['more'\]",
         ),
-        (replace(bundle, prompting=replace(tiny.PROMPTING, text_length=16)), "'input_ids'"),
-        (replace(bundle, prompting=replace(tiny.PROMPTING, boxes=2)), "'boxes'"),
+        (replace(bundle, prompting=replace(tiny.PROMPTING, text_length=16).as_json()), "'input_ids'"),
+        (replace(bundle, prompting=replace(tiny.PROMPTING, boxes=2).as_json()), "'boxes'"),
     ):
         with pytest.raises(BundleError, match=problem), opened(damaged):
             pass

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -14,12 +19,14 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fgdd_fast
 from fgdd_engines.bundle.bundle import load_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.linear_head import Accuracy, accuracy, fit_head, hold_out, swapped_classes
 from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.runtime.choose import RuntimeOptions
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
@@ -197,6 +204,14 @@ def test_holding_out_depends_on_the_seed_alone() -> None:
     assert set(held) == set(reversed_held)
 
 
+def test_holding_out_takes_one_pass_over_many_classes() -> None:
+    images = sources({f"{place:05}": 2 for place in range(10_000)})
+    begin = time.process_time()
+    fitted, held = hold_out(images, 0.2, 0)
+    assert len(fitted) == len(held) == 10_000
+    assert time.process_time() - begin < 5  # one scan a class would take minutes
+
+
 def test_accuracy_counts_by_class() -> None:
     logits = np.array([[2, 1, 0], [0, 1, 2], [0, 3, 1], [5, 1, 0]], np.float32)
     judged = accuracy(logits, np.array([0, 2, 1, 1]), ["a", "b", "c"])
@@ -248,3 +263,35 @@ def test_a_class_of_unreadable_images_is_named(workplace: Path) -> None:
     result = fit(workplace)
     assert result.exit_code == 1
     assert "'red'" in result.output
+
+
+def test_the_functions_behind_the_commands_say_the_same(workplace: Path) -> None:
+    tasks: list[tuple[str, int | None]] = []
+    steps: list[int] = []
+
+    class Watching:
+        @contextmanager
+        def task(self, name: str, total: int | None = None) -> Iterator[Any]:
+            tasks.append((name, total))
+            yield SimpleNamespace(advance=lambda count=1: steps.append(count))
+
+    threads = cv2.getNumThreads()
+    runtime = RuntimeOptions(device="cpu")
+    options: dict[str, Any] = {"runtime": runtime, "progress": Watching()}
+    cv2.setNumThreads(3)
+    try:
+        fitted = fgdd_fast.fit_teacher(
+            workplace / "data", workplace / "mine", backbone=str(workplace / "tiny-backbone.onnx"), **options
+        )
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(threads)
+    assert tasks == [("Reading images", 30), ("Reading images", 6)]
+    assert sum(steps) == 36
+    assert fitted.bundle == load_bundle(workplace / "mine.onnx", "teacher")
+    assert fitted.accuracy.top1 == fitted.bundle.accuracy["top1"]
+    assert fit(workplace).exit_code == 0
+    assert (workplace / "mine.onnx").read_bytes() == (workplace / "fitted.onnx").read_bytes()
+    (workplace / "data" / "red" / "broken.png").write_bytes(b"")
+    checked = fgdd_fast.check_teacher(workplace / "mine", workplace / "data", limit=None, **options)
+    assert (checked.accuracy.images, [each.source for each in checked.skipped]) == (36, ["red/broken.png"])

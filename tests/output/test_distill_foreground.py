@@ -64,7 +64,7 @@ def test_grounded_sam2_is_asked_for_each_class_by_its_name(workplace: Path, spli
     manifest = read_manifest(workplace / "out")
     assert manifest.models["foreground"].sha256 == bundle.sha256
     assert manifest.prompts == {name: (name,) for name in tiny.CLASSES}
-    assert manifest.box_threshold == bundle.prompting.threshold
+    assert manifest.box_threshold == bundle.prompting["threshold"]
     for tile in (tile for image in manifest.images for tile in image.tiles):
         truth = coloured(workplace / "data" / tile.source).mean()
         assert tile.occupancy == pytest.approx(truth, abs=0.08)  # the mask has 16 x 16 pixels

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fgdd_engines.base import Array, TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 from fgdd_engines.bundle.files import file_sha256, write_file
+from fgdd_fast.models.prompts import Prompting
 
 CANVAS = (24, 32)  # height and width: not a square, so that a mix-up shows
 SIDE = 16  # of the segmenter's input and of its mask
@@ -366,7 +367,7 @@ def _write(
         classes=None,
         source={"made": "by the tests"},
         licence="Apache-2.0",
-        prompting=PROMPTING if role == "foreground" else None,
+        prompting=PROMPTING.as_json() if role == "foreground" else None,
         parts=parts or {},
         files=files or {},
     )

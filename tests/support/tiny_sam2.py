@@ -19,7 +19,7 @@ from transformers import (
     Sam2VisionConfig,
 )
 
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import drawn_images
 
 SIDE = 128
 WIDTH = 32

@@ -25,7 +25,7 @@ from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.models.factory import ForegroundChoice
+from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.parity import REFERENCE
 

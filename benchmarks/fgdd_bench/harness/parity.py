@@ -17,7 +17,7 @@ import numpy as np
 from fgdd_bench.harness.originals import RULE, Original, record_of
 from fgdd_bench.harness.ways import Answer, PathName, Task
 from fgdd_engines.base import Array
-from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
+from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.runtime.tolerances import Bar, loss_figures, occupancy_figures, same_path
 from fgdd_fast.selection.records import Box, ImageRecord

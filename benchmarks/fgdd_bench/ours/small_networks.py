@@ -33,9 +33,8 @@ from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import Inventory, MeasureSettings
 from fgdd_fast.measurement.store import KnownFile, Store, file_signature
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text, open_teacher
 from fgdd_fast.models.saliency import SaliencyModel
-from fgdd_fast.models.teacher_opening import open_teacher
 from fgdd_fast.parallel import batched, ordered_map
 from fgdd_fast.selection.records import Box, ImageRecord
 

@@ -25,9 +25,9 @@ from fgdd_fast.images.resize import Pixels
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.models.factory import ForegroundChoice, open_foreground
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE
-from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.models.factory import open_foreground
+from fgdd_fast.models.foreground import ForegroundChoice
+from fgdd_fast.models.network import VIEWS_PER_INFERENCE, open_teacher
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, decide
 from fgdd_fast.selection.records import ImageRecord

@@ -61,32 +61,6 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Prompting:
-    """How a foreground model is asked for a class by its name.
-
-    Attributes:
-        form: one phrase of a prompt with `{}` for the name, such as `a {}.`; phrases follow each other.
-        text_length: tokens of a prompt, with the first and the last, which are special; at most these many
-            are taken.
-        special_tokens: ids of the tokens that separate phrases, the first and the last token among them.
-        threshold: score in [0, 1] above which a box is taken, unless the user names another.
-        boxes: boxes taken of an image, at most.
-        fit: how an image is brought to the detector's canvas: `letterbox` keeps its aspect and leaves the
-            rest of the canvas empty, `squash` fills the canvas.
-        shortest_edge: pixels to which a letterbox brings an image's shorter side, where the canvas has room
-            for that: the size at which the detector was trained.
-    """
-
-    form: str
-    text_length: int
-    special_tokens: tuple[int, ...]
-    threshold: float
-    boxes: int
-    fit: Literal["letterbox", "squash"]
-    shortest_edge: int
-
-
-@dataclass(frozen=True)
 class Bundle:
     """A model on disk with its description.
 
@@ -97,9 +71,9 @@ class Bundle:
             [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
             [batch, classes] and `loss` float32 [batch], nats; a fitted one also `features` float32
             [batch, channels], which its head multiplies) or `backbone` (outputs `features`). All take
-            `images` uint8 [batch, height, width, 3], RGB. A foreground model that is asked for a class has
-            `prompting`: `fgdd_fast.models.grounded_tensors` says more. The other roles are networks of such a
-            model: `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
+            `images` uint8 [batch, height, width, 3], RGB. A foreground model of a family that adds
+            `prompting` has that family's tensors. The other roles are networks of such a model:
+            `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
         sha256: hexadecimal hash of the ONNX file.
         inputs, outputs: the graph's tensors; axes that an engine may choose are named.
         preprocessing: what the graph does to its input.
@@ -108,7 +82,8 @@ class Bundle:
         licence: SPDX identifier of the weights' licence.
         parity: what was measured of this file against the network that it was made from.
         accuracy: what was measured of a teacher on held-out images; empty otherwise.
-        prompting: how the model is asked for a class; None for a model that needs no prompt.
+        prompting: what a family of foreground models adds, such as how the model is asked for a class; only
+            the family reads it. None for a model that needs no prompt.
         parts: the SHA-256 of the ONNX file of each part, by the part's name.
         files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
         variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
@@ -129,7 +104,7 @@ class Bundle:
     licence: str
     parity: Mapping[str, Any] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
-    prompting: Prompting | None = None
+    prompting: Mapping[str, Any] | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     variant: Variant | None = None
@@ -320,7 +295,7 @@ def _read_sidecar(onnx: Path) -> Bundle:
             licence=str(data["licence"]),
             parity=dict(data["parity"]),
             accuracy=dict(data["accuracy"]),
-            prompting=_prompting(data.get("prompting")),
+            prompting=None if data.get("prompting") is None else dict(data["prompting"]),
             parts=dict(data.get("parts", {})),
             files=dict(data.get("files", {})),
             variant=_variant(data.get("variant")),
@@ -329,22 +304,6 @@ def _read_sidecar(onnx: Path) -> Bundle:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
-
-
-def _prompting(data: Mapping[str, Any] | None) -> Prompting | None:
-    if data is None:
-        return None
-    if data["fit"] not in ("letterbox", "squash"):
-        raise ValueError(f"fit {data['fit']!r}")
-    return Prompting(
-        form=str(data["form"]),
-        text_length=int(data["text_length"]),
-        special_tokens=tuple(int(token) for token in data["special_tokens"]),
-        threshold=float(data["threshold"]),
-        boxes=int(data["boxes"]),
-        fit=data["fit"],
-        shortest_edge=int(data["shortest_edge"]),
-    )
 
 
 def _variant(name: str | None) -> Variant | None:

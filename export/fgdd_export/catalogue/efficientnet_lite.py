@@ -16,12 +16,11 @@ import numpy as np
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
-from fgdd_export.catalogue.recipe import Prepared, check_parity
 from fgdd_export.checkpoints.checkpoint import read_checkpoint
 from fgdd_export.graphs.graph import Array, GraphBuilder, run_model, serialise
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.models.catalogue.entries import Preparation
+from fgdd_fast.models.catalogue.catalogue import Preparation
 
 if TYPE_CHECKING:
     import onnx

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.optional_imports import import_optional
 from fgdd_export.catalogue.efficientnet_lite import prepare_efficientnet_lite0
-from fgdd_export.catalogue.recipe import Prepared
 from fgdd_export.catalogue.u2netp import prepare_u2netp
-from fgdd_export.graphs.graph import EXTRA, read_model, tensor_specs
+from fgdd_export.graphs.graph import EXTRA, bundle_of, read_model
+from fgdd_export.graphs.parity import Prepared
 from fgdd_fast.errors import BundleError
-from fgdd_fast.models.catalogue.catalogue import Entry, bundle_path, load_catalogue
-from fgdd_fast.models.catalogue.download import Progress, fetch_source
-from fgdd_fast.models.catalogue.entries import Preparation, Recipe
+from fgdd_fast.models.catalogue.catalogue import Entry, Preparation, Recipe, bundle_path, load_catalogue
+from fgdd_fast.models.catalogue.download import fetch_source
+
+_log = logging.getLogger(__name__)
 
 RECIPES: Mapping[Recipe, Callable[[Path, Preparation], Prepared]] = {
     "u2netp": prepare_u2netp,
@@ -38,13 +40,12 @@ class Status:
     reason: str = ""
 
 
-def pull(name: str, *, from_file: Path | None = None, progress: Progress | None = None) -> Bundle:
+def pull_model(name: str, *, from_file: Path | None = None) -> Bundle:
     """Fetch and prepare a model of the catalogue; nothing is done where its bundle is here and up to date.
 
     Args:
         name: the model.
         from_file: a copy of its source fetched by other means; see `fetch_source`.
-        progress: told, in one line, before something that takes long.
 
     Raises:
         BundleError: the catalogue has no such model, or it could not be prepared.
@@ -54,9 +55,8 @@ def pull(name: str, *, from_file: Path | None = None, progress: Progress | None 
     entry = load_catalogue()[name]
     if verify(entry).state == "ok":
         return load_bundle(bundle_path(entry))
-    source_file = fetch_source(entry, from_file=from_file, progress=progress)
-    if progress is not None:
-        progress(f"Preparing {name}")
+    source_file = fetch_source(entry, from_file=from_file)
+    _log.info("Preparing %s", name)
     return prepare(entry, source_file, bundle_path(entry))
 
 
@@ -80,24 +80,17 @@ def prepare(entry: Entry, source_file: Path, onnx: Path) -> Bundle:
             f"{entry.name} a {entry.role}",
             "Correct its role in your catalogue.",
         )
-    graph = read_model(prepared.model, f"The model {entry.name}").graph
     tools = {package: import_optional(package, EXTRA).__version__ for package in ("onnx", "onnxslim")}
-    return write_bundle(
-        Bundle(
-            onnx=onnx,
-            name=entry.name,
-            role=prepared.role,
-            sha256="",
-            inputs=tensor_specs(graph.input),
-            outputs=tensor_specs(graph.output),
-            preprocessing=prepared.preprocessing,
-            classes=None,
-            source={**_provenance(entry), "made_with": tools},
-            licence=entry.licence,
-            parity=prepared.parity,
-        ),
-        prepared.model,
+    bundle = bundle_of(
+        read_model(prepared.model, f"The model {entry.name}"),
+        onnx,
+        prepared.role,
+        preprocessing=prepared.preprocessing,
+        source={**_provenance(entry), "made_with": tools},
+        licence=entry.licence,
+        parity=prepared.parity,
     )
+    return write_bundle(replace(bundle, name=entry.name), prepared.model)
 
 
 def verify(entry: Entry) -> Status:

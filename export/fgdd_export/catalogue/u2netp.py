@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.catalogue.recipe import Prepared, check_parity
 from fgdd_export.graphs.graph import (
     EXTRA,
     OPSET,
@@ -29,9 +28,9 @@ from fgdd_export.graphs.graph import (
     slim_model,
     tensor_specs,
 )
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.models.catalogue.entries import Preparation
+from fgdd_fast.models.catalogue.catalogue import Preparation
 
 if TYPE_CHECKING:
     import onnx

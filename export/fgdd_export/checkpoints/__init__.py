@@ -1,3 +1,3 @@
 """Read PyTorch checkpoints of every kind without executing what they hold."""
 
-__all__ = ["checkpoint", "image_processor", "pretrained", "sam2_checkpoint"]
+__all__ = ["checkpoint", "pretrained", "sam2_checkpoint"]

@@ -5,6 +5,8 @@ A classifier is a PyTorch network, or a backbone bundle with logits of its own, 
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,15 +17,92 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.catalogue.recipe import check_parity, silent
-from fgdd_export.classifier.backbone import backbone_candidate, names_bundle
-from fgdd_export.classifier.candidate import UNKNOWN_LICENCE, Candidate, Images
-from fgdd_export.classifier.class_names import check_class_names
-from fgdd_export.classifier.teacher import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, add_loss
-from fgdd_export.graphs.graph import Array, load_model, serialise, tensor_specs
-from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_fast.errors import BundleError
+from fgdd_export.classifier.candidate import (
+    Candidate,
+    Images,
+    backbone_candidate,
+    names_bundle,
+)
+from fgdd_export.classifier.teacher import add_loss
+from fgdd_export.graphs.graph import Array, bundle_of, load_model, serialise
+from fgdd_export.graphs.parity import (
+    ABSOLUTE_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    UNKNOWN_LICENCE,
+    check_teacher_parity,
+    drawn_images,
+)
+from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.resize import resize
+
+HOW = "Give a file with one name a line, in the order of the outputs: --classes FILE"
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read class names in the order of a classifier's outputs.
+
+    Args:
+        path: a UTF-8 text file with one name a line, or with a JSON list of names.
+
+    Raises:
+        SettingsError: the file cannot be read, is empty, or is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(f"The class names {path} cannot be read: {error.strerror}", HOW) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"The class names {path} are no UTF-8 text", HOW) from error
+    if path.suffix == ".json" or text.lstrip().startswith("["):
+        names = _json_names(path, text)
+    else:
+        names = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if not any(names):
+        raise SettingsError(f"The file {path} holds no class names", HOW)
+    if "" in names:
+        raise SettingsError(f"Name {names.index('') + 1} in {path} is empty", "Each output needs a name.")
+    return names
+
+
+def _json_names(path: Path, text: str) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"The class names {path} are no JSON: {error}", HOW) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"The class names {path} are no JSON list of names", HOW)
+    return tuple(name.strip() for name in names)
+
+
+def check_class_names(names: Sequence[str] | None, outputs: int, checkpoint: str) -> tuple[str, ...]:
+    """Make sure that every output has one name of its own.
+
+    Args:
+        names: the names; None where neither the user nor the checkpoint gives any.
+        outputs: how many classes the network tells apart.
+        checkpoint: the network, for messages.
+
+    Raises:
+        SettingsError: there are no names, another number of them, or two that are equal.
+    """
+    if names is None:
+        raise SettingsError(f"The checkpoint {checkpoint} does not name its {outputs} classes", HOW)
+    if len(names) != outputs:
+        raise SettingsError(
+            f"There are {len(names)} class names, but the network {checkpoint} tells {outputs} classes apart",
+            HOW,
+        )
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise SettingsError(
+                f"Two classes of {checkpoint} have the same name {name!r}", f"Names must differ. {HOW}"
+            )
+        seen.add(name)
+    return tuple(names)
+
+
+_log = logging.getLogger(__name__)
 
 BATCH = 8  # images at once while parity is measured; each is also run on its own
 
@@ -39,7 +118,6 @@ def export_teacher(
     check: Sequence[Images] = (),
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
-    progress: Callable[[str], None] = silent,
 ) -> Bundle:
     """Export a classifier together with its cross-entropy, and prove that it still decides the same.
 
@@ -56,7 +134,6 @@ def export_teacher(
         licence: SPDX identifier of the weights' licence; `NOASSERTION` leaves it to the checkpoint.
         force: write the bundle also when it differs from the network by more than rounding; not when it
             gives values that are not finite.
-        progress: told, in one line, before something that takes long.
 
     Returns:
         A bundle with the role `teacher`: inputs `images` uint8 [batch, size, size, 3], RGB, and `labels`
@@ -69,28 +146,24 @@ def export_teacher(
             bundle differs from it; nothing is written then.
         MissingExtraError: a package of the extra `export` is not installed.
     """
-    progress(f"Loading {checkpoint}")
+    _log.info("Loading %s", checkpoint)
     candidate = _candidate(checkpoint, size=size, mean=mean, std=std)
     names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
     images = _inputs(check, candidate)
-    progress(f"Running the network as published on {len(images)} images")
+    _log.info("Running the network as published on %d images", len(images))
     logits = _reference(candidate, images, checkpoint)
-    progress("Exporting it to ONNX")
+    _log.info("Exporting it to ONNX")
     graph = candidate.export()
     model = add_loss(graph.model, candidate.outputs)
-    progress("Running the bundle on the same images")
+    _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
     finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
     if not (force and finite):
-        tolerance = parity["tolerance"]
-        check_parity(onnx.stem, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
-    bundle = Bundle(
-        onnx=onnx,
-        name=onnx.stem,
-        role="teacher",
-        sha256="",
-        inputs=tensor_specs(model.graph.input),
-        outputs=tensor_specs(model.graph.output),
+        check_teacher_parity(onnx.stem, parity)
+    bundle = bundle_of(
+        model,
+        onnx,
+        "teacher",
         preprocessing=candidate.preprocessing,
         classes=names,
         source={**candidate.source, **graph.making},

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
-from fgdd_export.classifier.candidate import UNKNOWN_LICENCE, Candidate, Graph, Images
+from fgdd_export.classifier.candidate import Candidate, Graph, Images
 from fgdd_export.classifier.sources import load_classifier
-from fgdd_export.classifier.torch_classifier import (
+from fgdd_export.classifier.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Classifier,
@@ -26,13 +25,13 @@ from fgdd_export.classifier.torch_classifier import (
     logits_of,
 )
 from fgdd_export.graphs.network_bundle import normalisation as in_words
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE
 from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 
 EXAMPLES = 2  # images in a trial: with one, a fixed batch could go unnoticed
 CHANNELS = 3
 LEAST_CLASSES = 2
-PACKAGES = ("torch", "transformers", "onnx", "onnxslim")
 
 
 def network_candidate(
@@ -207,13 +206,7 @@ def _export(
             "Give a network without that operator as MODULE:FUNCTION, or try another --size where pooling is "
             "uneven.",
         ) from error
-    making = {
-        "seconds": round(exported.seconds, 1),
-        "nodes_before_slimming": exported.nodes_before,
-        "nodes": exported.nodes,
-        "with": {name: version(name) for name in PACKAGES},
-    }
-    return Graph(exported.model, {"export": making})
+    return Graph(exported.model, {"export": exported.making})
 
 
 @contextmanager

@@ -10,24 +10,21 @@ import numpy as np
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
-from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.graphs.graph import (
     Array,
     GraphBuilder,
+    bundle_of,
     cut_model,
     read_model,
     run_model,
     serialise,
     tensor_specs,
 )
-from fgdd_export.graphs.sample_scenes import drawn_images
+from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
 from fgdd_fast.errors import BundleError, TeacherError
 
 if TYPE_CHECKING:
     import onnx
-
-ABSOLUTE_TOLERANCE = 1e-3  # of logits and losses (nats)
-RELATIVE_TOLERANCE = 1e-5  # of the largest logit: float32 holds seven digits
 
 
 def build_teacher(
@@ -37,7 +34,6 @@ def build_teacher(
     classes: Sequence[str],
     onnx: Path,
     *,
-    name: str,
     source: Mapping[str, Any],
     accuracy: Mapping[str, Any],
 ) -> Bundle:
@@ -48,8 +44,7 @@ def build_teacher(
         weight: float32 [classes, channels].
         bias: float32 [classes].
         classes: the class names, in the order of the logits.
-        onnx: where the ONNX file goes; the sidecar goes beside it.
-        name: the new bundle's name.
+        onnx: where the ONNX file goes; the sidecar goes beside it, and its stem is the bundle's name.
         source: what the head was fitted on; the backbone is recorded with it.
         accuracy: what was measured on held-out images.
 
@@ -69,29 +64,22 @@ def build_teacher(
         raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
     model = serialise(add_head(network, weight, bias))
     parity = _measure_parity(network, model, weight, bias, backbone)
-    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * parity["max_logit"]
-    check_parity(name, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
-    graph = read_model(model, f"The teacher {name}").graph
-    return write_bundle(
-        Bundle(
-            onnx=onnx,
-            name=name,
-            role="teacher",
-            sha256="",
-            inputs=tensor_specs(graph.input),
-            outputs=tensor_specs(graph.output),
-            preprocessing=backbone.preprocessing,
-            classes=tuple(classes),
-            source={
-                "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
-                "head": dict(source),
-            },
-            licence=backbone.licence,
-            parity=parity,
-            accuracy=accuracy,
-        ),
-        model,
+    check_teacher_parity(onnx.stem, parity)
+    bundle = bundle_of(
+        read_model(model, f"The teacher {onnx.stem}"),
+        onnx,
+        "teacher",
+        preprocessing=backbone.preprocessing,
+        classes=tuple(classes),
+        source={
+            "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
+            "head": dict(source),
+        },
+        licence=backbone.licence,
+        parity=parity,
+        accuracy=accuracy,
     )
+    return write_bundle(bundle, model)
 
 
 def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[str]) -> None:

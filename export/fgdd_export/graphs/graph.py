@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.telemetry import disable_onnxruntime_telemetry, import_onnxruntime
@@ -125,8 +127,13 @@ def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and remove redundant nodes, with onnxslim."""
     disable_onnxruntime_telemetry()  # onnxslim imports it
     onnxslim = import_optional("onnxslim", EXTRA)
-    logging.getLogger("onnxslim").setLevel(logging.ERROR)
-    return onnxslim.slim(model)  # type: ignore[no-any-return]
+    logger = logging.getLogger("onnxslim")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return onnxslim.slim(model)  # type: ignore[no-any-return]
+    finally:
+        logger.setLevel(level)
 
 
 def cut_model(
@@ -162,6 +169,37 @@ def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...
             tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
         )
         for value in values
+    )
+
+
+def bundle_of(
+    model: onnx.ModelProto,
+    onnx: Path,
+    role: Role,
+    *,
+    preprocessing: Preprocessing,
+    source: Mapping[str, Any],
+    licence: str,
+    **more: Any,
+) -> Bundle:
+    """Describe a model as a bundle, ready to be written.
+
+    Args:
+        model: the graph.
+        onnx: where the ONNX file goes; its stem is the bundle's name.
+        role, preprocessing, source, licence, more: see `Bundle`.
+    """
+    return Bundle(
+        onnx=onnx,
+        name=onnx.stem,
+        role=role,
+        sha256="",
+        inputs=tensor_specs(model.graph.input),
+        outputs=tensor_specs(model.graph.output),
+        preprocessing=preprocessing,
+        source=source,
+        licence=licence,
+        **{"classes": None, **more},
     )
 
 

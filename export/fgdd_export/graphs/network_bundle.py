@@ -1,18 +1,21 @@
-"""Export one PyTorch network and write it as a bundle, with what making it took."""
+"""Export one PyTorch network and write it as a bundle; bundles of several files are published whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting, Role, write_bundle
-from fgdd_export.graphs.graph import serialise, tensor_specs
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, sidecar_text, write_bundle
+from fgdd_engines.bundle.files import write_file
+from fgdd_engines.file_lock import exclusive_lock
+from fgdd_export.graphs.graph import bundle_of, serialise
 from fgdd_export.graphs.torch_export import Network, export_network
+from fgdd_fast.errors import BundleError
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def write_network(
     *,
     preprocessing: Preprocessing,
     origin: Origin,
-    prompting: Prompting | None = None,
+    prompting: Mapping[str, Any] | None = None,
     parts: Mapping[str, Bundle] | None = None,
     files: Mapping[str, str] | None = None,
     parity: Mapping[str, Any] | None = None,
@@ -55,32 +58,19 @@ def write_network(
         BundleError: the network cannot be exported as it is declared.
     """
     exported = export_network(network, example)
-    graph = exported.model.graph
-    making = {
-        "seconds": round(exported.seconds, 1),
-        "nodes_before_slimming": exported.nodes_before,
-        "nodes": exported.nodes,
-        "with": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxslim")},
-    }
-    return write_bundle(
-        Bundle(
-            onnx=onnx,
-            name=onnx.stem,
-            role=role,
-            sha256="",
-            inputs=tensor_specs(graph.input),
-            outputs=tensor_specs(graph.output),
-            preprocessing=preprocessing,
-            classes=None,
-            source={**origin.source, "export": making},
-            licence=origin.licence,
-            parity=parity or {},
-            prompting=prompting,
-            parts={name: part.sha256 for name, part in (parts or {}).items()},
-            files=files or {},
-        ),
-        serialise(exported.model),
+    bundle = bundle_of(
+        exported.model,
+        onnx,
+        role,
+        preprocessing=preprocessing,
+        source={**origin.source, "export": exported.making},
+        licence=origin.licence,
+        parity=parity or {},
+        prompting=prompting,
+        parts={name: part.sha256 for name, part in (parts or {}).items()},
+        files=files or {},
     )
+    return write_bundle(bundle, serialise(exported.model))
 
 
 def normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
@@ -90,3 +80,54 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> str:
 
 def _listed(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+@contextmanager
+def staging_folder(onnx: Path) -> Iterator[Path]:
+    """A folder on the same disk as the bundle's place, removed at the end whatever happens.
+
+    What an export of the same bundle left there that was killed is removed at the beginning.
+
+    Yields:
+        The path for the ONNX file within it.
+
+    Raises:
+        BundleError: the bundle's folder cannot be written, or another process writes the bundle.
+    """
+
+    def refuse() -> NoReturn:
+        raise BundleError(
+            f"Another process is writing the bundle {onnx}", "Wait for it, or name another place."
+        )
+
+    try:
+        onnx.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive_lock(onnx.parent, onnx.stem, refuse) as folder:
+            yield folder / onnx.name
+    except OSError as error:
+        raise BundleError(
+            f"The bundle {onnx} cannot be written: {error.strerror}",
+            "Free some space, or name another place.",
+        ) from error
+
+
+def publish(staged: Bundle, onnx: Path, parity: Mapping[str, Any]) -> Bundle:
+    """Move a staged bundle with its parts and files into place; its own sidecar comes last.
+
+    Until then the old sidecar's hashes refuse the new files, so no mixture of two bundles is ever used.
+
+    Args:
+        staged: in its staging folder.
+        onnx: where the ONNX file goes; everything else goes beside it.
+        parity: replaces the staged one.
+
+    Returns:
+        The bundle in its place.
+    """
+    bundle = replace(staged, onnx=onnx, parity=parity)
+    beside = [f"{part}.{suffix}" for part in staged.parts for suffix in ("onnx", "json")]
+    for name in (*beside, *staged.files):
+        staged.beside(name).replace(bundle.beside(name))
+    staged.onnx.replace(onnx)
+    write_file(bundle.sidecar, sidecar_text(bundle))
+    return bundle

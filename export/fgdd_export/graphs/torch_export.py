@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,6 +54,16 @@ class Exported:
     seconds: float
     nodes_before: int
     nodes: int
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """What a sidecar says of it."""
+        return {
+            "seconds": round(self.seconds, 1),
+            "nodes_before_slimming": self.nodes_before,
+            "nodes": self.nodes,
+            "with": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxslim")},
+        }
 
 
 def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exported:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,8 @@ from pathlib import Path
 import torch
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_export.catalogue.recipe import check_parity
-from fgdd_export.graphs.network_bundle import Origin, write_network
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import Origin, publish, staging_folder, write_network
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity
 from fgdd_export.grounded_sam2.occupancy import (
     BoxFinder,
     ForegroundSegmenter,
@@ -41,6 +41,8 @@ from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, encoder_ex
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.runtime.sample_images import SampleImage
 
+_log = logging.getLogger(__name__)
+
 SEGMENTER = "segmenter"
 
 
@@ -66,10 +68,9 @@ def export_grounded_sam2(
     settings: GroundedSettings,
     *,
     check: Sequence[SampleImage],
-    licence: str,
     threads: int,
-    force: bool,
-    progress: Callable[[str], None],
+    licence: str = UNKNOWN_LICENCE,
+    force: bool = False,
 ) -> Bundle:
     """Export, compare with the PyTorch networks, and write a bundle.
 
@@ -82,7 +83,6 @@ def export_grounded_sam2(
         licence: SPDX identifier of the weights' licence.
         threads: processor threads for the comparison.
         force: write a bundle that differs from its source by more than is accepted.
-        progress: told, in one line, what is being done.
 
     Returns:
         A bundle with the role `foreground`, whose tensors are those of `fgdd_fast.models.grounded_tensors`.
@@ -91,7 +91,7 @@ def export_grounded_sam2(
         BundleError: a checkpoint cannot be used, or the result differs from it; nothing is written then.
         SettingsError: the settings do not fit the networks.
     """
-    progress("Loading the checkpoints")
+    _log.info("Loading the checkpoints")
     dino = load_grounding_dino(detector)
     settings.detector.check(dino)
     if settings.boxes > dino.model.config.num_queries:
@@ -103,13 +103,11 @@ def export_grounded_sam2(
     segmenter_source = segmenter_origin(segmenter, sam, licence)
     source = {"detector": detector_source.source, "segmenter": segmenter_source.source}
     with staging_folder(onnx) as place:
-        progress("Exporting the text encoder")
+        _log.info("Exporting the text encoder")
         text = write_text_encoder(place, dino, settings.detector.text_length, detector_source)
-        progress("Exporting detector and segmenter")
+        _log.info("Exporting detector and segmenter")
         staged = _write_graphs(place, dino, sam, settings, Origin(source, licence), {TEXT: text})
-        parity = measure_parity(
-            staged, DetectorReference(dino), SegmenterReference(sam), check, threads, progress
-        )
+        parity = measure_parity(staged, DetectorReference(dino), SegmenterReference(sam), check, threads)
         if not force:
             check_parity(onnx.stem, parity, TOLERANCES)
         return publish(staged, onnx, parity)
@@ -134,7 +132,7 @@ def _write_graphs(
         onnx,
         "foreground",
         origin=origin,
-        prompting=settings.detector.prompting(dino, settings.boxes),
+        prompting=settings.detector.prompting(dino, settings.boxes).as_json(),
         files=write_tokenizer(onnx, dino),
     )
     if not settings.split:

@@ -7,7 +7,8 @@ Grounded SAM 2 as it is published, with its own resizing, which tells what the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,18 +17,21 @@ from typing import Any
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_export.grounded_sam2.pytorch_reference import (
     Detections,
     DetectorReference,
     SegmenterReference,
     union,
 )
-from fgdd_export.grounding_dino.box_matching import mask_iou, match_boxes
 from fgdd_fast.models.foreground import Foreground, Inputs
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.prompts import Prompting
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import same_path
+
+_log = logging.getLogger(__name__)
 
 TOLERANCES = {
     "max_score_difference": 1e-3,
@@ -58,7 +62,6 @@ def measure_parity(
     segmenter: SegmenterReference,
     images: Sequence[SampleImage],
     threads: int,
-    progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run images through both, and measure how far they are apart.
 
@@ -72,18 +75,18 @@ def measure_parity(
     classes = list(dict.fromkeys(check.image.class_name for check in images))
     options: dict[str, Any] = {"resize": "area", "classes": classes, "prompts": {}, "threshold": None}
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", threads), batch=1, **options)) as model:
-        progress("Running the PyTorch networks")
+        _log.info("Running the PyTorch networks")
         cases = [case for check in images for case in _cases(check, model, detector, bundle)]
         cases.append(_with_threshold(cases[0], 1.0))
-        progress("Running the bundle")
+        _log.info("Running the bundle")
         with ThreadPoolExecutor(model.streams) as executor:
             found = list(executor.map(lambda case: model.find([case.inputs], masks=True)[0], cases))
-    progress("Comparing")
+    _log.info("Comparing")
     figures = _graph_figures(cases, found, segmenter, _boxes(bundle))
     own = [(case, one) for case, one in zip(cases, found, strict=True) if case.threshold == _own(bundle)]
-    progress("Running the published Grounded SAM 2")
+    _log.info("Running the published Grounded SAM 2")
     figures["canvas"] = _canvas_figures(own, detector, segmenter, bundle)
-    progress("Running the bundle in batches")
+    _log.info("Running the bundle in batches")
     batch = min(BATCH, len(cases))
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", 1), batch=batch, **options)) as model:
         together = model.find([case.inputs for case in cases[-batch:]])
@@ -202,10 +205,8 @@ def _largest(values: Any) -> float:
 
 
 def _own(bundle: Bundle) -> float:
-    assert bundle.prompting is not None
-    return bundle.prompting.threshold
+    return Prompting.of(bundle).threshold
 
 
 def _boxes(bundle: Bundle) -> int:
-    assert bundle.prompting is not None
-    return bundle.prompting.boxes
+    return Prompting.of(bundle).boxes

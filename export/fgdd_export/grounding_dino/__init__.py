@@ -1,3 +1,3 @@
 """Grounding DINO: the network restated so that it exports, and its bundle."""
 
-__all__ = ["box_matching", "bundle", "network"]
+__all__ = ["bundle", "network"]

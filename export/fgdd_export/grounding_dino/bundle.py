@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Prompting
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_engines.bundle.files import write_file
-from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.checkpoints.pretrained import provenance
 from fgdd_export.graphs.graph import load_model
-from fgdd_export.graphs.network_bundle import Origin, normalisation, write_network
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import Origin, normalisation, publish, staging_folder, write_network
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity, nearest_distances
 from fgdd_export.grounded_sam2.pytorch_reference import DetectorReference, box_corners
-from fgdd_export.grounding_dino.box_matching import nearest_distances
 from fgdd_export.grounding_dino.network import (
     TOKENIZER,
     GroundingDino,
@@ -29,8 +28,10 @@ from fgdd_export.grounding_dino.network import (
 )
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
-from fgdd_fast.models.prompts import PromptTokenizer, phrases_of, prompt_text
+from fgdd_fast.models.prompts import Prompting, PromptTokenizer, phrases_of, prompt_text
 from fgdd_fast.runtime.sample_images import SampleImage
+
+_log = logging.getLogger(__name__)
 
 TEXT = "text"
 SMALLEST_CANVAS = 64  # the coarsest of the feature maps has one cell for each 64 pixels
@@ -100,9 +101,8 @@ def export_grounding_dino(
     settings: DetectorSettings,
     *,
     check: Sequence[SampleImage],
-    licence: str,
-    force: bool,
-    progress: Callable[[str], None],
+    licence: str = UNKNOWN_LICENCE,
+    force: bool = False,
 ) -> Bundle:
     """Export, compare with the PyTorch network, and write a bundle.
 
@@ -113,7 +113,6 @@ def export_grounding_dino(
         check: images for the comparison.
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
-        progress: told, in one line, what is being done.
 
     Returns:
         A bundle with the role `detector`, whose outputs are the network's own: `logits` float32
@@ -123,15 +122,15 @@ def export_grounding_dino(
         BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
         SettingsError: the settings do not fit the network.
     """
-    progress("Loading the checkpoint")
+    _log.info("Loading the checkpoint")
     dino = load_grounding_dino(checkpoint)
     settings.check(dino)
     origin = detector_origin(checkpoint, dino, licence)
     network = detector_network(dino, *settings.canvas_of(dino), settings.text_length)
     with staging_folder(onnx) as place:
-        progress("Exporting the text encoder")
+        _log.info("Exporting the text encoder")
         text = write_text_encoder(place, dino, settings.text_length, origin)
-        progress("Exporting the detector")
+        _log.info("Exporting the detector")
         staged = write_network(
             place,
             "detector",
@@ -139,11 +138,11 @@ def export_grounding_dino(
             example_tensors(network),
             preprocessing=detector_preprocessing(dino, settings),
             origin=origin,
-            prompting=settings.prompting(dino, dino.model.config.num_queries),
+            prompting=settings.prompting(dino, dino.model.config.num_queries).as_json(),
             parts={TEXT: text},
             files=write_tokenizer(place, dino),
         )
-        progress("Comparing with PyTorch")
+        _log.info("Comparing with PyTorch")
         parity = _measure_parity(staged, DetectorReference(dino), check)
         if not force:
             check_parity(onnx.stem, parity, TOLERANCES)
@@ -189,14 +188,14 @@ def _measure_parity(
     bundle: Bundle, reference: DetectorReference, images: Sequence[SampleImage]
 ) -> dict[str, Any]:
     """Compare all proposals on each image's canvas; equal ones may come in another order."""
-    assert bundle.prompting is not None
-    tokenizer = PromptTokenizer(bundle.file(TOKENIZER), bundle.prompting)
+    prompting = Prompting.of(bundle)
+    tokenizer = PromptTokenizer(bundle.file(TOKENIZER), prompting)
     encode, detect = (load_model(part.graph()) for part in (bundle.part(TEXT), bundle))
     size = bundle.preprocessing.height, bundle.preprocessing.width
     distances = []
     for image in images:
-        prompt = prompt_text(phrases_of(image.image.class_name, {}), bundle.prompting.form)
-        canvas, valid = bring_to_canvas(image.pixels, size, bundle.prompting, "area")
+        prompt = prompt_text(phrases_of(image.image.class_name, {}), prompting.form)
+        canvas, valid = bring_to_canvas(image.pixels, size, prompting, "area")
         tokens = tokenizer.encode(prompt)
         text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
             {

@@ -21,8 +21,7 @@ from transformers.utils.hub import cached_file
 from fgdd_engines.base import TensorSpec
 from fgdd_export.checkpoints.pretrained import load_config, load_model
 from fgdd_export.graphs.torch_export import Network
-from fgdd_export.grounding_dino.image import Detector
-from fgdd_export.grounding_dino.text import TextEncoder
+from fgdd_export.grounding_dino.branches import Detector, TextEncoder
 from fgdd_fast.errors import BundleError, SettingsError
 
 TOKENIZER = "tokenizer.json"

@@ -1,13 +1,14 @@
 """Make variants of a bundle in lower precision, and let out only those that decide as the fp32 one does.
 
-Half precision (fp16, bf16) is rehearsed in fp32 on the CPU, rounding what the variant will round, so no GPU
+Half precision (fp16, bf16) is emulated in fp32 on the CPU, rounding what the variant will round, so no GPU
 is needed to find out which nodes have to stay in fp32. int8 runs as it is, where it will run.
 """
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_export.graphs.graph import read_model, serialise
-from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
 from fgdd_export.precision.quantisation import (
     FORMS,
     Calibration,
@@ -28,6 +29,7 @@ from fgdd_export.precision.quantisation import (
 from fgdd_export.precision.quantisation_nodes import weighted_nodes
 from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import SampleImage
@@ -37,12 +39,11 @@ from fgdd_fast.runtime.variants import TEXT
 if TYPE_CHECKING:
     import onnx
 
-Progress = Callable[[str], None]
+_log = logging.getLogger(__name__)
+
 # Of what is accepted of any way to run a bundle, as much is aimed at here: a variant is for many more images
 # than it is compared on.
 MARGIN = 0.5
-Target = Literal["fp16", "bf16", "int8"]
-TARGETS: tuple[Target, ...] = ("fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ class Converted:
         bundle: the variant.
         agreement: how its decisions compare with those of the fp32 graph.
         lowered: how many nodes compute in the lower precision.
-        guilty: nodes that stay in fp32 because of what they did to the decisions.
+        sensitive: nodes that stay in fp32 because of what they did to the decisions.
         kept: why all nodes that stay in fp32 do, by their names.
     """
 
     bundle: Bundle
     agreement: Agreement
     lowered: int
-    guilty: tuple[str, ...]
+    sensitive: tuple[str, ...]
     kept: Mapping[str, str]
 
 
@@ -72,9 +73,37 @@ class _Made:
     variant: Variant
     model: onnx.ModelProto
     lowered: Sequence[str]
-    guilty: tuple[str, ...]
+    sensitive: tuple[str, ...]
     kept: Mapping[str, str]
     compared: str
+
+
+def convert(
+    bundle: Bundle,
+    precision: Literal["fp16", "bf16", "int8"],
+    images: Sequence[SampleImage],
+    *,
+    calibration: Sequence[SampleImage] = (),
+    force: bool = False,
+) -> Iterator[tuple[Converted, ...]]:
+    """Write the variants of a bundle in a lower precision, and of a teacher's cropped-input graphs as well.
+
+    Args:
+        bundle, images, force: see `convert_to_half`.
+        precision: fp16 and bf16 are for GPUs; int8 is for processors and boards.
+        calibration: for int8; see `convert_to_int8`.
+
+    Yields:
+        The variants of one bundle after the other.
+
+    Raises:
+        BundleError, SettingsError: as those.
+    """
+    for each in (bundle, *bundle.tile_forms()):
+        if precision == "int8":
+            yield convert_to_int8(each, images, calibration, force=force)
+        else:
+            yield convert_to_half(each, precision, images, force=force)
 
 
 def convert_to_half(
@@ -82,8 +111,7 @@ def convert_to_half(
     precision: LowPrecision,
     images: Sequence[SampleImage],
     *,
-    accept: bool,
-    progress: Progress,
+    force: bool = False,
 ) -> tuple[Converted, ...]:
     """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
 
@@ -91,43 +119,44 @@ def convert_to_half(
         bundle: in fp32; a foreground model, a teacher or a backbone.
         precision: of the variants.
         images: on which decisions are compared.
-        accept: whether they are written although decisions differ too much.
-        progress: told, in one line, before something that takes long.
+        force: whether they are written although decisions differ too much.
 
     Raises:
         BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
         SettingsError: nothing is decided by what a bundle of this role gives.
     """
-    comparison = _compare(bundle, images, progress)
-    rehearsed: dict[str, Bundle] = {}
+    comparison = _compare(bundle, images)
+    emulated: dict[str, Bundle] = {}
     made: list[_Made] = []
     with tempfile.TemporaryDirectory() as folder:
         for network in _networks(bundle):
-            progress(f"Rehearsing {network.onnx.name} in {precision}")
+            _log.info("Emulating %s in %s", network.onnx.name, precision)
             model = _read(network)
             everything = lower_precision(model, precision)
-            hold = partial(_hold_rehearsal, comparison, rehearsed, network, model, precision, Path(folder))
-            agreement, guilty = _without_the_guilty(everything.lowered, hold, accept, progress)
-            lowered = lower_precision(model, precision, guilty) if guilty else everything
+            measure = partial(
+                _compare_emulation, comparison, emulated, network, model, precision, Path(folder)
+            )
+            agreement, sensitive = _without_sensitive(everything.lowered, measure, force)
+            lowered = lower_precision(model, precision, sensitive) if sensitive else everything
             compared = f"{precision}, rehearsed in fp32, with fp32"
             made.append(
-                _Made(network, precision, lowered.model, lowered.lowered, guilty, lowered.kept, compared)
+                _Made(network, precision, lowered.model, lowered.lowered, sensitive, lowered.kept, compared)
             )
-    return _publish(bundle, made, [agreement] * len(made), accept)
+    return _publish(bundle, made, [agreement] * len(made), force)
 
 
-def _compare(bundle: Bundle, images: Sequence[SampleImage], progress: Progress) -> Comparison:
+def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
     if bundle.variant is not None:
         raise SettingsError(
             f"The bundle {bundle.onnx} is the {bundle.variant} variant of another", "Name the fp32 bundle."
         )
-    progress(f"Running {bundle.name} in fp32 on {len(images)} images")
+    _log.info("Running %s in fp32 on %d images", bundle.name, len(images))
     return Comparison(bundle, images)
 
 
-def _hold_rehearsal(
+def _compare_emulation(
     comparison: Comparison,
-    rehearsed: dict[str, Bundle],
+    emulated: dict[str, Bundle],
     network: Bundle,
     model: onnx.ModelProto,
     precision: LowPrecision,
@@ -135,8 +164,8 @@ def _hold_rehearsal(
     keep: Collection[str],
 ) -> Agreement:
     """Decisions with one more graph in half precision, beside those that already are."""
-    rehearsed[network.sha256] = _stage(network, rehearse(model, precision, keep), folder)
-    return comparison.hold(replace(REFERENCE, variants=rehearsed), batch=1).agreement
+    emulated[network.sha256] = _stage(network, emulate(model, precision, keep), folder)
+    return comparison.hold(replace(REFERENCE, variants=emulated), batch=1).agreement
 
 
 def convert_to_int8(
@@ -144,8 +173,7 @@ def convert_to_int8(
     images: Sequence[SampleImage],
     calibration: Sequence[SampleImage],
     *,
-    accept: bool,
-    progress: Progress,
+    force: bool = False,
 ) -> tuple[Converted, ...]:
     """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
@@ -153,41 +181,42 @@ def convert_to_int8(
         bundle: in fp32; a saliency model, a teacher or a backbone.
         images: on which decisions are compared.
         calibration: images like those that will be measured; they say how large each tensor becomes.
-        accept: whether variants are written although decisions differ too much.
-        progress: told, in one line, before something that takes long.
+        force: whether variants are written although decisions differ too much.
 
     Raises:
         BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
         SettingsError: such a bundle is not quantised.
     """
-    if bundle.prompting is not None:
+    if asked_by_class(bundle):
         raise SettingsError(
             f"{bundle.name} is asked for a class by its name, and such models are not quantised",
             "Convert it to fp16 or bf16.",
         )
-    comparison = _compare(bundle, images, progress)
+    comparison = _compare(bundle, images)
     model = _read(bundle)
-    progress(f"Calibrating on {len(calibration)} images")
+    _log.info("Calibrating on %d images", len(calibration))
     ranges = calibrate(model, sample_feeds(bundle, calibration))
     made: list[_Made] = []
     agreements: list[Agreement] = []
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMS:
-            progress(f"Quantising {bundle.onnx.name} as {form}")
+            _log.info("Quantising %s as %s", bundle.onnx.name, form)
             everything = quantise_calibrated(model, ranges, form)
             products = _products(model, everything)
-            hold = partial(_hold_quantised, comparison, bundle, model, ranges, form, products, Path(folder))
-            agreement, guilty = _without_the_guilty(products, hold, accept, progress)
-            quantised = quantise_calibrated(model, ranges, form, guilty) if guilty else everything
+            measure = partial(
+                _compare_quantised, comparison, bundle, model, ranges, form, products, Path(folder)
+            )
+            agreement, sensitive = _without_sensitive(products, measure, force)
+            quantised = quantise_calibrated(model, ranges, form, sensitive) if sensitive else everything
             compared = f"{form} on {_runtime_of(form).device}, with fp32"
             made.append(
-                _Made(bundle, form, quantised.model, quantised.quantised, guilty, quantised.kept, compared)
+                _Made(bundle, form, quantised.model, quantised.quantised, sensitive, quantised.kept, compared)
             )
             agreements.append(agreement)
-    return _publish(bundle, made, agreements, accept)
+    return _publish(bundle, made, agreements, force)
 
 
-def _hold_quantised(
+def _compare_quantised(
     comparison: Comparison,
     bundle: Bundle,
     model: onnx.ModelProto,
@@ -217,34 +246,36 @@ def _runtime_of(form: Form) -> Runtime:
     return Runtime("openvino" if openvino else "cpu", "int8", threads=1)
 
 
-def _without_the_guilty(
+def _without_sensitive(
     candidates: Sequence[str],
-    hold: Callable[[Collection[str]], Agreement],
-    accept: bool,
-    progress: Progress,
+    measure: Callable[[Collection[str]], Agreement],
+    force: bool = False,
 ) -> tuple[Agreement, tuple[str, ...]]:
     """Decisions with all candidates in lower precision, or with all but those that spoil them."""
-    agreement = hold(())
-    if agreement.excess <= MARGIN or accept:
+    agreement = measure(())
+    if agreement.excess <= MARGIN or force:
         return agreement, ()
-    progress(
-        f"Decisions differ by {agreement.excess:.2g} times what is accepted, and {MARGIN:g} is aimed at: "
-        "looking for the nodes that are to blame"
+    _log.info(
+        "Decisions differ by %.2g times what is accepted, and %g is aimed at: looking for sensitive nodes",
+        agreement.excess,
+        MARGIN,
     )
-    held: dict[tuple[str, ...], Agreement] = {(): agreement}
+    measured: dict[tuple[str, ...], Agreement] = {(): agreement}
 
     def excess(keep: Collection[str]) -> float:
         kept = tuple(keep)
-        if kept not in held:
-            held[kept] = hold(kept)
-            progress(f"  {len(kept)} nodes kept in fp32: {held[kept].excess:.2g} times what is accepted")
-        return held[kept].excess
+        if kept not in measured:
+            measured[kept] = measure(kept)
+            _log.info(
+                "  %d nodes kept in fp32: %.2g times what is accepted", len(kept), measured[kept].excess
+            )
+        return measured[kept].excess
 
     try:
         found = find_sensitive(candidates, excess, bar=MARGIN)
     except BundleError:  # out of reach, whatever stays in fp32
         return agreement, ()
-    return held[found.nodes], found.nodes
+    return measured[found.nodes], found.nodes
 
 
 def _networks(bundle: Bundle) -> list[Bundle]:
@@ -261,18 +292,18 @@ def _stage(network: Bundle, model: onnx.ModelProto, folder: Path) -> Bundle:
 
 
 def _publish(
-    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], accept: bool
+    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], force: bool
 ) -> tuple[Converted, ...]:
     """Write all variants, or none if the decisions of one differ too much."""
     for each, agreement in zip(made, agreements, strict=True):
-        if not (agreement.accepted or accept):
+        if not (agreement.accepted or force):
             raise BundleError(
                 f"{bundle.name} in {each.variant} decides otherwise than in fp32: "
                 f"{'; '.join(agreement.shortfalls)}",
-                "Nothing was written. Compare on your photographs (--check DATA), or add --accept-parity.",
+                "Nothing was written. Compare on your photographs (--check DATA), or add --force.",
             )
     return tuple(
-        Converted(_write(each, agreement), agreement, len(each.lowered), each.guilty, each.kept)
+        Converted(_write(each, agreement), agreement, len(each.lowered), each.sensitive, each.kept)
         for each, agreement in zip(made, agreements, strict=True)
     )
 
@@ -281,7 +312,7 @@ def _write(made: _Made, agreement: Agreement) -> Bundle:
     network = made.network
     conversion = {
         "lowered": len(made.lowered),
-        "guilty": list(made.guilty),
+        "guilty": list(made.sensitive),
         "kept": dict(made.kept),
         "compared": made.compared,
     }

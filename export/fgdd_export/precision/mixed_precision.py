@@ -1,8 +1,8 @@
-"""Graphs in half precision from graphs in fp32, with the parts that need fp32 left in it.
+"""Graphs in half precision, with the parts that need fp32 left in it, and their emulation in fp32.
 
-`precision_rules` says which parts. The result has the same inputs and outputs, weights in the precision that
-reads them, and a conversion where a tensor passes from one precision to the other, one for each tensor. A
-strongly typed TensorRT takes it as it is.
+`rules` says which parts. The result has the same inputs and outputs, weights in the precision that reads
+them, and a conversion where a tensor passes from one precision to the other, one for each tensor. A strongly
+typed TensorRT takes it as it is. Its emulation computes the same in fp32.
 
 Maintained converters were tried first. onnxconverter-common 1.16 writes invalid graphs of every bundle. ONNX
 Runtime's, once sorted, is valid, but knows no bfloat16, and rounds every tensor between two nodes that it is
@@ -17,15 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA
-from fgdd_export.precision.emulation import rehearsal_of
-from fgdd_export.precision.formats import FORMATS, LowFormat, LowPrecision
-from fgdd_export.precision.graph import FloatGraph, check_structure, raise_opset
+from fgdd_export.precision.graph import (
+    FORMATS,
+    FloatGraph,
+    LowFormat,
+    LowPrecision,
+    check_structure,
+    raise_opset,
+    tensor_types,
+)
 from fgdd_export.precision.rules import EXACT, INDIFFERENT, PRODUCTS, Plan, plan_precision
 
 if TYPE_CHECKING:
     import onnx
-
-__all__ = ["LowPrecision", "Lowered", "lower_precision", "rehearse"]
 
 _HIGH = "fp32"
 
@@ -71,11 +75,12 @@ def lower_precision(model: onnx.ModelProto, precision: LowPrecision, keep: Colle
     return Lowered(lowered, tuple(computing), plan.kept)
 
 
-def rehearse(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[str] = ()) -> onnx.ModelProto:
-    """A graph in fp32 that gives what `lower_precision` would, for a machine that computes in fp32 only.
+def emulate(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[str] = ()) -> onnx.ModelProto:
+    """Return a graph that gives in fp32 what `lower_precision` would, for a machine that has only fp32.
 
-    Weights, and every tensor that the lowered graph holds in low precision, are rounded to it, or become
-    infinite where out of its range. What it cannot tell is how a device sums within one operator.
+    Weights, and every tensor that the lowered graph holds in low precision, are converted to it and back
+    where they are made, so they are rounded, or become infinite where out of its range. What it cannot tell
+    is how a device sums within one operator.
 
     Args:
         model, precision, keep: as for `lower_precision`.
@@ -83,7 +88,9 @@ def rehearse(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[s
     Raises:
         BundleError: as `lower_precision`.
     """
-    return rehearsal_of(lower_precision(model, precision, keep).model, FORMATS[precision])
+    emulation = _Emulation(lower_precision(model, precision, keep).model, FORMATS[precision]).model()
+    check_structure(emulation)
+    return emulation
 
 
 def _graph_for(model: onnx.ModelProto, low: LowFormat) -> FloatGraph:
@@ -185,3 +192,79 @@ class _Conversion:
             new += "_"
         self._taken.add(new)
         return new
+
+
+# Rounding before them is rounding after them, and runtimes fuse them with the product that they follow.
+_COMMUTE = frozenset({"Clip", "Relu"})
+
+
+class _Emulation:
+    """Replaces low precision in a lowered graph by fp32 that is rounded."""
+
+    def __init__(self, model: onnx.ModelProto, low: LowFormat) -> None:
+        self._onnx: Any = import_optional("onnx", EXTRA)
+        self._source = model
+        self._low = low
+        types = tensor_types(model)
+        self._low_tensors = {name for name, kind in types.items() if kind == low.element_type}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._unrounded: set[str] = set()
+        self._names: dict[str, str] = {}  # tensors of the source for which another one stands here
+        self._nodes: list[onnx.NodeProto] = []
+
+    def model(self) -> onnx.ModelProto:
+        """Convert; unchecked."""
+        for node in self._source.graph.node:
+            from_low = node.op_type == "Cast" and node.input[0] in self._low_tensors
+            if from_low and node.output[0] not in self._low_tensors:
+                self._names[node.output[0]] = node.input[0]  # which is in fp32 here
+            else:
+                self._add(node)
+        model = self._onnx.ModelProto()
+        model.CopyFrom(self._source)
+        del model.graph.node[:]
+        model.graph.node.extend(self._nodes)
+        for constant in model.graph.initializer:
+            if constant.data_type == self._low.element_type:
+                values = self._low.decode(constant)
+                constant.CopyFrom(self._onnx.numpy_helper.from_array(values, constant.name))
+        return model  # type: ignore[no-any-return]
+
+    def _add(self, node: onnx.NodeProto) -> None:
+        copy = self._onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [self._names.get(name, name) for name in node.input]
+        self._nodes.append(copy)
+        lowered = [name for name in node.output if name in self._low_tensors]
+        if node.op_type == "Cast" and lowered:
+            copy.attribute[0].i = self._onnx.TensorProto.FLOAT
+        if not self._rounds(node):
+            return
+        for place, name in enumerate(node.output):
+            if name in self._low_tensors:
+                if self._is_rounded_later(name):
+                    self._unrounded.add(name)
+                else:
+                    copy.output[place] = f"{name}_unrounded"
+                    self._round(f"{name}_unrounded", name)
+
+    def _rounds(self, node: onnx.NodeProto) -> bool:
+        """Whether a node's results in low precision are others than in fp32, from the same operands."""
+        if node.op_type == "Cast" or node.op_type not in EXACT:
+            return True
+        return not self._unrounded.isdisjoint(node.input)
+
+    def _is_rounded_later(self, name: str) -> bool:
+        readers = self._readers.get(name, [])
+        return len(readers) == 1 and readers[0].op_type in _COMMUTE
+
+    def _round(self, tensor: str, output: str) -> None:
+        rounded = f"{output}_rounded"
+        make, to_fp32 = self._onnx.helper.make_node, self._onnx.TensorProto.FLOAT
+        self._nodes += [
+            make("Cast", [tensor], [rounded], rounded, to=self._low.element_type),
+            make("Cast", [rounded], [output], f"{rounded}_back", to=to_fp32),
+        ]

@@ -27,8 +27,15 @@ from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.telemetry import disable_onnxruntime_telemetry
 from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
-from fgdd_export.precision.quantisation_errors import Harm, Ranges, measure_harm
-from fgdd_export.precision.quantisation_nodes import CONNECTING, WEIGHTED, choose_nodes, unknown_nodes
+from fgdd_export.precision.quantisation_nodes import (
+    CONNECTING,
+    WEIGHTED,
+    Harm,
+    Ranges,
+    choose_nodes,
+    measure_harm,
+    unknown_nodes,
+)
 from fgdd_fast.errors import BundleError, SettingsError
 
 if TYPE_CHECKING:

@@ -28,8 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fgdd_export.precision.formats import LowFormat, LowPrecision
-from fgdd_export.precision.graph import FloatGraph
+from fgdd_export.precision.graph import FloatGraph, LowFormat, LowPrecision
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _NORMALISATIONS = frozenset(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing
-from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.checkpoints.pretrained import provenance
 from fgdd_export.graphs.graph import load_model
-from fgdd_export.graphs.network_bundle import Origin, normalisation, write_network
-from fgdd_export.graphs.staging import publish, staging_folder
+from fgdd_export.graphs.network_bundle import Origin, normalisation, publish, staging_folder, write_network
+from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity, mask_iou
 from fgdd_export.grounded_sam2.pytorch_reference import SegmenterReference
-from fgdd_export.grounding_dino.box_matching import mask_iou
 from fgdd_export.sam2.network import (
     Sam2,
     decoder_example,
@@ -26,6 +25,8 @@ from fgdd_export.sam2.network import (
 )
 from fgdd_fast.images.resize import resize
 from fgdd_fast.runtime.sample_images import SampleImage
+
+_log = logging.getLogger(__name__)
 
 DECODER = "decoder"
 TOLERANCES = {"max_logit_difference": 1e-3, "mask_iou_loss": 1e-3}
@@ -40,9 +41,8 @@ def export_sam2(
     onnx: Path,
     *,
     check: Sequence[SampleImage],
-    licence: str,
-    force: bool,
-    progress: Callable[[str], None],
+    licence: str = UNKNOWN_LICENCE,
+    force: bool = False,
 ) -> Bundle:
     """Export, compare with the PyTorch network, and write a bundle.
 
@@ -52,7 +52,6 @@ def export_sam2(
         check: images for the comparison.
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
-        progress: told, in one line, what is being done.
 
     Returns:
         A bundle with the role `image-encoder` and a part `decoder`.
@@ -60,11 +59,11 @@ def export_sam2(
     Raises:
         BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
     """
-    progress("Loading the checkpoint")
+    _log.info("Loading the checkpoint")
     sam = load_sam2(checkpoint)
     origin = segmenter_origin(checkpoint, sam, licence)
     with staging_folder(onnx) as place:
-        progress("Exporting the mask decoder")
+        _log.info("Exporting the mask decoder")
         decoder = write_network(
             place.with_name(f"{place.stem}.{DECODER}.onnx"),
             "mask-decoder",
@@ -73,7 +72,7 @@ def export_sam2(
             preprocessing=Preprocessing(0, 0, "none: it takes embeddings"),
             origin=origin,
         )
-        progress("Exporting the image encoder")
+        _log.info("Exporting the image encoder")
         staged = write_network(
             place,
             "image-encoder",
@@ -83,7 +82,7 @@ def export_sam2(
             origin=origin,
             parts={DECODER: decoder},
         )
-        progress("Comparing with PyTorch")
+        _log.info("Comparing with PyTorch")
         parity = _measure_parity(staged, SegmenterReference(sam), check)
         if not force:
             check_parity(onnx.stem, parity, TOLERANCES)

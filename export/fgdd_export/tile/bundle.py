@@ -1,4 +1,4 @@
-"""A teacher's tile form: a bundle beside it that takes tiles, where the score view is `pad`."""
+"""A teacher's cropped-input graph: a bundle beside it that takes tiles, where the score view is `pad`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_export.catalogue.recipe import check_parity
 from fgdd_export.graphs.graph import load_model, read_model, serialise, tensor_specs
-from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_export.tile.graph import TileGraph, build_tile_graph
+from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
+from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.views import teacher_view
 
-ABSOLUTE_TOLERANCE = 1e-3  # of logits and losses (nats)
-RELATIVE_TOLERANCE = 1e-5  # of the largest logit: float32 holds seven digits
 
-
-def write_tile_form(teacher: Bundle, tile: int) -> Bundle | None:
-    """Make the form of a teacher that takes tiles, and hold it to the teacher's own padded views.
+def make_cropped_graph(teacher: Bundle, tile: int) -> Bundle | None:
+    """Make the graph of a teacher that takes tiles, and compare it with the teacher's own padded views.
 
     Args:
         teacher: in fp32, with square inputs.
@@ -32,7 +28,7 @@ def write_tile_form(teacher: Bundle, tile: int) -> Bundle | None:
 
     Raises:
         SettingsError: the bundle is no such teacher, or has no value to pad with.
-        BundleError: the graph cannot be read, or the form differs from the teacher; nothing is written.
+        BundleError: the teacher cannot be read, or the graph differs from it; nothing is written.
     """
     side, pad = teacher.preprocessing.width, teacher.preprocessing.pad_value
     if teacher.role != "teacher" or teacher.variant is not None or teacher.tile_of is not None:
@@ -40,22 +36,20 @@ def write_tile_form(teacher: Bundle, tile: int) -> Bundle | None:
     if pad is None:
         raise SettingsError(
             f"The teacher {teacher.name} has no pixel value that stands for zero padding",
-            "Without a tile form, use --score-view resize or native.",
+            "Without a cropped-input graph, use --score-view resize or native.",
         )
     if tile >= side:
         return None
     data = teacher.graph()
-    made = build_tile_graph(read_model(data, f"The teacher {teacher.onnx}"), side, tile, pad)
+    made = build_cropped_graph(read_model(data, f"The teacher {teacher.onnx}"), side, tile, pad)
     if made is None:
         return None
     parity = _measure_parity(data, serialise(made.model), side, tile, pad)
-    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * parity["max_logit"]
-    what = f"{teacher.name} for tiles of {tile} pixels"
-    check_parity(what, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
+    check_teacher_parity(f"{teacher.name} for tiles of {tile} pixels", parity)
     return write_bundle(_describe(teacher, made, tile, parity), serialise(made.model))
 
 
-def _describe(teacher: Bundle, made: TileGraph, tile: int, parity: dict[str, float]) -> Bundle:
+def _describe(teacher: Bundle, made: CroppedGraph, tile: int, parity: dict[str, float]) -> Bundle:
     preprocessing = teacher.preprocessing
     source: dict[str, Any] = {**teacher.source, "windowed": list(made.windowed)}
     return replace(
@@ -78,14 +72,14 @@ def _describe(teacher: Bundle, made: TileGraph, tile: int, parity: dict[str, flo
 
 
 def _measure_parity(
-    teacher: bytes, form: bytes, side: int, tile: int, pad: tuple[int, int, int]
+    teacher: bytes, cropped: bytes, side: int, tile: int, pad: tuple[int, int, int]
 ) -> dict[str, float]:
     """Differences of logits and losses (nats) on drawn tiles, in a batch."""
     tiles = drawn_images(tile, tile)
     labels = np.zeros(len(tiles), np.int32)
     views = np.stack([teacher_view(each, "pad", side, pad) for each in tiles])
     expected = load_model(teacher)({"images": views, "labels": labels})
-    found = load_model(form)({"images": tiles, "labels": labels})
+    found = load_model(cropped)({"images": tiles, "labels": labels})
     return {
         "max_logit": float(np.abs(expected["logits"]).max()),
         "max_logit_difference": float(np.abs(found["logits"] - expected["logits"]).max()),

@@ -1,9 +1,10 @@
 """A teacher's graph for tiles: it pads them itself, and computes the first layers only where a tile shows.
 
 With the score view `pad`, three quarters of what a teacher sees at factor 2 is blank, and in the first layers
-most of the blank stays what it always is. So these layers are computed on the window of each feature map that
-the tile reaches, and the window is laid into the map that the blank image gives, which is a constant. The
-result is that of the padded view, but for the order in which float32 sums are rounded.
+most of the blank stays what it always is. So these layers are computed on the receptive-field window: that of
+each feature map which the tile reaches. The window is laid into the background activation, the map that the
+blank image gives, which is a constant. The result is that of the padded view, but for the order in which
+float32 sums are rounded.
 
 Outside of the window, a map has one value for each channel. Every tensor is kept less an offset for each
 channel, so that this value becomes 0 before a convolution, which then pads with zeros as always; its bias
@@ -20,8 +21,17 @@ import numpy as np
 
 from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import EXTRA, Array, GraphBuilder, tensor_specs
-from fgdd_export.tile.backgrounds import BlankMaps, Doubles, padding_before, response
-from fgdd_export.tile.windows import Sliding, Span, Step, share, slide
+from fgdd_export.tile.receptive_fields import (
+    BackgroundActivations,
+    Doubles,
+    Sliding,
+    Span,
+    Step,
+    padding_before,
+    response,
+    share,
+    slide,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +42,7 @@ _WITH_CONSTANT = ("Add", "Div", "Mul", "Sub")
 
 
 @dataclass(frozen=True)
-class TileGraph:
+class CroppedGraph:
     """A graph that takes tiles.
 
     Attributes:
@@ -71,7 +81,9 @@ class _UnsuitableError(Exception):
     """A node cannot be computed on a window: from here on, whole maps."""
 
 
-def build_tile_graph(model: onnx.ModelProto, side: int, tile: int, pad: Sequence[int]) -> TileGraph | None:
+def build_cropped_graph(
+    model: onnx.ModelProto, side: int, tile: int, pad: Sequence[int]
+) -> CroppedGraph | None:
     """Make a teacher's graph take tiles.
 
     Args:
@@ -83,14 +95,14 @@ def build_tile_graph(model: onnx.ModelProto, side: int, tile: int, pad: Sequence
     Returns:
         The graph; None where the network has no first layers that can be computed on windows.
     """
-    maps = BlankMaps(model, side, pad)
+    background = BackgroundActivations(model, side, pad)
     before = (side - tile) // 2
     start = Span(before, before + tile)
-    walk = _Walk(model, maps, start, pad)
+    walk = _Walk(model, background, start, pad)
     last = walk.run(None)
     if last is None or not walk.windowed:
         return None
-    walk = _Walk(model, maps, start, pad)
+    walk = _Walk(model, background, start, pad)
     walk.run(last)
     return walk.finish(last, tile)
 
@@ -102,10 +114,12 @@ class _Walk:
         windowed: names of the convolutions written, in order.
     """
 
-    def __init__(self, model: onnx.ModelProto, maps: BlankMaps, start: Span, pad: Sequence[int]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, background: BackgroundActivations, start: Span, pad: Sequence[int]
+    ) -> None:
         self._onnx: Any = import_optional("onnx", EXTRA)
         self._model = model
-        self._maps = maps
+        self._background = background
         self._constants: Mapping[str, Array] = {
             item.name: self._onnx.numpy_helper.to_array(item) for item in model.graph.initializer
         }
@@ -134,18 +148,18 @@ class _Walk:
             if name == stop:
                 break
             if not window.channels_last and self._alone(index):
-                if share(window.spans, self._maps.sides(name, window.channels_last)) > WORTH:
+                if share(window.spans, self._background.sides(name, window.channels_last)) > WORTH:
                     break
                 last = name
         return last
 
-    def finish(self, last: str, tile: int) -> TileGraph:
-        """Lay the last window into its blank map, and let the rest of the model follow."""
+    def finish(self, last: str, tile: int) -> CroppedGraph:
+        """Lay the last window into its background activation, and let the rest of the model follow."""
         window = self._zeroed(self._windows[last])
-        constant = self._maps[last].astype(np.float64)
+        constant = self._background[last].astype(np.float64)
         rows, columns = window.spans
         constant[:, rows.start : rows.end, columns.start : columns.end] = window.offset[:, None, None]
-        height, width = self._maps.sides(last)
+        height, width = self._background.sides(last)
         padded = self._padded(window, (Span(0, height), Span(0, width)))
         self._builder.node("Add", padded, self._builder.constant(constant[None]), output=last)
         self._builder.nodes += list(self._model.graph.node)[self._done :]
@@ -157,7 +171,7 @@ class _Walk:
         inputs[place] = type(inputs[place])("images", "uint8", (batch, tile, tile, 3))
         outputs = tensor_specs(self._model.graph.output)
         model = self._builder.model(f"{self._model.graph.name}_tile{tile}", inputs, outputs)
-        return TileGraph(model, tuple(self.windowed))
+        return CroppedGraph(model, tuple(self.windowed))
 
     def _alone(self, index: int) -> bool:
         """Whether, behind a node, nothing but its output is still read."""
@@ -194,7 +208,7 @@ class _Walk:
         attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
         name = self._builder.node(node.op_type, *inputs, **attributes)
         last = window.channels_last if channels_last is None else channels_last
-        blank = self._maps.middle(node.output[0], last)
+        blank = self._background.middle(node.output[0], last)
         self._check_even(node.output[0], window.spans, blank, last)
         return _Window(name, window.spans, np.zeros_like(blank), blank, last)
 
@@ -255,8 +269,8 @@ class _Walk:
         """Move the window through a layer, if all that is read around it is blank."""
         strides = attributes.get("strides", [1, 1])
         dilations = attributes.get("dilations", [1, 1])
-        lengths = self._maps[node.output[0]].shape[1:]
-        inside = self._maps[node.input[0]].shape[1:]
+        lengths = self._background[node.output[0]].shape[1:]
+        inside = self._background[node.input[0]].shape[1:]
         steps = []
         for axis in range(2):
             sliding = Sliding(
@@ -317,7 +331,7 @@ class _Walk:
     def _check_even(
         self, name: str, spans: tuple[Span, Span], blank: Doubles, channels_last: bool = False
     ) -> None:
-        """Make sure that the blank map has one value for each channel on a window."""
+        """Make sure that the background activation has one value for each channel on a window."""
         rows, columns = (slice(span.start, span.end) for span in spans)
-        if not self._maps.is_even(name, rows, columns, blank, channels_last):
+        if not self._background.is_even(name, rows, columns, blank, channels_last):
             raise _UnsuitableError

@@ -16,7 +16,7 @@ from fgdd_fast.cli.session import RuntimeOptions, open_runtime
 from fgdd_fast.errors import EngineError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.models.catalogue.catalogue import find_bundle
-from fgdd_fast.models.factory import choose_foreground
+from fgdd_fast.models.factory import asked_by_class, choose_foreground
 from fgdd_fast.models.network import Runtime, check_classes
 from fgdd_fast.models.prompts import read_prompts
 
@@ -91,7 +91,7 @@ def find_foreground(
             "Given masks are no model, so there is nothing to measure",
             "Name a model with --foreground, or leave foreground and all out of --stages.",
         )
-    if choice.source.prompting is None:
+    if not asked_by_class(choice.source):
         return choice.source
     if options.references and (detector is None or segmenter is None):
         raise SettingsError(

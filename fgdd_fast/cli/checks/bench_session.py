@@ -35,11 +35,11 @@ from fgdd_fast.cli.checks.bench_models import (
     find_teacher,
 )
 from fgdd_fast.cli.distillation.demo import DRAWN_PER_CLASS, pull_models
-from fgdd_fast.cli.networks.teacher import TeacherOptions, fit_teacher
-from fgdd_fast.cli.options import BACKBONE
 from fgdd_fast.cli.session import report_skipped
 from fgdd_fast.images.dataset import scan
+from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.synthetic import write_drawn_dataset
 
 
@@ -128,15 +128,8 @@ def _draw(folder: Path, options: BenchOptions, console: Console) -> tuple[Path, 
     if not fitted:
         return data, options
     console.rule("Fitting a teacher", align="left")
-    fitting = TeacherOptions(
-        resize="area",
-        seed=options.seed,
-        device=options.device,
-        precision="auto",
-        threads=options.threads,
-        batch=options.batch,
-    )
-    teacher = fit_teacher(data, folder / "teacher.onnx", options=fitting, console=console)
+    runtime = RuntimeOptions(device=options.device, threads=options.threads, batch=options.batch)
+    teacher = fit_teacher(data, folder / "teacher.onnx", seed=options.seed, runtime=runtime).bundle
     return data, replace(options, teacher=str(teacher.onnx))
 
 

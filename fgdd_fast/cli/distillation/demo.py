@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from fgdd_export.catalogue.prepare import pull
+from fgdd_export.catalogue.prepare import pull_model
 from fgdd_fast.cli.distillation.distill import report_plan
-from fgdd_fast.cli.networks.teacher import TeacherOptions, fit_teacher
-from fgdd_fast.cli.options import BACKBONE, folder, foreground_options, runtime_of_options, runtime_options
+from fgdd_fast.cli.options import folder, foreground_options, runtime_of_options, runtime_options
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.report import draw_contact_sheet
@@ -66,8 +65,8 @@ def demo(
             drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
         console().print(f"{len(drawn)} pictures in {data}")
     heading("Fitting a teacher")
-    fitting = TeacherOptions(resize="area", seed=0, **asdict(runtime))
-    teacher = fit_teacher(data, out / "teacher.onnx", options=fitting, console=console())
+    progress = console_progress(console())
+    teacher = fit_teacher(data, out / "teacher.onnx", runtime=runtime, progress=progress).bundle
     heading("Distilling")
     distilled = out / "distilled"
     plan, manifest = distill(
@@ -82,7 +81,7 @@ def demo(
         ipc=ipc,
         overwrite=True,
         runtime=runtime,
-        progress=console_progress(console()),
+        progress=progress,
     )
     report_plan(plan)
     sheet = out / "contact-sheet.png"
@@ -106,7 +105,7 @@ def pull_models(names: Sequence[str]) -> None:
         if name in catalogue:
             heading(f"Model {name}")
             entry = catalogue[name]
-            bundle = pull(name, progress=console().print)
+            bundle = pull_model(name)
             console().print(f"{entry.description} ({entry.licence}): {bundle.onnx}", soft_wrap=True)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
-from fgdd_fast.cli.networks.agreement_table import agreement_table
 from fgdd_fast.cli.options import folder
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.models.factory import find_network
+from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.sample_images import SampleImage, check_images
+from fgdd_fast.runtime.sample_images import check_images
+from fgdd_fast.runtime.tolerances import TOLERANCES, Agreement
 
 NAMED_IN_FULL = 8  # nodes
 
@@ -56,7 +57,7 @@ NAMED_IN_FULL = 8  # nodes
     help="How many of them.",
 )
 @click.option("--prompts", type=folder(), metavar="FILE", help="What to look for in the classes of --check.")
-@click.option("--accept-parity", is_flag=True, help="Write variants even if they decide too differently.")
+@click.option("--force", is_flag=True, help="Write variants even if they decide too differently.")
 def convert(
     bundle: str,
     precision: Any,
@@ -65,9 +66,9 @@ def convert(
     check: Path | None,
     count: int,
     prompts: Path | None,
-    accept_parity: bool,
+    force: bool,
 ) -> None:
-    """Make variants of BUNDLE in a lower precision, beside it; of a teacher's tile forms as well.
+    """Make variants of BUNDLE in a lower precision, beside it; of a teacher's cropped-input graphs as well.
 
     BUNDLE is a name (saliency, grounded-sam2, one of the catalogue) or a path. What decides otherwise than
     the fp32 graph is not written; nodes that cause it are looked for, and stay in fp32.
@@ -82,22 +83,11 @@ def convert(
             "int8 needs images that tell how large the values inside the network become",
             "Name a folder of images like those to be measured: --calibrate DATA",
         )
-    named = source.prompting is not None
+    named = asked_by_class(source)
     images = check_images(check, count, {} if prompts is None else read_prompts(prompts), named=named)
-    console = Console(stderr=True)
-    common: Mapping[str, Any] = {
-        "accept": accept_parity,
-        "progress": lambda line: console.print(line, style="dim", highlight=False, markup=False),
-    }
     conversion = import_module("fgdd_export.precision.conversion")
-    samples: Sequence[SampleImage] = ()
-    if precision == "int8":
-        samples = check_images(calibrate, calibration_images, {})
-    for each in (source, *source.tile_forms()):
-        if precision == "int8":
-            converted = conversion.convert_to_int8(each, images, samples, **common)
-        else:
-            converted = conversion.convert_to_half(each, precision, images, **common)
+    samples = check_images(calibrate, calibration_images, {}) if precision == "int8" else ()
+    for converted in conversion.convert(source, precision, images, calibration=samples, force=force):
         _show(converted)
 
 
@@ -111,9 +101,18 @@ def _show(converted: Sequence[Any]) -> None:
             soft_wrap=True,
             markup=False,
         )
-        if each.guilty:
-            names = ", ".join(each.guilty[:NAMED_IN_FULL])
-            more = len(each.guilty) - NAMED_IN_FULL
+        if each.sensitive:
+            names = ", ".join(each.sensitive[:NAMED_IN_FULL])
+            more = len(each.sensitive) - NAMED_IN_FULL
             rest = f" and {more} more" if more > 0 else ""
             console.print(f"  in fp32 for what they did to decisions: {names}{rest}", markup=False)
         console.print(agreement_table(each.agreement))
+
+
+def agreement_table(agreement: Agreement) -> Table:
+    """How decisions compare, and what is accepted."""
+    table = Table("figure", "value", "accepted")
+    for name, value in agreement.figures.items():
+        limit = TOLERANCES[agreement.strictness].get(name)
+        table.add_row(name.replace("_", " "), f"{value:.4g}", "" if limit is None else str(limit))
+    return table

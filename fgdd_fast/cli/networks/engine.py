@@ -21,7 +21,7 @@ from fgdd_engines.tensorrt_backend.plans.usability import (
     why_stale,
     why_unusable,
 )
-from fgdd_fast.cli.networks.agreement_table import agreement_table
+from fgdd_fast.cli.networks.convert import agreement_table
 from fgdd_fast.cli.networks.engine_words import (
     Phases,
     build_progress,
@@ -31,7 +31,7 @@ from fgdd_fast.cli.networks.engine_words import (
 )
 from fgdd_fast.cli.options import combined, folder
 from fgdd_fast.errors import EngineError, SettingsError
-from fgdd_fast.models.factory import ALIASES, find_network
+from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import PICTURES, comparison_images
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
@@ -52,7 +52,7 @@ class CheckOptions:
         if self.check is None and self.count is None:
             return comparison_images(bundle)
         prompts = {} if self.prompts is None else read_prompts(self.prompts)
-        named = bundle.prompting is not None
+        named = asked_by_class(bundle)
         return check_images(self.check, self.count or PICTURES, prompts, named=named)
 
 
@@ -273,7 +273,7 @@ def _is_named(path: Path, name: str) -> bool:
 
 
 def _is_of_model(plan: Plan, name: str) -> bool:
-    model = ALIASES.get(name, name)
+    model = "saliency-u2netp" if name == "saliency" else name
     return model in (plan.key.model, plan.bundle.stem) or Path(name).resolve() == plan.bundle
 
 

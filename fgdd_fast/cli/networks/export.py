@@ -15,12 +15,11 @@ from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.classifier.bundle import export_teacher
-from fgdd_export.classifier.class_names import read_class_names
-from fgdd_export.tile.bundle import write_tile_form
+from fgdd_export.classifier.bundle import export_teacher, read_class_names
+from fgdd_export.tile.bundle import make_cropped_graph
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
-from fgdd_fast.models.factory import GROUNDED
+from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
@@ -54,12 +53,7 @@ class BundleOptions:
 
     def common(self) -> dict[str, Any]:
         """What every exporter takes by these names."""
-        console = Console(stderr=True)
-        return {
-            "licence": self.licence,
-            "force": self.force,
-            "progress": lambda line: console.print(line, style="dim", highlight=False),
-        }
+        return {"licence": self.licence, "force": self.force}
 
 
 def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -171,7 +165,7 @@ def export() -> None:
     "-o",
     "--output",
     type=folder(),
-    default=lambda: own_bundle_path(GROUNDED),
+    default=lambda: own_bundle_path(GROUNDED.name),
     show_default="in the cache folder, where --foreground grounded-sam2 finds it",
     metavar="BUNDLE",
     help="The bundle to write.",
@@ -295,7 +289,7 @@ def export_teacher_command(
         **wanted.common(),
     )
     if bundle.preprocessing.pad_value is not None:
-        write_tile_form(bundle, SIZE // FACTOR)
+        make_cropped_graph(bundle, SIZE // FACTOR)
     _report(bundle)
 
 

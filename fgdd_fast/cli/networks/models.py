@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from fgdd_export.catalogue.prepare import pull as pull_model
+from fgdd_export.catalogue.prepare import pull_model
 from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.catalogue.catalogue import Entry, load_catalogue

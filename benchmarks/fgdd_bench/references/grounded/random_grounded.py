@@ -82,7 +82,6 @@ def _make(folder: Path, progress: Callable[[str], None]) -> None:
         licence="CC0-1.0",
         threads=1,
         force=True,  # such networks have near-ties, which fall either way
-        progress=progress,
     )
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from fgdd_bench.harness.ways import Answer, Stage
-from fgdd_engines.bundle.bundle import Bundle, Prompting
-from fgdd_fast.errors import BundleError
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.foreground import Foreground
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.models.prompts import phrases_of, prompt_text
+from fgdd_fast.models.prompts import Prompting, phrases_of, prompt_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +50,7 @@ class GroundedSubject:
         Raises:
             BundleError: it cannot be asked for a class.
         """
-        if self.bundle.prompting is None:
-            raise BundleError(f"The bundle {self.bundle.onnx} cannot be asked for a class by its name")
-        return self.bundle.prompting
+        return Prompting.of(self.bundle)
 
     @property
     def box_threshold(self) -> float:

@@ -1,8 +1,13 @@
-"""What a network gives for a blank image, tensor by tensor, and what a layer gives for a constant."""
+"""Where in a feature map a tile can be seen, and what the map is elsewhere.
+
+A tile in the middle of a blank image reaches, layer by layer, a growing window of each feature map, its
+receptive-field window. Outside of it the map is what the blank image alone gives, the background activation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +19,98 @@ from fgdd_export.graphs.graph import EXTRA, Array, run_model, serialise
 if TYPE_CHECKING:
     import onnx
 
+
+@dataclass(frozen=True)
+class Sliding:
+    """How a convolution or a pooling slides along one axis.
+
+    Attributes:
+        kernel, stride, dilation: as in ONNX.
+        before: how far the first position reaches beyond the map's beginning (the padding there).
+    """
+
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+
+    @property
+    def reach(self) -> int:
+        """From the first to the last place that one position reads."""
+        return (self.kernel - 1) * self.dilation
+
+    def first_read(self, position: int) -> int:
+        """The first place of the map that is read at a position; negative in the padding."""
+        return position * self.stride - self.before
+
+
+@dataclass(frozen=True)
+class Span:
+    """A window along one axis: the places from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Places."""
+        return self.end - self.start
+
+    def union(self, other: Span) -> Span:
+        """The smallest span that holds both."""
+        return Span(min(self.start, other.start), max(self.end, other.end))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One axis of a layer on a window.
+
+    Attributes:
+        span: the window behind the layer.
+        read: the places that this window reads, of which some may lie outside the window before the layer.
+        pads: how many of these lie before it and behind it; neither is negative.
+    """
+
+    span: Span
+    read: Span
+    pads: tuple[int, int]
+
+
+def slide(window: Span, sliding: Sliding, length: int) -> Step:
+    """Move a window through a layer.
+
+    Args:
+        window: before the layer, at least one place.
+        sliding: the layer.
+        length: of the whole map behind the layer.
+
+    Returns:
+        A window that holds every position which reads a place of `window`, within the map.
+    """
+    first = max(-((sliding.reach - window.start - sliding.before) // sliding.stride), 0)
+    # Where strides skip places, the window begins a position earlier, rather than inside what it reads.
+    while first > 0 and sliding.first_read(first) > window.start:
+        first -= 1
+    last = min((window.end - 1 + sliding.before) // sliding.stride, length - 1)
+    while last < length - 1 and sliding.first_read(last) + sliding.reach < window.end - 1:
+        last += 1
+    read = Span(sliding.first_read(first), sliding.first_read(last) + sliding.reach + 1)
+    return Step(Span(first, last + 1), read, (window.start - read.start, read.end - window.end))
+
+
+def share(spans: Sequence[Span], lengths: Sequence[int]) -> float:
+    """The share of a map that a window fills."""
+    filled = 1.0
+    for span, length in zip(spans, lengths, strict=True):
+        filled *= span.length / length
+    return filled
+
+
 Doubles = NDArray[np.float64]
 TOLERANCE = 1e-4  # of the largest value of a map: how even it has to be
 
 
-class BlankMaps:
+class BackgroundActivations:
     """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
 
     def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
@@ -32,10 +124,10 @@ class BlankMaps:
             )
         blank = np.broadcast_to(np.array(pad, np.uint8), (1, side, side, 3)).copy()
         feeds: dict[str, Array] = {"images": blank, "labels": np.zeros(1, np.int32)}
-        self._maps = {**feeds, **run_model(serialise(every), feeds)}
+        self._background = {**feeds, **run_model(serialise(every), feeds)}
 
     def __getitem__(self, name: str) -> Array:
-        return self._maps[name][0]  # type: ignore[no-any-return]
+        return self._background[name][0]  # type: ignore[no-any-return]
 
     def middle(self, name: str, channels_last: bool) -> Doubles:
         """The value of each channel in the middle of a map."""

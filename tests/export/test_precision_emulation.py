@@ -18,8 +18,8 @@ from tiny_architectures import convolutional, transformer
 
 from fgdd_engines.base import TensorSpec
 from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
-from fgdd_export.graphs.sample_scenes import drawn_images
-from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision, rehearse
+from fgdd_export.graphs.parity import drawn_images
+from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -41,7 +41,7 @@ def rounding_model() -> onnx.ModelProto:
 
 @functools.cache
 def rounding(precision: LowPrecision) -> Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
-    return load_model(serialise(rehearse(rounding_model(), precision)))
+    return load_model(serialise(emulate(rounding_model(), precision)))
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnormal=False)
@@ -59,7 +59,7 @@ def test_a_rehearsal_rounds_as_the_format_does(precision: LowPrecision, values: 
 
 
 def errors(expected: NDArray[Any], found: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
-    """Mean distance of a rehearsal from what it rehearses, and of that from fp32."""
+    """Mean distance of a emulation from what it rehearses, and of that from fp32."""
     return float(np.abs(found - reference).mean()), float(np.abs(expected - reference).mean())
 
 
@@ -73,11 +73,11 @@ def test_a_rehearsal_computes_what_the_lowered_graph_does(precision: LowPrecisio
     feeds = {"tokens": rng.normal(size=(4, 6, 16)).astype(np.float32), "mask": mask}
     expected = run_model(serialise(model), feeds)["scores"]
     (reference,) = ReferenceEvaluator(lower_precision(model, precision).model).run(None, feeds)
-    rehearsed = run_model(serialise(rehearse(model, precision)), feeds)["scores"]
-    apart, harm = errors(expected, rehearsed, np.asarray(reference, np.float32))
+    emulated = run_model(serialise(emulate(model, precision)), feeds)["scores"]
+    apart, harm = errors(expected, emulated, np.asarray(reference, np.float32))
     assert harm > 1e-4
     assert apart < harm / 3
-    assert np.abs(expected - rehearsed).mean() == pytest.approx(harm, rel=0.3)
+    assert np.abs(expected - emulated).mean() == pytest.approx(harm, rel=0.3)
 
 
 @both
@@ -93,7 +93,7 @@ def test_a_rehearsal_computes_what_pytorch_does(classifier: onnx.ModelProto, pre
         maps = before + torch.conv2d(before, second.to(low), padding=1).relu()
         reference = (maps.float().mean((2, 3)) @ head).numpy()
     expected = run_model(serialise(classifier), {"images": images})["logits"]
-    rehearsed = run_model(serialise(rehearse(classifier, precision)), {"images": images})["logits"]
-    apart, harm = errors(expected, rehearsed, reference)
+    emulated = run_model(serialise(emulate(classifier, precision)), {"images": images})["logits"]
+    apart, harm = errors(expected, emulated, reference)
     assert harm > 1e-5
     assert apart < harm / 3

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,10 @@ import tiny_convolutions as tiny
 from click.testing import CliRunner
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
-from fgdd_export.tile.bundle import write_tile_form
+from fgdd_export.tile.bundle import make_cropped_graph
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.models.network import Runtime, Teacher
-from fgdd_fast.models.teacher_opening import open_teacher
+from fgdd_fast.models.network import Runtime, Teacher, open_teacher
 
 TILE = 32
 CPU = Runtime("cpu", "fp32", 1)
@@ -34,14 +32,14 @@ def losses_of(opened: Teacher) -> np.ndarray:
         )
 
 
-def opened(bundle: Bundle, notice: Callable[[str], None] = print, runtime: Runtime = CPU) -> Teacher:
-    return open_teacher(bundle, runtime=lambda _: runtime, view="pad", tile_size=TILE, batch=2, notice=notice)
+def opened(bundle: Bundle, runtime: Runtime = CPU) -> Teacher:
+    return open_teacher(bundle, runtime=lambda _: runtime, view="pad", tile_size=TILE, batch=2)
 
 
 def test_the_form_lies_beside_its_teacher_and_is_used(teacher: Bundle) -> None:
     before = opened(teacher)
     assert before.bundle.sha256 == teacher.sha256
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     assert form.onnx.name == f"teacher.tile{TILE}.onnx"
     assert form.parity["max_loss_difference"] < 1e-4
@@ -60,7 +58,7 @@ def test_the_form_gives_the_teacher_s_features(teacher: Bundle) -> None:
             return opened.features(np.stack([opened.show(tile) for tile in tiles]))
 
     expected = features_of(opened(teacher))
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     assert [spec.name for spec in form.outputs] == ["logits", "loss", "features"]
     found = opened(teacher)
@@ -70,30 +68,30 @@ def test_the_form_gives_the_teacher_s_features(teacher: Bundle) -> None:
 
 
 def test_other_views_and_tiles_take_the_teacher_itself(teacher: Bundle) -> None:
-    write_tile_form(teacher, TILE)
+    make_cropped_graph(teacher, TILE)
     for view, tile in (("resize", TILE), ("pad", TILE + 8)):
         other = open_teacher(teacher, runtime=lambda _: CPU, view=view, tile_size=tile, batch=1)  # type: ignore[arg-type]
         assert other.bundle.sha256 == teacher.sha256
         other.close()
 
 
-def test_a_form_that_cannot_run_as_asked_gives_way(teacher: Bundle) -> None:
-    write_tile_form(teacher, TILE)
-    lines: list[str] = []
+def test_a_form_that_cannot_run_as_asked_gives_way(teacher: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fgdd_fast")
+    make_cropped_graph(teacher, TILE)
 
     def runtime(bundle: Bundle) -> Runtime:
         if bundle.tile_of is not None:
             raise SettingsError("it has no int8 variant beside it")
         return CPU
 
-    whole = open_teacher(teacher, runtime=runtime, view="pad", tile_size=TILE, batch=1, notice=lines.append)
+    whole = open_teacher(teacher, runtime=runtime, view="pad", tile_size=TILE, batch=1)
     whole.close()
     assert whole.bundle.sha256 == teacher.sha256
-    assert lines == [f"teacher.tile{TILE}: not used. it has no int8 variant beside it"]
+    assert caplog.messages == [f"teacher.tile{TILE}: not used. it has no int8 variant beside it"]
 
 
 def test_a_form_of_another_teacher_is_refused(teacher: Bundle) -> None:
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     write_bundle(replace(form, tile_of="0" * 64), form.onnx.read_bytes())
     with pytest.raises(BundleError, match="does not belong to the teacher") as caught:
@@ -102,7 +100,7 @@ def test_a_form_of_another_teacher_is_refused(teacher: Bundle) -> None:
 
 
 def test_a_damaged_form_is_refused(teacher: Bundle) -> None:
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     form.onnx.write_bytes(form.onnx.read_bytes()[:-1])
     with pytest.raises(BundleError, match="SHA-256"):
@@ -110,7 +108,7 @@ def test_a_damaged_form_is_refused(teacher: Bundle) -> None:
 
 
 def test_a_form_named_itself_shows_tiles_of_its_size_only(teacher: Bundle) -> None:
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     for view, tile in (("native", TILE), ("pad", TILE + 1)):
         with pytest.raises(SettingsError, match="takes tiles of 32 pixels"):
@@ -118,21 +116,21 @@ def test_a_form_named_itself_shows_tiles_of_its_size_only(teacher: Bundle) -> No
 
 
 def test_no_form_of_a_form_of_a_variant_or_without_a_pad_value(teacher: Bundle) -> None:
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
     without = replace(teacher, preprocessing=replace(teacher.preprocessing, pad_value=None))
     for bundle, words in ((form, "no teacher in fp32"), (without, "no pixel value")):
         with pytest.raises(SettingsError, match=words):
-            write_tile_form(bundle, TILE)
+            make_cropped_graph(bundle, TILE)
 
 
 def test_a_tile_as_large_as_the_view_needs_no_form(teacher: Bundle) -> None:
-    assert write_tile_form(teacher, tiny.SIDE) is None
+    assert make_cropped_graph(teacher, tiny.SIDE) is None
 
 
 def test_all_forms_are_found_in_the_order_of_their_tiles(teacher: Bundle) -> None:
     for tile in (TILE, 16):
-        assert write_tile_form(teacher, tile) is not None
+        assert make_cropped_graph(teacher, tile) is not None
     assert [form.preprocessing.width for form in teacher.tile_forms()] == [16, TILE]
 
 
@@ -151,9 +149,9 @@ def test_the_command_says_where_nothing_is_gained(tmp_path: Path) -> None:
 
 
 def test_a_conversion_makes_variants_of_the_tile_form_as_well(teacher: Bundle, tmp_path: Path) -> None:
-    form = write_tile_form(teacher, TILE)
+    form = make_cropped_graph(teacher, TILE)
     assert form is not None
-    command = ["convert", str(teacher.onnx), "--precision", "bf16", "--accept-parity", "--check-images", "4"]
+    command = ["convert", str(teacher.onnx), "--precision", "bf16", "--force", "--check-images", "4"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     for bundle in (teacher, form):

@@ -1,11 +1,83 @@
-"""Pair the boxes of two detectors, so that equal boxes in another order count as equal."""
+"""How an exported network is compared with its source: images, figures, and what is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fgdd_engines.bundle.bundle import Preprocessing, Role
+from fgdd_fast.errors import BundleError
+
+ABSOLUTE_TOLERANCE = 1e-3  # of a teacher's logits and losses (nats)
+RELATIVE_TOLERANCE = 1e-5  # of its largest logit: float32 holds seven digits
+UNKNOWN_LICENCE = "NOASSERTION"  # as SPDX says it
+
+
+def drawn_images(height: int, width: int) -> NDArray[np.uint8]:
+    """Draw objects on plain, graded and speckled backgrounds.
+
+    Returns:
+        uint8 [4, height, width, 3], RGB: a red disc on grey, a bright bar on a gradient, a blue ring on
+        speckle, and a dim green disc in a corner of a dark gradient.
+    """
+    y, x = np.mgrid[0:height, 0:width].astype(np.int64)
+    u, v = x * 256 // width, y * 256 // height  # both 0 to 255 at any size
+    speckle = (u * 73 + v * 151 + u * v * 11) % 61
+    grey = np.stack([128 + 0 * u] * 3, axis=-1)
+    gradient = np.stack([u, v, (u + v) // 2], axis=-1)
+    from_centre = (u - 128) ** 2 + (v - 128) ** 2
+    from_corner = (u - 60) ** 2 + (v - 70) ** 2
+    scenes = [
+        (from_centre < 70**2, (200, 30, 40), grey),
+        ((abs(u - 150) < 40) & (abs(v - 120) < 90), (250, 240, 210), gradient),
+        ((from_centre < 90**2) & (from_centre > 45**2), (20, 40, 220), 90 + grey // 4 + speckle[..., None]),
+        (from_corner < 45**2, (40, 120, 50), gradient // 4 + speckle[..., None] // 4),
+    ]
+    pictures = [np.where(inside[..., None], colour, background) for inside, colour, background in scenes]
+    return np.stack(pictures).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model made from its source, with the parity that was measured.
+
+    Attributes:
+        model: the serialised ONNX graph.
+        role: what it is for.
+        preprocessing: what the graph does to its input.
+        parity: the differences from the source network.
+    """
+
+    model: bytes
+    role: Role
+    preprocessing: Preprocessing
+    parity: Mapping[str, float]
+
+
+def check_teacher_parity(name: str, parity: Mapping[str, Any]) -> None:
+    """Refuse a teacher that differs from the network that it was made from; see `check_parity`."""
+    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * parity["max_logit"]
+    check_parity(name, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
+
+
+def check_parity(name: str, parity: Mapping[str, float], tolerances: Mapping[str, float]) -> None:
+    """Refuse a model that differs from the network that it was made from.
+
+    Raises:
+        BundleError: a difference is above its tolerance, or is not a number.
+    """
+    for measure, tolerance in tolerances.items():
+        if not parity[measure] <= tolerance:
+            raise BundleError(
+                f"The model {name} differs from its source: {measure.replace('_', ' ')} is "
+                f"{parity[measure]:.3g}, above {tolerance:.3g}",
+                "Nothing was written. Try the versions of onnx, onnxslim and onnxruntime in constraints.txt.",
+            )
+
 
 Floats = NDArray[np.floating]
 

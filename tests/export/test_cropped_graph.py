@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_export.graphs.graph import load_model, read_model, run_model, serialise
-from fgdd_export.tile.graph import TileGraph, build_tile_graph
+from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.images.views import teacher_view
 
 Make = Callable[[Path], Bundle]
 NETWORKS: tuple[Make, ...] = (tiny.inverted_residuals, tiny.basic_blocks)
 
 
-def tile_graph(bundle: Bundle, tile: int, pad: tuple[int, int, int] = tiny.PAD) -> TileGraph | None:
-    return build_tile_graph(read_model(bundle.graph(), "the teacher"), tiny.SIDE, tile, pad)
+def tile_graph(bundle: Bundle, tile: int, pad: tuple[int, int, int] = tiny.PAD) -> CroppedGraph | None:
+    return build_cropped_graph(read_model(bundle.graph(), "the teacher"), tiny.SIDE, tile, pad)
 
 
 def tiles_and_labels(count: int, tile: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
