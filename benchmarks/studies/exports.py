@@ -28,8 +28,9 @@ from transformers import (
 )
 
 from benchmarks.studies.study import Study, number_option, study
-from fgdd_bench.references.grounded.miniature_networks import IMAGE_MEAN, IMAGE_STD
 from fgdd_bench.references.grounded.random_networks import (
+    IMAGE_MEAN,
+    IMAGE_STD,
     detector_config,
     random_detector,
     random_segmenter,

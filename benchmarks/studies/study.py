@@ -1,7 +1,7 @@
 """What every study shares: options, photographs, progress, the result file, the table, errors in one line.
 
 A study is one file, `benchmarks/studies/NAME.py`, run from the root of a checkout as
-`python -m benchmarks.studies.NAME`. To add one, copy the shape of `views.py`: a docstring with the question,
+`python -m` and its dotted name. To add one, copy the shape of `views.py`: a docstring with the question,
 the command and the result file, and a function under `@study` whose first argument is a `Study`. It calls
 `report` with its rows as dictionaries, once or, where rows take long, after each; the file is written whole.
 """
