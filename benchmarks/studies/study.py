@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,11 +21,11 @@ import cv2
 from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
 from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_fast.cli.terminal import console_progress, logged_to
 from fgdd_fast.errors import DataError, FgddError, OutputError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
 
@@ -35,9 +33,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 POSITIVE = click.IntRange(min=1)
-REPORT_EVERY = 30.0  # seconds between lines of progress where output is no terminal
-
-_log = logging.getLogger(__name__)
 
 
 class Study:
@@ -57,6 +52,7 @@ class Study:
         self._output = output
         self._command = command_line(command)
         self._environment = environment()
+        self._progress = console_progress(Console(stderr=True))
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Give the items one by one, showing on stderr how many are done.
@@ -66,17 +62,11 @@ class Study:
             what: in a word or two, what is done.
             total: how many they are; needed where they have no length.
         """
-        console = Console(stderr=True)
-        if console.is_terminal:
-            yield from track(items, what, total=total, console=console)
-            return
         count = total if total is not None else len(items) if isinstance(items, Sequence) else None
-        last = time.monotonic()
-        for index, item in enumerate(items):
-            if not index or time.monotonic() - last > REPORT_EVERY:
-                _log.info("%s: %d of %s", what, index, count if count is not None else "?")
-                last = time.monotonic()
-            yield item
+        with self._progress.task(what, count) as task:
+            for item in items:
+                yield item
+                task.advance()
 
     def report(
         self,
@@ -129,17 +119,17 @@ def study(function: F) -> click.Command:
 
     @functools.wraps(function)
     def run(output: Path | None, **options: Any) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-        logging.basicConfig(stream=sys.stderr, format="%(message)s")
-        logging.getLogger("benchmarks").setLevel(logging.INFO)
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
-            function(Study(given_words(f"benchmarks.studies.{_name(function)}"), output), **options)
+            with logged_to(Console(stderr=True)):
+                function(Study(given_words(f"benchmarks.studies.{_name(function)}"), output), **options)
         except (FgddError, OSError) as error:
             raise click.ClickException(str(error)) from error
         finally:
             cv2.setNumThreads(threads)
+            signal.signal(signal.SIGTERM, before)
 
     where = click.Path(path_type=Path)
     output = click.Option(["--json", "output"], type=where, help="Where the result is written.")

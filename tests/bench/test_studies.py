@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from tiny_grounded import write_grounded_bundle
 
 from benchmarks.studies import scale
 from benchmarks.studies.study import Study
+from fgdd_fast.cli import terminal
 from fgdd_fast.errors import OutputError
 from fgdd_fast.images.dataset import scan
 from fgdd_fast.images.decode import decode_image
@@ -247,13 +247,13 @@ def test_what_is_linear_and_flat_is_called_so() -> None:
 
 
 def test_a_study_tells_how_far_it_is_and_what_it_found(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "result.json"
     study = Study([sys.executable, "-m", "x", str(tmp_path)], output)
-    with caplog.at_level(logging.INFO):
-        assert list(study.track(range(3), "Models")) == [0, 1, 2]
-    assert "Models: 0 of 3" in caplog.text
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0)
+    assert list(study.track(iter(range(3)), "Models", 3)) == [0, 1, 2]
+    assert "Models: 3 of 3" in capsys.readouterr().err
     study.report(
         [{"name": "[a]", "share": 0.5, "rate": None}], {"name": "", "share": ".0%", "rate": ".1f"}, x=1
     )
