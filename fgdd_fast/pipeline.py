@@ -238,7 +238,9 @@ class Pipeline:
         """The models by their role; a tile form stands for its teacher."""
         teacher, plugin = self.teacher.bundle, self.choice.plugin
         return {
-            "foreground": Model(self.choice.name, self.foreground.sha256, plugin and str(plugin)),
+            "foreground": Model(
+                self.choice.name, self.foreground.sha256, None if plugin is None else str(plugin)
+            ),
             "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.accuracy.comparisons import Comparison, Differences, compare
 from benchmarks.accuracy.intervals import (
+    CONFIDENCE,
+    Difference,
+    Interval,
     Spread,
     class_accuracies,
-    hard_label_recovery,
-    improvement_over_random,
     label_robust_score,
+    paired_difference,
     spread,
 )
 from benchmarks.accuracy.results import Labels, Line, Results, SetKey
-from benchmarks.accuracy.rows import FULL_DATA, RANDOM, pairings
-from benchmarks.accuracy.verdicts import Verdict, judge
+from benchmarks.accuracy.rows import FULL_DATA, RANDOM, Pairing, Row, pairings, parse_row, rded_for
+
+FEWEST_SEEDS = 3  # of the selection, below which a grid is a trial
+
+# By selection seed and training seed: an array [images].
+Differences = Mapping[int, Mapping[int, NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class Cell:
         by_class: mean share of each class's validation images answered right.
         best: highest top-1 of the curves, the mean; chosen on the validation images.
         whole: share of the tiles that show a whole image.
-        ior, hlr, lrs: see `statistics`; None where a row that they need is missing.
+        ior, hlr, lrs: DD-Ranking's; None where a row that they need is missing. IOR, in [-1, 1], is how much
+            better than random whole images it is, more is better; HLR, in [-1, 1], how far from all real data
+            with hard labels, less is better; LRS is both together: see `label_robust_score`.
     """
 
     row: str
@@ -53,6 +61,63 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two rows, compared on the same images with the same seeds.
+
+    Attributes:
+        pairing: which.
+        architecture: of the students.
+        ipc: images per class; None for the mean over all numbers that both rows have.
+        difference: top-1 of the first less that of the second.
+    """
+
+    pairing: Pairing
+    architecture: str
+    ipc: int | None
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the foreground itself pays in a row.
+
+    Attributes:
+        row: of the method.
+        architecture: of the students.
+        ipc: see `Comparison`.
+        over_rded, over_shuffled: the differences that decide; None where that row is missing.
+    """
+
+    row: str
+    architecture: str
+    ipc: int | None
+    over_rded: Difference | None
+    over_shuffled: Difference | None
+
+    @property
+    def selection_seeds(self) -> int:
+        """How many there are of the fewer of the two differences."""
+        both = (self.over_rded, self.over_shuffled)
+        return min(difference.selection_seeds for difference in both if difference is not None)
+
+    @property
+    def pays(self) -> bool | None:
+        """Whether it beats both by more than the bootstrap interval; None where one of them is missing."""
+        return self._beats(lambda difference: difference.bootstrap)
+
+    @property
+    def pays_with_few_seeds(self) -> bool | None:
+        """Whether it does so by more than the interval for few seeds, too."""
+        return self.pays and self._beats(lambda difference: difference.small_sample)
+
+    def _beats(self, interval: Callable[[Difference], Interval | None]) -> bool | None:
+        if self.over_rded is None or self.over_shuffled is None:
+            return None
+        found = [interval(difference) for difference in (self.over_rded, self.over_shuffled)]
+        return all(one is not None and one.side > 0 for one in found)
+
+
+@dataclass(frozen=True)
 class Analysis:
     """All that a file of results says."""
 
@@ -61,83 +126,73 @@ class Analysis:
     verdicts: tuple[Verdict, ...]
 
 
-class _Students:
-    """Looks students up by row.
-
-    Args:
-        results: a file of results.
-    """
-
-    def __init__(self, results: Results) -> None:
-        self._results = results
-        self._seeds = sorted({key.seed for key in results.sets})
-        self._training_seeds = sorted({key.seed for key in results.students})
-        self.rows = tuple(dict.fromkeys(key.row for key in results.sets))
-        self.ipcs = tuple(sorted({key.ipc for key in results.sets}))
-        self.architectures = tuple(dict.fromkeys(key.architecture for key in results.students))
-
-    def lines(self, row: str, ipc: int, architecture: str, labels: Labels) -> dict[int, dict[int, Line]]:
-        """The students of a row, by selection seed and training seed."""
-        found: dict[int, dict[int, Line]] = {}
-        for seed in self._seeds:
-            key = SetKey(row, ipc, seed)
-            lines = {
-                training: line
-                for training in self._training_seeds
-                if (line := self._results.student(key, labels, architecture, training)) is not None
-            }
-            if lines:
-                found[seed] = lines
-        return found
-
-    def correct(self, row: str, ipc: int, architecture: str) -> Differences:
-        """What students of soft labels answer right (1) and wrong (0)."""
-        return {
-            seed: {
-                training: self._results.correct(line).astype(np.float64) for training, line in lines.items()
-            }
-            for seed, lines in self.lines(row, ipc, architecture, "soft").items()
-        }
-
-
 def analyse(results: Results) -> Analysis:
-    """Everything that a file of results says.
+    """Return everything that a file of results says.
 
     Raises:
         DataError: a line is damaged.
     """
-    students = _Students(results)
+    rows = tuple(dict.fromkeys(key.row for key in results.sets))
+    ipcs = tuple(sorted({key.ipc for key in results.sets}))
+    names = [name for name in rows if name != FULL_DATA]
     cells: list[Cell] = []
     comparisons: list[Comparison] = []
     verdicts: list[Verdict] = []
-    for architecture in students.architectures:
-        cells += _cells(results, students, architecture)
-        names = [name for name in students.rows if name != FULL_DATA]
+    for architecture in dict.fromkeys(key.architecture for key in results.students):
+        cells += _cells(results, architecture, rows, ipcs)
         correct = {
-            (name, ipc): students.correct(name, ipc, architecture)
-            for name in names
-            for ipc in students.ipcs
-            if ipc
+            (name, ipc): _correct(results, name, ipc, architecture) for name in names for ipc in ipcs if ipc
         }
         found: list[Comparison] = []
         for pairing in pairings(names):
-            found += compare(pairing, architecture, correct, [ipc for ipc in students.ipcs if ipc])
+            found += _compare(pairing, architecture, correct, [ipc for ipc in ipcs if ipc])
         comparisons += found
-        verdicts += judge(names, architecture, found)
+        verdicts += _judge(names, architecture, found)
     return Analysis(tuple(cells), tuple(comparisons), tuple(verdicts))
 
 
-def _cells(results: Results, students: _Students, architecture: str) -> list[Cell]:
-    """The figures of every row of an architecture."""
-    full = _accuracies(_flat(students.lines(FULL_DATA, 0, architecture, "hard")))
+def _lines(
+    results: Results, row: str, ipc: int, architecture: str, labels: Labels
+) -> dict[int, dict[int, Line]]:
+    """Return the students of a row, by selection seed and training seed."""
+    found: dict[int, dict[int, Line]] = {}
+    training_seeds = sorted({key.seed for key in results.students})
+    for seed in sorted({key.seed for key in results.sets}):
+        key = SetKey(row, ipc, seed)
+        lines = {
+            training: line
+            for training in training_seeds
+            if (line := results.student(key, labels, architecture, training)) is not None
+        }
+        if lines:
+            found[seed] = lines
+    return found
+
+
+def _correct(results: Results, row: str, ipc: int, architecture: str) -> Differences:
+    """Return what students of soft labels answer right (1) and wrong (0)."""
+    return {
+        seed: {training: results.correct(line).astype(np.float64) for training, line in lines.items()}
+        for seed, lines in _lines(results, row, ipc, architecture, "soft").items()
+    }
+
+
+def _cells(results: Results, architecture: str, rows: Iterable[str], ipcs: Iterable[int]) -> list[Cell]:
+    """Return the figures of every row of an architecture."""
+
+    def students(row: str, ipc: int, labels: Labels) -> list[Line]:
+        found = _lines(results, row, ipc, architecture, labels)
+        return [line for by_training in found.values() for line in by_training.values()]
+
+    full = _accuracies(students(FULL_DATA, 0, "hard"))
     cells = []
-    for row in students.rows:
-        for ipc in students.ipcs:
-            lines = _flat(students.lines(row, ipc, architecture, "hard" if row == FULL_DATA else "soft"))
+    for row in rows:
+        for ipc in ipcs:
+            lines = students(row, ipc, "hard" if row == FULL_DATA else "soft")
             if lines:
-                hard = _flat(students.lines(row, ipc, architecture, "hard")) if ipc else []
-                random = _accuracies(_flat(students.lines(RANDOM, ipc, architecture, "soft")))
-                cells.append(_cell(results, (row, architecture, ipc), lines, _accuracies(hard), random, full))
+                hard = _accuracies(students(row, ipc, "hard")) if ipc else []
+                random = _accuracies(students(RANDOM, ipc, "soft"))
+                cells.append(_cell(results, (row, architecture, ipc), lines, hard, random, full))
     return cells
 
 
@@ -149,7 +204,7 @@ def _cell(
     random: Sequence[float],
     full: Sequence[float],
 ) -> Cell:
-    """The figures of some students.
+    """Return the figures of some students.
 
     Args:
         results: a file of results.
@@ -161,8 +216,8 @@ def _cell(
     """
     row, architecture, ipc = place
     top1 = spread(_accuracies(lines))
-    ior = improvement_over_random(top1.mean, fmean(random)) if random else None
-    hlr = hard_label_recovery(fmean(full), fmean(hard)) if full and hard else None
+    ior = top1.mean - fmean(random) if random else None
+    hlr = fmean(full) - fmean(hard) if full and hard else None
     correct = np.stack([results.correct(line) for line in lines])
     shares = class_accuracies(correct, results.labels, len(results.conditions["classes"]))
     sets = (line for key, line in results.sets.items() if (key.row, key.ipc) == (row, ipc))
@@ -183,9 +238,98 @@ def _cell(
     )
 
 
-def _flat(lines: Mapping[int, Mapping[int, Line]]) -> list[Line]:
-    return [line for by_training in lines.values() for line in by_training.values()]
-
-
 def _accuracies(lines: Iterable[Line]) -> list[float]:
     return [line["top1"] for line in lines]
+
+
+def _compare(
+    pairing: Pairing,
+    architecture: str,
+    correct: Mapping[tuple[str, int], Differences],
+    ipcs: Sequence[int],
+) -> list[Comparison]:
+    """Compare two rows at each number of images that both have, and over all of these together."""
+    cells: dict[int | None, Differences] = {}
+    for ipc in ipcs:
+        if found := _paired(
+            lambda one, other: one - other, correct[pairing.first, ipc], correct[pairing.second, ipc]
+        ):
+            cells[ipc] = found
+    if len(cells) > 1 and (together := _paired(lambda *parts: np.mean(parts, axis=0), *cells.values())):
+        cells[None] = together
+    return [
+        Comparison(
+            pairing,
+            architecture,
+            ipc,
+            paired_difference([np.stack(list(parts.values())) for parts in found.values()]),
+        )
+        for ipc, found in cells.items()
+    ]
+
+
+def _paired(combine: Callable[..., NDArray[np.float64]], *cells: Differences) -> Differences:
+    """Combine the arrays of all pairs of seeds that every one of some cells has."""
+    first, *others = cells
+    found = {
+        seed: {
+            training: combine(*(cell[seed][training] for cell in cells))
+            for training in first[seed]
+            if all(training in cell.get(seed, {}) for cell in others)
+        }
+        for seed in first
+    }
+    return {seed: parts for seed, parts in found.items() if parts}
+
+
+def _judge(names: Sequence[str], architecture: str, comparisons: Sequence[Comparison]) -> list[Verdict]:
+    """Say what the comparisons say of each row of the method, at each number of images and over all."""
+    by_place = {
+        (comparison.pairing.first, comparison.pairing.second, comparison.ipc): comparison.difference
+        for comparison in comparisons
+    }
+    ipcs = list(dict.fromkeys(comparison.ipc for comparison in comparisons))
+    verdicts = []
+    for name in names:
+        row = parse_row(name)
+        if not isinstance(row, Row) or not row.method:
+            continue
+        for ipc in ipcs:
+            over_rded = by_place.get((name, rded_for(row)[0], ipc))
+            over_shuffled = by_place.get((name, row.control("shuffled").name, ipc))
+            if over_rded is not None or over_shuffled is not None:
+                verdicts.append(Verdict(name, architecture, ipc, over_rded, over_shuffled))
+    return verdicts
+
+
+def statement(verdicts: Sequence[Verdict]) -> str:
+    """Return the plain answer: which rows beat both RDED and their own shuffled control."""
+    judged = [verdict for verdict in verdicts if verdict.pays is not None]
+    if not judged:
+        return "No row of the method has RDED and its shuffled control beside it: nothing can be said."
+    sure = [verdict for verdict in judged if verdict.pays_with_few_seeds]
+    bootstrap = [verdict for verdict in judged if verdict.pays and not verdict.pays_with_few_seeds]
+    chance = len(judged) * (1 - CONFIDENCE) / 2
+    sentences = [
+        f"Of {len(judged)} judgements, {len(sure)} find RDED and the row's own shuffled control both beaten "
+        f"by more than either interval{_named(sure)}.",
+        f"By more than the bootstrap interval alone: {len(bootstrap)} more{_named(bootstrap)}.",
+        f"Chance alone would let about {chance:.1f} of them beat their shuffled control.",
+    ]
+    if not sure:
+        sentences.insert(1, "So there is no sound evidence here that the foreground itself pays.")
+    if min(verdict.selection_seeds for verdict in judged) < FEWEST_SEEDS:
+        sentences.append(f"Some have fewer than {FEWEST_SEEDS} selection seeds: take those for a trial.")
+    return " ".join(sentences)
+
+
+def _named(verdicts: Sequence[Verdict]) -> str:
+    names = (
+        f"{verdict.row} ({verdict.architecture}, {images_in_words(verdict.ipc)})" for verdict in verdicts
+    )
+    return f": {', '.join(names)}" if verdicts else ""
+
+
+def images_in_words(ipc: int | None) -> str:
+    """Return a number of images per class in words; None is all numbers together."""
+    return "all IPC together" if ipc is None else f"IPC {ipc}"

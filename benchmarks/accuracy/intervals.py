@@ -32,13 +32,7 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Spread:
-    """Some figures together.
-
-    Attributes:
-        mean: their mean.
-        deviation: their sample standard deviation; None of a single one.
-        count: how many they are.
-    """
+    """Mean, sample standard deviation (None of a single one) and number of some figures."""
 
     mean: float
     deviation: float | None
@@ -78,13 +72,13 @@ class Difference:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation of at least one value."""
+    """Return the mean and the sample standard deviation of at least one value."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Spread(statistics.fmean(values), deviation, len(values))
 
 
 def class_accuracies(correct: Bits, labels: NDArray[np.int64], classes: int) -> Reals:
-    """The share of each class's images answered right, [..., classes]; NaN for a class without images.
+    """Return the share of each class's images answered right, [..., classes]; NaN for a class without images.
 
     Args:
         correct: whether each image is answered right, [..., images].
@@ -97,11 +91,6 @@ def class_accuracies(correct: Bits, labels: NDArray[np.int64], classes: int) -> 
         return np.asarray(correct.astype(np.float64) @ members / counts, np.float64)
 
 
-def balanced_accuracy(correct: Bits, labels: NDArray[np.int64]) -> float:
-    """Mean over the classes that have images of `class_accuracies`, for one student's [images]."""
-    return float(np.nanmean(class_accuracies(correct, labels, int(labels.max()) + 1)))
-
-
 def paired_difference(
     differences: Sequence[Reals],
     *,
@@ -109,7 +98,7 @@ def paired_difference(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> Difference:
-    """Summarise differences between two rows.
+    """Return the difference between two rows, with intervals.
 
     Args:
         differences: for each selection seed, float [training seeds, images]: what is right in the first row
@@ -132,7 +121,7 @@ def paired_difference(
 
 
 def resampled_means(differences: Sequence[Reals], *, resamples: int, seed: int) -> Reals:
-    """Means over resampled selection seeds, training seeds within each of them, and images, [resamples].
+    """Return means over resampled selection seeds, training seeds within each, and images, [resamples].
 
     Of n seeds n - 1 are drawn with replacement, so that the means vary no less than the estimate does, also
     for few seeds (n drawn of n give (n - 1) / n of the variance); of a single seed that one. The images drawn
@@ -155,7 +144,7 @@ def resampled_means(differences: Sequence[Reals], *, resamples: int, seed: int) 
 
 
 def _student_weights(rng: np.random.Generator, students: Sequence[int], size: int) -> Reals:
-    """The weight of every student in each resample, [size, all students]; each resample's sum to 1.
+    """Return the weight of every student in each resample, [size, all students]; each resample's sum to 1.
 
     Args:
         students: training seeds of each selection seed.
@@ -173,7 +162,7 @@ def _student_weights(rng: np.random.Generator, students: Sequence[int], size: in
 
 
 def _image_weights(rng: np.random.Generator, images: int, size: int) -> Reals:
-    """The weight of every image in each resample, [size, images]; each resample's sum to 1."""
+    """Return the weight of every image in each resample, [size, images]; each resample's sum to 1."""
     drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
     return np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images) / images
 
@@ -181,7 +170,7 @@ def _image_weights(rng: np.random.Generator, images: int, size: int) -> Reals:
 def _small_sample(
     differences: Sequence[Reals], by_selection: Sequence[float], confidence: float
 ) -> Interval | None:
-    """Student's interval of the mean, from the variance between selection seeds and that between images."""
+    """Return Student's interval of the mean, from the variances between seeds and between images."""
     seeds = len(by_selection)
     if seeds < 2:
         return None
@@ -198,39 +187,19 @@ def _small_sample(
     return Interval(mean - reach, mean + reach)
 
 
-def improvement_over_random(distilled: float, random: float) -> float:
-    """DD-Ranking's IOR, in [-1, 1]; more is better.
-
-    Args:
-        distilled: accuracy of students of the distilled data, in [0, 1].
-        random: of as many random images, with the same recipe and kind of labels.
-    """
-    return distilled - random
-
-
-def hard_label_recovery(real: float, distilled: float) -> float:
-    """DD-Ranking's HLR, in [-1, 1]; less is better.
-
-    Args:
-        real: accuracy of students of all real data with hard labels, in [0, 1].
-        distilled: of the distilled data, with hard labels too.
-    """
-    return real - distilled
-
-
 def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
-    """DD-Ranking's LRS, in [0, 1]: (exp(a) - exp(-1)) / (e - exp(-1)), a = weight IOR - (1 - weight) HLR."""
+    """Return DD-Ranking's LRS, (exp(a) - exp(-1)) / (e - exp(-1)), with a = weight IOR - (1 - weight) HLR."""
     balance = weight * ior - (1 - weight) * hlr
     return (math.exp(balance) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
 def pack_bits(correct: Bits) -> str:
-    """Bits [n] as text: eight a byte, the first the highest, in base64."""
+    """Return bits [n] as text: eight a byte, the first the highest, in base64."""
     return base64.b64encode(np.packbits(correct).tobytes()).decode("ascii")
 
 
 def unpack_bits(text: str, count: int) -> Bits:
-    """The first `count` bits of what `pack_bits` wrote.
+    """Return the first `count` bits of what `pack_bits` wrote.
 
     Raises:
         ValueError: the text is no base64, or does not hold just so many.

@@ -83,7 +83,7 @@ class Results:
         return np.array(self.conditions["validation"]["labels"], np.int64)
 
     def correct(self, line: Line) -> Bits:
-        """Whether each validation image was answered right, [images].
+        """Return whether each validation image was answered right, [images].
 
         Raises:
             DataError: the line is damaged.
@@ -94,7 +94,7 @@ class Results:
             raise DataError(f"A line of the results is damaged: {error}", "Take the line away.") from error
 
     def student(self, key: SetKey, labels: Labels, architecture: str, seed: int) -> Line | None:
-        """What became of a student of a row's set."""
+        """Return what became of a student of a row's set."""
         chosen = self.sets.get(key)
         if chosen is None:
             return None
@@ -102,12 +102,12 @@ class Results:
 
 
 def student_line(key: StudentKey, **facts: object) -> Line:
-    """The line of a student."""
+    """Return the line of a student."""
     return {"kind": "student", **key._asdict(), **facts}
 
 
 def set_line(key: SetKey, fingerprint: str, **facts: object) -> Line:
-    """The line of a set."""
+    """Return the line of a set."""
     return {"kind": "set", **key._asdict(), "set": fingerprint, **facts}
 
 
@@ -165,7 +165,7 @@ def open_results(path: Path, conditions: Line) -> Iterator[ResultFile]:
             result_file.add({"kind": "conditions", "format": FORMAT, **conditions})
         else:
             found = parse_results(content, path)
-            _hold(found.conditions, conditions, path)
+            _refuse_other_conditions(found.conditions, conditions, path)
             result_file = ResultFile(file, found)
         yield result_file
 
@@ -183,7 +183,7 @@ def read_results(path: Path) -> Results:
 
 
 def parse_results(content: bytes, path: Path) -> Results:
-    """The results in a file's bytes; an unfinished last line is passed over.
+    """Return the results in a file's bytes; an unfinished last line is passed over.
 
     Raises:
         DataError: it is no file of results, or is damaged.
@@ -222,7 +222,7 @@ def _line(text: bytes, number: int, path: Path) -> Line:
     return line
 
 
-def _hold(found: Line, asked: Line, path: Path) -> None:
+def _refuse_other_conditions(found: Line, asked: Line, path: Path) -> None:
     """Refuse to mix students of several conditions in one file."""
     different = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
     if different:

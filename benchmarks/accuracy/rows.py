@@ -1,4 +1,4 @@
-"""The rows of the accuracy table: ways to choose the images that students learn from, by name.
+"""The rows of the accuracy table: how the images that students learn from are chosen, by name.
 
 A method's name is its threshold rule, and after plus signs whatever differs from the most faithful choice:
 `quantile:0.3`, `shuffled:median+kmeans`, `quantile:0.5+stratified+resize+keep:0.5`. RDED is `always-patch`.
@@ -54,21 +54,16 @@ class Row:
         return "+".join([str(self.rule), *(word for word, differs in chosen.items() if differs)])
 
     @property
-    def dual(self) -> bool:
-        """Whether the rule asks for the foreground, so that there are controls of it."""
-        return self.rule.kind not in (RDED, WHOLE)
-
-    @property
     def method(self) -> bool:
         """Whether it is this project's method, and neither RDED, nor a baseline, nor a control."""
-        return self.dual and self.rule.control is None
+        return self.rule.kind not in (RDED, WHOLE) and self.rule.control is None
 
     def control(self, control: Control) -> Row:
-        """The same with occupancies exchanged between the images of a class."""
+        """Return the same with occupancies exchanged between the images of a class."""
         return replace(self, rule=replace(self.rule, control=control))
 
     def always(self, kind: Literal["always-patch", "always-full"]) -> Row:
-        """The same with one path for all images, without choices that then change nothing."""
+        """Return the same with one kind of tile for all images, without choices that then change nothing."""
         ranking = self.selection.ranking
         if ranking.startswith("stratified"):
             ranking = "kmeans" if ranking == "stratified-kmeans" else "loss"
@@ -82,12 +77,12 @@ AnyRow = Row | RandomName
 
 
 def name_of(row: AnyRow) -> str:
-    """A row's name."""
+    """Return a row's name."""
     return row.name if isinstance(row, Row) else row
 
 
 def rded_for(row: AnyRow) -> tuple[str, ...]:
-    """The names of RDED that a row is held against: with its own view, or any where it asks no teacher."""
+    """Return the names of RDED that a row is compared with: of its view, or any where it asks no teacher."""
     views = (row.view,) if isinstance(row, Row) else SCORE_VIEWS
     return tuple(Row(parse_rule(RDED), view=view).name for view in views)
 
@@ -109,7 +104,7 @@ def parse_row(text: str) -> AnyRow:
 
 
 def _with(row: Row, choice: str) -> Row:
-    """A row with one more choice."""
+    """Return a row with one more choice."""
     if choice in RANKINGS:
         return replace(row, selection=replace(row.selection, ranking=choice))
     if choice in SCORE_VIEWS:
@@ -131,10 +126,8 @@ def _with(row: Row, choice: str) -> Row:
     )
 
 
-Variant = Callable[[Row], Row]
-
 # What each group changes of the plain methods, besides their rule.
-GROUPS: Mapping[str, tuple[Variant, ...]] = {
+GROUPS: Mapping[str, tuple[Callable[[Row], Row], ...]] = {
     "main": (lambda row: row,),
     "rankings": tuple(partial(_with, choice=ranking) for ranking in RANKINGS if ranking != PLAIN.ranking),
     "views": tuple(partial(_with, choice=view) for view in SCORE_VIEWS),
@@ -148,7 +141,7 @@ def choose_rows(
     controls: Sequence[Control] = CONTROLS,
     view: ScoreView = "pad",
 ) -> tuple[AnyRow, ...]:
-    """The rows of groups and names, each once, in the order given.
+    """Return the rows of groups and names, each once, in the order given.
 
     Every method comes with its controls, and with RDED and all whole under the same choices.
 
@@ -169,8 +162,7 @@ def choose_rows(
             rows.append(parse_row(word))
             continue
         rows += RANDOM_NAMES if "main" in names else ()
-        variants = [variant(row) for name in names for variant in GROUPS[name] for row in methods]
-        for row in variants:
+        for row in (variant(row) for name in names for variant in GROUPS[name] for row in methods):
             rows += [row.always("always-patch"), row.always("always-full"), row]
             rows += [row.control(control) for control in controls]
     return tuple(dict.fromkeys(rows))
@@ -198,10 +190,10 @@ class Pairing:
 
 
 def pairings(names: Sequence[str]) -> tuple[Pairing, ...]:
-    """The comparisons that rows call for, between those that are there.
+    """Return the comparisons that rows call for, between those that are there.
 
-    Every method is held against RDED with the same view, its own controls, one path for all images under the
-    same choices, and random images; the baselines against RDED and random images; the controls against
+    Every method is compared with RDED of the same view, its own controls, one kind of tile for all images
+    under the same choices, and random images; the baselines with RDED and random images; the controls with
     nothing else.
     """
     return tuple(
@@ -213,7 +205,7 @@ def pairings(names: Sequence[str]) -> tuple[Pairing, ...]:
 
 
 def _opponents(name: str) -> dict[str, str]:
-    """The rows that one is held against, with what the difference answers."""
+    """Return the rows that one is compared with, with what the difference answers."""
     row = parse_row(name)
     if isinstance(row, Row) and row.rule.control is not None:
         return {}

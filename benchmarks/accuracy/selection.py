@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from benchmarks.accuracy.results import SetKey
 from benchmarks.accuracy.rows import AnyRow, Row, name_of
 from benchmarks.accuracy.sets import MosaicSet, random_mosaics
-from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.progress import Progress
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.images.views import ScoreView
+from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.measurer import Measurer
-from fgdd_fast.measurement.missing import MeasureSettings
-from fgdd_fast.measurement.store import Store
-from fgdd_fast.models.factory import open_foreground
-from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel
-from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, Teacher, check_features, open_teacher
+from fgdd_fast.models.catalogue.catalogue import find_bundle
+from fgdd_fast.models.network import check_features
+from fgdd_fast.pipeline import Pipeline, open_pipeline
 from fgdd_fast.planning import MosaicSettings, decide, tiles_with_features
+from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.records import ImageRecord
-
-BATCH = 1  # images an inference, as `fgdd-fast distill` has it
-
-Progress = Callable[[str, int], Callable[[], None]]
-"""Told what begins and how many parts it has; returns what is called for each part done."""
+from fgdd_fast.selection.select import SelectionSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SelectionGrid:
     """Every set that is chosen.
 
@@ -41,7 +37,10 @@ class SelectionGrid:
         size: side of a mosaic in pixels.
         factor: tiles along each side of it.
         crops: candidate crops of each image.
-        pool: images considered of each class; None for all.
+        pool: images considered of each class.
+        teacher, foreground: the models, as on the command line.
+        store: folder of measurements.
+        runtime: how the models run.
         resize: how tiles are resized.
     """
 
@@ -51,8 +50,12 @@ class SelectionGrid:
     size: int
     factor: int
     crops: int
-    pool: int | None
-    resize: ResizeMethod
+    pool: int
+    teacher: str
+    foreground: str
+    store: Path
+    runtime: RuntimeOptions
+    resize: ResizeMethod = "area"
 
     @property
     def views(self) -> tuple[ScoreView, ...]:
@@ -61,166 +64,110 @@ class SelectionGrid:
         return tuple(views) or ("pad",)
 
     def rows_of(self, view: ScoreView) -> tuple[AnyRow, ...]:
-        """The rows that are decided from what was measured in a view."""
+        """Return the rows that are decided from what was measured in a view."""
         first = self.views[0]
         return tuple(row for row in self.rows if (row.view if isinstance(row, Row) else first) == view)
 
-    def measuring(self, seed: int, threads: int) -> MeasureSettings:
-        """How the pool of a seed is measured."""
-        methods = [row.selection for row in self.rows if isinstance(row, Row)]
-        return MeasureSettings(
-            crops=self.crops,
-            seed=seed,
-            resize=self.resize,
-            batch=BATCH,
-            threads=threads,
-            shares=any(selection.needs_shares for selection in methods),
-            hashes=any(selection.needs_hashes for selection in methods),
-        )
-
     @property
-    def needs_features(self) -> bool:
-        """Whether a ranking needs the teacher's features."""
-        return any(isinstance(row, Row) and row.selection.needs_features for row in self.rows)
+    def needs(self) -> SelectionSettings:
+        """What asks for all that any row needs to be measured."""
+        methods = [row.selection for row in self.rows if isinstance(row, Row)]
+        shares = any(selection.needs_shares for selection in methods)
+        hashes = any(selection.needs_hashes for selection in methods)
+        return SelectionSettings(keep_foreground=float(shares), near_duplicates=0 if hashes else None)
 
 
-class _RememberedMeasurer(Measurer):
-    """Reads the records of a pool from the store once, for all decisions."""
+@dataclass(frozen=True)
+class _Remembered:
+    """What `decide` asks a `Measurer` for; the records are read from the store once for all rows."""
 
-    def remember(self, images: Iterable[SourceImage]) -> None:
-        """Read the records of images."""
-        images = list(images)
-        self._remembered = dict(zip(images, super().records(images), strict=True))
+    features: TileFeatures
+    known: Mapping[SourceImage, ImageRecord | Skipped]
 
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
-        """See `Measurer`; only of images that are remembered."""
-        return (self._remembered[image] for image in images)
+        """See `Measurer.records`."""
+        return (self.known[image] for image in images)
 
 
-class Selector:
-    """Chooses sets; see `open_selector`."""
-
-    def __init__(
-        self,
-        dataset: DataSet,
-        grid: SelectionGrid,
-        store: Store,
-        foreground: ForegroundModel,
-        open_view: Callable[[ScoreView], Teacher],
-        threads: int,
-        progress: Progress,
-    ) -> None:
-        self._dataset = dataset
-        self._grid = grid
-        self._store = store
-        self._foreground = foreground
-        self._open_view = open_view
-        self._threads = threads
-        self._progress = progress
-
-    def sets(self) -> Iterator[tuple[SetKey, MosaicSet]]:
-        """Measure what is missing, and choose; all sets of a seed before those of the next.
-
-        Raises:
-            FgddError: a network failed, or a class is too small.
-        """
-        for seed in self._grid.seeds:
-            images = pool(self._dataset, self._grid.pool, seed)
-            for view in self._grid.views:
-                with closing(self._open_view(view)) as teacher:
-                    settings = self._grid.measuring(seed, self._threads)
-                    classes = self._dataset.classes
-                    measurer = _RememberedMeasurer(self._foreground, teacher, settings, self._store, classes)
-                    advance = self._progress(f"Measuring, seed {seed}, {view}", len(images))
-                    left_out = {item.source for item in measurer.measure(images, advance).skipped}
-                    usable = [image for image in images if image.source not in left_out]
-                    measurer.remember(usable)
-                    rows = self._grid.rows_of(view)
-                    advance = self._progress(f"Choosing, seed {seed}, {view}", len(rows))
-                    for row in rows:
-                        for ipc in self._grid.ipcs:
-                            mosaics = self._choose(row, ipc, seed, usable, measurer)
-                            yield SetKey(name_of(row), ipc, seed), mosaics
-                        advance()
-
-    def _choose(
-        self, row: AnyRow, ipc: int, seed: int, images: Sequence[SourceImage], measurer: Measurer
-    ) -> MosaicSet:
-        root, factor = self._dataset.root, self._grid.factor
-        if not isinstance(row, Row):
-            by_class = tuple(
-                random_mosaics(row, self._records(name, images, measurer), ipc=ipc, factor=factor, seed=seed)
-                for name in self._dataset.classes
-            )
-            return MosaicSet(root, by_class, factor)
-        settings = MosaicSettings(
-            ipc=ipc,
-            factor=factor,
-            size=self._grid.size,
-            rule=row.rule,
-            seed=seed,
-            resize=self._grid.resize,
-            format="png",
-            selection=row.selection,
-        )
-        tiles = tiles_with_features(self._dataset, images, measurer, settings)
-        if missing := measurer.features.missing(tiles):
-            paths = {image.source: image.path for image in images}
-            advance = self._progress(f"Features for {row.name}, seed {seed}", len(missing))
-            measurer.features.measure(missing, paths, advance)
-        plan = decide(self._dataset, images, measurer, settings)
-        return MosaicSet(root, tuple(part.mosaics for part in plan.classes), factor)
-
-    @staticmethod
-    def _records(name: str, images: Sequence[SourceImage], measurer: Measurer) -> list[ImageRecord]:
-        members = [image for image in images if image.class_name == name]
-        records = [record for record in measurer.records(members) if isinstance(record, ImageRecord)]
-        if not records:
-            raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
-        return records
-
-
-@contextmanager
-def open_selector(
-    dataset: DataSet,
-    grid: SelectionGrid,
-    *,
-    teacher: Bundle,
-    foreground: ForegroundChoice,
-    runtime: Callable[[Bundle], Runtime],
-    store: Path,
-    threads: int,
-    progress: Progress,
-) -> Iterator[Selector]:
-    """Open what measures the pools.
-
-    Args:
-        dataset: the images to distil.
-        grid: what is chosen of them.
-        teacher: measures losses.
-        foreground: the foreground model, and how it is asked.
-        runtime: how a bundle runs.
-        store: folder of measurements.
-        threads: processor threads.
-        progress: told what is being done.
+def choose_sets(
+    dataset: DataSet, grid: SelectionGrid, progress: Progress
+) -> Iterator[tuple[SetKey, MosaicSet]]:
+    """Measure what is missing, and choose; all sets of a seed before those of the next.
 
     Raises:
-        FgddError: a model or the store cannot be used.
+        FgddError: a model or the store cannot be used, a network failed, or a class is too small.
     """
-    if grid.needs_features:
-        check_features(teacher)
+    if any(isinstance(row, Row) and row.selection.needs_features for row in grid.rows):
+        check_features(find_bundle(grid.teacher, "teacher"))
+    for seed in grid.seeds:
+        for view in grid.views:
+            with open_pipeline(
+                dataset,
+                runtime=grid.runtime,
+                teacher=grid.teacher,
+                foreground=grid.foreground,
+                pool=grid.pool,
+                crops=grid.crops,
+                size=grid.size,
+                factor=grid.factor,
+                score_view=view,
+                resize=grid.resize,
+                seed=seed,
+                store=grid.store,
+            ) as pipeline:
+                measurer = pipeline.measurer(grid.needs)
+                with progress.task(f"Measuring, seed {seed}, {view}", len(pipeline.images)) as task:
+                    skipped = {
+                        item.source for item in measurer.measure(pipeline.images, task.advance).skipped
+                    }
+                usable = [image for image in pipeline.images if image.source not in skipped]
+                known = _Remembered(
+                    measurer.features, dict(zip(usable, measurer.records(usable), strict=True))
+                )
+                rows = grid.rows_of(view)
+                with progress.task(f"Choosing, seed {seed}, {view}", len(rows)) as task:
+                    for row in rows:
+                        for ipc in grid.ipcs:
+                            yield (
+                                SetKey(name_of(row), ipc, seed),
+                                _choose(pipeline, row, ipc, known, progress),
+                            )
+                        task.advance()
 
-    def open_view(view: ScoreView) -> Teacher:
-        return open_teacher(
-            teacher,
-            runtime=runtime,
-            view=view,
-            tile_size=grid.size // grid.factor,
-            batch=BATCH * VIEWS_PER_INFERENCE,
+
+def _choose(pipeline: Pipeline, row: AnyRow, ipc: int, known: _Remembered, progress: Progress) -> MosaicSet:
+    dataset, options, images = pipeline.dataset, pipeline.options, list(known.known)
+    if not isinstance(row, Row):
+        by_class = tuple(
+            random_mosaics(row, _records(name, known), ipc=ipc, factor=options.factor, seed=options.seed)
+            for name in dataset.classes
         )
+        return MosaicSet(dataset.root, by_class, options.factor)
+    settings = MosaicSettings(
+        ipc=ipc,
+        factor=options.factor,
+        size=options.size,
+        rule=row.rule,
+        seed=options.seed,
+        resize=options.resize,
+        format="png",
+        selection=row.selection,
+    )
+    measurer = cast(Measurer, known)
+    tiles = tiles_with_features(dataset, images, measurer, settings)
+    if missing := known.features.missing(tiles):
+        with progress.task(f"Features for {row.name}", len(missing)) as task:
+            known.features.measure(missing, pipeline.paths, task.advance)
+    plan = decide(dataset, images, measurer, settings)
+    return MosaicSet(dataset.root, tuple(part.mosaics for part in plan.classes), options.factor)
 
-    with ExitStack() as stack:
-        opened = stack.enter_context(Store(store))
-        model = open_foreground(foreground, runtime=runtime, batch=BATCH, resize=grid.resize, threads=threads)
-        stack.enter_context(closing(model))
-        yield Selector(dataset, grid, opened, model, open_view, threads, progress)
+
+def _records(name: str, known: _Remembered) -> Sequence[ImageRecord]:
+    found = [
+        record
+        for image, record in known.known.items()
+        if image.class_name == name and isinstance(record, ImageRecord)
+    ]
+    if not found:
+        raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
+    return found

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.rows import RandomName
-from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.images.decode import read_file
@@ -22,32 +20,11 @@ from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.mosaic import Mosaic, arrange, compose
 from fgdd_fast.seeding import seeded_hash
-from fgdd_fast.selection.records import ImageRecord, Tile, View
+from fgdd_fast.selection.records import ImageRecord, Tile
+from fgdd_fast.students.inputs.labelled_images import read_whole
 
 Integers = NDArray[np.int64]
 UNKNOWN = float("nan")
-
-
-class TrainingImages(Protocol):
-    """Images that students learn from.
-
-    Attributes:
-        factor: tiles along each side of an image.
-    """
-
-    @property
-    def factor(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str:
-        """Hexadecimal hash of which parts of which files they are, in their order."""
-
-    def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
-        """Their pixels, uint8 [n, size, size, 3], and their classes, int64 [n].
-
-        Raises:
-            DataError: a file cannot be read, or changed since it was measured.
-        """
 
 
 @dataclass(frozen=True)
@@ -66,7 +43,7 @@ class MosaicSet:
 
     @property
     def fingerprint(self) -> str:
-        """See `TrainingImages`."""
+        """Hexadecimal hash of which parts of which files the tiles are, in their order."""
         tiles = [
             [[(tile.sha256, *tile.box) for tile in mosaic.tiles] for mosaic in mosaics]
             for mosaics in self.mosaics
@@ -74,7 +51,11 @@ class MosaicSet:
         return _sha256([self.factor, tiles])
 
     def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
-        """See `TrainingImages`."""
+        """Return the images, uint8 [n, size, size, 3], and their classes, int64 [n].
+
+        Raises:
+            DataError: a file cannot be read, or changed since it was measured.
+        """
         side = size // self.factor
 
         def cut(tile: Tile) -> Pixels:
@@ -89,7 +70,7 @@ class MosaicSet:
         return np.stack(images), np.array(labels, np.int64)
 
     def facts(self) -> Mapping[str, object]:
-        """How many tiles there are, and the share of them that shows a whole image."""
+        """Return how many tiles there are, and the share of them that shows a whole image."""
         tiles = [tile for mosaics in self.mosaics for mosaic in mosaics for tile in mosaic.tiles]
         whole = sum(tile.path == "full" for tile in tiles) / len(tiles)
         return {"tiles": len(tiles), "whole": round(whole, 4)}
@@ -97,31 +78,27 @@ class MosaicSet:
 
 @dataclass(frozen=True)
 class WholeData:
-    """All photographs of a folder, each whole.
-
-    Attributes:
-        dataset: the folder as scanned.
-        fingerprint: see `TrainingImages`.
-        factor: 1.
-    """
+    """All photographs of a folder, each whole; see `MosaicSet`."""
 
     dataset: DataSet
     fingerprint: str
     factor: int = 1
 
     def read(self, size: int, method: ResizeMethod) -> tuple[Pixels, Integers]:
-        """See `TrainingImages`."""
-        students = import_optional("fgdd_fast.students.inputs.labelled_images", "bench")
-        found = students.read_whole(self.dataset.root, size, method=method)
+        """See `MosaicSet.read`."""
+        found = read_whole(self.dataset.root, size, method=method)
         return found.images, found.labels
 
     def facts(self) -> Mapping[str, object]:
-        """How many images there are."""
+        """Return how many images there are."""
         return {"tiles": len(self.dataset.images)}
 
 
+AnySet = MosaicSet | WholeData
+
+
 def whole_data(dataset: DataSet, threads: int) -> WholeData:
-    """All photographs of a folder; every file is read for its hash.
+    """Return all photographs of a folder; every file is read for its hash.
 
     Raises:
         DataError: a file cannot be read.
@@ -137,7 +114,7 @@ def whole_data(dataset: DataSet, threads: int) -> WholeData:
 def random_mosaics(
     name: RandomName, records: Sequence[ImageRecord], *, ipc: int, factor: int, seed: int
 ) -> tuple[Mosaic, ...]:
-    """Mosaics of one class from images drawn at random: whole, or the first candidate crop of each.
+    """Return mosaics of one class from images drawn at random: whole, or the first candidate crop of each.
 
     The teacher has no say. Images of identical bytes count once, as in every selection.
 
@@ -162,20 +139,14 @@ def random_mosaics(
             f"{len(drawn)}",
             "Lower --ipc or --factor, or raise --pool.",
         )
-    tiles = [
-        _tile(
-            record, record.full if name == "random-whole" else record.crops[0], whole=name == "random-whole"
-        )
-        for record in drawn[:count]
-    ]
-    return arrange(tiles, ipc, factor)
+    return arrange([_tile(record, whole=name == "random-whole") for record in drawn[:count]], ipc, factor)
 
 
-def _tile(record: ImageRecord, view: View, *, whole: bool) -> Tile:
+def _tile(record: ImageRecord, *, whole: bool) -> Tile:
     return Tile(
         source=record.source,
         sha256=record.sha256,
-        box=view.box,
+        box=(record.full if whole else record.crops[0]).box,
         path="full" if whole else "crop",
         occupancy=record.occupancy,
         threshold=UNKNOWN,

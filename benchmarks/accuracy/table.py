@@ -12,12 +12,18 @@ from typing import Any
 
 import click
 
-from benchmarks.accuracy.analysis import Analysis, Cell, analyse
-from benchmarks.accuracy.comparisons import Comparison
+from benchmarks.accuracy.analysis import (
+    Analysis,
+    Cell,
+    Comparison,
+    Verdict,
+    analyse,
+    images_in_words,
+    statement,
+)
 from benchmarks.accuracy.intervals import CONFIDENCE, RESAMPLES, Difference, Interval, Spread
 from benchmarks.accuracy.results import Results, read_results
 from benchmarks.accuracy.rows import CONTROLS, FULL_DATA, RANDOM, RDED, Row, parse_row, rded_for
-from benchmarks.accuracy.verdicts import Verdict, images_in_words, statement
 from fgdd_bench.harness.result import rounded, to_text
 from fgdd_bench.reporting.report import NOTHING
 from fgdd_fast.errors import FgddError
@@ -34,7 +40,7 @@ rate is searched, and no best epoch chosen."""
 
 
 def markdown(results: Results) -> str:
-    """The tables of a file of results.
+    """Return the tables of a file of results.
 
     Raises:
         DataError: a line is damaged.
@@ -63,7 +69,7 @@ def markdown(results: Results) -> str:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """All figures of a file of results, as JSON values.
+    """Return all figures of a file of results, as JSON values.
 
     Raises:
         DataError: a line is damaged.
@@ -266,10 +272,10 @@ def main(file: Path, text_file: Path | None, json_file: Path | None) -> None:
         text = markdown(results)
         if json_file is not None:
             json_file.write_text(to_text(as_json(results)), encoding="utf-8")
-    except FgddError as error:
+        if text_file is not None:
+            text_file.write_text(text, encoding="utf-8")
+    except (FgddError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    if text_file is not None:
-        text_file.write_text(text, encoding="utf-8")
     click.echo(text, nl=False)
 
 

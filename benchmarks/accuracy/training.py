@@ -6,17 +6,16 @@ Each set is one worker's, with one thread, so that a student's accuracy is the s
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.intervals import pack_bits
-from benchmarks.accuracy.results import Labels, Line, StudentKey, student_line
-from benchmarks.accuracy.sets import TrainingImages
+from benchmarks.accuracy.results import Labels, Line, Results, StudentKey, student_line
+from benchmarks.accuracy.sets import AnySet
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, default_batch
 from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
@@ -29,29 +28,52 @@ from fgdd_fast.students.training.recipe import StudentRecipe
 TEACHER_BATCH = 8  # views an inference; more of them overflow the caches of a processor
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How students are trained, the same for all of a file of results.
+@dataclass(frozen=True, kw_only=True)
+class TrainingGrid:
+    """The students of every set, and how they are trained.
 
     Attributes:
+        architectures: networks.
+        training_seeds: how many first weights.
+        hard_seeds: how many of these also learn hard labels.
+        full_epochs: passes over all of the real data.
+        label_epochs: epochs of views that the teacher labels at most; students see them again and again.
+        recipe: of the students, with the passes over a distilled set.
         classes: their names, in the order of labels.
         size: side of images and of views in pixels.
-        resize: how images are resized.
-        recipe: of the students; a work has its own number of epochs.
-        label_epochs: epochs of views that the teacher labels at most; students see them again and again.
         teacher: gives the soft labels.
         runtime: of the teacher, with one thread.
         device: of the students, for PyTorch.
     """
 
+    architectures: tuple[str, ...]
+    training_seeds: int
+    hard_seeds: int
+    full_epochs: int
+    label_epochs: int
+    recipe: StudentRecipe
     classes: tuple[str, ...]
     size: int
-    resize: ResizeMethod
-    recipe: StudentRecipe
-    label_epochs: int
     teacher: Bundle
     runtime: Runtime
     device: str
+
+    def of_set(self, ipc: int) -> Training:
+        """Return the students of a distilled set."""
+        seeds: dict[Labels, int] = {
+            "soft": self.training_seeds,
+            "hard": min(self.hard_seeds, self.training_seeds),
+        }
+        students = {labels: self._students(range(count)) for labels, count in seeds.items()}
+        return Training(ipc, self.recipe.epochs, students)
+
+    def of_full_data(self, ipc: int) -> tuple[Training, ...]:
+        """Return the students of all real data: one at a time, as they take longest."""
+        students = self._students(range(self.training_seeds))
+        return tuple(Training(ipc, self.full_epochs, {"hard": (student,)}) for student in students)
+
+    def _students(self, seeds: Sequence[int]) -> tuple[Student, ...]:
+        return tuple(Student(name, seed) for name in self.architectures for seed in seeds)
 
 
 @dataclass(frozen=True)
@@ -80,10 +102,30 @@ class Work:
         training: which students, and how.
     """
 
-    images: TrainingImages
+    images: AnySet
     fingerprint: str
     view_seed: int
     training: Training
+
+    @property
+    def count(self) -> int:
+        """How many students there are."""
+        return sum(map(len, self.training.students.values()))
+
+
+def unfinished(works: Iterable[Work], found: Results) -> Iterator[Work]:
+    """Yield the works that have students which are not in the results, with only these."""
+    for work in works:
+        students: dict[Labels, tuple[Student, ...]] = {
+            labels: tuple(student for student in group if _key(work, labels, student) not in found.students)
+            for labels, group in work.training.students.items()
+        }
+        if any(students.values()):
+            yield replace(work, training=replace(work.training, students=students))
+
+
+def _key(work: Work, labels: Labels, student: Student) -> StudentKey:
+    return StudentKey(work.fingerprint, work.view_seed, labels, student.architecture, student.seed)
 
 
 class RepeatedLabels:
@@ -104,7 +146,7 @@ class RepeatedLabels:
         self.seconds = 0.0
 
     def __call__(self, epoch: int) -> tuple[EpochViews, NDArray[np.float32]]:
-        """The views of an epoch, counted from 0, and their logits float32 [n, classes]."""
+        """Return the views of an epoch, counted from 0, and their logits float32 [n, classes]."""
         index = epoch % self._epochs
         if index not in self._known:
             begin = time.perf_counter()
@@ -113,53 +155,45 @@ class RepeatedLabels:
         return self._known[index]
 
 
-def open_label_teacher(settings: TrainingSettings) -> Teacher:
-    """The teacher that labels views: each is enlarged to its input."""
-    return Teacher(
-        settings.teacher, settings.runtime, view="resize", tile_size=settings.size, batch=TEACHER_BATCH
-    )
+def open_label_teacher(grid: TrainingGrid) -> Teacher:
+    """Open the teacher that labels views: each is enlarged to its input."""
+    return Teacher(grid.teacher, grid.runtime, view="resize", tile_size=grid.size, batch=TEACHER_BATCH)
 
 
-def train(work: Work, settings: TrainingSettings, validation: LabelledImages, teacher: Teacher) -> list[Line]:
-    """Train the students of a set.
+def train(work: Work, grid: TrainingGrid, validation: LabelledImages, teacher: Teacher) -> list[Line]:
+    """Train the students of a set, and return the line of each.
 
     Args:
         work: the set and its students.
-        settings: how.
+        grid: how.
         validation: judges them.
         teacher: see `open_label_teacher`.
-
-    Returns:
-        The line of each student.
 
     Raises:
         FgddError: an image or a network failed.
     """
-    images, labels = work.images.read(settings.size, settings.resize)
-    batch = default_batch(len(settings.classes), work.training.ipc)
-    views = ViewRecipe(settings.size, work.images.factor, batch, work.view_seed)
-    online = OnlineLabels(teacher, settings.classes, images, views)
-    repeated = RepeatedLabels(online, settings.label_epochs)
-    recipe = replace(settings.recipe, epochs=work.training.epochs)
+    images, labels = work.images.read(grid.size, "area")
+    batch = default_batch(len(grid.classes), work.training.ipc)
+    views = ViewRecipe(grid.size, work.images.factor, batch, work.view_seed)
+    repeated = RepeatedLabels(OnlineLabels(teacher, grid.classes, images, views), grid.label_epochs)
+    recipe = replace(grid.recipe, epochs=work.training.epochs)
     lines: list[Line] = []
     for kind, students in work.training.students.items():
         if not students:
             continue
         soft = repeated if kind == "soft" else None
-        training = TrainingSet(images, labels, settings.classes, views, soft)
-        results = train_students(training, validation, students, recipe, device=settings.device, threads=1)
+        training = TrainingSet(images, labels, grid.classes, views, soft)
+        results = train_students(training, validation, students, recipe, device=grid.device, threads=1)
         label_seconds = repeated.seconds / len(students) if soft else 0.0
+        facts = {"images": len(images), "epochs": recipe.epochs, "label_seconds": round(label_seconds, 2)}
         for result in results:
-            key = StudentKey(
-                work.fingerprint, work.view_seed, kind, result.student.architecture, result.student.seed
-            )
-            facts = {"images": len(images), "epochs": recipe.epochs, "label_seconds": round(label_seconds, 2)}
-            lines.append(student_line(key, **facts, **result_facts(result)))
+            key = _key(work, kind, result.student)
+            lines.append(student_line(key, **facts, **_result_facts(result)))
     return lines
 
 
-def result_facts(result: StudentResult) -> Line:
-    """What the line of a student says of its result."""
+def _result_facts(result: StudentResult) -> Line:
+    """Return what the line of a student says of its result."""
     return {
         "top1": round(result.accuracy, 6),
         "balanced": round(result.balanced_accuracy, 6),

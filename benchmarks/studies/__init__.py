@@ -1,1 +1,1 @@
-"""Studies: each answers one question and writes a result; run one as a module."""
+"""Studies: each answers one question and writes a result; `study.py` says how to add one."""

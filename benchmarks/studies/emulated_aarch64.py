@@ -1,4 +1,9 @@
-"""Compare distillations on emulated aarch64 with the same on x86-64; `emulated_aarch64.sh` makes them."""
+"""Does the project install on aarch64, and decide there as on x86-64?
+
+    benchmarks/studies/emulated_aarch64.sh aarch64.json
+
+The script makes the distillations and calls this module, which compares them. Kept result: `aarch64.json`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.studies.study import Study, study
+from fgdd_fast.errors import DataError
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.manifest_reading import read_manifest
@@ -20,46 +27,53 @@ REFERENCE = "x86-64"
 BOARD_RUNS = ("aarch64-onnxruntime", "aarch64-openvino")
 
 
-@click.command()
+COLUMNS = {
+    "run": "",
+    "same_decisions": "",
+    "tiles": "d",
+    "tiles_that_differ": "d",
+    "largest_occupancy_difference": ".3g",
+    "largest_loss_difference": ".3g",
+    "largest_pixel_difference": "d",
+}
+
+
+@study
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("result", type=click.Path(path_type=Path))
 @click.option("--emulator", required=True, help="Its version, and the processor that it emulates.")
 @click.option("--system", required=True, help="What runs in it.")
 @click.option("--commit", required=True, help="Of the project's source that was installed.")
-def main(folder: Path, result: Path, emulator: str, system: str, commit: str) -> None:
-    """Write RESULT from what the script left in FOLDER; fail where a decision differs."""
+def main(study: Study, folder: Path, emulator: str, system: str, commit: str) -> None:
+    """Write the result from what the script left in FOLDER; fail where a decision differs."""
     reference = folder / "x86-64" / REFERENCE
     manifest = read_manifest(reference)
     runs = {name: folder / "root" / "board" / name for name in BOARD_RUNS}
-    agreements = {name: compare(reference, distilled) for name, distilled in runs.items()}
-    described = {
-        "command": "benchmarks/emulated_aarch64.sh",
-        "commit": commit,
-        "emulator": emulator,
-        "emulated_system": system,
-        "pictures": manifest.image_count,
-        "settings": dict(manifest.settings),
-        "models": {role: vars(model) for role, model in manifest.models.items()},
-        "installs": {name: _install(folder, name) for name in ("x86-64", "aarch64")},
-        "runs": {
+    rows = [{"run": name, **compare(reference, distilled)} for name, distilled in runs.items()]
+    study.report(
+        rows,
+        COLUMNS,
+        commit=commit,
+        emulator=emulator,
+        emulated_system=system,
+        pictures=manifest.image_count,
+        settings=dict(manifest.settings),
+        models={role: vars(model) for role, model in manifest.models.items()},
+        installs={name: _install(folder, name) for name in ("x86-64", "aarch64")},
+        runs={
             name: {
                 "runtime": read_manifest(distilled).tool["runtime"],
                 "seconds": _seconds(folder / f"{name}.seconds").get("distillation"),
                 "environment": _json(folder / f"{name}.environment.json"),
-                **({"against_x86_64": agreements[name]} if name in agreements else {}),
             }
             for name, distilled in {REFERENCE: reference, **runs}.items()
         },
-    }
-    result.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    for name, agreement in agreements.items():
-        click.echo(f"{name}: {agreement}")
-    if not all(agreement["same_decisions"] for agreement in agreements.values()):
-        raise click.ClickException("The decisions differ from those on x86-64")
+    )
+    if not all(row["same_decisions"] for row in rows):
+        raise DataError("The decisions differ from those on x86-64", "The table says where.")
 
 
 def compare(reference: Path, distilled: Path) -> dict[str, Any]:
-    """How a distilled data set differs from a reference: in decisions, numbers and pixels.
+    """Compare a distilled data set with a reference: in decisions, numbers and pixels.
 
     Returns:
         `same_decisions`: whether every cell of every mosaic shows the same box of the same image, by the

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does the project install from wheels on aarch64, and decide there as on x86-64?
 #
-#   [PYTHON=python3.10] [REVISION=HEAD] benchmarks/emulated_aarch64.sh RESULT.json [FOLDER]
+#   [PYTHON=python3.10] [REVISION=HEAD] benchmarks/studies/emulated_aarch64.sh RESULT.json [FOLDER]
 #
 # As root on Debian x86-64 with the packages qemu-user-static, mmdebstrap, arch-test and git. Installs a revision of
 # the project twice, from the package registry: into a virtual environment of PYTHON here, and into one in a Debian
@@ -20,7 +20,7 @@ settings=(--pool 4 --crops 3 --ipc 1 --rule median --score-view native --precisi
 export QEMU_CPU=cortex-a76 # ARMv8.2 without SVE, as Orin's Cortex-A78AE
 
 [ $# -ge 1 ] || { sed -n '2,11s/^# \?//p' "$0"; exit 2; }
-project=$(cd "$(dirname "$0")/.." && pwd)
+project=$(cd "$(dirname "$0")/../.." && pwd)
 result=$(realpath "$1")
 if [ $# -ge 2 ]; then
     mkdir -p "$2"
@@ -139,7 +139,8 @@ register_emulator
 [ -e "$root/usr/bin/python3" ] || make_root
 run_natively
 run_emulated
-"$native/venv/bin/python" "$project/benchmarks/emulated_aarch64.py" "$folder" "$result" \
+cd "$project"
+"$native/venv/bin/python" -m benchmarks.studies.emulated_aarch64 "$folder" --json "$result" \
     --emulator "$(qemu-aarch64-static --version | head -n 1), $QEMU_CPU" \
     --system "$(in_root sh -c '. /etc/os-release; echo "$PRETTY_NAME"'), $(in_root uname -m)" \
     --commit "$(git -C "$project" rev-parse "$revision")"

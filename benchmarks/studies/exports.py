@@ -1,24 +1,23 @@
-"""What exporting each network takes, and how fast it runs in ONNX Runtime and in eager PyTorch.
+"""What does exporting each network take, and how does ONNX Runtime compare with eager PyTorch?
+
+    python -m benchmarks.studies.exports --only NAME --json exports.json
 
 Weights are random, at the published architectures' sizes: times, sizes and differences do not depend on what
-the weights know. Both run the same inputs with the same number of threads, in turns.
+the weights know. Both run the same inputs with the same number of threads, in turns. Needs the extras
+`export` and `cpu`, and 10 GB of memory for the largest network. Kept results: `exports.json`,
+`exports-detectors.json`.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
 import click
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -28,9 +27,10 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from fgdd_bench.machine.environment import environment
-from fgdd_bench.references.grounded.miniature_networks import IMAGE_MEAN, IMAGE_STD
+from benchmarks.studies.study import Study, number_option, study
 from fgdd_bench.references.grounded.random_networks import (
+    IMAGE_MEAN,
+    IMAGE_STD,
     detector_config,
     random_detector,
     random_segmenter,
@@ -58,31 +58,19 @@ VIEW = 224
 CLASSES = 1000
 
 
-@dataclass(frozen=True)
-class Row:
-    """One network.
-
-    Attributes:
-        network: its name.
-        parameters: in millions.
-        export_seconds: tracing, slimming and checking.
-        megabytes: of the ONNX file.
-        nodes_before, nodes: before and after slimming.
-        onnx_per_second, eager_per_second: runs at batch 1; medians.
-        ratio: the first over the second; median of the ratios of neighbouring runs.
-        largest_difference: of any output, for outputs that are sorted or thresholded not told.
-    """
-
-    network: str
-    parameters: float
-    export_seconds: float
-    megabytes: float
-    nodes_before: int
-    nodes: int
-    onnx_per_second: float
-    eager_per_second: float
-    ratio: float
-    largest_difference: float | None
+# Of each row: millions of parameters; tracing, slimming and checking; the ONNX file; runs at batch 1, and the
+# median of the ratios of neighbouring runs.
+COLUMNS = {
+    "network": "",
+    "parameters": ".1f",
+    "export_seconds": ".0f",
+    "megabytes": ".0f",
+    "nodes_before": "d",
+    "nodes": "d",
+    "onnx_per_second": ".2f",
+    "eager_per_second": ".2f",
+    "ratio": ".2f",
+}
 
 
 def _detector(size: str) -> GroundingDino:
@@ -144,40 +132,33 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {
 SORTED = ("scores", "occupancy")  # an output that ranks or thresholds: equal inputs may fall either side
 
 
-@click.command()
+@study
 @click.option("--only", multiple=True, type=click.Choice(list(NETWORKS)), help="These networks; else all.")
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
-def main(only: tuple[str, ...], repeats: int, output: Path | None) -> None:
+@number_option("--repeats", 3)
+def main(study: Study, only: tuple[str, ...], repeats: int) -> None:
     """Export the networks, and run each in ONNX Runtime and in eager PyTorch."""
-    console = Console(stderr=True)
-    before = environment()
-    rows = []
-    for name in only or NETWORKS:
-        with console.status(name):
-            rows.append(_measure(name, NETWORKS[name](), repeats))
-        console.print(rows[-1])
-        if output is not None:
-            result = {
-                "command": "python -m benchmarks.studies.exports",
-                "weights": "random",
-                "canvas": CANVAS,
-                "tokens": TOKENS,
-                "boxes": BOXES,
-                "threads": torch.get_num_threads(),
-                "repeats": repeats,
-                "environment": before,
-                "rows": [asdict(row) for row in rows],
-            }
-            output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    _show(rows)
+    rows: list[dict[str, Any]] = []
+    names = only or tuple(NETWORKS)
+    facts = {"weights": "random", "canvas": CANVAS, "tokens": TOKENS, "boxes": BOXES, "repeats": repeats}
+    for name in study.track(names, "Networks"):
+        rows.append(measure(name, NETWORKS[name](), repeats))
+        last = len(rows) == len(names)
+        study.report(rows, COLUMNS, show=last, threads=torch.get_num_threads(), **facts)
 
 
-def _measure(name: str, network: Network, repeats: int) -> Row:
+def measure(name: str, network: Network, repeats: int) -> dict[str, Any]:
+    """Export a network and run it in both, and return a row of the result."""
     parameters = sum(weights.numel() for weights in network.module.parameters()) / 1e6
     exported = export_network(network, inputs_of(network, batch=2))
     model = serialise(exported.model)
-    sizes = exported.seconds, len(model) / 1e6, exported.nodes_before, exported.nodes
+    row = {
+        "network": name,
+        "parameters": round(parameters, 1),
+        "export_seconds": round(exported.seconds, 1),
+        "megabytes": round(len(model) / 1e6, 1),
+        "nodes_before": exported.nodes_before,
+        "nodes": exported.nodes,
+    }
     del exported
     run = load_model(model)
     del model
@@ -194,21 +175,16 @@ def _measure(name: str, network: Network, repeats: int) -> Row:
         if repeat:  # the first warms up
             times["onnx"].append(middle - begin)
             times["eager"].append(end - middle)
-    return Row(
-        name,
-        round(parameters, 1),
-        round(sizes[0], 1),
-        round(sizes[1], 1),
-        *sizes[2:],
-        onnx_per_second=1 / median(times["onnx"]),
-        eager_per_second=1 / median(times["eager"]),
-        ratio=median(eager / onnx for onnx, eager in zip(times["onnx"], times["eager"], strict=True)),
-        largest_difference=_largest_difference(network, found, expected),
-    )
+    return {
+        **row,
+        **{f"{kind}_per_second": 1 / median(seconds) for kind, seconds in times.items()},
+        "ratio": median(eager / onnx for onnx, eager in zip(times["onnx"], times["eager"], strict=True)),
+        "largest_difference": _largest_difference(network, found, expected),
+    }
 
 
 def inputs_of(network: Network, batch: int) -> tuple[torch.Tensor, ...]:
-    """Random inputs, the image filling the canvas, every token part of the prompt."""
+    """Return random inputs: the image filling the canvas, every token part of the prompt."""
     torch.manual_seed(0)
     lengths = {"batch": batch, "boxes": BOXES}
     box_scale = SIDE if network.name == "sam2_mask_decoder" else 1
@@ -242,25 +218,6 @@ def _largest_difference(network: Network, found: Mapping[str, Any], expected: An
         float(np.abs(found[spec.name] - tensor.numpy()).max())
         for spec, tensor in zip(network.outputs, tensors, strict=True)
     )
-
-
-def _show(rows: list[Row]) -> None:
-    table = Table()
-    for heading in ("network", "M parameters", "export s", "MB", "nodes", "ONNX /s", "eager /s", "ratio"):
-        table.add_column(heading, justify="left" if heading == "network" else "right")
-    for row in rows:
-        table.add_row(row.network, *_cells(row))
-    Console().print(table)
-
-
-def _cells(row: Row) -> Iterator[str]:
-    yield f"{row.parameters:.1f}"
-    yield f"{row.export_seconds:.0f}"
-    yield f"{row.megabytes:.0f}"
-    yield f"{row.nodes_before} -> {row.nodes}"
-    yield f"{row.onnx_per_second:.2f}"
-    yield f"{row.eager_per_second:.2f}"
-    yield f"{row.ratio:.2f}"
 
 
 if __name__ == "__main__":

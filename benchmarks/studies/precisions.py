@@ -1,165 +1,132 @@
-"""How fast and how faithful each way to run a network on this processor is: runtimes and precisions.
+"""What do lower precisions of a network gain and cost on this processor, in each runtime?
 
-    python -m benchmarks.studies.precisions DATA --network saliency --json OUT.json
-    python -m benchmarks.studies.precisions DATA --network teacher.onnx --validation FOLDER --json OUT.json
+    python -m benchmarks.studies.precisions DATA --network saliency --json precisions-saliency.json
+    python -m benchmarks.studies.precisions DATA --network teacher.onnx --validation FOLDER --samples 240
+        --batch 6 --turns 7 --json precisions-teacher.json
 
-Speed is that of the network alone, on inputs that are ready: every way in turn, several times over, so that
-what else the machine does hits all alike; ratios are medians over the turns. Decisions are compared on images
-of DATA with fp32 in ONNX Runtime.
+Speed is that of the network alone, on inputs that are ready: every implementation in turn, several times
+over, so that what else the machine does hits all alike; ratios are medians over the turns. Decisions are
+compared on images of DATA with fp32 in ONNX Runtime. Runs what variants lie beside the bundle: make int8
+first, by `fgdd-fast convert`. Kept results: `precisions-saliency.json`, `precisions-teacher.json`.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import click
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from fgdd_bench.machine.environment import environment
-from fgdd_engines.backends import find_backend
+from benchmarks.studies.study import Study, data_argument, number_option, read_images, study
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.probing.probes import probe
-from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.dataset import pool, scan
+from fgdd_fast.errors import SettingsError, TeacherError
 from fgdd_fast.models.factory import find_network
 from fgdd_fast.models.linear_head import accuracy, whole_images
-from fgdd_fast.models.network import BatchedNetwork, Images, Runtime
-from fgdd_fast.runtime.choose import runtime_for
+from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, check_classes
+from fgdd_fast.runtime.choose import PRECISIONS, runtime_for
 from fgdd_fast.runtime.parity import Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import check_images
 
 OUTPUT = {"teacher": "loss", "foreground": "occupancy", "backbone": "features"}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way.
-
-    Attributes:
-        way: device and precision as asked for.
-        arithmetic: what really ran.
-        samples_per_second: views of a teacher, images of other networks; median over the turns.
-        ratio: to the first way, within the same turn; median over the turns.
-        seconds: of each turn.
-        top1: share of validation images that a teacher names right, at their whole; None without.
-        figures: how its decisions compare.
-        accepted: whether they are close enough for `--device auto`.
-    """
-
-    way: str
-    arithmetic: str
-    samples_per_second: float
-    ratio: float
-    seconds: tuple[float, ...]
-    top1: float | None
-    figures: Mapping[str, float]
-    accepted: bool
-
-
-@click.command()
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--network", "name", required=True, metavar="NAME|BUNDLE", help="A teacher or a saliency model."
-)
+@study
+@data_argument
+@click.option("--network", required=True, metavar="NAME|BUNDLE", help="A teacher or a saliency model.")
 @click.option(
     "--validation", type=click.Path(path_type=Path), help="Images that a teacher was not fitted on."
 )
-@click.option("--images", "count", type=click.IntRange(min=2), default=100, show_default=True)
-@click.option("--samples", type=click.IntRange(min=1), default=24, show_default=True, help="Timed in a turn.")
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples an inference."
-)
-@click.option("--turns", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--json", "output", type=click.Path(path_type=Path), help="Where the result is written.")
+@click.option("--images", type=click.IntRange(min=2), default=100, show_default=True)
+@number_option("--samples", 24, "Timed in a turn.")
+@number_option("--batch", 1, "Samples an inference.")
+@number_option("--turns", 5)
+@number_option("--threads", 2, "Processor threads.")
 def main(
+    study: Study,
     data: Path,
-    name: str,
+    network: str,
     validation: Path | None,
-    count: int,
+    images: int,
     samples: int,
     batch: int,
     turns: int,
     threads: int,
-    output: Path | None,
 ) -> None:
     """Compare all ways to run a network on this processor, on images of DATA."""
-    cv2.setNumThreads(1)
-    bundle = find_network(name)
-    before = environment()
-    images = check_images(data, count, {})
-    ways = list(_ways(bundle, threads))
-    comparison = Comparison(bundle, images)
-    held = [comparison.hold(way, batch=1) for way in ways]
-    feeds = sample_feeds(bundle, images)[:samples]
-    seconds = _time(bundle, ways, feeds, batch, turns)
+    bundle = find_network(network)
+    if validation is not None and bundle.role != "teacher":
+        raise TeacherError(f"{bundle.name} is no teacher, so it names no images", "Leave --validation out.")
+    judged = None if validation is None else read_images(validation)
+    if judged is not None:
+        check_classes(bundle, judged[0].classes)
+    checked = check_images(data, images, {})
+    runtimes = list(_runtimes(bundle, threads))
+    comparison = Comparison(bundle, checked)
+    compared = [comparison.hold(each, batch=1) for each in study.track(runtimes, "Comparing")]
+    feeds = sample_feeds(bundle, checked)[:samples]
+    seconds = _time(study, bundle, runtimes, feeds, batch, turns)
     rows = [
-        Row(
-            way=f"{way.device} {way.precision}",
-            arithmetic=found.arithmetic,
-            samples_per_second=len(feeds) / median(times),
-            ratio=median(first / own for first, own in zip(seconds[0], times, strict=True)),
-            seconds=tuple(round(value, 4) for value in times),
-            top1=None if validation is None else _top1(bundle, way, validation),
-            figures=found.agreement.figures,
-            accepted=found.agreement.accepted,
-        )
-        for way, found, times in zip(ways, held, seconds, strict=True)
-    ]
-    if output is not None:
-        result = {
-            "command": "python -m benchmarks.studies.precisions",
-            "network": bundle.name,
-            "sha256": bundle.sha256,
-            "images": len(images),
-            "samples": len(feeds),
-            "batch": batch,
-            "turns": turns,
-            "threads": threads,
-            "environment": before,
-            "rows": [asdict(row) for row in rows],
+        {
+            "way": f"{runtime.device} {runtime.precision}",
+            "arithmetic": found.arithmetic,
+            "samples_per_second": len(feeds) / median(times),
+            "ratio": median(first / own for first, own in zip(seconds[0], times, strict=True)),
+            "seconds": [round(value, 4) for value in times],
+            "top1": None if judged is None else _top1(bundle, runtime, judged[1]),
+            "figures": dict(found.agreement.figures),
+            "accepted": found.agreement.accepted,
         }
-        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    _show(bundle, rows)
+        for runtime, found, times in zip(runtimes, compared, seconds, strict=True)
+    ]
+    facts = {"network": bundle.name, "sha256": bundle.sha256, "images": len(checked), "samples": len(feeds)}
+    columns = {"way": "", "samples_per_second": ".1f", "ratio": ".2f", "top1": ".1%", "accepted": ""}
+    study.report(rows, columns, **facts, batch=batch, turns=turns, threads=threads)
+    figures = [{"way": row["way"], **compared[place].agreement.figures} for place, row in enumerate(rows)]
+    names = [name for name in figures[0] if name != "way" and not name.startswith(("with", "batch"))]
+    study.show(figures, {"way": "", **dict.fromkeys(names, ".4g")})
 
 
-def _ways(bundle: Bundle, threads: int) -> Iterator[Runtime]:
-    """Every device of the processor that runs, in every precision for which the bundle has a graph."""
-    for device in ("cpu", "openvino"):
-        for precision in find_backend(device).variants if probe(device).runs else ():
+def _runtimes(bundle: Bundle, threads: int) -> Iterator[Runtime]:
+    """Yield every device of the processor that runs, in every precision for which there is a graph."""
+    for device, precisions in PRECISIONS.items():
+        for precision in precisions if probe(device).runs else ():
             try:
-                way = runtime_for(bundle, device, precision)
-                closed = Runtime(way.device, way.precision, threads, way.variants)
-                BatchedNetwork(bundle, closed, batch=1).close()
+                found = runtime_for(bundle, device, precision)
+                runtime = Runtime(found.device, found.precision, threads, found.variants)
+                BatchedNetwork(bundle, runtime, batch=1).close()
             except SettingsError:
                 continue
-            yield closed
+            yield runtime
 
 
 def _time(
-    bundle: Bundle, ways: Sequence[Runtime], feeds: Sequence[Mapping[str, Array]], batch: int, turns: int
+    study: Study,
+    bundle: Bundle,
+    runtimes: Sequence[Runtime],
+    feeds: Sequence[Mapping[str, Array]],
+    batch: int,
+    turns: int,
 ) -> list[list[float]]:
-    """Seconds that each way takes for all feeds, for each turn; a turn before the first warms up."""
+    """Return the seconds of each for all feeds, for each turn; a turn before the first warms up."""
     batches = [
         {name: np.concatenate([feed[name] for feed in feeds[start : start + batch]]) for name in feeds[0]}
         for start in range(0, len(feeds), batch)
     ]
-    seconds: list[list[float]] = [[] for _ in ways]
+    seconds: list[list[float]] = [[] for _ in runtimes]
     with ExitStack() as stack:
-        networks = [stack.enter_context(closing(BatchedNetwork(bundle, way, batch=batch))) for way in ways]
-        for turn in range(turns + 1):
+        networks = [
+            stack.enter_context(closing(BatchedNetwork(bundle, each, batch=batch))) for each in runtimes
+        ]
+        for turn in study.track(range(turns + 1), "Turns"):
             for network, times in zip(networks, seconds, strict=True):
                 elapsed = _run(network, batches, OUTPUT[bundle.role])
                 if turn:
@@ -174,30 +141,18 @@ def _run(network: BatchedNetwork, batches: Sequence[Mapping[str, Array]], output
         return time.perf_counter() - begin
 
 
-def _top1(bundle: Bundle, way: Runtime, validation: Path) -> float:
-    """Share of the images of a folder, seen whole, that a teacher names right."""
+def _top1(bundle: Bundle, runtime: Runtime, images: Sequence[Any]) -> float:
+    """Return the share of images, seen whole, that a teacher names right."""
     classes = list(bundle.classes or ())
-    with closing(BatchedNetwork(bundle, way, batch=1)) as network:
+    with closing(BatchedNetwork(bundle, runtime, batch=1)) as network:
 
         def run(pixels: Images) -> NDArray[np.float32]:
             feeds: dict[str, Array] = {"images": pixels, "labels": np.zeros(len(pixels), np.int32)}
             return network.run(feeds, ["logits"])["logits"]
 
-        images = pool(scan(validation), None, 0)
-        logits, used, _ = whole_images(images, network, run, method="area", threads=way.threads)
+        logits, used, _ = whole_images(images, network, run, method="area", threads=runtime.threads)
     labels = np.array([classes.index(image.class_name) for image in used])
     return accuracy(logits, labels, classes).top1
-
-
-def _show(bundle: Bundle, rows: Sequence[Row]) -> None:
-    names = [name for name in rows[0].figures if not name.startswith(("with", "batch"))]
-    headings = ["way", "samples/s", "ratio", *(["top-1"] if rows[0].top1 is not None else []), *names]
-    table = Table(*(heading.replace("_", " ") for heading in headings), title=bundle.name)
-    for row in rows:
-        top1 = [] if row.top1 is None else [f"{row.top1:.1%}"]
-        figures = [f"{row.figures[name]:.4g}" for name in names]
-        table.add_row(row.way, f"{row.samples_per_second:.1f}", f"{row.ratio:.2f}", *top1, *figures)
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def invoke(folder: Path, *options: str, command: click.Command = accuracy.main) -> Result:
-    words = [str(folder / "data"), "--val", str(folder / "val")]
+    words = [str(folder / "data"), "--validation", str(folder / "val")]
     words += ["--teacher", str(folder / "tiny-teacher.onnx")]
     words += ["--foreground", str(folder / "tiny-foreground.onnx")]
     words += ["--results", str(folder / "results.jsonl"), "--store", str(folder / "store"), "--device", "cpu"]
@@ -118,7 +118,6 @@ def test_what_is_finished_is_not_done_again_and_what_is_missing_comes_out_alike(
     path.write_text("\n".join(kept) + '\n{"kind": "stud')
     result = invoke(finished, "--results", str(path))
     assert result.exit_code == 0, result.output
-    assert "Training: 2" in result.output
     after = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["kind"] for line in after[len(kept) :]] == ["run", "student", "student"]
 
@@ -169,6 +168,15 @@ def test_a_plan_does_nothing(finished: Path, tmp_path: Path) -> None:
     assert not path.exists()
 
 
+COMMITTED = Path(__file__).parents[2] / "benchmarks/results"
+
+
+@pytest.mark.parametrize("name", ["accuracy-50", "accuracy-128", "accuracy-confirm"])
+def test_committed_results_are_still_read_alike(name: str) -> None:
+    result = CliRunner().invoke(accuracy_table.main, [str(COMMITTED / f"{name}.jsonl")])
+    assert result.output == (COMMITTED / f"{name}.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -178,6 +186,8 @@ def test_a_plan_does_nothing(finished: Path, tmp_path: Path) -> None:
         (["--ipc", "1,x"], "not one or more numbers"),
         (["--ipc", "50"], "too small"),
         (["--rows", f"{RULE}+kmeans"], "features"),
+        (["--teacher", "nowhere.onnx"], "no bundle"),
+        (["--validation", "nowhere"], "nowhere"),
     ],
 )
 def test_what_cannot_be_is_refused(finished: Path, options: list[str], words: str) -> None:

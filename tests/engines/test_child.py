@@ -48,11 +48,6 @@ if __name__ == '__main__':
     with ProcessPoolExecutor(1, worker_context()) as pool:
         assert pool.submit(abs, -1).result() == 1
 """
-ALONE = """\
-from fgdd_bench.machine.child import run_alone
-from fgdd_engines.child_python import python_command
-assert "fgdd-fast" in run_alone(python_command("fgdd_fast", "--version")).output
-"""
 
 
 @pytest.mark.parametrize(
@@ -62,7 +57,6 @@ assert "fgdd-fast" in run_alone(python_command("fgdd_fast", "--version")).output
             COMMAND.format(words=["models", "pull", "saliency-u2netp"]), "pip's package index", id="pull"
         ),
         pytest.param(COMMAND.format(words=["doctor"]), "", id="doctor"),
-        pytest.param(ALONE, "", id="a command that is timed alone"),
         pytest.param(
             SERVER,
             "",

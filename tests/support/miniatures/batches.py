@@ -12,15 +12,9 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer
 
-from fgdd_bench.references.grounded.miniature_networks import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    LONGEST_EDGE,
-    SEGMENTER_SIDE,
-    SHORTEST_EDGE,
-)
 from fgdd_fast.synthetic.scenes import NAMES, Scene, absent_name, draw_scene
 from fgdd_fast.synthetic.tools import Dice
+from miniatures.networks import IMAGE_MEAN, IMAGE_STD, LONGEST_EDGE, SEGMENTER_SIDE, SHORTEST_EDGE
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -30,8 +24,7 @@ class DetectionBatch:
     """Images with prompts, and what a detector should find.
 
     Attributes:
-        inputs: of the network: pixel_values [N, 3, H, W] padded to the right and below, pixel_mask,
-            input_ids [N, T], attention_mask, token_type_ids.
+        inputs: of the network; images [N, 3, H, W] are padded to the right and below.
         boxes: of each image, [objects, 4] as (centre x, centre y, width, height), shares of the image.
         tokens: of each image, [objects, T]: 1.0 where a token belongs to the object's phrase.
         ground: [N, H, W] what each pixel shows, asked for or not: 0 nothing, or 1 + an index of `NAMES`.
@@ -43,34 +36,15 @@ class DetectionBatch:
     ground: Tensor
 
 
-@dataclass(frozen=True)
-class SegmentationBatch:
-    """Images with boxes as prompts, and the masks that they mean.
-
-    Attributes:
-        inputs: of the network: pixel_values [N, 3, S, S], input_boxes [N, P, 4] in pixels of the square.
-        masks: [N, P, S / 4, S / 4], the share of each cell that the object covers.
-    """
-
-    inputs: dict[str, Tensor]
-    masks: Tensor
-
-
-def detector_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) that the detector's image processor gives an image: shape kept, sides limited."""
-    scale = min(SHORTEST_EDGE / min(height, width), LONGEST_EDGE / max(height, width))
-    return round(height * scale), round(width * scale)
-
-
 def normalised(pixels: Pixels) -> Tensor:
-    """Float [3, height, width] of uint8 RGB, by ImageNet's mean and standard deviation."""
+    """Return uint8 RGB as float [3, height, width], by ImageNet's mean and standard deviation."""
     mean, deviation = np.asarray(IMAGE_MEAN, np.float32), np.asarray(IMAGE_STD, np.float32)
     values = (pixels.astype(np.float32) / 255 - mean) / deviation
     return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """uint8 pixels in another (height, width)."""
+    """Return uint8 pixels in another (height, width)."""
     smaller = size[0] * size[1] < pixels.shape[0] * pixels.shape[1]
     interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, size[::-1], interpolation=interpolation), np.uint8)
@@ -82,7 +56,9 @@ def detection_batch(dice: Dice, tokenizer: BertTokenizer, count: int) -> Detecti
     scenes, images, grounds, phrases = [], [], [], []
     for _ in range(count):
         scene = _draw(dice, upright)
-        size = detector_size(*scene.pixels.shape[:2])
+        height, width = scene.pixels.shape[:2]
+        scale = min(SHORTEST_EDGE / min(height, width), LONGEST_EDGE / max(height, width))
+        size = round(height * scale), round(width * scale)
         scenes.append(scene)
         images.append(normalised(resized(scene.pixels, size)))
         grounds.append(_ground(scene, size))
@@ -100,12 +76,21 @@ def detection_batch(dice: Dice, tokenizer: BertTokenizer, count: int) -> Detecti
         corners = corners / torch.tensor([width, height, width, height])
         boxes.append(torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1))
         tokens.append(spans[[names.index(item.name) for item in wanted]])
-    pixels, mask, ground = _padded(images, grounds)
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    pixels = torch.zeros(count, 3, height, width)
+    mask, ground = torch.zeros(2, count, height, width, dtype=torch.long)
+    for row, (image, below) in enumerate(zip(images, grounds, strict=True)):
+        window = (row, ..., slice(image.shape[1]), slice(image.shape[2]))
+        pixels[window], mask[window], ground[window] = image, 1, below
     return DetectionBatch({"pixel_values": pixels, "pixel_mask": mask, **text}, boxes, tokens, ground)
 
 
-def segmentation_batch(dice: Dice, count: int, prompts: int) -> SegmentationBatch:
-    """Draw a batch: images squashed to the square, boxes that are a few per cent off."""
+def segmentation_batch(dice: Dice, count: int, prompts: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Draw a batch: images squashed to the square, boxes that are a few per cent off.
+
+    Returns:
+        (the network's inputs, masks [N, prompts, S / 4, S / 4]: the share of each cell that is covered).
+    """
     side, cells = SEGMENTER_SIDE, SEGMENTER_SIDE // 4
     images, boxes, masks = [], [], []
     for _ in range(count):
@@ -118,63 +103,49 @@ def segmentation_batch(dice: Dice, count: int, prompts: int) -> SegmentationBatc
             slack = [dice.number(-0.06, 0.06) * extent for extent in (right - left, bottom - top) * 2]
             box = np.clip(np.add(item.box, slack), 0, (width, height, width, height))
             boxes.append(box * np.tile((side / width, side / height), 2))
-            covered = cv2.resize(item.mask.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
-            masks.append(covered)
-    return SegmentationBatch(
-        {
-            "pixel_values": torch.stack(images),
-            "input_boxes": torch.tensor(np.array(boxes, np.float32)).reshape(count, prompts, 4),
-        },
-        torch.from_numpy(np.array(masks)).reshape(count, prompts, cells, cells),
-    )
+            mask = item.mask.astype(np.float32)
+            masks.append(cv2.resize(mask, (cells, cells), interpolation=cv2.INTER_AREA))
+    input_boxes = torch.tensor(np.array(boxes, np.float32)).reshape(count, prompts, 4)
+    inputs = {"pixel_values": torch.stack(images), "input_boxes": input_boxes}
+    return inputs, torch.from_numpy(np.array(masks)).reshape(count, prompts, cells, cells)
 
 
 def _draw(dice: Dice, upright: bool) -> Scene:
-    """A scene of any shape up to 1 : 2, drawn at 1 to 2 times the detector's resolution."""
+    """Draw a scene of any shape up to 1 : 2, at 1 to 2 times the detector's resolution."""
     short = round(SHORTEST_EDGE * dice.choose((1.0, 1.0, dice.number(1, 2))))
     long = round(short * dice.number(1, 2))
     return draw_scene(dice.whole(0, 2**40), (long, short) if upright else (short, long))
 
 
 def _ground(scene: Scene, size: tuple[int, int]) -> Tensor:
-    """[height, width] what each pixel of the resized image shows: 0, or 1 + an index of `NAMES`."""
     ground = np.zeros(scene.pixels.shape[:2], np.uint8)
     for item in scene.objects:
         ground[item.mask] = 1 + NAMES.index(item.name)
     return torch.from_numpy(cv2.resize(ground, size[::-1], interpolation=cv2.INTER_NEAREST)).long()
 
 
-def _padded(images: list[Tensor], grounds: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images [N, 3, H, W] padded with zeros to the right and below, their mask [N, H, W], and the grounds."""
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-    pixels = torch.zeros(len(images), 3, height, width)
-    mask, ground = torch.zeros(2, len(images), height, width, dtype=torch.long)
-    for row, (image, below) in enumerate(zip(images, grounds, strict=True)):
-        window = (row, ..., slice(image.shape[1]), slice(image.shape[2]))
-        pixels[window], mask[window], ground[window] = image, 1, below
-    return pixels, mask, ground
-
-
 def _choose_phrases(dice: Dice, scene: Scene) -> list[str]:
-    """One name in half of the cases, and up to four: of the scene in 55 of 100 cases, and else absent."""
+    """Draw one name in half of the cases, or up to four: 55 of 100 of the scene, and else absent.
+
+    An absent one is in most cases an object's colour with another shape: shapes are far harder to learn.
+    """
     names: list[str] = []
+    there = {item.name for item in scene.objects}
+    colours = {name.split(maxsplit=1)[0] for name in there}
+    near = [name for name in NAMES if name not in there and name.split(maxsplit=1)[0] in colours]
     for _ in range(1 if dice.chance(0.5) else dice.whole(2, 4)):
-        present = dice.chance(0.55)
-        name = dice.choose(scene.objects).name if present else _choose_absent(dice, scene)
+        if dice.chance(0.55):
+            name = dice.choose(scene.objects).name
+        elif near and dice.chance(0.6):
+            name = dice.choose(near)
+        else:
+            name = absent_name(scene, dice.whole(0, 2**40))
         names += [name] if name not in names else []
     return names
 
 
-def _choose_absent(dice: Dice, scene: Scene) -> str:
-    """In most cases an object's colour with another shape: shapes are far harder to learn than colours."""
-    present = {item.name for item in scene.objects}
-    colours = {name.split(maxsplit=1)[0] for name in present}
-    near = [name for name in NAMES if name not in present and name.split(maxsplit=1)[0] in colours]
-    return dice.choose(near) if near and dice.chance(0.6) else absent_name(scene, dice.whole(0, 2**40))
-
-
 def _phrase_tokens(ids: Tensor, phrases: int, stop: int) -> Tensor:
-    """[phrases, T]: 1.0 where a token belongs to the phrase; `[CLS]` comes first, `stop` ends each phrase."""
+    """Return [phrases, T]: 1.0 where a token belongs to the phrase, each of which `stop` ends."""
     ends = (ids == stop).nonzero()[:, 0].tolist()
     tokens = torch.zeros(phrases, len(ids))
     for row, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):

@@ -10,13 +10,11 @@ from torch.nn import functional
 from transformers import GroundingDinoForObjectDetection, Sam2Model
 
 from fgdd_fast.synthetic.scenes import COLOURS, SHAPES
-from miniatures.batches import DetectionBatch, SegmentationBatch
+from miniatures.batches import DetectionBatch
 
 _ENCODER_MATCHES = 6  # proposals that are taught to each object; the decoder has one query for each
-_FOCAL_ALPHA = 0.4
-_FOCAL_GAMMA = 2.0
-_GROUND_WEIGHT = 15.0
-_TOKEN_WEIGHT, _BOX_WEIGHT, _OVERLAP_WEIGHT = 12.0, 5.0, 2.0
+_FOCAL_ALPHA, _FOCAL_GAMMA = 0.4, 2.0
+_GROUND_WEIGHT, _TOKEN_WEIGHT, _BOX_WEIGHT, _OVERLAP_WEIGHT = 15.0, 12.0, 5.0, 2.0
 
 
 class TaughtDetector(nn.Module):
@@ -24,9 +22,6 @@ class TaughtDetector(nn.Module):
 
     Published detectors begin with a backbone that knows images. This one does not, and prompts alone teach it
     shapes too slowly.
-
-    Attributes:
-        detector: what is kept.
     """
 
     def __init__(self, detector: GroundingDinoForObjectDetection) -> None:
@@ -35,23 +30,14 @@ class TaughtDetector(nn.Module):
         self._head = nn.Linear(detector.config.d_model, 1 + len(COLOURS) + 1 + len(SHAPES))
 
     def ground_loss(self, states: Tensor, ground: Tensor, pixel_mask: Tensor) -> Tensor:
-        """Cross entropies of the colour and of the shape under the centre of each token that is not padding.
-
-        Args:
-            states: [N, tokens, d], the levels one after the other.
-            ground: [N, H, W] as in `DetectionBatch`.
-            pixel_mask: [N, H, W], 0 where the image is padded.
-        """
+        """Return cross entropies of colour and shape under each token [N, tokens, d] that is not padding."""
         levels = []
         for stride in (8, 16, 32, 64):
-            seen = torch.where(pixel_mask > 0, ground, -1)
+            seen = torch.where(pixel_mask > 0, ground, -1)[:, None].float()
             size = [-(-side // stride) for side in ground.shape[1:]]
-            levels.append(
-                functional.interpolate(seen[:, None].float(), size, mode="nearest-exact").flatten(1)
-            )
+            levels.append(functional.interpolate(seen, size, mode="nearest-exact").flatten(1))
         under = torch.cat(levels, 1).long()
-        logits = self._head(states)[under >= 0]
-        name = under[under >= 0]
+        logits, name = self._head(states)[under >= 0], under[under >= 0]
         colour = torch.where(name > 0, (name - 1) // len(SHAPES) + 1, 0)
         shape = torch.where(name > 0, (name - 1) % len(SHAPES) + 1, 0)
         of_colour, of_shape = logits.split([1 + len(COLOURS), 1 + len(SHAPES)], dim=-1)
@@ -59,7 +45,7 @@ class TaughtDetector(nn.Module):
 
 
 def detection_loss(taught: TaughtDetector, batch: DetectionBatch) -> Tensor:
-    """Focal loss of the tokens, L1 and generalised IoU of the boxes.
+    """Return focal loss of the tokens, L1 and generalised IoU of the boxes.
 
     Over the encoder's proposals, which the class's own loss leaves untaught, and the decoder's layers.
     """
@@ -72,9 +58,8 @@ def detection_loss(taught: TaughtDetector, batch: DetectionBatch) -> Tensor:
     loss = _set_loss(
         outputs.enc_outputs_class, proposed, batch, valid, matches=_ENCODER_MATCHES, usable=usable
     )
-    loss = loss + _GROUND_WEIGHT * taught.ground_loss(
-        outputs.encoder_last_hidden_state_vision, batch.ground, batch.inputs["pixel_mask"]
-    )
+    states, mask = outputs.encoder_last_hidden_state_vision, batch.inputs["pixel_mask"]
+    loss = loss + _GROUND_WEIGHT * taught.ground_loss(states, batch.ground, mask)
     references = [outputs.init_reference_points, *outputs.intermediate_reference_points.unbind(1)]
     for layer, states in enumerate(outputs.intermediate_hidden_states.unbind(1)):
         reference = torch.special.logit(references[layer], eps=1e-5)
@@ -84,17 +69,16 @@ def detection_loss(taught: TaughtDetector, batch: DetectionBatch) -> Tensor:
     return loss
 
 
-def segmentation_loss(segmenter: Sam2Model, batch: SegmentationBatch, *, several: bool) -> Tensor:
-    """Cross entropy and dice of the masks, and how wrong their predicted IoU is.
+def segmentation_loss(
+    segmenter: Sam2Model, inputs: dict[str, Tensor], masks: Tensor, *, several: bool
+) -> Tensor:
+    """Return cross entropy and dice of the masks, and how wrong their predicted IoU is.
 
-    Args:
-        segmenter: in training mode, where the single mask is not replaced by one of several.
-        batch: what to segment.
-        several: teach the three masks of an ambiguous prompt, each of them, in place of the single one.
+    In place of the single mask `several` teaches the three of an ambiguous prompt, each of them.
     """
-    outputs = segmenter(**batch.inputs, multimask_output=several)
+    outputs = segmenter(**inputs, multimask_output=several)
     logits = outputs.pred_masks
-    truth = batch.masks[:, :, None].expand_as(logits)
+    truth = masks[:, :, None].expand_as(logits)
     probability = logits.sigmoid()
     cross_entropy = functional.binary_cross_entropy_with_logits(logits, truth)
     both, either = (probability * truth).sum((-1, -2)), (probability + truth).sum((-1, -2))
@@ -110,14 +94,18 @@ def segmentation_loss(segmenter: Sam2Model, batch: SegmentationBatch, *, several
 
 
 def box_overlaps(ones: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU (https://giou.stanford.edu), each [n, m], of corners [n, 4] and [m, 4]."""
-    low = torch.maximum(ones[:, None, :2], others[None, :, :2])
-    high = torch.minimum(ones[:, None, 2:], others[None, :, 2:])
+    """Return IoU and generalised IoU (https://giou.stanford.edu), [n, m], of corners [n, 4] and [m, 4]."""
+    low, high = (
+        torch.maximum(ones[:, None, :2], others[:, :2]),
+        torch.minimum(ones[:, None, 2:], others[:, 2:]),
+    )
     both = (high - low).clamp(min=0).prod(-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (ones, others)]
     union = areas[0][:, None] + areas[1] - both
-    low = torch.minimum(ones[:, None, :2], others[None, :, :2])
-    high = torch.maximum(ones[:, None, 2:], others[None, :, 2:])
+    low, high = (
+        torch.minimum(ones[:, None, :2], others[:, :2]),
+        torch.maximum(ones[:, None, 2:], others[:, 2:]),
+    )
     around = (high - low).prod(-1)
     return both / union, both / union - (around - union) / around
 
@@ -131,15 +119,12 @@ def _set_loss(
     matches: int = 1,
     usable: Tensor | None = None,
 ) -> Tensor:
-    """Loss of predictions as a set: each object is matched with the cheapest; all others should be silent.
+    """Return the loss of predictions as a set: objects match the cheapest; all others should be silent.
 
     Args:
-        logits: [N, Q, T or more].
-        boxes: [N, Q, 4] as (centre x, centre y, width, height), shares of the image.
-        batch: the truth.
-        valid: [N, T] tokens that are not padding.
-        matches: predictions that are matched with each object.
-        usable: [N, Q] predictions that may be matched.
+        logits, boxes: [N, Q, T or more]; [N, Q, 4] as in the batch.
+        batch, valid: the truth; [N, T] tokens that are not padding.
+        matches, usable: predictions that are matched with each object; [N, Q] those that may be.
     """
     logits = logits[..., : valid.shape[1]].masked_fill(~valid[:, None], 0.0)
     truth = torch.zeros_like(logits)
@@ -150,10 +135,10 @@ def _set_loss(
         cost = _matching_cost(logits[row], boxes[row], true_boxes, tokens)
         if usable is not None:
             cost[~usable[row]] = 1e4
-        queries, columns = linear_sum_assignment(np.tile(cost.numpy(), matches))
-        objects = torch.from_numpy(columns % len(true_boxes))
-        truth[row, torch.from_numpy(queries)] = tokens[objects]
-        found.append(boxes[row, torch.from_numpy(queries)])
+        queries, columns = map(torch.from_numpy, linear_sum_assignment(np.tile(cost.numpy(), matches)))
+        objects = columns % len(true_boxes)
+        truth[row, queries] = tokens[objects]
+        found.append(boxes[row, queries])
         wanted.append(true_boxes[objects])
     probability = logits.sigmoid()
     wrong = torch.where(truth > 0, 1 - probability, probability)
@@ -170,7 +155,7 @@ def _set_loss(
 
 @torch.no_grad()
 def _matching_cost(logits: Tensor, boxes: Tensor, true_boxes: Tensor, tokens: Tensor) -> Tensor:
-    """[Q, objects], as in Grounding DINO: how little the tokens fire, and how far the boxes are off."""
+    """Return [Q, objects], as in Grounding DINO: how little tokens fire, and how far boxes are off."""
     probability = logits.sigmoid().clamp(1e-6, 1 - 1e-6)
     gain = -((1 - probability) ** _FOCAL_GAMMA) * probability.log()
     gain = gain + probability**_FOCAL_GAMMA * (1 - probability).log()
@@ -181,6 +166,6 @@ def _matching_cost(logits: Tensor, boxes: Tensor, true_boxes: Tensor, tokens: Te
 
 
 def _corners(boxes: Tensor) -> Tensor:
-    """(x0, y0, x1, y1) of boxes given as (centre x, centre y, width, height), [n, 4]."""
+    """Return (x0, y0, x1, y1) of boxes given as (centre x, centre y, width, height), [n, 4]."""
     centres, sides = boxes[:, :2], boxes[:, 2:]
     return torch.cat([centres - sides / 2, centres + sides / 2], 1)

@@ -1,207 +1,191 @@
-"""Trains miniatures of Grounding DINO and SAM 2 on drawn scenes, and scores how the pair finds what is named.
+"""Train both miniatures into OUT/grounding-dino and OUT/sam2, and score how the pair finds what is named.
 
-    python -m miniatures.training OUT --json OUT.json
-
-OUT/grounding-dino and OUT/sam2 are folders that transformers' `from_pretrained` loads. Interrupted training
-goes on where it stopped; the same seed and steps give the same weights on the same machine. Needs the extras
-`export` and `test`, and about half an hour of one core.
+Interrupted training goes on where it stopped; the same seed and steps give the same weights on the same
+machine. Needs the extras `export` and `test`, and about half an hour of one core.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import cv2
+import numpy as np
 import torch
-import transformers
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoProcessor, GroundingDinoForObjectDetection, Sam2Model
 
 from fgdd_bench.machine.environment import environment
-from fgdd_bench.references.grounded.miniature_networks import (
+from fgdd_fast.synthetic.scenes import absent_name, draw_scene
+from fgdd_fast.synthetic.tools import Dice
+from miniatures.batches import Pixels, detection_batch, normalised, resized, segmentation_batch
+from miniatures.losses import TaughtDetector, box_overlaps, detection_loss, segmentation_loss
+from miniatures.networks import (
+    SEGMENTER_SIDE,
     new_detector,
     new_segmenter,
     new_tokenizer,
     save_detector,
     save_segmenter,
 )
-from fgdd_fast.synthetic.tools import Dice
-from miniatures.batches import detection_batch, segmentation_batch
-from miniatures.losses import TaughtDetector, detection_loss, segmentation_loss
-from miniatures.scores import THRESHOLD, Pair, Scores, score
 
-_CHECKPOINT_EVERY = 100  # steps
-_WARM_UP = 200  # steps
-_COOL_DOWN = 0.4  # share of the steps
+_CHECKPOINT_EVERY, _WARM_UP, _COOL_DOWN = 100, 200, 0.4  # steps, steps, share of the steps
 _LEARNING_RATE = 1e-3
-_LARGEST_GRADIENT = 1.0
-
-
-@dataclass(frozen=True)
-class Course:
-    """How one network is trained.
-
-    Attributes:
-        new: makes it with fresh weights.
-        save: writes the folder that `from_pretrained` loads.
-        loss: of one step, from the network, the step's random numbers and its number.
-        steps: how many.
-    """
-
-    new: Callable[[], nn.Module]
-    save: Callable[[Any, Path], None]
-    loss: Callable[[Any, Dice, int], Any]
-    steps: int
-
-
+_THRESHOLD = 0.4
+_HELD_OUT = 2**41  # training draws its scenes from smaller seeds
 _TOKENIZER = new_tokenizer()
 
 
-def _new_taught_detector() -> nn.Module:
-    return TaughtDetector(new_detector())
+class Course(NamedTuple):
+    """How one network is trained: made, saved, its loss of a step, and how many steps."""
 
-
-def _save_taught_detector(taught: Any, folder: Path) -> None:
-    save_detector(taught.detector, folder)
-
-
-def _detector_loss(detector: Any, dice: Dice, _: int) -> Tensor:
-    return detection_loss(detector, detection_batch(dice, _TOKENIZER, count=8))
-
-
-def _segmenter_loss(segmenter: Any, dice: Dice, step: int) -> Tensor:
-    return segmentation_loss(segmenter, segmentation_batch(dice, count=16, prompts=3), several=step % 2 == 1)
+    new: Callable[[], nn.Module]
+    save: Callable[[Any, Path], None]
+    loss: Callable[[Any, Dice, int], Tensor]
+    steps: int
 
 
 COURSES = {
-    "grounding-dino": Course(_new_taught_detector, _save_taught_detector, _detector_loss, steps=6500),
-    "sam2": Course(new_segmenter, save_segmenter, _segmenter_loss, steps=1500),
+    "grounding-dino": Course(
+        lambda: TaughtDetector(new_detector()),
+        lambda taught, folder: save_detector(taught.detector, folder),
+        lambda taught, dice, _: detection_loss(taught, detection_batch(dice, _TOKENIZER, count=8)),
+        6500,
+    ),
+    "sam2": Course(
+        new_segmenter,
+        save_segmenter,
+        lambda network, dice, step: segmentation_loss(
+            network, *segmentation_batch(dice, count=16, prompts=3), several=step % 2 == 1
+        ),
+        1500,
+    ),
 }
 
 
-def train(name: str, out: Path, steps: int, seed: int, progress: Progress) -> None:
-    """Train one network up to a number of steps, or go on from its checkpoint in `out`."""
-    course = COURSES[name]
+def train(name: str, out: Path, seed: int) -> dict[str, Any]:
+    """Train one network, or go on from its checkpoint in `out`; returns what it took."""
+    course, checkpoint = COURSES[name], out / f"{name}.training.pt"
     torch.manual_seed(seed)
     network = course.new().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4)
     first, minutes = 0, 0.0
-    if checkpoint_path(out, name).exists():
-        state = torch.load(checkpoint_path(out, name), weights_only=True)
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         first, minutes = state["steps"], state["minutes"]
-    task = progress.add_task(name, total=steps, completed=first, loss=math.nan)
-    begin = time.perf_counter()
+    begin, steps = time.perf_counter(), course.steps
     for step in range(first, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _LEARNING_RATE * _schedule(step, steps)
+        share = min((step + 1) / _WARM_UP, 1.0, (steps - step) / (_COOL_DOWN * steps))
+        optimizer.param_groups[0]["lr"] = _LEARNING_RATE * share
         loss = course.loss(network, Dice(seed, name, str(step)), step)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        progress.update(task, advance=1, loss=loss.item())
         if (step + 1) % _CHECKPOINT_EVERY == 0 or step + 1 == steps:
             state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "steps": step + 1}
             state["minutes"] = minutes + (time.perf_counter() - begin) / 60
-            _write_checkpoint(checkpoint_path(out, name), state)
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
             course.save(network, out / name)
+            click.echo(f"{name}: {step + 1} of {steps} steps, loss {loss.item():.2f}", err=True)
+    parameters = sum(parameter.numel() for parameter in course.new().parameters())
+    minutes = torch.load(checkpoint, weights_only=True)["minutes"]
+    return {"steps": steps, "minutes": round(minutes, 1), "parameters": parameters}
 
 
-def checkpoint_path(out: Path, name: str) -> Path:
-    """Where a network's training can go on from."""
-    return out / f"{name}.training.pt"
+class Pair:
+    """The two networks of a folder in single precision, used as the published ones are."""
+
+    def __init__(self, folder: Path) -> None:
+        processor: Any = AutoProcessor
+        detector: Any = GroundingDinoForObjectDetection
+        segmenter: Any = Sam2Model
+        self._processor = processor.from_pretrained(folder / "grounding-dino")
+        self._detector = detector.from_pretrained(folder / "grounding-dino", dtype=torch.float32).eval()
+        self._segmenter = segmenter.from_pretrained(folder / "sam2", dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def boxes(self, pixels: Pixels, name: str) -> Tensor:
+        """Return [n, 4] corners in pixels of what is above the threshold."""
+        inputs = self._processor(images=pixels, text=f"a {name}.", return_tensors="pt")
+        results = self._processor.post_process_grounded_object_detection(
+            self._detector(**inputs), threshold=_THRESHOLD, target_sizes=[pixels.shape[:2]]
+        )
+        return Tensor(results[0]["boxes"])
+
+    @torch.no_grad()
+    def masks(self, pixels: Pixels, boxes: Tensor) -> Any:
+        """Return bool [n, height, width] of what lies in the boxes [n, 4]."""
+        (height, width), side = pixels.shape[:2], SEGMENTER_SIDE
+        if len(boxes) == 0:
+            return np.zeros((0, height, width), bool)
+        logits = self._segmenter(
+            pixel_values=normalised(resized(pixels, (side, side)))[None],
+            input_boxes=(boxes * torch.tensor([side / width, side / height] * 2))[None],
+            multimask_output=False,
+        ).pred_masks[0]
+        full = functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
+        return (full[:, 0] > 0).numpy()
 
 
-def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+def score(pair: Pair, count: int, seed: int) -> dict[str, float]:
+    """Ask for every name of `count` held-out scenes, and for as many that are absent.
 
-
-def _schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: linear warm-up, all of it, and linear cool-down."""
-    return min((step + 1) / _WARM_UP, 1.0, (steps - step) / (_COOL_DOWN * steps))
+    Returns:
+        `found`: the share of the named objects that a box overlaps with an IoU above 0.7; `spurious`: boxes
+        that overlap none above 0.5, for each name; `false_alarms`: the share of the absent names for which
+        there is a box, `absent_zero` of those with an occupancy of 0; `mask_iou` of the masks that true boxes
+        give; the mean and the worst error of the occupancy that both find.
+    """
+    found, spurious, false_alarms, mask_ious, errors, zeros = [], [], [], [], [], []
+    for index in range(count):
+        dice = Dice(seed, "held out", str(index))
+        scene = draw_scene(_HELD_OUT + dice.whole(0, 2**40), (dice.whole(160, 400), dice.whole(160, 400)))
+        absent = absent_name(scene, dice.whole(0, 2**40))
+        for name in sorted({item.name for item in scene.objects}):
+            items = [item for item in scene.objects if item.name == name]
+            boxes = pair.boxes(scene.pixels, name)
+            overlaps, _ = box_overlaps(torch.tensor([item.box for item in items]), boxes)
+            found += [bool((row > 0.7).any()) for row in overlaps]
+            spurious.append(int((~(overlaps > 0.5).any(0)).sum()))
+            union = pair.masks(scene.pixels, boxes).any(0)
+            errors.append(abs(float(union.mean()) - scene.occupancy(name)))
+        masks = pair.masks(scene.pixels, torch.tensor([item.box for item in scene.objects]))
+        for item, mask in zip(scene.objects, masks, strict=True):
+            mask_ious.append((item.mask & mask).sum() / (item.mask | mask).sum())
+        boxes = pair.boxes(scene.pixels, absent)
+        false_alarms.append(len(boxes) > 0)
+        zeros.append(not pair.masks(scene.pixels, boxes).any())
+    figures = {"found": found, "spurious": spurious, "false_alarms": false_alarms, "mask_iou": mask_ious}
+    figures |= {"occupancy_error": errors, "absent_zero": zeros}
+    means = {name: float(np.mean(values)) for name, values in figures.items()}
+    return {"scenes": count, **means, "worst_occupancy_error": max(errors)}
 
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--network",
-    "networks",
-    type=click.Choice(list(COURSES)),
-    multiple=True,
-    default=list(COURSES),
-    show_default=True,
-    help="Train this one only; the pair is scored when both are there.",
-)
-@click.option("--steps", type=click.IntRange(min=1), help="In place of each network's own number.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--scenes", type=click.IntRange(min=1), default=200, show_default=True, help="To score on.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Where the scores are written.")
-def main(
-    out: Path, networks: tuple[str, ...], steps: int | None, seed: int, scenes: int, output: Path | None
-) -> None:
+def main(out: Path, seed: int, scenes: int, output: Path | None) -> None:
     """Train the miniatures into the folder OUT, or go on where that stopped, and score them as a pair."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    quiet: Any = transformers.utils.logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
     before = environment()
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.2f}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        for name in networks:
-            train(name, out, steps or COURSES[name].steps, seed, progress)
-    if not all((out / name).exists() for name in COURSES):
-        return
-    scores = score(Pair(out), scenes, seed)
-    _show(scores, console)
-    if output is not None:
-        result = {
-            "command": "python -m miniatures.training",
-            "seed": seed,
-            "threshold": THRESHOLD,
-            "training": {name: _training(out, name) for name in COURSES},
-            "scores": asdict(scores),
-            "environment": before | {"torch": version("torch"), "transformers": version("transformers")},
-        }
-        output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _training(out: Path, name: str) -> dict[str, Any]:
-    state = torch.load(checkpoint_path(out, name), weights_only=True)
-    weights = out / name / "model.safetensors"
-    return {
-        "steps": state["steps"],
-        "minutes": round(state["minutes"], 1),
-        "parameters": sum(parameter.numel() for parameter in COURSES[name].new().parameters()),
-        "bytes": weights.stat().st_size,
-    }
-
-
-def _show(scores: Scores, console: Console) -> None:
-    table = Table("score", "value")
-    for name, value in asdict(scores).items():
-        table.add_row(name.replace("_", " "), f"{value:.4g}")
-    console.print(table)
+    training = {name: train(name, out, seed) for name in COURSES}
+    result = {"command": "python -m miniatures.training", "seed": seed, "threshold": _THRESHOLD}
+    result |= {"training": training, "scores": score(Pair(out), scenes, seed), "environment": before}
+    text = json.dumps(result, indent=1) + "\n"
+    click.echo(text) if output is None else output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

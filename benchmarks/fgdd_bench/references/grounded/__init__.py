@@ -1,3 +1,3 @@
 """Grounded SAM 2 in PyTorch along the path `foreground`."""
 
-__all__ = ["miniature_networks", "random_grounded", "random_networks", "subject", "ways"]
+__all__ = ["random_grounded", "random_networks", "subject", "ways"]

@@ -26,7 +26,7 @@ SIZE = "tiny"  # of both networks
 SETTINGS = GroundedSettings(DetectorSettings(), boxes=8, split=False)
 _BUNDLE = "grounded-sam2-random.onnx"
 _PACKAGES = ("torch", "transformers", "onnx", "onnxslim")
-_MAKERS = ("random_networks.py", "miniature_networks.py")  # what makes the checkpoints
+_MAKERS = ("random_networks.py",)  # what makes the checkpoints
 
 
 @dataclass(frozen=True)

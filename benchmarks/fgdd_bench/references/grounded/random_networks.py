@@ -7,12 +7,14 @@ find in an image means nothing.
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    BertTokenizer,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     Sam2Config,
@@ -21,8 +23,14 @@ from transformers import (
     Sam2VisionConfig,
 )
 
-from fgdd_bench.references.grounded.miniature_networks import IMAGE_MEAN, IMAGE_STD, new_tokenizer
+from fgdd_fast.synthetic.scenes import COLOURS, SHAPES
 
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+TEXT_LENGTH = 64
+VOCABULARY_SIZE = 1032
+# Grounding DINO's code has these ids of BERT's vocabulary written into it.
+_FIXED_TOKENS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
 EDGES = {"shortest_edge": 800, "longest_edge": 1333}  # of the published detectors' images
 
 # Of IDEA-Research/grounding-dino-tiny and -base: the tiny one has transformers' default configuration.
@@ -61,6 +69,16 @@ SEGMENTERS: Mapping[str, Mapping[str, Any]] = {
         "window_size_per_stage": [8, 4, 16, 8],
     },
 }
+
+
+def new_tokenizer() -> BertTokenizer:
+    """Return BERT's word pieces with the words of drawn scenes, letters and digits."""
+    pieces = ["a", "an", *COLOURS, *SHAPES, *"!\"#$%&'()*+,-/:;", *string.digits, *string.ascii_lowercase[1:]]
+    pieces += [f"##{character}" for character in string.ascii_lowercase + string.digits]
+    free = iter(slot for slot in range(104, VOCABULARY_SIZE) if slot not in _FIXED_TOKENS)
+    tokens = _FIXED_TOKENS | dict(zip(free, pieces, strict=False))
+    vocabulary = {tokens.get(slot, f"[unused{slot}]"): slot for slot in range(VOCABULARY_SIZE)}
+    return BertTokenizer(vocab=vocabulary, model_max_length=TEXT_LENGTH)
 
 
 def random_detector(config: GroundingDinoConfig, seed: int = 0) -> Any:
