@@ -131,7 +131,7 @@ class DistilledSet:
         return DataError(f"The distilled image {self.path(index)} cannot be used: {reason}", DISTIL_AGAIN)
 
 
-def open_distilled(out: Path) -> DistilledSet:
+def open_distilled(out: str | Path) -> DistilledSet:
     """Open a distilled data set, and hold the names of its files against its manifest.
 
     Hidden files, such as file managers leave behind, are passed over; no image is opened.
@@ -142,6 +142,7 @@ def open_distilled(out: Path) -> DistilledSet:
     Raises:
         DataError: there is no manifest, it is damaged, an image is missing, or images/ holds something else.
     """
+    out = Path(out)
     manifest = read_manifest(out / MANIFEST)
     size, factor = _geometry(manifest, out)
     listed = Counter(image.file for image in manifest.images)

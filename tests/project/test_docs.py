@@ -1,0 +1,102 @@
+"""The documents: what they show runs, their links lead somewhere, and every public name is in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_pipeline as tiny
+from tiny_catalogue import install_tiny_models
+
+import fgdd_fast
+
+ROOT = Path(__file__).resolve().parents[2]
+README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
+DOCUMENTS = (
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "benchmarks").glob("*.md"),
+    *(ROOT / "examples").glob("*.md"),
+)
+OLD_SPELLINGS = ("--val ", "--accept-parity", "--arithmetic", "onnxruntime-tensorrt", "onnxruntime-rtx")
+
+
+def python_blocks(document: Path) -> Iterator[tuple[int, str]]:
+    """The line on which each block of Python begins, and the block."""
+    text = document.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, found.start(1)), found[1]
+
+
+def run_blocks(document: Path, names: dict[str, object]) -> None:
+    """Run a document's blocks one after another, in one namespace; a traceback shows the document's line."""
+    for line, block in python_blocks(document):
+        exec(compile("\n" * line + block, str(document), "exec"), names)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with `photographs`, `validation` and the catalogue's models."""
+    install_tiny_models(tmp_path, monkeypatch)
+    tiny.write_squares(tmp_path / "photographs", 8)
+    tiny.write_squares(tmp_path / "validation", 4)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_what_the_api_page_shows_runs(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    run_blocks(API, {"__name__": "api"})
+    printed = capsys.readouterr().out
+    assert "100.0% of 12 held-out images are right" in printed
+    assert "6 mosaics; 0 images could not be used" in printed
+    assert "Writing: 3 of 3" in printed
+    assert "is too small" in printed
+    made = ("sheet.png", "distilled/labels/labels.json", "packed/manifest.json", "watched/manifest.json")
+    assert [name for name in made if not (photographs / name).is_file()] == []
+
+
+def test_what_the_readme_shows_runs(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.teacher_bundle(photographs, name="teacher")
+    (block,) = (block for _, block in python_blocks(README))
+    exec(compile(block.replace("ipc=10", "ipc=1"), str(README), "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.count("images are kept whole from occupancy 0.") == len(tiny.CLASSES)
+    assert (photographs / "distilled" / "manifest.json").is_file()
+
+
+def test_every_public_name_has_a_section_with_one_example() -> None:
+    sections = re.split(r"^## ", API.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    examples = {section.split("\n")[0].strip("`"): section.count("```python") for section in sections}
+    assert examples == dict.fromkeys(fgdd_fast.PUBLIC, 1)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def anchors(document: Path) -> set[str]:
+    """The names by which the headings of a document are reached."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_teaches_an_old_spelling(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert [word for word in OLD_SPELLINGS if word in text] == []
