@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.images.views import ScoreView
+from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.output.manifest import Setting
 from fgdd_fast.output.mosaic import Format
 from fgdd_fast.planning import MosaicSettings

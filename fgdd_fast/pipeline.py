@@ -23,7 +23,7 @@ from typing import Any
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
-from fgdd_fast.images.views import default_view
+from fgdd_fast.images.tiles import default_view
 from fgdd_fast.measurement.measurer import Measured, Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store

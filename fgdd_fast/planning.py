@@ -170,7 +170,7 @@ def tiles_with_features(
     return [
         tile
         for gathered in _gather(dataset, images, measurer, settings)
-        for tile in gathered.candidates.contested(settings.tiles_per_class)
+        for tile in gathered.candidates.tie_candidates(settings.tiles_per_class)
     ]
 
 

@@ -35,7 +35,7 @@ from fgdd_engines.paths import cache_folder
 from fgdd_fast.cli.terminal import console_progress, logged_to
 from fgdd_fast.errors import FgddError, SettingsError
 from fgdd_fast.images.dataset import scan
-from fgdd_fast.images.views import SCORE_VIEWS, default_view
+from fgdd_fast.images.tiles import SCORE_VIEWS, default_view
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.factory import choose_foreground
 from fgdd_fast.models.network import check_classes

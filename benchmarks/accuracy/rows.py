@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.views import SCORE_VIEWS, ScoreView
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
 from fgdd_fast.selection.ranking import RANKINGS
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
 from fgdd_fast.selection.thresholds import Control, Rule, parse_rule

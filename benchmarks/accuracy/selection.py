@@ -14,7 +14,7 @@ from fgdd_engines.progress import Progress
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.images.views import ScoreView
+from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.models.catalogue.catalogue import find_bundle

@@ -59,7 +59,7 @@ class MosaicSet:
         side = size // self.factor
 
         def cut(tile: Tile) -> Pixels:
-            return read_tile(tile, self.root / tile.source, side, method)
+            return read_tile(self.root / tile.source, tile.sha256, tile.box, side, method)
 
         images = [
             compose([cut(tile) for tile in mosaic.tiles], self.factor)
@@ -72,7 +72,7 @@ class MosaicSet:
     def facts(self) -> Mapping[str, object]:
         """Return how many tiles there are, and the share of them that shows a whole image."""
         tiles = [tile for mosaics in self.mosaics for mosaic in mosaics for tile in mosaic.tiles]
-        whole = sum(tile.path == "full" for tile in tiles) / len(tiles)
+        whole = sum(tile.kind == "full" for tile in tiles) / len(tiles)
         return {"tiles": len(tiles), "whole": round(whole, 4)}
 
 
@@ -147,7 +147,7 @@ def _tile(record: ImageRecord, *, whole: bool) -> Tile:
         source=record.source,
         sha256=record.sha256,
         box=(record.full if whole else record.crops[0]).box,
-        path="full" if whole else "crop",
+        kind="full" if whole else "crop",
         occupancy=record.occupancy,
         threshold=UNKNOWN,
         loss=UNKNOWN,

@@ -92,7 +92,7 @@ def compare(reference: Path, distilled: Path) -> dict[str, Any]:
         "same_decisions": len(same) == len(pairs),
         "tiles": len(pairs),
         "tiles_that_differ": len(pairs) - len(same),
-        "whole_tiles": sum(one.path == "full" for one, _ in pairs),
+        "whole_tiles": sum(one.kind == "full" for one, _ in pairs),
         "largest_occupancy_difference": max((abs(a.occupancy - b.occupancy) for a, b in same), default=None),
         "largest_threshold_difference": max(
             abs(value - found.thresholds[name]) for name, value in expected.thresholds.items()
@@ -108,7 +108,7 @@ def _tiles(manifest: Manifest) -> Iterator[Tile]:
 
 
 def _decision(tile: Tile) -> tuple[object, ...]:
-    return tile.source, tile.sha256, tile.box, tile.path
+    return tile.source, tile.sha256, tile.box, tile.kind
 
 
 def _pixels(path: Path) -> NDArray[np.int16]:

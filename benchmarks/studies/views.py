@@ -30,14 +30,13 @@ from benchmarks.studies.study import (
 from fgdd_bench.harness.sources import unusable
 from fgdd_engines.base import Precision
 from fgdd_fast.errors import ImageError, SettingsError
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.views import SCORE_VIEWS, tile_pixels
+from fgdd_fast.images.tiles import SCORE_VIEWS, tile_pixels
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, check_classes
 from fgdd_fast.runtime.choose import choose_runtime
-from fgdd_fast.selection.records import Box
 
 # Of each row: the view; the teacher's rate alone; the share of whole images and of crops that it names right;
 # the mean share of the image that the crop of lowest loss covers; and of how many images that is the crop

@@ -13,7 +13,7 @@ from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
-from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import SPELLINGS
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP

@@ -1,3 +1,3 @@
 """From files to pixels: the data set, decoding, resizing, crops, tiles and what a teacher is shown."""
 
-__all__ = ["crops", "dataset", "decode", "headers", "near_duplicates", "resize", "tiles", "views"]
+__all__ = ["crops", "dataset", "decode", "headers", "near_duplicates", "resize", "tiles"]

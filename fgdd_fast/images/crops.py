@@ -1,4 +1,4 @@
-"""The candidate crops of an image, as torchvision's RandomResizedCrop draws them.
+"""Parts of images: boxes, and the candidate crops that torchvision's RandomResizedCrop would draw.
 
 Source: torchvision, `RandomResizedCrop.get_params`, with the scale and ratio that RDED uses (public
 repository LINs-lab/RDED).
@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import NamedTuple
 
 from fgdd_fast.seeding import seeded_hash
-from fgdd_fast.selection.records import Box
 
 SCALE = (0.08, 1.0)  # least and greatest share of the image's area; the sides are equal
 TRIES = 10
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels of the decoded image, after its EXIF orientation is applied."""
+
+    x: int
+    y: int
+    width: int
+    height: int
 
 
 def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: int) -> tuple[Box, ...]:

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.images.views import SCORE_VIEWS, ScoreView
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
 from fgdd_fast.labels.compression import Compression, Cost, parse_compression
 from fgdd_fast.labels.training_views import ViewRecipe
 from fgdd_fast.output.manifest import Model

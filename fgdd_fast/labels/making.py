@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.images.views import ScoreView
+from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.labels.compression import FLOAT16, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
 from fgdd_fast.labels.teacher import check_predictions, teacher_model

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.selection.records import Box
+from fgdd_fast.images.crops import Box
 
 _LIMIT = 127  # of a mask's 0 to 255, above which a pixel is foreground
 

@@ -18,7 +18,7 @@ from fgdd_fast.errors import DataError, TeacherError
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_encoding import Features
+from fgdd_fast.measurement.store_format import Features
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map
 from fgdd_fast.selection.records import Tile
@@ -62,7 +62,9 @@ class TileFeatures:
         threads, streams = self._settings.threads, self._teacher.streams
 
         def show(tile: Tile) -> tuple[Tile, Images]:
-            pixels = read_tile(tile, paths[tile.source], self._teacher.tile_size, self._settings.resize)
+            pixels = read_tile(
+                paths[tile.source], tile.sha256, tile.box, self._teacher.tile_size, self._settings.resize
+            )
             return tile, self._teacher.show(pixels)
 
         def infer(batch: Sequence[tuple[Tile, Images]]) -> list[tuple[Tile, Features]]:

@@ -19,18 +19,19 @@ import cv2
 import numpy as np
 
 from fgdd_fast.errors import ImageError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import FileContent, decode_image, read_file
 from fgdd_fast.images.near_duplicates import perceptual_hash
-from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
-from fgdd_fast.measurement.missing import Inventory, MeasureSettings, Needs
+from fgdd_fast.measurement.missing import MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import KnownFile, Measurement, Store, file_signature
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map
-from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.selection.records import ImageRecord
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ class _Work:
     """A file that was read; `needs` is None when its content was never measured in any way."""
 
     read: _Read
-    needs: Needs | None
+    needs: MissingWork | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Measurer:
         self._teacher = teacher
         self._settings = settings
         self._store = store
-        self._inventory = Inventory(foreground, teacher, settings, store, classes)
+        self._inventory = StoreLookup(foreground, teacher, settings, store, classes)
         self.features = TileFeatures(teacher, settings, store, self._inventory.view_fingerprint)
 
     def measure(self, images: Sequence[SourceImage], advance: Callable[[], None] = lambda: None) -> Measured:
@@ -169,7 +170,7 @@ class Measurer:
         try:
             pixels = decode_image(file.content)
             height, width = pixels.shape[:2]
-            needs = work.needs or self._inventory.needs_of_unknown(image, width, height)
+            needs = work.needs or self._inventory.missing_of_unknown(image, width, height)
             foreground = self._foreground.prepare(pixels, image) if needs.foreground else None
         except ImageError as error:
             return Skipped(image.source, error.problem)

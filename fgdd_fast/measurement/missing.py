@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.store import KnownFile, Measurement, Store, file_signature
 from fgdd_fast.models.foreground import Foreground, ForegroundModel
 from fgdd_fast.models.network import Teacher, fingerprint_text
-from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.records import ImageRecord, View
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class MeasureSettings:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MissingWork:
     """What is missing of an image.
 
     Attributes:
@@ -60,7 +60,7 @@ class Needs:
         return self.foreground or self.hash or bool(self.boxes)
 
 
-class Inventory:
+class StoreLookup:
     """Looks images up under the fingerprints of two models and of how they are used.
 
     Args:
@@ -121,16 +121,16 @@ class Inventory:
             perceptual_hash,
         )
 
-    def needs(self, image: SourceImage, known: KnownFile) -> Needs | None:
+    def needs(self, image: SourceImage, known: KnownFile) -> MissingWork | None:
         """What is missing of an image; None when nothing is."""
         fingerprint = self._foreground_fingerprints[image.class_name]
-        everything = self.needs_of_unknown(image, known.width, known.height)
+        everything = self.missing_of_unknown(image, known.width, known.height)
         losses = self._losses(image, known)
         foreground = (
             self._store.occupancy(known.sha256, fingerprint) is None
             or self._shares(known, fingerprint, everything.crops) is None
         )
-        needs = Needs(
+        needs = MissingWork(
             foreground,
             tuple(box for box in everything.boxes if box not in losses),
             everything.crops if foreground else (),
@@ -138,10 +138,10 @@ class Inventory:
         )
         return needs or None
 
-    def needs_of_unknown(self, image: SourceImage, width: int, height: int) -> Needs:
+    def missing_of_unknown(self, image: SourceImage, width: int, height: int) -> MissingWork:
         """What is missing of an image whose content was never measured; for any thread."""
         full, *crops = self._boxes(image, width, height)
-        return Needs(
+        return MissingWork(
             True, tuple(dict.fromkeys((full, *crops))), tuple(dict.fromkeys(crops)), self._settings.hashes
         )
 

@@ -17,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 
 from fgdd_fast.errors import StoreError
-from fgdd_fast.measurement.store_encoding import (
+from fgdd_fast.images.crops import Box
+from fgdd_fast.measurement.store_format import (
+    SCHEMAS,
+    VERSION,
     Features,
     decode_features,
     decode_hash,
@@ -27,9 +30,7 @@ from fgdd_fast.measurement.store_encoding import (
     encode_mask,
     path_key,
 )
-from fgdd_fast.measurement.store_schema import SCHEMAS, VERSION
 from fgdd_fast.models.foreground import Foreground, Pixels, ScoredBox
-from fgdd_fast.selection.records import Box
 
 FILE_NAME = "measurements.sqlite3"
 

@@ -14,7 +14,7 @@ from fgdd_engines.base import Array, Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import open_engine
 from fgdd_fast.errors import BundleError, EngineError, SettingsError, TeacherError
-from fgdd_fast.images.views import ScoreView, teacher_view, view_size
+from fgdd_fast.images.tiles import ScoreView, teacher_view, view_size
 
 _log = logging.getLogger(__name__)
 

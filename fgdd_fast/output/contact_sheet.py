@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgdd_fast.images.crops import Box
 from fgdd_fast.models.foreground import ScoredBox
-from fgdd_fast.selection.records import Box, Path
+from fgdd_fast.selection.records import TileKind
 
 Pixels = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -25,10 +26,10 @@ RULE: Colour = (222, 224, 228)
 INK: Colour = (31, 35, 41)
 FAINT: Colour = (104, 111, 121)
 FOREGROUND: Colour = (255, 214, 10)
-PATH_COLOURS: dict[Path, Colour] = {"full": (0, 138, 92), "crop": (214, 31, 105)}
+KIND_COLOURS: dict[TileKind, Colour] = {"full": (0, 138, 92), "crop": (214, 31, 105)}
 
-_PATH_WORDS: dict[Path, str] = {"full": "whole", "crop": "crop"}
-_PATH_MEANINGS: dict[Path, str] = {"full": "kept whole", "crop": "chosen crop"}
+_KIND_WORDS: dict[TileKind, str] = {"full": "whole", "crop": "crop"}
+_KIND_MEANINGS: dict[TileKind, str] = {"full": "kept whole", "crop": "chosen crop"}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FINE = 4  # outlines are found at this many times a thumbnail's resolution
 _MARGIN = 36
@@ -48,7 +49,7 @@ class SheetSource:
         pixels: uint8 RGB [height, width, 3].
         mask: uint8 of any resolution, stretched over the image; above 127 is foreground. None: not known.
         box: the part of the image that was chosen, in its pixels.
-        path: "full" where the image was kept whole, "crop" where a part of it was.
+        kind: "full" where the image was kept whole, "crop" where a part of it was.
         occupancy: the foreground's share of the image, in [0, 1].
         loss: the teacher's cross-entropy (nats) on the chosen part.
         found: boxes of the objects that the foreground model found.
@@ -57,7 +58,7 @@ class SheetSource:
     pixels: Pixels
     mask: Pixels | None
     box: Box
-    path: Path
+    kind: TileKind
     occupancy: float
     loss: float
     found: Sequence[ScoredBox] = ()
@@ -153,9 +154,9 @@ def _header(title: str, layout: _Layout) -> Pixels:
     inside[3:13, 3:21] = 255
     _outline_mask(sample, inside)
     samples = [(sample, "foreground")]
-    for path, meaning in _PATH_MEANINGS.items():
+    for kind, meaning in _KIND_MEANINGS.items():
         sample = np.full((16, 24, 3), 150, np.uint8)
-        _frame(sample, (1, 1, 23, 15), PATH_COLOURS[path])
+        _frame(sample, (1, 1, 23, 15), KIND_COLOURS[kind])
         samples.append((sample, meaning))
     x = _MARGIN
     for sample, meaning in samples:
@@ -211,18 +212,18 @@ def _place_source(band: Pixels, source: SheetSource, x: int, y: int, thumb: int)
     """A source's thumbnail with its foreground, its chosen box and its figures."""
     small = _thumbnail(source.pixels, thumb)
     box = _scaled_box(source.box, source.pixels.shape[:2], small.shape[:2])
-    if source.path == "crop":
+    if source.kind == "crop":
         _fade_outside(small, box)
     if source.mask is not None:
         _outline_mask(small, source.mask)
     for found in source.found:
         _outline_box(small, found)
-    _frame(small, box, PATH_COLOURS[source.path])
+    _frame(small, box, KIND_COLOURS[source.kind])
     _place(band, small, x, y, thumb)
     baseline = y + thumb + 17
     _write(band, f"occupancy {source.occupancy:.2f}", (x, baseline), INK, size=0.42, room=thumb)
-    figures = f"{_PATH_WORDS[source.path]}, loss {source.loss:.2f}"
-    _write(band, figures, (x, baseline + 17), PATH_COLOURS[source.path], size=0.42, room=thumb)
+    figures = f"{_KIND_WORDS[source.kind]}, loss {source.loss:.2f}"
+    _write(band, figures, (x, baseline + 17), KIND_COLOURS[source.kind], size=0.42, room=thumb)
 
 
 def _thumbnail(pixels: Pixels, side: int) -> Pixels:

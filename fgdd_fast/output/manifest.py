@@ -199,7 +199,7 @@ def _image_data(image: DistilledImage) -> dict[str, Any]:
                 "source": tile.source,
                 "sha256": tile.sha256,
                 "box": list(tile.box),
-                "path": tile.path,
+                "path": tile.kind,
                 "occupancy": tile.occupancy,
                 "threshold": tile.threshold,
                 "loss": tile.loss,

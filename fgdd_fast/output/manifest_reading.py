@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast, get_args
 
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.output.folder import IMAGES, MANIFEST
 from fgdd_fast.output.manifest import FORMAT, DistilledImage, Manifest, Model, Setting
-from fgdd_fast.selection.records import Box, Tile
-from fgdd_fast.selection.records import Path as TilePath
+from fgdd_fast.selection.records import Tile, TileKind
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ def _image(data: object, where: str, thresholds: Mapping[str, float]) -> Distill
 
 def _tile(data: object, where: str, cell: tuple[int, int]) -> Tile:
     path = _get(data, "path", str, where)
-    _require(path in get_args(TilePath), f"{where}.path must be 'full' or 'crop'")
+    _require(path in get_args(TileKind), f"{where}.path must be 'full' or 'crop'")
     box = _integers(data, "box", 4, where)
     x, y, width, height = box
     _require(x >= 0 and y >= 0 and width >= 1 and height >= 1, f"{where}.box lies outside its image")
@@ -133,7 +133,7 @@ def _tile(data: object, where: str, cell: tuple[int, int]) -> Tile:
         source=_source(data, where),
         sha256=_sha256(data, where),
         box=Box(x, y, width, height),
-        path=cast(TilePath, path),
+        kind=cast(TileKind, path),
         occupancy=_share(data, "occupancy", where),
         threshold=_share(data, "threshold", where),
         loss=_number(data, "loss", where),

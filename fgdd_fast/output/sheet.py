@@ -26,7 +26,7 @@ def sheet_classes(
         out: its folder.
         data: the folder of the source images.
         foreground: the model that measured the occupancies.
-        sources: source images shown of each class; both paths are shown where both were taken.
+        sources: source images shown of each class; both kinds of tiles are shown where both were taken.
         mosaics: mosaics shown of each class.
 
     Raises:
@@ -36,23 +36,23 @@ def sheet_classes(
         for name in manifest.classes:
             images = [image for image in manifest.images if image.class_name == name]
             tiles = [tile for image in images for tile in image.tiles]
-            shown = _both_paths(tiles, sources)
+            shown = _both_kinds(tiles, sources)
             origins = [SourceImage(tile.source, name, data) for tile in shown]
             yield SheetClass(
                 name=name,
                 threshold=manifest.thresholds[name],
                 tiles=len(tiles),
-                whole_tiles=sum(tile.path == "full" for tile in tiles),
+                whole_tiles=sum(tile.kind == "full" for tile in tiles),
                 sources=tuple(executor.map(partial(_source, foreground), shown, origins)),
                 mosaics=tuple(_read(out / image.file) for image in images[:mosaics]),
             )
 
 
-def _both_paths(tiles: list[Tile], count: int) -> list[Tile]:
-    """At most `count` tiles, lowest loss first, half of each path as far as there are so many."""
+def _both_kinds(tiles: list[Tile], count: int) -> list[Tile]:
+    """At most `count` tiles, lowest loss first, half of each kind as far as there are so many."""
     ranked = sorted(tiles, key=lambda tile: (tile.loss, tile.source))
-    whole = [tile for tile in ranked if tile.path == "full"]
-    crops = [tile for tile in ranked if tile.path == "crop"]
+    whole = [tile for tile in ranked if tile.kind == "full"]
+    crops = [tile for tile in ranked if tile.kind == "crop"]
     number = max(min(len(whole), (count + 1) // 2), count - len(crops))
     return whole[:number] + crops[: count - number]
 
@@ -68,7 +68,7 @@ def _source(foreground: ForegroundModel, tile: Tile, image: SourceImage) -> Shee
         pixels=pixels,
         mask=found.mask,
         box=tile.box,
-        path=tile.path,
+        kind=tile.kind,
         occupancy=tile.occupancy,
         loss=tile.loss,
         found=found.boxes,

@@ -41,7 +41,8 @@ def write_mosaics(
     def render(item: tuple[str, Mosaic]) -> tuple[str, Mosaic, bytes]:
         name, mosaic = item
         tiles = [
-            read_tile(tile, paths[tile.source], settings.tile_size, settings.resize) for tile in mosaic.tiles
+            read_tile(paths[tile.source], tile.sha256, tile.box, settings.tile_size, settings.resize)
+            for tile in mosaic.tiles
         ]
         return name, mosaic, encode(compose(tiles, settings.factor), settings.format)
 

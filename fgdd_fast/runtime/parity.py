@@ -19,9 +19,9 @@ from fgdd_engines.backends import find_backend
 from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.resize import resize
-from fgdd_fast.images.views import ScoreView, tile_pixels
+from fgdd_fast.images.tiles import ScoreView, tile_pixels
 from fgdd_fast.models.factory import choose_as_exported, open_foreground
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
 from fgdd_fast.parallel import batched
@@ -35,7 +35,6 @@ from fgdd_fast.runtime.tolerances import (
     loss_figures,
     occupancy_figures,
 )
-from fgdd_fast.selection.records import Box
 
 REFERENCE = Runtime("cpu", "fp32", threads=1)
 CROPS = 5

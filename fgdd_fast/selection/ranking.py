@@ -14,14 +14,16 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_fast.selection.kmeans import cluster
-from fgdd_fast.selection.records import Path, Tile
+from fgdd_fast.seeding import seeded_hash
+from fgdd_fast.selection.records import Tile, TileKind
 
 Ranking = Callable[[Sequence[Tile], int], list[Tile]]
 """Chooses from a class's tiles, no two from the same image: the best `count` (all if fewer), best first."""
 
 FeaturesOf = Callable[[Sequence[Tile]], NDArray[np.floating]]
 """Looks up what a teacher sees in tiles: finite values [n, channels]."""
+
+ITERATIONS = 100  # of k-means, at most; a class's few hundred tiles settle in a tenth of that
 
 RankingName = Literal["loss", "stratified", "kmeans", "stratified-kmeans"]
 RANKINGS: tuple[RankingName, ...] = get_args(RankingName)
@@ -44,9 +46,9 @@ def make_ranking(name: RankingName, features: FeaturesOf, seed: int) -> Ranking:
     diverse = partial(rank_by_clusters, features=features, seed=seed)
     rankings: dict[RankingName, Ranking] = {
         "loss": rank_by_loss,
-        "stratified": partial(rank_by_path, within=rank_by_loss),
+        "stratified": partial(rank_by_kind, within=rank_by_loss),
         "kmeans": diverse,
-        "stratified-kmeans": partial(rank_by_path, within=diverse),
+        "stratified-kmeans": partial(rank_by_kind, within=diverse),
     }
     return rankings[name]
 
@@ -56,17 +58,17 @@ def rank_by_loss(tiles: Sequence[Tile], count: int) -> list[Tile]:
     return sorted(tiles, key=_loss_and_source)[:count]
 
 
-def rank_by_path(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[Tile]:
-    """Give each path its share of the tiles chosen: the share that it has of the tiles there are.
+def rank_by_kind(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[Tile]:
+    """Give each kind its share of the tiles chosen: the share that it has of the tiles there are.
 
     Whole tiles come first, then crops, each as `within` ranks them. So the mosaics, to which `arrange` deals
-    tiles out in turn, get the same number of whole tiles, give or take one. (Alternating paths would not do:
+    tiles out in turn, get the same number of whole tiles, give or take one. (Alternating kinds would not do:
     of an even number of mosaics every second one would get whole tiles alone.)
     """
-    by_path = [[tile for tile in tiles if tile.path == path] for path in get_args(Path)]
-    numbers = apportion([len(members) for members in by_path], min(count, len(tiles)))
+    by_kind = [[tile for tile in tiles if tile.kind == kind] for kind in get_args(TileKind)]
+    numbers = apportion([len(members) for members in by_kind], min(count, len(tiles)))
     return [
-        tile for members, number in zip(by_path, numbers, strict=True) for tile in within(members, number)
+        tile for members, number in zip(by_kind, numbers, strict=True) for tile in within(members, number)
     ]
 
 
@@ -107,3 +109,54 @@ def apportion(sizes: Sequence[int], total: int) -> list[int]:
 
 def _loss_and_source(tile: Tile) -> tuple[float, str]:
     return tile.loss, tile.source
+
+
+def cluster(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np.int64]:
+    """Divide points into clusters, each of the points nearest to its mean.
+
+    Args:
+        points: finite values [n, channels], n at least 1.
+        clusters: how many, at least 1.
+        seed: any whole number; the same points in the same order give the same clusters.
+
+    Returns:
+        The cluster of each point [n], from 0. Fewer clusters than asked have points where fewer points are
+        distinct, and rarely where one loses its points while the means move.
+    """
+    values = points.astype(np.float64)
+    means = _first_means(values, clusters, seed)
+    nearest = _nearest(values, means)
+    for _ in range(ITERATIONS):
+        belongs = np.arange(len(means))[:, None] == nearest
+        members = belongs.sum(axis=1, keepdims=True)
+        means = np.where(members > 0, belongs.astype(np.float64) @ values / np.maximum(members, 1), means)
+        before, nearest = nearest, _nearest(values, means)
+        if np.array_equal(nearest, before):
+            break
+    return nearest
+
+
+def _first_means(points: NDArray[np.float64], clusters: int, seed: int) -> NDArray[np.float64]:
+    """Draw points one by one, each by its squared distance from the nearest one drawn before."""
+    places: list[int] = []
+    weights = np.ones(len(points))
+    while len(places) < clusters and weights.any():
+        cumulative = weights.cumsum()
+        place = int(np.searchsorted(cumulative, _fraction(seed, len(places)) * cumulative[-1], side="right"))
+        place = min(place, len(points) - 1)  # a product that is rounded up
+        places.append(place)
+        distances = np.square(points - points[place]).sum(axis=1)  # exactly 0 for equal points
+        weights = distances if len(places) == 1 else np.minimum(weights, distances)
+    return points[places]
+
+
+def _nearest(points: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The mean nearest to each point [n]; the first of equally near ones."""
+    distances = np.square(means).sum(axis=1) - 2 * points @ means.T  # squared, less a number for each point
+    return np.asarray(distances.argmin(axis=1), np.int64)
+
+
+def _fraction(seed: int, draw: int) -> float:
+    """A number in [0, 1) for each draw."""
+    digest = seeded_hash("fgdd k-means", seed, str(draw)).digest()
+    return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53

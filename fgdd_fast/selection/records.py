@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-Path = Literal["full", "crop"]
+from fgdd_fast.images.crops import Box
 
-
-class Box(NamedTuple):
-    """A rectangle in pixels of the decoded image, after its EXIF orientation is applied."""
-
-    x: int
-    y: int
-    width: int
-    height: int
+TileKind = Literal["full", "crop"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Tile:
     source: str
     sha256: str
     box: Box
-    path: Path
+    kind: TileKind
     occupancy: float
     threshold: float
     loss: float

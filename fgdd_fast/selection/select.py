@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.near_duplicates import nearest_kept
 from fgdd_fast.selection.ranking import WITH_FEATURES, Ranking, RankingName, rank_by_loss
-from fgdd_fast.selection.records import Box, ImageRecord, Path, Tile, View
+from fgdd_fast.selection.records import ImageRecord, Tile, TileKind, View
 from fgdd_fast.selection.thresholds import Rule, decide
 
 
@@ -69,17 +70,17 @@ class Candidates:
 
     Attributes:
         threshold: the class's occupancy threshold, in [0, 1].
-        rounds: the tiles in rounds, in which each image gives one or none; enough for the number wanted.
+        passes: the tiles in passes, in which each image gives one or none; enough for the number wanted.
         duplicates: for each image left out because an earlier one stands for it, by source: the reason.
     """
 
     threshold: float
-    rounds: tuple[tuple[Tile, ...], ...]
+    passes: tuple[tuple[Tile, ...], ...]
     duplicates: Mapping[str, str]
 
-    def contested(self, count: int) -> tuple[Tile, ...]:
-        """The tiles among which a ranking has to choose, so that `count` are taken: one round's, or none."""
-        return self.rounds[-1] if sum(map(len, self.rounds)) > count else ()
+    def tie_candidates(self, count: int) -> tuple[Tile, ...]:
+        """The tiles among which a ranking has to choose, so that `count` are taken: one pass's, or none."""
+        return self.passes[-1] if sum(map(len, self.passes)) > count else ()
 
 
 @dataclass(frozen=True)
@@ -140,29 +141,29 @@ def find_candidates(
     originals, duplicates = _without_duplicates(records, settings.near_duplicates)
     decision = decide(rule, originals, seed)
     queues = [
-        _tiles(record, path, decision.threshold, settings)
-        for record, path in zip(originals, decision.paths, strict=True)
+        _tiles(record, kind, decision.threshold, settings)
+        for record, kind in zip(originals, decision.kinds, strict=True)
     ]
-    rounds: list[tuple[Tile, ...]] = []
+    passes: list[tuple[Tile, ...]] = []
     available = 0
     for members in zip(*queues, strict=True):  # what counts, then what does not
         while available < count:
             tiles = tuple(tile for queue in members if (tile := next(queue, None)) is not None)
             if not tiles:
                 break
-            rounds.append(tiles)
+            passes.append(tiles)
             available += len(tiles)
     if available < count:
         raise _too_few(originals, available, count, settings)
-    return Candidates(decision.threshold, tuple(rounds), duplicates)
+    return Candidates(decision.threshold, tuple(passes), duplicates)
 
 
 def choose(candidates: Candidates, count: int, ranking: Ranking) -> Selection:
-    """Choose so many tiles; each round is ranked on its own and follows the one before."""
+    """Choose so many tiles; each pass is ranked on its own and follows the one before."""
     chosen: list[Tile] = []
-    for tiles in candidates.rounds:
+    for tiles in candidates.passes:
         chosen += ranking(tiles, count - len(chosen))
-    firsts = min(len(candidates.rounds[0]), count)
+    firsts = min(len(candidates.passes[0]), count)
     return Selection(candidates.threshold, tuple(chosen), count - firsts, candidates.duplicates)
 
 
@@ -195,7 +196,7 @@ def _hash(record: ImageRecord) -> int:
 
 
 def _tiles(
-    record: ImageRecord, path: Path, threshold: float, settings: SelectionSettings
+    record: ImageRecord, kind: TileKind, threshold: float, settings: SelectionSettings
 ) -> tuple[Iterator[Tile], Iterator[Tile]]:
     """The tiles that an image can give, in the order in which it gives them, each box once.
 
@@ -203,20 +204,20 @@ def _tiles(
         Those that count, and those to be taken once these are used up.
     """
     crops, others = _crops(record, settings)
-    views: list[tuple[Path, View]] = [("crop", crop) for crop in crops]
-    if path == "full" and math.isfinite(record.full.loss):
+    views: list[tuple[TileKind, View]] = [("crop", crop) for crop in crops]
+    if kind == "full" and math.isfinite(record.full.loss):
         views.insert(0, ("full", record.full))
     used: set[Box] = set()
 
-    def tiles(views: Sequence[tuple[Path, View]]) -> Iterator[Tile]:
-        for kind, view in views:
+    def tiles(views: Sequence[tuple[TileKind, View]]) -> Iterator[Tile]:
+        for each, view in views:
             if view.box not in used:
                 used.add(view.box)
                 yield Tile(
                     source=record.source,
                     sha256=record.sha256,
                     box=view.box,
-                    path=kind,
+                    kind=each,
                     occupancy=record.occupancy,
                     threshold=threshold,
                     loss=view.loss,

@@ -17,7 +17,7 @@ import numpy as np
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.seeding import seeded_hash
-from fgdd_fast.selection.records import ImageRecord, Path
+from fgdd_fast.selection.records import ImageRecord, TileKind
 
 Kind = Literal["quantile", "mean", "median", "fixed", "always-patch", "always-full"]
 Control = Literal["shuffled", "inverted"]
@@ -27,7 +27,7 @@ RULES_HELP = (
     "controls: shuffled:RULE, inverted:RULE"
 )
 _WITH_VALUE: tuple[Kind, ...] = ("quantile", "fixed")
-_CONSTANT: dict[Kind, tuple[float, Path]] = {"always-patch": (1.0, "crop"), "always-full": (0.0, "full")}
+_CONSTANT: dict[Kind, tuple[float, TileKind]] = {"always-patch": (1.0, "crop"), "always-full": (0.0, "full")}
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class ClassDecision:
 
     Attributes:
         threshold: the occupancy in [0, 1] from which an image is kept whole.
-        paths: for each record, in the order given, the way that its image takes.
+        kinds: for each record, in the order given, what its image gives.
     """
 
     threshold: float
-    paths: tuple[Path, ...]
+    kinds: tuple[TileKind, ...]
 
 
 def parse_rule(text: str) -> Rule:
@@ -109,8 +109,8 @@ def decide(rule: Rule, records: Sequence[ImageRecord], seed: int) -> ClassDecisi
                 "Check the foreground model; measure again with one that works.",
             )
     if rule.kind in _CONSTANT:
-        threshold, path = _CONSTANT[rule.kind]
-        return ClassDecision(threshold, tuple(path for _ in records))
+        threshold, kind = _CONSTANT[rule.kind]
+        return ClassDecision(threshold, tuple(kind for _ in records))
     occupancies = _controlled(rule.control, records, seed)
     threshold = _threshold(rule, [record.occupancy for record in records])
     return ClassDecision(

@@ -39,10 +39,11 @@ from benchmarks.accuracy.rows import (
 from benchmarks.accuracy.sets import random_mosaics
 from benchmarks.accuracy.training import RepeatedLabels
 from fgdd_fast.errors import DataError, OutputError, SettingsError
-from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.images.crops import Box
+from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
 from fgdd_fast.selection.ranking import RANKINGS
-from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import SelectionSettings
 from fgdd_fast.selection.thresholds import parse_rule
 

@@ -20,7 +20,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.headers import read_header
-from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.images.tiles import tile_pixels
 
 
 @pytest.fixture

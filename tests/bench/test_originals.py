@@ -70,7 +70,7 @@ def test_drawn_mosaics_fill_every_class(data: Path) -> None:
     assert [plan.name for plan in composition.plan.classes] == ["blue", "green", "red"]
     tiles = [tile for _, mosaic in composition.plan.mosaics for tile in mosaic.tiles]
     assert len(tiles) == len(set(tiles)) == 12
-    assert {tile.path for tile in tiles} == {"full", "crop"}
+    assert {tile.kind for tile in tiles} == {"full", "crop"}
     backwards = draw_composition(originals[::-1], TASK, size=16)
     assert list(backwards.plan.mosaics) == list(composition.plan.mosaics)
     assert draw_composition(originals, replace(TASK, seed=1), size=16).plan != composition.plan

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_export.graphs.graph import load_model, read_model, run_model, serialise
 from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
-from fgdd_fast.images.views import teacher_view
+from fgdd_fast.images.tiles import teacher_view
 
 Make = Callable[[Path], Bundle]
 NETWORKS: tuple[Make, ...] = (tiny.inverted_residuals, tiny.basic_blocks)

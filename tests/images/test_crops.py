@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.images.crops import candidate_boxes
-from fgdd_fast.selection.records import Box
+from fgdd_fast.images.crops import Box, candidate_boxes
 
 SIDES = st.integers(1, 5000)
 SOURCES = st.binary(min_size=1).map(lambda name: name.decode("utf-8", "surrogateescape"))

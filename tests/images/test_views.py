@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from image_files import picture
 
 from fgdd_fast.errors import SettingsError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize
-from fgdd_fast.images.views import SCORE_VIEWS, ScoreView, default_view, teacher_view, tile_pixels, view_size
-from fgdd_fast.selection.records import Box
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView, default_view, teacher_view, tile_pixels, view_size
 
 GREY = (124, 116, 104)
 

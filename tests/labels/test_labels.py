@@ -17,7 +17,7 @@ from tiny_labels import IMAGES, SIZE, edit_index, label, make_out
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.resize import resize
-from fgdd_fast.images.views import teacher_view
+from fgdd_fast.images.tiles import teacher_view
 from fgdd_fast.labels.stored import open_labels
 from fgdd_fast.labels.training_views import draw_epoch, render
 from fgdd_fast.output.distilled import open_distilled

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import boxes, quick
 
+from fgdd_fast.images.crops import Box
 from fgdd_fast.measurement.coverage import kept_shares
-from fgdd_fast.selection.records import Box
 
 
 def test_known_shares() -> None:

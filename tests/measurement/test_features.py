@@ -12,6 +12,7 @@ import pytest
 import tiny_pipeline as tiny
 
 from fgdd_fast.errors import DataError, TeacherError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import resize
@@ -19,7 +20,7 @@ from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.network import Images, Runtime, Teacher
-from fgdd_fast.selection.records import Box, Tile
+from fgdd_fast.selection.records import Tile
 
 SETTINGS = MeasureSettings(crops=3, seed=0, resize="area", batch=1, threads=2)
 BOX = Box(5, 3, 40, 30)

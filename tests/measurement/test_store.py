@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from record_strategies import quick
 
 from fgdd_fast.errors import StoreError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.measurement.store import FILE_NAME, KnownFile, Measurement, Store, file_signature
-from fgdd_fast.measurement.store_schema import SCHEMAS, VERSION
+from fgdd_fast.measurement.store_format import SCHEMAS, VERSION
 from fgdd_fast.models.foreground import Foreground, ScoredBox
-from fgdd_fast.selection.records import Box
 
 SHA = "ab" * 32
 BOX = Box(1, 2, 3, 4)

@@ -12,17 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgdd_fast.images.crops import Box
 from fgdd_fast.models.foreground import ScoredBox
 from fgdd_fast.output.contact_sheet import (
     FOREGROUND,
     INK,
+    KIND_COLOURS,
     MAX_HEIGHT,
-    PATH_COLOURS,
     SheetClass,
     SheetSource,
     contact_sheet,
 )
-from fgdd_fast.selection.records import Box, Path
+from fgdd_fast.selection.records import TileKind
 
 Pixels = npt.NDArray[np.uint8]
 THUMB = 200
@@ -34,10 +35,10 @@ def grey(height: int, width: int) -> Pixels:
 
 
 def a_source(
-    pixels: Pixels, *, mask: Pixels | None = None, box: Box | None = None, path: Path = "full"
+    pixels: Pixels, *, mask: Pixels | None = None, box: Box | None = None, kind: TileKind = "full"
 ) -> SheetSource:
     whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
-    return SheetSource(pixels, mask, box or whole, path, occupancy=0.25, loss=1.5)
+    return SheetSource(pixels, mask, box or whole, kind, occupancy=0.25, loss=1.5)
 
 
 def a_class(*sources: SheetSource, mosaics: int = 1, name: str = "mug") -> SheetClass:
@@ -54,12 +55,12 @@ def where(sheet: Pixels, tone: tuple[int, int, int]) -> tuple[int, int, int, int
     return int(columns.min()), int(rows.min()) + 124, int(columns.max()) + 1, int(rows.max()) + 125
 
 
-def framed_box(box: Box, path: Path, *, height: int = 400, width: int = 400) -> tuple[int, int, int, int]:
+def framed_box(box: Box, kind: TileKind, *, height: int = 400, width: int = 400) -> tuple[int, int, int, int]:
     """Where a box of an image is framed, relative to the thumbnail's square."""
-    sheet = sheet_of(a_class(a_source(grey(height, width), box=box, path=path)))
+    sheet = sheet_of(a_class(a_source(grey(height, width), box=box, kind=kind)))
     x, y = 36, 124 + 54
     window = sheet[y : y + THUMB, x : x + THUMB]
-    rows, columns = np.nonzero((window == PATH_COLOURS[path]).all(axis=2))
+    rows, columns = np.nonzero((window == KIND_COLOURS[kind]).all(axis=2))
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
@@ -78,7 +79,7 @@ def test_a_sheet_is_a_picture_of_whole_rows() -> None:
 def test_the_legend_shows_every_colour_that_the_images_use() -> None:
     header = sheet_of()[:124].reshape(-1, 3).tolist()
 
-    for tone in (FOREGROUND, *PATH_COLOURS.values()):
+    for tone in (FOREGROUND, *KIND_COLOURS.values()):
         assert list(tone) in header
 
 
@@ -130,7 +131,7 @@ def test_a_crop_is_framed_at_its_scaled_place() -> None:
 
 
 def test_outside_a_crop_the_image_is_faded() -> None:
-    sheet = sheet_of(a_class(a_source(grey(400, 400), box=Box(100, 100, 200, 200), path="crop")))
+    sheet = sheet_of(a_class(a_source(grey(400, 400), box=Box(100, 100, 200, 200), kind="crop")))
 
     assert (sheet[178 + 100, 36 + 100] == GREY).all()
     assert (sheet[178 + 20, 36 + 20] > GREY + 30).all()
@@ -139,7 +140,7 @@ def test_outside_a_crop_the_image_is_faded() -> None:
 def test_an_image_is_not_changed_by_being_shown() -> None:
     pixels = grey(THUMB, THUMB)
     sheet_of(
-        a_class(a_source(pixels, mask=np.eye(20, dtype=np.uint8) * 255, box=Box(5, 5, 50, 50), path="crop"))
+        a_class(a_source(pixels, mask=np.eye(20, dtype=np.uint8) * 255, box=Box(5, 5, 50, 50), kind="crop"))
     )
 
     assert (pixels == GREY).all()
@@ -157,7 +158,7 @@ def test_mosaics_stand_beside_the_sources() -> None:
 
 def test_the_same_data_give_the_same_sheet() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    source = a_source(pixels, mask=pixels[..., 0], box=Box(3, 4, 30, 20), path="crop")
+    source = a_source(pixels, mask=pixels[..., 0], box=Box(3, 4, 30, 20), kind="crop")
 
     assert sheet_of(a_class(source)).tobytes() == sheet_of(a_class(source)).tobytes()
 
@@ -171,7 +172,7 @@ def test_any_image_and_box_can_be_shown(data: st.DataObject, height: int, width:
     mask = np.full((data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))), 255, np.uint8)
     mask[0, 0] = 0
 
-    sheet = sheet_of(a_class(a_source(grey(height, width), mask=mask, box=box, path="crop")))
+    sheet = sheet_of(a_class(a_source(grey(height, width), mask=mask, box=box, kind="crop")))
 
     assert sheet.shape == sheet_of(a_class(a_source(grey(5, 5)))).shape
 

@@ -151,7 +151,7 @@ def test_another_ipc_or_rule_measures_nothing(workplace: Path, monkeypatch: pyte
     monkeypatch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", fail)
     result = distill(workplace, "other", ipc=2, rule="always-patch")
     assert result.exit_code == 0, result.output
-    paths = {tile.path for image in read_manifest(workplace / "other").images for tile in image.tiles}
+    paths = {tile.kind for image in read_manifest(workplace / "other").images for tile in image.tiles}
     assert paths == {"crop"}
 
 

@@ -14,13 +14,13 @@ import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.measurement.store_schema import SCHEMAS
+from fgdd_fast.measurement.store_format import SCHEMAS
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.selection.ranking import RANKINGS
-from fgdd_fast.selection.records import Box, Tile
+from fgdd_fast.selection.records import Tile
 
 NEW_TABLES = ("shares", "perceptual_hashes", "features")
 
@@ -56,7 +56,7 @@ def test_every_ranking_fills_the_mosaics_and_names_itself(workplace: Path, ranki
     for image in manifest.images:
         assert len({tile.source for tile in image.tiles}) == 4
         if ranking.startswith("stratified"):
-            whole = sum(tile.path == "full" for tile in image.tiles)
+            whole = sum(tile.kind == "full" for tile in image.tiles)
             assert whole == 3  # of 8 images 6 are kept whole
     assert distill(workplace, "again", ranking=ranking, threads=1, store=workplace / "new").exit_code == 0
     assert contents(workplace / "again") == contents(workplace / "out")

@@ -62,7 +62,7 @@ AT_ONCE = {
 LATE = {**AT_ONCE, "fgdd_fast": {"fgdd_engines", "fgdd_export", "fgdd_bench"}}
 # Rooms of fgdd_fast that know nothing of these rooms.
 APART = {
-    "images": {"cli", "students", "labels", "packing", "output", "measurement", "runtime"},
+    "images": {"cli", "students", "labels", "packing", "output", "measurement", "runtime", "selection"},
     "selection": {"cli", "students", "labels", "packing", "models", "runtime"},
     "measurement": {"cli", "students", "labels", "packing"},
     "models": {"cli", "students", "labels", "packing"},

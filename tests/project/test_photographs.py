@@ -105,7 +105,7 @@ def test_the_foreground_of_garments_is_found(place: Path) -> None:
     occupancies = [tile.occupancy for image in manifest.images for tile in image.tiles]
     assert len(occupancies) == 4 * 2 * 4
     assert 0.3 < np.mean(occupancies) < 0.6
-    assert {tile.path for image in manifest.images for tile in image.tiles} == {"full", "crop"}
+    assert {tile.kind for image in manifest.images for tile in image.tiles} == {"full", "crop"}
 
 
 def test_runtimes_and_batches_choose_the_same_but_for_near_ties(place: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from record_strategies import quick
 
-from fgdd_fast.selection.kmeans import cluster
+from fgdd_fast.selection.ranking import cluster
 
 
 def groups(labels: NDArray[np.int64]) -> set[frozenset[int]]:

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from record_strategies import quick
 
+from fgdd_fast.images.crops import Box
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.selection.ranking import RANKINGS, WITH_FEATURES, Ranking, RankingName, apportion, make_ranking
-from fgdd_fast.selection.records import Box, Path, Tile
+from fgdd_fast.selection.records import Tile, TileKind
 
 
-def make_tile(source: str, loss: float, path: Path = "crop") -> Tile:
-    return Tile(source, "0" * 64, Box(0, 0, 1, 1), path, 0.5, 0.5, loss)
+def make_tile(source: str, loss: float, kind: TileKind = "crop") -> Tile:
+    return Tile(source, "0" * 64, Box(0, 0, 1, 1), kind, 0.5, 0.5, loss)
 
 
 def no_features(_: Sequence[Tile]) -> NDArray[np.float32]:
@@ -102,9 +103,9 @@ names = st.text("abcdef", min_size=1, max_size=4)
 
 
 @st.composite
-def any_tiles(draw: st.DrawFn, paths: tuple[Path, ...] = ("full", "crop")) -> list[Tile]:
+def any_tiles(draw: st.DrawFn, kinds: tuple[TileKind, ...] = ("full", "crop")) -> list[Tile]:
     losses = st.sampled_from([0.0, 0.5, 0.5, 1.0, 7.0])
-    tile = st.builds(make_tile, names, losses, st.sampled_from(paths))
+    tile = st.builds(make_tile, names, losses, st.sampled_from(kinds))
     return draw(st.lists(tile, min_size=1, max_size=14, unique_by=lambda tile: tile.source))
 
 
@@ -144,9 +145,9 @@ def test_the_tile_of_lowest_loss_is_always_taken(tiles: list[Tile], count: int, 
 def test_each_path_has_its_share_but_for_rounding(name: RankingName, tiles: list[Tile], count: int) -> None:
     count = min(count, len(tiles))
     chosen = ranking(name)(tiles, count)
-    for path in ("full", "crop"):
-        share = sum(tile.path == path for tile in tiles) / len(tiles)
-        assert abs(sum(tile.path == path for tile in chosen) - share * count) <= 0.5 + 1e-9
+    for kind in ("full", "crop"):
+        share = sum(tile.kind == kind for tile in tiles) / len(tiles)
+        assert abs(sum(tile.kind == kind for tile in chosen) - share * count) <= 0.5 + 1e-9
 
 
 @quick
@@ -157,7 +158,7 @@ def test_every_mosaic_gets_the_same_number_of_whole_tiles_but_one(
     count = ipc * factor**2
     more = [replace(tile, source=f"{tile.source}{copy}") for copy in range(count) for tile in tiles]
     mosaics = arrange(ranking("stratified")(more, count), ipc, factor)
-    whole = [sum(tile.path == "full" for tile in mosaic.tiles) for mosaic in mosaics]
+    whole = [sum(tile.kind == "full" for tile in mosaic.tiles) for mosaic in mosaics]
     assert max(whole) - min(whole) <= 1
 
 

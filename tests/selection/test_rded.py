@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from rded_reference import Synthesis, synthesise
 
-from fgdd_fast.images.crops import candidate_boxes
-from fgdd_fast.images.views import teacher_view, tile_pixels
+from fgdd_fast.images.crops import Box, candidate_boxes
+from fgdd_fast.images.tiles import teacher_view, tile_pixels
 from fgdd_fast.output.mosaic import arrange, compose
-from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import select
 from fgdd_fast.selection.thresholds import parse_rule
 

@@ -37,7 +37,7 @@ def losses_as_features(tiles: Sequence[Tile]) -> NDArray[np.float64]:
 
 def summary(tiles: tuple[Tile, ...]) -> list[tuple[str, str, int, float]]:
     """Source, path, left edge of the box (the crop's number, in hand-made records) and loss."""
-    return [(tile.source, tile.path, tile.box.x, tile.loss) for tile in tiles]
+    return [(tile.source, tile.kind, tile.box.x, tile.loss) for tile in tiles]
 
 
 def test_each_image_gives_its_best_tile_and_the_lowest_losses_stay() -> None:
@@ -84,7 +84,7 @@ def test_a_box_is_never_used_twice() -> None:
     twice = ImageRecord(
         **{**vars(square), "crops": (square.full, square.crops[0], square.crops[0], square.full)}
     )
-    assert [tile.path for tile in select([twice], FULL, 2, 0).tiles] == ["full", "crop"]
+    assert [tile.kind for tile in select([twice], FULL, 2, 0).tiles] == ["full", "crop"]
     with pytest.raises(DataError, match="its 1 image gives 2"):
         select([twice], FULL, 3, 0)
 
@@ -193,7 +193,7 @@ def test_a_crop_has_to_keep_both_and_the_foreground_comes_first() -> None:
 def test_limits_concern_crops_and_not_the_whole() -> None:
     records = [make_record("a", full=9.0, crops=(1.0,), kept=(0.0,))]
     strict = SelectionSettings(keep_foreground=1.0, least_area=1.0)
-    assert [tile.path for tile in select(records, FULL, 2, 0, settings=strict).tiles] == ["full", "crop"]
+    assert [tile.kind for tile in select(records, FULL, 2, 0, settings=strict).tiles] == ["full", "crop"]
 
 
 def test_near_duplicates_count_once_and_do_not_weigh_on_the_threshold() -> None:
@@ -231,22 +231,22 @@ def test_what_is_needed_follows_from_the_settings() -> None:
 def test_only_the_last_round_is_contested() -> None:
     records = [make_record("a", crops=(1.0, 2.0)), make_record("b", crops=(3.0, 4.0))]
 
-    def contested(count: int) -> list[float]:
+    def tie_candidates(count: int) -> list[float]:
         candidates = find_candidates(records, PATCH, count, 0)
         assert isinstance(candidates, Candidates)
-        return [tile.loss for tile in candidates.contested(count)]
+        return [tile.loss for tile in candidates.tie_candidates(count)]
 
-    assert contested(1) == [1.0, 3.0]
-    assert contested(2) == []
-    assert contested(3) == [2.0, 4.0]
-    assert contested(4) == []
+    assert tie_candidates(1) == [1.0, 3.0]
+    assert tie_candidates(2) == []
+    assert tie_candidates(3) == [2.0, 4.0]
+    assert tie_candidates(4) == []
 
 
 def count_distinct_tiles(records: list[ImageRecord], rule: Rule, seed: int) -> int:
     originals = {record.sha256: record for record in sorted(records, key=lambda record: record.source)[::-1]}
     total = 0
     for record, path in zip(
-        originals.values(), decide(rule, list(originals.values()), seed).paths, strict=True
+        originals.values(), decide(rule, list(originals.values()), seed).kinds, strict=True
     ):
         views = [record.full, *record.crops] if path == "full" else record.crops
         total += len({view.box for view in views if math.isfinite(view.loss)})
@@ -271,7 +271,7 @@ def test_whatever_the_records_tiles_are_theirs_unique_and_of_the_number_asked(
     by_source = {record.source: record for record in records}
     for tile in selection.tiles:
         record = by_source[tile.source]
-        views = [record.full] if tile.path == "full" else record.crops
+        views = [record.full] if tile.kind == "full" else record.crops
         assert (tile.box, tile.loss) in [(view.box, view.loss) for view in views]
         assert math.isfinite(tile.loss)
         assert (tile.sha256, tile.occupancy) == (record.sha256, record.occupancy)
@@ -322,7 +322,7 @@ def test_crops_that_keep_too_little_are_taken_once_all_others_are(
         candidates = find_candidates(records, parse_rule(text), count, seed, settings)
     except DataError:
         return
-    tiles = [tile for members in candidates.rounds for tile in members]
+    tiles = [tile for members in candidates.passes for tile in members]
     assert len(tiles) >= count
     assert len({(tile.source, tile.box) for tile in tiles}) == len(tiles)
     assert not {tile.source for tile in tiles} & candidates.duplicates.keys()
@@ -332,7 +332,7 @@ def test_crops_that_keep_too_little_are_taken_once_all_others_are(
         if record.source in candidates.duplicates:
             continue
         taken = {tile.box for tile in tiles if tile.source == record.source}
-        crops = {tile.box for tile in tiles if tile.source == record.source and tile.path == "crop"}
+        crops = {tile.box for tile in tiles if tile.source == record.source and tile.kind == "crop"}
         keeping = {
             crop.box
             for crop in record.crops
@@ -357,7 +357,7 @@ def test_with_enough_images_each_takes_the_path_that_the_rule_decided(
         return
     rule = parse_rule(text)
     decided = dict(
-        zip((record.source for record in originals), decide(rule, originals, seed).paths, strict=True)
+        zip((record.source for record in originals), decide(rule, originals, seed).kinds, strict=True)
     )
     tiles = select(originals, rule, len(originals), seed).tiles
-    assert {tile.source: tile.path for tile in tiles} == decided
+    assert {tile.source: tile.kind for tile in tiles} == decided

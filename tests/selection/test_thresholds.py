@@ -97,7 +97,7 @@ def test_a_bad_rule_is_refused_with_the_list_of_rules(text: str) -> None:
 def test_known_answers(rule: str, threshold: float, paths: str) -> None:
     decision = decide(parse_rule(rule), class_of(0.125, 0.25, 0.5, 1.0), seed=0)
     assert decision.threshold == threshold
-    assert "".join(path[0] for path in decision.paths) == paths
+    assert "".join(path[0] for path in decision.kinds) == paths
 
 
 @quick
@@ -116,9 +116,9 @@ def test_equal_occupancies_stay_whole_unless_the_rule_is_absolute(
     decision = decide(rule, class_of(*[share] * count), seed=0)
     if rule.kind in ("mean", "median", "quantile"):
         assert decision.threshold == share
-        assert set(decision.paths) == {"full"}
+        assert set(decision.kinds) == {"full"}
     else:
-        assert len(set(decision.paths)) == 1
+        assert len(set(decision.kinds)) == 1
 
 
 @quick
@@ -128,10 +128,10 @@ def test_threshold_in_range_and_paths_follow_from_it(records: list[ImageRecord],
     decision = decide(rule, records, seed=0)
     assert 0 <= decision.threshold <= 1
     if rule.kind == "always-patch":
-        assert set(decision.paths) == {"crop"}
+        assert set(decision.kinds) == {"crop"}
     else:
         expected = ["full" if record.occupancy >= decision.threshold else "crop" for record in records]
-        assert list(decision.paths) == expected
+        assert list(decision.kinds) == expected
 
 
 @quick
@@ -143,8 +143,8 @@ def test_the_order_of_records_plays_no_part(
     shuffled = order.sample(records, len(records))
     first, second = decide(rule, records, seed), decide(rule, shuffled, seed)
     assert first.threshold == second.threshold
-    by_source = dict(zip((record.source for record in records), first.paths, strict=True))
-    assert list(second.paths) == [by_source[record.source] for record in shuffled]
+    by_source = dict(zip((record.source for record in records), first.kinds, strict=True))
+    assert list(second.kinds) == [by_source[record.source] for record in shuffled]
 
 
 @quick
@@ -155,14 +155,14 @@ def test_a_control_keeps_the_threshold_and_the_share_of_paths(
     plain = decide(parse_rule(text), records, seed)
     controlled = decide(parse_rule(f"{control}:{text}"), records, seed)
     assert controlled.threshold == plain.threshold
-    assert sorted(controlled.paths) == sorted(plain.paths)
+    assert sorted(controlled.kinds) == sorted(plain.kinds)
 
 
 def test_shuffling_is_a_matter_of_the_seed_and_unrelated_to_occupancy() -> None:
     records = class_of(*np.linspace(0, 1, 400))
     rule = parse_rule("shuffled:median")
-    runs = [decide(rule, records, seed).paths for seed in range(5)]
-    assert runs[0] == decide(rule, records, 0).paths
+    runs = [decide(rule, records, seed).kinds for seed in range(5)]
+    assert runs[0] == decide(rule, records, 0).kinds
     assert len(set(runs)) == 5
     for paths in runs:  # of 200 of each path, about 100 lie in either half; the standard deviation is 5
         assert 70 < paths[:200].count("full") < 130
@@ -170,7 +170,7 @@ def test_shuffling_is_a_matter_of_the_seed_and_unrelated_to_occupancy() -> None:
 
 def test_inverting_exchanges_ranks_within_ties_by_source() -> None:
     records = class_of(0.5, 0.5, 0.1, 0.9)
-    assert decide(parse_rule("inverted:fixed:0.6"), records, 0).paths == ("crop", "crop", "full", "crop")
+    assert decide(parse_rule("inverted:fixed:0.6"), records, 0).kinds == ("crop", "crop", "full", "crop")
 
 
 @pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.01, 1.01])

@@ -7,8 +7,9 @@ import hashlib
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from fgdd_fast.images.crops import Box
 from fgdd_fast.selection.ranking import RANKINGS
-from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import SelectionSettings
 
 SIZE = 100

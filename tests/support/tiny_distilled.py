@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.files import file_sha256
+from fgdd_fast.images.crops import Box
 from fgdd_fast.labels.compression import Compression, cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
@@ -19,7 +20,7 @@ from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, write
 from fgdd_fast.output.mosaic import Format, encode
-from fgdd_fast.selection.records import Box, Tile
+from fgdd_fast.selection.records import Tile
 
 TEACHER = Model("teacher", "b" * 64)
 ODD_CLASSES = ("St. Bernard", os.fsdecode(b'caf\xe9 "au lait"'), "犬 | 🐕")

@@ -15,12 +15,13 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 from fgdd_export.classifier.teacher import add_loss
 from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
-from fgdd_fast.selection.records import Box, Tile
+from fgdd_fast.selection.records import Tile
 from fgdd_fast.selection.select import Selection
 from fgdd_fast.selection.thresholds import parse_rule
 

@@ -19,8 +19,9 @@ from fgdd_bench.harness.ways import Answer, PathName, Task
 from fgdd_engines.base import Array
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_fast.errors import DataError, FgddError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.runtime.tolerances import Bar, loss_figures, occupancy_figures, same_path
-from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.select import select
 from fgdd_fast.selection.thresholds import Rule, parse_rule
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fgdd_bench.harness.ways import Task
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.selection.records import Box
 
 
 def whole_and_crops(image: SourceImage, width: int, height: int, task: Task) -> tuple[Box, ...]:

@@ -18,7 +18,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import decode_image, read_file, read_image
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
 from fgdd_fast.output.writing import write_mosaics

@@ -25,18 +25,19 @@ from fgdd_bench.harness.subject import Subject, saliency_of, teacher_of
 from fgdd_bench.harness.ways import Answer, PathName, Stage, StageName, Task, Way
 from fgdd_bench.ours.mosaics import ProductMosaics
 from fgdd_fast.errors import ImageError, SettingsError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import FileContent, decode_image, read_file
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.images.views import tile_pixels
+from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.measurer import Measurer
-from fgdd_fast.measurement.missing import Inventory, MeasureSettings
+from fgdd_fast.measurement.missing import MeasureSettings, StoreLookup
 from fgdd_fast.measurement.store import KnownFile, Store, file_signature
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text, open_teacher
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.parallel import batched, ordered_map
-from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.selection.records import ImageRecord
 
 
 def open_product(path: PathName, task: Task, subject: Subject) -> Way:
@@ -147,7 +148,7 @@ class _Measuring(Way):
     def _write(self, rows: Sequence[_Row]) -> None:
         """Keep in a fresh store what was measured."""
         with TemporaryDirectory() as folder, Store(Path(folder)) as store:
-            inventory = Inventory(self._foreground, self._teacher, self._settings, store, self._classes)
+            inventory = StoreLookup(self._foreground, self._teacher, self._settings, store, self._classes)
             for batch in batched(rows, self._settings.batch):
                 store.add(inventory.measurement(*row) for row in batch)
 
@@ -239,7 +240,7 @@ _Row = tuple[SourceImage, str, KnownFile, Foreground, Mapping[Box, float]]
 
 
 def _row(image: SourceImage, pixels: Pixels, result: _Result) -> _Row:
-    """What `Inventory.measurement` takes."""
+    """What `StoreLookup.measurement` takes."""
     height, width = pixels.shape[:2]
     known = KnownFile(read_file(image.path).sha256, width, height)
     return image, file_signature(image.path), known, *result

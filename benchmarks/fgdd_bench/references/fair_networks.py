@@ -17,7 +17,7 @@ from fgdd_bench.references.networks import (
     saliency_network,
     teacher_network,
 )
-from fgdd_fast.images.views import view_size
+from fgdd_fast.images.tiles import view_size
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from fgdd_engines.base import Array
 from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.views import view_size
+from fgdd_fast.images.tiles import view_size
 
 
 def open_published(path: PathName, task: Task, subject: Subject) -> Way:

@@ -12,7 +12,7 @@ from fgdd_export.graphs.graph import load_model, read_model, serialise, tensor_s
 from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
 from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.views import teacher_view
+from fgdd_fast.images.tiles import teacher_view
 
 
 def make_cropped_graph(teacher: Bundle, tile: int) -> Bundle | None:

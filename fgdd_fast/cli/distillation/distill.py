@@ -77,7 +77,7 @@ def report_plan(plan: Plan) -> None:
     for heading in ("class", "images", "threshold", "whole tiles", "crop tiles", "further crops"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for part in plan.classes:
-        paths = [tile.path for tile in part.selection.tiles]
+        paths = [tile.kind for tile in part.selection.tiles]
         counts = (
             len(part.full_losses),
             f"{part.selection.threshold:.3f}",

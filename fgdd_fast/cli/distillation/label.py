@@ -17,7 +17,7 @@ from rich.markup import escape
 from fgdd_fast.cli.options import folder, runtime_options, seed_option
 from fgdd_fast.cli.session import RuntimeOptions, open_runtime, progress_bar
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.images.views import SCORE_VIEWS, ScoreView
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
 from fgdd_fast.labels.compression import (
     COMPRESSIONS_HELP,
     FLOAT16,
