@@ -41,8 +41,8 @@ class TileFeatures:
         self._fingerprint = fingerprint
 
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
-        """The tiles whose features are not in the store."""
-        return [tile for tile in tiles if self._stored(tile) is None]
+        """Return the tiles whose features are not in the store."""
+        return [tile for tile, vector in zip(tiles, self._stored(tiles), strict=True) if vector is None]
 
     def measure(
         self, tiles: Sequence[Tile], paths: Mapping[str, Path], advance: Callable[[], None] = lambda: None
@@ -87,13 +87,14 @@ class TileFeatures:
         Raises:
             DataError: some were not measured.
         """
-        found = [self._stored(tile) for tile in tiles]
+        found = self._stored(tiles)
         if missing := [tile.source for tile, vector in zip(tiles, found, strict=True) if vector is None]:
             raise DataError(f"The teacher's features of '{missing[0]}' were not measured", "Measure again.")
         return np.stack([vector for vector in found if vector is not None]).astype(np.float32)
 
-    def _stored(self, tile: Tile) -> Features | None:
-        return self._store.features(tile.sha256, self._fingerprint, tile.box)
+    def _stored(self, tiles: Sequence[Tile]) -> list[Features | None]:
+        stored = self._store.features(self._fingerprint, ((tile.sha256, tile.box) for tile in tiles))
+        return [stored.get((tile.sha256, tile.box)) for tile in tiles]
 
 
 def _halved(vector: NDArray[np.float32]) -> Features:

@@ -10,7 +10,7 @@ storing overlap: they are chained by bounded windows, so memory does not grow wi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,14 +26,17 @@ from fgdd_fast.images.near_duplicates import perceptual_hash
 from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
-from fgdd_fast.measurement.missing import MeasureSettings, MissingWork, StoreLookup
-from fgdd_fast.measurement.store import KnownFile, Measurement, Store, file_signature
-from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
+from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.models.foreground import ForegroundModel, Inputs
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map
 from fgdd_fast.selection.records import ImageRecord
 
 T = TypeVar("T")
+
+_LOOKED_UP = 256  # images at once
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,10 @@ class _Read:
 
 @dataclass(frozen=True)
 class _Work:
-    """A file that was read; `needs` is None when its content was never measured in any way."""
+    """A file that was read; `missing` is None when its content was never measured in any way."""
 
     read: _Read
-    needs: MissingWork | None
+    missing: MissingWork | None
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ class Measurer:
         self._teacher = teacher
         self._settings = settings
         self._store = store
-        self._inventory = StoreLookup(foreground, teacher, settings, store, classes)
-        self.features = TileFeatures(teacher, settings, store, self._inventory.view_fingerprint)
+        self._lookup = StoreLookup(foreground, teacher, settings, store, classes)
+        self.features = TileFeatures(teacher, settings, store, self._lookup.view_fingerprint)
 
     def measure(self, images: Sequence[SourceImage], advance: Callable[[], None] = lambda: None) -> Measured:
         """Measure what is missing of the images.
@@ -132,37 +135,59 @@ class Measurer:
             work = self._missing(outcome.usable(files), outcome)
             prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead))
             for results in ordered_map(runners, self._infer, batched(prepared, batch), 2 * streams):
-                self._store.add(results)
+                self._store.add(self._lookup.measurements(results))
                 outcome.count_measured(len(results))
         return outcome.measured()
 
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """What the store holds of the images, in their order; `Skipped` for one that changed since."""
-        for image in images:
-            known = self._inventory.known_file(image)
-            record = None if known is None else self._inventory.record(image, known)
-            yield record or Skipped(image.source, "changed while it was being measured")
+        for image, found in self._stored(images):
+            if isinstance(found, ImageRecord):
+                yield found
+            else:
+                yield Skipped(image.source, "changed while it was being measured")
+
+    def _stored(
+        self, images: Iterable[SourceImage]
+    ) -> Iterator[tuple[SourceImage, ImageRecord | MissingWork | None]]:
+        """What the store holds, or lacks, of each image; None where its file is new or changed."""
+        for some in batched(images, _LOOKED_UP):
+            known = self._lookup.unchanged(some)
+            yield from zip(some, self._look_up(some, known), strict=True)
+
+    def _look_up(
+        self, images: Sequence[SourceImage], known: Sequence[KnownFile | None]
+    ) -> Iterator[ImageRecord | MissingWork | None]:
+        pairs = [(image, file) for image, file in zip(images, known, strict=True) if file is not None]
+        found = iter(self._lookup.look_up(pairs))
+        return (None if file is None else next(found) for file in known)
 
     def _unknown(self, images: Iterable[SourceImage], outcome: _Outcome) -> Iterator[SourceImage]:
         """The images that have to be read: changed, never seen, or not measured in full."""
-        for image in images:
-            known = self._inventory.known_file(image)
-            if known is None or self._inventory.needs(image, known) is not None:
-                yield image
-            else:
+        for image, found in self._stored(images):
+            if isinstance(found, ImageRecord):
                 outcome.count_reused()
+            else:
+                yield image
 
     def _missing(self, files: Iterable[_Read], outcome: _Outcome) -> Iterator[_Work]:
         """The files of whose content something is missing; a file that was only moved may lack nothing."""
-        for read in files:
-            known = self._store.known_content(read.file.sha256)
-            needs = None if known is None else self._inventory.needs(read.image, known)
-            if known is not None and needs is None:
-                nothing = self._inventory.measurement(read.image, read.signature, known, None, {})
-                self._store.add([nothing])
+        for some in batched(files, self._settings.batch):
+            contents = self._store.known_contents(read.file.sha256 for read in some)
+            known = [contents.get(read.file.sha256) for read in some]
+            moved = []
+            work = []
+            for read, file, found in zip(
+                some, known, self._look_up([read.image for read in some], known), strict=True
+            ):
+                if not isinstance(found, ImageRecord):
+                    work.append(_Work(read, found))
+                elif file is not None:
+                    moved.append(Found(read.image, read.signature, file))
+            self._store.add(self._lookup.measurements(moved))
+            for _ in moved:
                 outcome.count_reused()
-            else:
-                yield _Work(read, needs)
+            yield from work
 
     def _prepare(self, work: _Work) -> _Prepared | Skipped:
         """Decode an image and take from it what is missing; runs in a reading thread."""
@@ -170,8 +195,8 @@ class Measurer:
         try:
             pixels = decode_image(file.content)
             height, width = pixels.shape[:2]
-            needs = work.needs or self._inventory.missing_of_unknown(image, width, height)
-            foreground = self._foreground.prepare(pixels, image) if needs.foreground else None
+            missing = work.missing or self._lookup.missing_of_unknown(image, width, height)
+            foreground = self._foreground.prepare(pixels, image) if missing.foreground else None
         except ImageError as error:
             return Skipped(image.source, error.problem)
         return _Prepared(
@@ -179,42 +204,35 @@ class Measurer:
             work.read.signature,
             KnownFile(file.sha256, width, height),
             foreground,
-            needs.boxes,
-            tuple(self._view(pixels, box) for box in needs.boxes),
-            needs.crops,
-            perceptual_hash(pixels) if needs.hash else None,
+            missing.boxes,
+            tuple(self._view(pixels, box) for box in missing.boxes),
+            missing.crops,
+            perceptual_hash(pixels) if missing.hash else None,
         )
 
     def _view(self, pixels: Images, box: Box) -> Images:
         tile = tile_pixels(pixels, box, self._teacher.tile_size, self._settings.resize)
         return self._teacher.show(tile)
 
-    def _infer(self, batch: Sequence[_Prepared]) -> list[Measurement]:
+    def _infer(self, batch: Sequence[_Prepared]) -> list[Found]:
         """Measure what was prepared; runs in an inference thread."""
         inputs = [item.foreground for item in batch if item.foreground is not None]
         foregrounds = iter(self._foreground.find(inputs, masks=True) if inputs else ())
         labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
         views = [view for item in batch for view in item.views]
         losses = iter(self._teacher.losses(np.stack(views), np.array(labels, np.int32)) if views else ())
-        return [
-            self._measurement(
-                item,
-                None if item.foreground is None else next(foregrounds),
-                {box: float(next(losses)) for box in item.boxes},
+        found = []
+        for item in batch:
+            foreground = None if item.foreground is None else next(foregrounds)
+            shares: dict[Box, float] = {}
+            if foreground is not None and foreground.mask is not None:
+                kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
+                shares = dict(zip(item.crops, kept, strict=True))
+            each = {box: float(next(losses)) for box in item.boxes}
+            found.append(
+                Found(item.image, item.signature, item.known, foreground, each, shares, item.perceptual_hash)
             )
-            for item in batch
-        ]
-
-    def _measurement(
-        self, item: _Prepared, foreground: Foreground | None, losses: Mapping[Box, float]
-    ) -> Measurement:
-        shares: dict[Box, float] = {}
-        if foreground is not None and foreground.mask is not None:
-            kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
-            shares = dict(zip(item.crops, kept, strict=True))
-        return self._inventory.measurement(
-            item.image, item.signature, item.known, foreground, losses, shares, item.perceptual_hash
-        )
+        return found
 
 
 def _read(image: SourceImage) -> _Read | Skipped:

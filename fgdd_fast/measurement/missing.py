@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.measurement.coverage import kept_shares
-from fgdd_fast.measurement.store import KnownFile, Measurement, Store, file_signature
-from fgdd_fast.models.foreground import Foreground, ForegroundModel
+from fgdd_fast.measurement.store import Key, Store
+from fgdd_fast.measurement.store_format import KnownFile, Measurement, file_signature
+from fgdd_fast.models.foreground import FingerprintsImages, Foreground, ForegroundModel
 from fgdd_fast.models.network import Teacher, fingerprint_text
 from fgdd_fast.selection.records import ImageRecord, View
 
@@ -60,11 +66,23 @@ class MissingWork:
         return self.foreground or self.hash or bool(self.boxes)
 
 
+class Found(NamedTuple):
+    """What was newly found of an image: a `Measurement` without the keys under which it is kept."""
+
+    image: SourceImage
+    signature: str
+    known: KnownFile
+    foreground: Foreground | None = None
+    losses: Mapping[Box, float] = MappingProxyType({})
+    shares: Mapping[Box, float] = MappingProxyType({})
+    perceptual_hash: int | None = None
+
+
 class StoreLookup:
-    """Looks images up under the fingerprints of two models and of how they are used.
+    """Looks images up, many at once, under the fingerprints of two models and of how they are used.
 
     Args:
-        foreground: finds foregrounds; asked for a class, it has a fingerprint for each.
+        foreground: finds foregrounds; it has a fingerprint for each class, and maybe for each image.
         teacher: measures losses; knows every class.
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
@@ -82,107 +100,140 @@ class StoreLookup:
         store: Store,
         classes: Sequence[str],
     ) -> None:
-        self._store = store
+        self._foreground = foreground
         self._settings = settings
+        self._store = store
         self._labels = {name: teacher.label(name) for name in classes}
-        self._foreground_fingerprints = {
+        self._class_fingerprints = {
             name: store.fingerprint(fingerprint_text(foreground.fingerprint(name))) for name in classes
         }
         arithmetic = resize_arithmetic(settings.resize)
         views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
         self.view_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
 
-    def known_file(self, image: SourceImage) -> KnownFile | None:
-        """The content of an image's file, if it has not changed since it was read."""
-        try:
-            return self._store.known_file(image.path, file_signature(image.path))
-        except OSError:
-            return None
+    def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
+        """Return the content of each image's file, if it has not changed since it was read."""
+        signatures: dict[Path, str] = {}
+        for image in images:
+            with suppress(OSError):
+                signatures[image.path] = file_signature(image.path)
+        known = self._store.known_files(signatures)
+        return [known.get(image.path) for image in images]
 
-    def record(self, image: SourceImage, known: KnownFile) -> ImageRecord | None:
-        """Everything that the decisions need to know of an image; None where some of it is missing."""
-        fingerprint = self._foreground_fingerprints[image.class_name]
-        occupancy = self._store.occupancy(known.sha256, fingerprint)
-        losses = self._losses(image, known)
-        full, *crops = self._boxes(image, known.width, known.height)
-        shares = self._shares(known, fingerprint, crops)
-        perceptual_hash = self._store.perceptual_hash(known.sha256) if self._settings.hashes else None
-        if occupancy is None or not losses.keys() >= {full, *crops} or shares is None:
-            return None
-        if self._settings.hashes and perceptual_hash is None:
-            return None
-        return ImageRecord(
-            image.source,
-            known.sha256,
-            image.class_name,
-            occupancy,
-            View(full, losses[full]),
-            tuple(View(crop, losses[crop], shares.get(crop)) for crop in crops),
-            perceptual_hash,
-        )
-
-    def needs(self, image: SourceImage, known: KnownFile) -> MissingWork | None:
-        """What is missing of an image; None when nothing is."""
-        fingerprint = self._foreground_fingerprints[image.class_name]
-        everything = self.missing_of_unknown(image, known.width, known.height)
-        losses = self._losses(image, known)
-        foreground = (
-            self._store.occupancy(known.sha256, fingerprint) is None
-            or self._shares(known, fingerprint, everything.crops) is None
-        )
-        needs = MissingWork(
-            foreground,
-            tuple(box for box in everything.boxes if box not in losses),
-            everything.crops if foreground else (),
-            everything.hash and self._store.perceptual_hash(known.sha256) is None,
-        )
-        return needs or None
+    def look_up(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[ImageRecord | MissingWork]:
+        """Return everything that the decisions need to know of each image, or what of it is missing."""
+        work = [self.missing_of_unknown(image, known.width, known.height) for image, known in found]
+        foregrounds = self._foregrounds(found, work)
+        keys = [self._loss_key(image, known) for image, known in found]
+        losses = self._store.losses(keys)
+        hashes = {}
+        if self._settings.hashes:
+            hashes = self._store.perceptual_hashes(known.sha256 for _, known in found)
+        answers: list[ImageRecord | MissingWork] = []
+        for (image, known), everything, foreground, key in zip(found, work, foregrounds, keys, strict=True):
+            known_losses = losses.get(key, {})
+            missing = MissingWork(
+                foreground is None,
+                tuple(box for box in everything.boxes if box not in known_losses),
+                everything.crops if foreground is None else (),
+                everything.hash and known.sha256 not in hashes,
+            )
+            if foreground is None or missing:
+                answers.append(missing)
+                continue
+            occupancy, shares = foreground
+            full, *crops = self._boxes(image, known.width, known.height)
+            answers.append(
+                ImageRecord(
+                    image.source,
+                    known.sha256,
+                    image.class_name,
+                    occupancy,
+                    View(full, known_losses[full]),
+                    tuple(View(crop, known_losses[crop], shares.get(crop)) for crop in crops),
+                    hashes.get(known.sha256),
+                )
+            )
+        return answers
 
     def missing_of_unknown(self, image: SourceImage, width: int, height: int) -> MissingWork:
-        """What is missing of an image whose content was never measured; for any thread."""
+        """Return what is missing of an image whose content was never measured; for any thread."""
         full, *crops = self._boxes(image, width, height)
-        return MissingWork(
-            True, tuple(dict.fromkeys((full, *crops))), tuple(dict.fromkeys(crops)), self._settings.hashes
-        )
+        boxes = tuple(dict.fromkeys((full, *crops)))
+        return MissingWork(True, boxes, tuple(dict.fromkeys(crops)), self._settings.hashes)
 
-    def measurement(
+    def measurements(self, found: Sequence[Found]) -> list[Measurement]:
+        """Return what was found, under its fingerprints and labels."""
+        return [
+            Measurement(
+                path=each.image.path,
+                signature=each.signature,
+                known=each.known,
+                foreground=each.foreground,
+                foreground_fingerprint=fingerprint,
+                losses=each.losses,
+                label=self._labels[each.image.class_name],
+                loss_fingerprint=self.view_fingerprint,
+                shares=each.shares,
+                perceptual_hash=each.perceptual_hash,
+            )
+            for each, (fingerprint, *_) in zip(
+                found, self._fingerprints([each.image for each in found]), strict=True
+            )
+        ]
+
+    def _fingerprints(self, images: Sequence[SourceImage]) -> list[tuple[int, ...]]:
+        """The numbers under which each image's foreground may be kept; new ones are under the first."""
+        by_class: list[tuple[int, ...]] = [(self._class_fingerprints[image.class_name],) for image in images]
+        if not isinstance(self._foreground, FingerprintsImages):
+            return by_class
+        texts = [fingerprint_text(self._foreground.image_fingerprint(image)) for image in images]
+        own = self._store.fingerprints(texts)
+        return [(number, *older) for number, older in zip(own, by_class, strict=True)]
+
+    def _loss_key(self, image: SourceImage, known: KnownFile) -> tuple[str, int, int]:
+        return known.sha256, self.view_fingerprint, self._labels[image.class_name]
+
+    def _foregrounds(
+        self, found: Sequence[tuple[SourceImage, KnownFile]], work: Sequence[MissingWork]
+    ) -> list[tuple[float, Mapping[Box, float]] | None]:
+        """Occupancy of each image and, where wanted, the share of its foreground within each crop."""
+        numbers = self._fingerprints([image for image, _ in found])
+        keys = [
+            [(known.sha256, number) for number in own] for (_, known), own in zip(found, numbers, strict=True)
+        ]
+        occupancies = self._store.occupancies(chain.from_iterable(keys))
+        kept = [next((key for key in own if key in occupancies), None) for own in keys]
+        shares: list[Mapping[Box, float] | None] = [{} for _ in found]
+        if self._settings.shares:
+            shares = self._shares(kept, found, work)
+        return [
+            None if key is None or within is None else (occupancies[key], within)
+            for key, within in zip(kept, shares, strict=True)
+        ]
+
+    def _shares(
         self,
-        image: SourceImage,
-        signature: str,
-        known: KnownFile,
-        foreground: Foreground | None,
-        losses: Mapping[Box, float],
-        shares: Mapping[Box, float] | None = None,
-        perceptual_hash: int | None = None,
-    ) -> Measurement:
-        """What was measured of an image, under its fingerprints and label; for any thread."""
-        return Measurement(
-            path=image.path,
-            signature=signature,
-            known=known,
-            foreground=foreground,
-            foreground_fingerprint=self._foreground_fingerprints[image.class_name],
-            losses=losses,
-            label=self._labels[image.class_name],
-            loss_fingerprint=self.view_fingerprint,
-            shares=shares or {},
-            perceptual_hash=perceptual_hash,
-        )
-
-    def _losses(self, image: SourceImage, known: KnownFile) -> dict[Box, float]:
-        return self._store.losses(known.sha256, self.view_fingerprint, self._labels[image.class_name])
-
-    def _shares(self, known: KnownFile, fingerprint: int, crops: Sequence[Box]) -> Mapping[Box, float] | None:
-        """The share of the foreground within each crop; empty where none is needed, None where one lacks."""
-        if not self._settings.shares:
-            return {}
-        shares = self._store.shares(known.sha256, fingerprint)
-        if shares.keys() >= set(crops):
-            return shares
-        mask = self._store.mask(known.sha256, fingerprint)
-        if mask is None:
-            return None
-        return dict(zip(crops, kept_shares(mask, crops, known.width, known.height), strict=True))
+        keys: Sequence[Key | None],
+        found: Sequence[tuple[SourceImage, KnownFile]],
+        work: Sequence[MissingWork],
+    ) -> list[Mapping[Box, float] | None]:
+        """The share of the foreground within each crop of each image; None where one lacks."""
+        stored = self._store.shares(key for key in keys if key is not None)
+        shares: list[Mapping[Box, float] | None] = []
+        lacking: dict[Key, list[int]] = {}
+        for place, (key, everything) in enumerate(zip(keys, work, strict=True)):
+            within = {} if key is None else stored.get(key, {})
+            complete = within.keys() >= set(everything.crops)
+            shares.append(within if complete else None)
+            if key is not None and not complete:
+                lacking.setdefault(key, []).append(place)
+        for key, mask in self._store.masks(lacking):
+            for place in lacking[key]:
+                known, crops = found[place][1], work[place].crops
+                kept = kept_shares(mask, crops, known.width, known.height)
+                shares[place] = dict(zip(crops, kept, strict=True))
+        return shares
 
     def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
         """The whole image first, then its candidate crops."""

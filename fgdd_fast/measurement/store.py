@@ -10,11 +10,12 @@ its occupancy, and draws other crops: they follow its path.)
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
@@ -22,6 +23,8 @@ from fgdd_fast.measurement.store_format import (
     SCHEMAS,
     VERSION,
     Features,
+    KnownFile,
+    Measurement,
     decode_features,
     decode_hash,
     decode_mask,
@@ -31,61 +34,15 @@ from fgdd_fast.measurement.store_format import (
     path_key,
 )
 from fgdd_fast.models.foreground import Foreground, Pixels, ScoredBox
+from fgdd_fast.parallel import batched
 
 FILE_NAME = "measurements.sqlite3"
+_PATIENCE = 60  # seconds to wait for other processes
+_VARIABLES = 900  # of one query; older SQLites take 999
+_KEY = "sha256, fingerprint"
 
-
-@dataclass(frozen=True)
-class KnownFile:
-    """What the store knows of a file that has not changed since it was read.
-
-    Attributes:
-        sha256: hexadecimal hash of its bytes.
-        width, height: of the decoded image, in pixels, after its EXIF orientation.
-    """
-
-    sha256: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What was newly measured of one file.
-
-    Attributes:
-        path: the file.
-        signature: `file_signature` of it, taken before it was read.
-        known: its content and size.
-        foreground: what was found of its foreground, if that was missing.
-        foreground_fingerprint: number of the way in which the foreground was found.
-        losses: the loss (nats) of each box that was missing.
-        label: the teacher's index of the image's class.
-        loss_fingerprint: number of the way in which the losses were measured.
-        shares: where the foreground was found, the share of it in [0, 1] that each crop keeps.
-        perceptual_hash: 64 bits, if they were missing and are needed.
-    """
-
-    path: Path
-    signature: str
-    known: KnownFile
-    foreground: Foreground | None
-    foreground_fingerprint: int
-    losses: Mapping[Box, float]
-    label: int
-    loss_fingerprint: int
-    shares: Mapping[Box, float] = field(default_factory=dict)
-    perceptual_hash: int | None = None
-
-
-def file_signature(path: Path) -> str:
-    """What changes when a file changes: its inode, size, and times of content and status.
-
-    Raises:
-        OSError: the file is gone or cannot be reached.
-    """
-    status = path.stat()
-    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+Key = tuple[str, int]
+"""Content (hexadecimal SHA-256) of an image, and the fingerprint of how something was found in it."""
 
 
 class Store:
@@ -107,7 +64,7 @@ class Store:
                 f"The store folder {folder} cannot be made: {error.strerror}", "Name another with --store."
             ) from error
         with self._explained():
-            self._database = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+            self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
             try:
                 self._prepare()
             except BaseException:
@@ -115,7 +72,7 @@ class Store:
                 raise
 
     def _prepare(self) -> None:
-        self._database.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         # A commit survives the death of the process; only a power cut can lose the last ones.
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN IMMEDIATE")
@@ -131,6 +88,22 @@ class Store:
                 self._database.execute(statement)
         self._database.execute(f"PRAGMA user_version = {VERSION}")
         self._database.execute("COMMIT")
+
+    def _write_ahead(self) -> None:
+        """Let readers work while another process writes.
+
+        While several processes do this to a new store, SQLite refuses all but one at once: its timeout does
+        not apply.
+        """
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file; what was added is on disk already."""
@@ -148,101 +121,85 @@ class Store:
         self.close()
 
     def fingerprint(self, text: str) -> int:
-        """The number under which measurements made in the way that `text` describes are kept."""
-        with self._explained():
-            self._database.execute(
-                "INSERT INTO fingerprints (fingerprint) VALUES (?) ON CONFLICT DO NOTHING", (text,)
-            )
-            (number,) = self._database.execute(
-                "SELECT id FROM fingerprints WHERE fingerprint = ?", (text,)
-            ).fetchone()
-        return int(number)
+        """Return the number under which measurements made in the way that `text` describes are kept."""
+        return self.fingerprints([text])[0]
 
-    def known_file(self, path: Path, signature: str) -> KnownFile | None:
-        """The content of a file, if it was read before and its signature is the same."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT sha256, width, height FROM files JOIN images USING (sha256)"
-                " WHERE path = ? AND signature = ?",
-                (path_key(path), signature),
-            ).fetchone()
-        return None if row is None else KnownFile(row[0].hex(), row[1], row[2])
+    def fingerprints(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of each text: see `fingerprint`."""
+        known = self._numbers(texts)
+        new = [(text,) for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            with self._explained(), self._transaction():
+                self._database.executemany(
+                    "INSERT INTO fingerprints (fingerprint) VALUES (?) ON CONFLICT DO NOTHING", new
+                )
+            known = self._numbers(texts)
+        return [known[text] for text in texts]
 
-    def known_content(self, sha256: str) -> KnownFile | None:
-        """An image of which something was measured before, wherever its file lay then."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT width, height FROM images WHERE sha256 = ?", (bytes.fromhex(sha256),)
-            ).fetchone()
-        return None if row is None else KnownFile(sha256, row[0], row[1])
+    def _numbers(self, texts: Iterable[str]) -> dict[str, int]:
+        return dict(self._rows("fingerprints", "fingerprint", "fingerprint, id", ((text,) for text in texts)))
 
-    def occupancy(self, sha256: str, fingerprint: int) -> float | None:
-        """The occupancy of an image in [0, 1], if it was measured in this way."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT occupancy FROM occupancies WHERE sha256 = ? AND fingerprint = ?",
-                (bytes.fromhex(sha256), fingerprint),
-            ).fetchone()
-        return None if row is None else float(row[0])
+    def known_files(self, signatures: Mapping[Path, str]) -> dict[Path, KnownFile]:
+        """Return the contents of those files that were read before, when their signatures were the same."""
+        paths = {path_key(path): path for path in signatures}
+        rows = self._rows(
+            "files",
+            "path, signature",
+            "path, sha256, width, height",
+            ((key, signatures[path]) for key, path in paths.items()),
+            join="JOIN images USING (sha256)",
+        )
+        return {paths[key]: KnownFile(sha256.hex(), *size) for key, sha256, *size in rows}
+
+    def known_contents(self, sha256s: Iterable[str]) -> dict[str, KnownFile]:
+        """Return those images of which something was measured before, wherever their files lay then."""
+        found = self._measured("images", "sha256", "width, height", ((sha256,) for sha256 in sha256s))
+        return {sha256: KnownFile(sha256, *size) for (sha256,), size in found}
+
+    def occupancies(self, keys: Iterable[Key]) -> dict[Key, float]:
+        """Return the occupancies in [0, 1] of those images that were measured in these ways."""
+        return {key: row[0] for key, row in self._measured("occupancies", _KEY, "occupancy", keys)}
 
     def boxes(self, sha256: str, fingerprint: int) -> tuple[ScoredBox, ...]:
-        """The boxes found in an image in this way, best first; empty also where it was not measured."""
-        with self._explained():
-            rows = self._database.execute(
-                'SELECT "left", top, "right", bottom, score FROM boxes'
-                " WHERE sha256 = ? AND fingerprint = ? ORDER BY place",
-                (bytes.fromhex(sha256), fingerprint),
-            ).fetchall()
-        return tuple(ScoredBox(*row) for row in rows)
+        """Return the boxes found in an image in this way, best first; none where it was not measured."""
+        columns = 'place, "left", top, "right", bottom, score'
+        found = self._measured("boxes", _KEY, columns, [(sha256, fingerprint)])
+        return tuple(ScoredBox(*row[1:]) for _, row in sorted(found))
+
+    def masks(self, keys: Iterable[Key]) -> Iterator[tuple[Key, Pixels]]:
+        """Yield those masks of foregrounds that were kept: uint8 [height, width], 0 or 255.
+
+        The resolution is that of the model which found them.
+        """
+        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "png", keys))
 
     def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
-        """The mask of an image's foreground, if it was kept: uint8 [height, width], 0 or 255.
+        """Return the mask of one image, if it was kept: see `masks`."""
+        return next((mask for _, mask in self.masks([(sha256, fingerprint)])), None)
 
-        The resolution is that of the model which found it.
+    def losses(self, keys: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], dict[Box, float]]:
+        """Return the losses (nats) of all boxes of images that were measured for these labels.
+
+        Args:
+            keys: content, fingerprint and label of each image.
         """
-        with self._explained():
-            row = self._database.execute(
-                "SELECT png FROM masks WHERE sha256 = ? AND fingerprint = ?",
-                (bytes.fromhex(sha256), fingerprint),
-            ).fetchone()
-        return None if row is None else decode_mask(row[0])
+        return self._by_box("losses", "sha256, fingerprint, label", "loss", keys)
 
-    def losses(self, sha256: str, fingerprint: int, label: int) -> dict[Box, float]:
-        """The losses (nats) of all boxes of an image that were measured in this way for this label."""
-        with self._explained():
-            rows = self._database.execute(
-                "SELECT x, y, width, height, loss FROM losses"
-                " WHERE sha256 = ? AND fingerprint = ? AND label = ?",
-                (bytes.fromhex(sha256), fingerprint, label),
-            ).fetchall()
-        return {Box(*row[:4]): float(row[4]) for row in rows}
+    def shares(self, keys: Iterable[Key]) -> dict[Key, dict[Box, float]]:
+        """Return the share in [0, 1] of foregrounds, found in these ways, within each box measured."""
+        return self._by_box("shares", _KEY, "share", keys)
 
-    def shares(self, sha256: str, fingerprint: int) -> dict[Box, float]:
-        """The share in [0, 1] of an image's foreground, found in this way, within each box measured."""
-        with self._explained():
-            rows = self._database.execute(
-                "SELECT x, y, width, height, share FROM shares WHERE sha256 = ? AND fingerprint = ?",
-                (bytes.fromhex(sha256), fingerprint),
-            ).fetchall()
-        return {Box(*row[:4]): float(row[4]) for row in rows}
+    def perceptual_hashes(self, sha256s: Iterable[str]) -> dict[str, int]:
+        """Return the 64 bits of those images' perceptual hashes that were computed."""
+        found = self._measured("perceptual_hashes", "sha256", "hash", ((sha256,) for sha256 in sha256s))
+        return {sha256: decode_hash(row[0]) for (sha256,), row in found}
 
-    def perceptual_hash(self, sha256: str) -> int | None:
-        """The 64 bits of an image's perceptual hash, if it was computed."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT hash FROM perceptual_hashes WHERE sha256 = ?", (bytes.fromhex(sha256),)
-            ).fetchone()
-        return None if row is None else decode_hash(row[0])
-
-    def features(self, sha256: str, fingerprint: int, box: Box) -> Features | None:
-        """What a teacher sees in a box of an image, float16 [channels], if it was measured in this way."""
-        with self._explained():
-            row = self._database.execute(
-                "SELECT vector FROM features WHERE sha256 = ? AND fingerprint = ?"
-                " AND x = ? AND y = ? AND width = ? AND height = ?",
-                (bytes.fromhex(sha256), fingerprint, *box),
-            ).fetchone()
-        return None if row is None else decode_features(row[0])
+    def features(self, fingerprint: int, views: Iterable[tuple[str, Box]]) -> dict[tuple[str, Box], Features]:
+        """Return what a teacher sees in boxes of images (by content), float16 [channels], if measured."""
+        names = "sha256, fingerprint, x, y, width, height"
+        keys = ((sha256, fingerprint, *box) for sha256, box in views)
+        found = self._measured("features", names, "vector", keys)
+        return {(key[0], Box(*key[2:])): decode_features(row[0]) for key, row in found}
 
     def add_features(self, fingerprint: int, measured: Iterable[tuple[str, Box, Features]]) -> None:
         """Keep features, float16 [channels], of boxes of images (by their SHA-256), all or none of them."""
@@ -306,6 +263,36 @@ class Store:
                 "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
                 (sha256, fingerprint, encode_mask(foreground.mask)),
             )
+
+    def _by_box(self, table: str, names: str, value: str, keys: Iterable[Any]) -> dict[Any, dict[Box, float]]:
+        found: dict[Any, dict[Box, float]] = {}
+        for key, row in self._measured(table, names, f"x, y, width, height, {value}", keys):
+            found.setdefault(key, {})[Box(*row[:4])] = row[4]
+        return found
+
+    def _measured(
+        self, table: str, names: str, columns: str, keys: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+        """Yield key and columns of the rows with these keys, whose first part is a content."""
+        count = names.count(",") + 1
+        encoded = ((bytes.fromhex(key[0]), *key[1:]) for key in keys)
+        for row in self._rows(table, names, f"{names}, {columns}", encoded):
+            yield (row[0].hex(), *row[1:count]), row[count:]
+
+    def _rows(
+        self, table: str, names: str, columns: str, keys: Iterable[tuple[Any, ...]], *, join: str = ""
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield columns of the rows in which the columns `names` have these values; many a query."""
+        count = names.count(",") + 1
+        one = f"({', '.join('?' * count)})"
+        for chunk in batched(dict.fromkeys(keys), _VARIABLES // count):
+            query = (
+                f"WITH wanted ({names}) AS (VALUES {', '.join([one] * len(chunk))}) "
+                f"SELECT {columns} FROM wanted CROSS JOIN {table} USING ({names}) {join}"
+            )
+            with self._explained():
+                found = self._database.execute(query, [value for key in chunk for value in key]).fetchall()
+            yield from found
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,13 +1,18 @@
-"""The format of the store: its tables, version by version, and how values that are no numbers lie in them."""
+"""What the store takes, its tables, version by version, and how values that are no numbers lie in them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from fgdd_fast.images.crops import Box
+from fgdd_fast.models.foreground import Foreground
 
 Features = NDArray[np.float16]
 _FLOAT16 = np.dtype("<f2")  # whatever the machine's byte order
@@ -67,6 +72,59 @@ CREATE TABLE features (
 """,
 )
 VERSION = len(SCHEMAS)
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What the store knows of a file that has not changed since it was read.
+
+    Attributes:
+        sha256: hexadecimal hash of its bytes.
+        width, height: of the decoded image, in pixels, after its EXIF orientation.
+    """
+
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was newly measured of one file.
+
+    Attributes:
+        path: the file.
+        signature: `file_signature` of it, taken before it was read.
+        known: its content and size.
+        foreground: what was found of its foreground, if that was missing.
+        foreground_fingerprint: number of the way in which the foreground was found.
+        losses: the loss (nats) of each box that was missing.
+        label: the teacher's index of the image's class.
+        loss_fingerprint: number of the way in which the losses were measured.
+        shares: where the foreground was found, the share of it in [0, 1] that each crop keeps.
+        perceptual_hash: 64 bits, if they were missing and are needed.
+    """
+
+    path: Path
+    signature: str
+    known: KnownFile
+    foreground: Foreground | None
+    foreground_fingerprint: int
+    losses: Mapping[Box, float]
+    label: int
+    loss_fingerprint: int
+    shares: Mapping[Box, float] = field(default_factory=dict)
+    perceptual_hash: int | None = None
+
+
+def file_signature(path: Path) -> str:
+    """What changes when a file changes: its inode, size, and times of content and status.
+
+    Raises:
+        OSError: the file is gone or cannot be reached.
+    """
+    status = path.stat()
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def path_key(path: Path) -> bytes:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,14 @@ class ForegroundModel(Protocol):
 
     def close(self) -> None:
         """Free what the model holds."""
+
+
+@runtime_checkable
+class FingerprintsImages(Protocol):
+    """A `ForegroundModel` whose result for an image depends on more than its bytes and its class."""
+
+    def image_fingerprint(self, image: SourceImage) -> Mapping[str, str]:
+        """Everything but the image's bytes that a result for it depends on; read before `fingerprint`'s."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -52,11 +52,16 @@ class GivenMasks:
     def __init__(self, folder: Path, *, streams: int) -> None:
         self._folder = folder
         self.streams = streams
-        self.sha256 = _masks_sha256(folder)
+        self._sha256s = _mask_sha256s(folder)
+        self.sha256 = _masks_sha256(self._sha256s)
 
     def fingerprint(self, class_name: str) -> Mapping[str, str]:
-        """See `ForegroundModel.fingerprint`; the same photograph may have other masks in other classes."""
+        """See `ForegroundModel.fingerprint`; so stores were keyed when every mask mattered to every image."""
         return {"masks": self.sha256, "class": class_name}
+
+    def image_fingerprint(self, image: SourceImage) -> Mapping[str, str]:
+        """See `FingerprintsImages.image_fingerprint`: the image's own mask is all that matters."""
+        return {"mask": self._sha256s.get(self._name(image) or "", "none")}
 
     def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
         """See `ForegroundModel.prepare`."""
@@ -75,35 +80,48 @@ class GivenMasks:
         """Nothing is held."""
 
     def _read(self, image: SourceImage) -> NDArray[np.bool_]:
-        source = Path(image.source)
-        names = (f"{source.name}{SUFFIX}", f"{source.stem}{SUFFIX}")
-        paths = [self._folder / source.with_name(name) for name in names]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
+        name = self._name(image)
+        if name is None:
             raise ImageError("has no mask of its name")
         try:
-            return _foreground(read_file(path).content)
+            file = read_file(self._folder / name)
+            if file.sha256 != self._sha256s[name]:
+                raise ImageError("it changed just now")
+            return _foreground(file.content)
         except ImageError as error:
             raise ImageError(f"its mask cannot be used: {error.problem}") from error
 
+    def _name(self, image: SourceImage) -> str | None:
+        """The path of an image's mask within the folder, if there is one."""
+        source = PurePosixPath(image.source)
+        names = (f"{source}{SUFFIX}", str(source.with_name(f"{source.stem}{SUFFIX}")))
+        return next((name for name in names if name in self._sha256s), None)
 
-def _masks_sha256(folder: Path) -> str:
-    """Name the masks by their paths within the folder and their content, so that a copy has the same name."""
-    digest = hashlib.sha256()
-    empty = True
+
+def _mask_sha256s(folder: Path) -> dict[str, str]:
+    """The hash of each mask's content, by its path within the folder."""
     try:
-        for file in _mask_files(folder, ()):
-            digest.update(os.fsencode(os.path.relpath(file.path, folder)))
-            digest.update(f"\0{file_sha256(Path(file.path))}\0".encode())
-            empty = False
+        found = {
+            os.path.relpath(file.path, folder): file_sha256(Path(file.path))
+            for file in _mask_files(folder, ())
+        }
     except FileNotFoundError as error:
         raise DataError(f"There is no folder of masks {folder}", LAYOUT) from error
     except NotADirectoryError as error:
         raise DataError(f"{folder} is a file, not a folder of masks", LAYOUT) from error
     except OSError as error:
         raise DataError(f"The folder of masks {folder} cannot be read: {error.strerror}") from error
-    if empty:
+    if not found:
         raise DataError(f"The folder {folder} holds no mask, which is a file {SUFFIX}", LAYOUT)
+    return found
+
+
+def _masks_sha256(sha256s: Mapping[str, str]) -> str:
+    """Name the masks by their paths within the folder and their content, so that a copy has the same name."""
+    digest = hashlib.sha256()
+    for name, sha256 in sha256s.items():
+        digest.update(os.fsencode(name))
+        digest.update(f"\0{sha256}\0".encode())
     return digest.hexdigest()
 
 

@@ -25,6 +25,7 @@ from fgdd_fast.images.resize import resize_arithmetic
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import FILE_NAME, Store
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
+from fgdd_fast.models.given_masks import GivenMasks
 from fgdd_fast.models.network import Runtime, Teacher, fingerprint_text
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.selection.records import ImageRecord
@@ -320,6 +321,77 @@ def test_what_the_first_version_measured_is_known(squares: DataSet, tmp_path: Pa
         },
     ]
     assert texts == [json.dumps(json.loads(text), sort_keys=True) for text in texts]
+
+
+def test_a_warm_pool_takes_few_queries_and_gives_the_same_records(tmp_path: Path) -> None:
+    data = scan(tiny.write_squares(tmp_path / "data", 40))
+    settings = replace(SETTINGS, shares=True, hashes=True, batch=8)
+    _, records = measure(data, tmp_path, settings)
+    with measurer(tmp_path, settings) as measuring:
+        queries: list[str] = []
+        measuring._store._database.set_trace_callback(queries.append)
+        assert measuring.measure(data.images).reused == 120
+        assert list(measuring.records(data.images)) == records
+    assert len(queries) <= len(data.images) / 4
+
+
+def write_mask(folder: Path, image: SourceImage, value: int) -> None:
+    path = folder / f"{image.source}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full(read_image(image.path).pixels.shape[:2], value, np.uint8))
+
+
+def write_masks(data: DataSet, folder: Path) -> Path:
+    for image in data.images:
+        write_mask(folder, image, 0)
+    return folder
+
+
+def test_only_images_whose_masks_came_or_changed_are_measured_anew(squares: DataSet, tmp_path: Path) -> None:
+    masks = write_masks(squares, tmp_path / "masks")
+    late, changed = squares.images[2], squares.images[5]
+    (masks / f"{late.source}.png").rename(tmp_path / "late.png")
+    measured, before = measure(squares, tmp_path, model=GivenMasks(masks, streams=1))
+    assert measured.skipped == (Skipped(late.source, "has no mask of its name"),)
+    (tmp_path / "late.png").rename(masks / f"{late.source}.png")
+    write_mask(masks, changed, 255)
+    measured, after = measure(squares, tmp_path, model=GivenMasks(masks, streams=1))
+    assert (measured.measured, measured.reused, measured.skipped) == (2, 16, ())
+    differing = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert [(new.source, getattr(new, "occupancy", None)) for new in differing] == [
+        (late.source, 0.0),
+        (changed.source, 1.0),
+    ]
+
+
+class AsBefore:
+    """Given masks as an older version saw them: any that changes changes the key of all."""
+
+    streams = 1
+
+    def __init__(self, masks: GivenMasks) -> None:
+        self.name, self.sha256, self.description = masks.name, masks.sha256, masks.description
+        self.fingerprint, self.prepare, self.find = masks.fingerprint, masks.prepare, masks.find
+        self.close = masks.close
+
+
+def test_masks_measured_when_all_had_one_key_are_known(squares: DataSet, tmp_path: Path) -> None:
+    masks = GivenMasks(write_masks(squares, tmp_path / "masks"), streams=1)
+    _, records = measure(squares, tmp_path, model=AsBefore(masks))
+    measured, again = measure(squares, tmp_path, model=masks)
+    assert (measured.measured, measured.reused) == (0, 18)
+    assert again == records
+
+
+def test_a_mask_that_changes_while_it_is_measured_is_not_kept_under_its_old_key(
+    squares: DataSet, tmp_path: Path
+) -> None:
+    masks = write_masks(squares, tmp_path / "masks")
+    model = GivenMasks(masks, streams=1)
+    image = squares.images[4]
+    write_mask(masks, image, 255)
+    measured, _ = measure(squares, tmp_path, model=model)
+    assert measured.skipped == (Skipped(image.source, "its mask cannot be used: it changed just now"),)
 
 
 def _fail(*_: object, **__: object) -> None:

@@ -13,7 +13,7 @@ from fgdd_bench.harness.originals import Original
 from fgdd_bench.harness.ways import Answer, Column, PathName, Stage, StageName, Task, Way
 from fgdd_bench.machine.operations import Work
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.measurement.store import KnownFile
+from fgdd_fast.measurement.store_format import KnownFile
 
 TASK = Task(crops=3, threads=2, factor=2)
 CLASSES = ("hat", "shirt")

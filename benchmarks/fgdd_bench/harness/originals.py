@@ -13,7 +13,7 @@ from fgdd_bench.harness.ways import Task
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.measurement.store import KnownFile
+from fgdd_fast.measurement.store_format import KnownFile
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.runtime.sample_images import in_turn

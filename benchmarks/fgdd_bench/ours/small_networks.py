@@ -31,8 +31,9 @@ from fgdd_fast.images.decode import FileContent, decode_image, read_file
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.measurer import Measurer
-from fgdd_fast.measurement.missing import MeasureSettings, StoreLookup
-from fgdd_fast.measurement.store import KnownFile, Store, file_signature
+from fgdd_fast.measurement.missing import Found, MeasureSettings, StoreLookup
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.measurement.store_format import KnownFile, file_signature
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Images, Teacher, fingerprint_text, open_teacher
 from fgdd_fast.models.saliency import SaliencyModel
@@ -145,12 +146,12 @@ class _Measuring(Way):
         self._foreground.close()
         self._teacher.close()
 
-    def _write(self, rows: Sequence[_Row]) -> None:
+    def _write(self, rows: Sequence[Found]) -> None:
         """Keep in a fresh store what was measured."""
         with TemporaryDirectory() as folder, Store(Path(folder)) as store:
-            inventory = StoreLookup(self._foreground, self._teacher, self._settings, store, self._classes)
+            lookup = StoreLookup(self._foreground, self._teacher, self._settings, store, self._classes)
             for batch in batched(rows, self._settings.batch):
-                store.add(inventory.measurement(*row) for row in batch)
+                store.add(lookup.measurements(batch))
 
     @abc.abstractmethod
     def _answer(self, records: Sequence[ImageRecord], store: Store) -> Answer:
@@ -236,14 +237,12 @@ class ProductTeacher(_Measuring):
 
 
 _Result = tuple[Foreground, Mapping[Box, float]]
-_Row = tuple[SourceImage, str, KnownFile, Foreground, Mapping[Box, float]]
 
 
-def _row(image: SourceImage, pixels: Pixels, result: _Result) -> _Row:
-    """What `StoreLookup.measurement` takes."""
+def _row(image: SourceImage, pixels: Pixels, result: _Result) -> Found:
     height, width = pixels.shape[:2]
     known = KnownFile(read_file(image.path).sha256, width, height)
-    return image, file_signature(image.path), known, *result
+    return Found(image, file_signature(image.path), known, *result)
 
 
 def _settings(task: Task, subject: Subject, *, crops: int) -> MeasureSettings:
