@@ -1,13 +1,14 @@
-"""Run the stages of a pipeline at the same time, with bounded memory."""
+"""Run the stages of a pipeline at the same time, with bounded memory, and OpenCV within them."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -50,12 +51,44 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-@contextmanager
-def one_opencv_thread() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own within the block: the pools are the parallelism."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+class _Held:
+    """A number of the whole process that has one value while any thread is within a block."""
+
+    def __init__(self, read: Callable[[], int], write: Callable[[int], object], value: int) -> None:
+        self._read, self._write, self._value = read, write, value
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = value
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if self._blocks == 0:
+                self._before = self._read()
+                self._write(self._value)
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if self._blocks == 0:
+                    self._write(self._before)
+
+
+_logging: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5, and before
+_threads = _Held(cv2.getNumThreads, cv2.setNumThreads, 1)
+_log_level = _Held(_logging.getLogLevel, _logging.setLogLevel, 0)
+
+
+def single_threaded_opencv() -> AbstractContextManager[None]:
+    """Have OpenCV use one thread a call within a block: there, pools of our own are the parallelism.
+
+    Blocks may lie within each other and in several threads; after the last, its number is what it was.
+    """
+    return _threads.held()
+
+
+def silent_opencv() -> AbstractContextManager[None]:
+    """Keep OpenCV from printing within a block, as `single_threaded_opencv` does for its threads."""
+    return _log_level.held()

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.headers import Header, read_header
 from fgdd_fast.images.resize import Pixels
+from fgdd_fast.parallel import silent_opencv
 
 MAX_PIXELS = 178_956_970  # Pillow's limit: half a gigabyte of RGB
 
@@ -139,25 +140,20 @@ def _decode_alpha(content: bytes, header: Header) -> Pixels:
 
 def _imdecode(content: bytes, header: Header, flags: int) -> Pixels:
     """Decode to uint8, with as many channels as the flags ask for."""
-    try:
-        pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:
-        pixels = None
+    pixels = read_pixels(content, flags)
     if pixels is None:
         raise ImageError(f"damaged or unsupported {header.format}")
     return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
 
 
+def read_pixels(content: bytes, flags: int) -> NDArray[Any] | None:
+    """Decode with OpenCV, which prints nothing of what it meets; None where it cannot."""
+    with silent_opencv():
+        try:
+            return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        except cv2.error:
+            return None
+
+
 def _convert(pixels: Pixels, code: int) -> Pixels:
     return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-
-
-def _silence_opencv() -> None:
-    """Keep OpenCV from printing its reader's complaints: a damaged image becomes an ImageError instead."""
-    logging = getattr(cv2.utils, "logging", None)  # OpenCV 5; earlier ones have cv2.setLogLevel
-    set_level = getattr(logging, "setLogLevel", None) or getattr(cv2, "setLogLevel", None)
-    if set_level is not None:
-        set_level(0)
-
-
-_silence_opencv()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.measurement.store_format import Features
 from fgdd_fast.models.network import Images, Teacher
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import Tile
 
 
@@ -58,7 +57,6 @@ class TileFeatures:
             DataError: an image changed since its losses were measured.
             TeacherError: the teacher gives no features, or some that are not finite.
         """
-        cv2.setNumThreads(1)  # one thread a task: the pools are the parallelism
         threads, streams = self._settings.threads, self._teacher.streams
 
         def show(tile: Tile) -> tuple[Tile, Images]:
@@ -72,7 +70,11 @@ class TileFeatures:
             return [(tile, _halved(vector)) for (tile, _), vector in zip(batch, vectors, strict=True)]
 
         ahead = 2 * self._teacher.batch * streams + 2 * threads
-        with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(streams, "infer") as runners:
+        with (
+            single_threaded_opencv(),
+            ThreadPoolExecutor(threads, "read") as readers,
+            ThreadPoolExecutor(streams, "infer") as runners,
+        ):
             shown = ordered_map(readers, show, tiles, ahead)
             batches = batched(shown, self._teacher.batch)
             for results in ordered_map(runners, infer, batches, 2 * streams):

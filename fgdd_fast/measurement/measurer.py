@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from fgdd_fast.errors import ImageError
@@ -31,7 +30,7 @@ from fgdd_fast.measurement.store import Store
 from fgdd_fast.measurement.store_format import KnownFile, file_signature
 from fgdd_fast.models.foreground import ForegroundModel, Inputs
 from fgdd_fast.models.network import Images, Teacher
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import ImageRecord
 
 T = TypeVar("T")
@@ -124,13 +123,15 @@ class Measurer:
         Raises:
             FgddError: a network or the store failed; everything stored until then is kept.
         """
-        # One thread a task: the pools below are the parallelism, and OpenCV's own would fight with them.
-        cv2.setNumThreads(1)
         threads, batch = self._settings.threads, self._settings.batch
         streams = max(self._foreground.streams, self._teacher.streams)
         ahead = 2 * batch * streams + 2 * threads
         outcome = _Outcome(advance)
-        with ThreadPoolExecutor(threads, "read") as readers, ThreadPoolExecutor(streams, "infer") as runners:
+        with (
+            single_threaded_opencv(),
+            ThreadPoolExecutor(threads, "read") as readers,
+            ThreadPoolExecutor(streams, "infer") as runners,
+        ):
             files = ordered_map(readers, _read, self._unknown(images, outcome), ahead)
             work = self._missing(outcome.usable(files), outcome)
             prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead))

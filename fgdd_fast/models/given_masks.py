@@ -16,7 +16,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import DataError, ImageError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.decode import MAX_PIXELS, read_file
+from fgdd_fast.images.decode import MAX_PIXELS, read_file, read_pixels
 from fgdd_fast.images.headers import read_header
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
@@ -158,10 +158,7 @@ def _foreground(content: bytes) -> NDArray[np.bool_]:
         raise ImageError(f"{header.format} instead of PNG")
     if header.width * header.height > MAX_PIXELS:
         raise ImageError(f"too large: {header.width} x {header.height} pixels")
-    try:
-        stored: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        stored = None
+    stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise ImageError("damaged PNG")
     values = _values(stored)

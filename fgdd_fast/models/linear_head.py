@@ -16,7 +16,7 @@ from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod, resize
 from fgdd_fast.models.network import BatchedNetwork, Images
-from fgdd_fast.parallel import batched, one_opencv_thread, ordered_map
+from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.seeding import seeded_hash
 
 # How sure the accuracy on held-out images must be to lie above chance, as a one-sided binomial test.
@@ -176,7 +176,7 @@ def whole_images(
 
     ahead = 2 * network.batch * network.streams + 2 * threads
     with (
-        one_opencv_thread(),
+        single_threaded_opencv(),
         ThreadPoolExecutor(threads, "read") as readers,
         ThreadPoolExecutor(network.streams, "infer") as runners,
     ):

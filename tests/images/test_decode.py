@@ -268,16 +268,18 @@ def test_damaged_files_give_pixels_or_an_image_error(data: st.DataObject, name: 
         assert pixels.dtype == np.uint8
 
 
-def test_damaged_files_print_nothing() -> None:
+def test_damaged_files_print_nothing_and_leave_opencv_as_it_was() -> None:
     """In a process of its own, since the noise would come from C."""
     content = encode(picture(), "TIFF", compression="tiff_lzw")
     script = (
-        "import sys\nfrom fgdd_fast.images.decode import decode_image\n"
+        "import cv2, sys\nlogging = getattr(cv2.utils, 'logging', cv2)\nlevel = logging.getLogLevel()\n"
+        "from fgdd_fast.images.decode import decode_image\n"
         "from fgdd_fast.errors import ImageError\n"
         "content = sys.stdin.buffer.read()\n"
         "for part in (content[: len(content) // 2], content[:-20]):\n"
         "    try:\n        decode_image(part)\n"
         "    except ImageError:\n        continue\n    sys.exit('decoded')\n"
+        "assert logging.getLogLevel() == level > 0\n"
     )
     outcome = subprocess.run([sys.executable, "-c", script], input=content, capture_output=True, check=False)
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, b"", b"")

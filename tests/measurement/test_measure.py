@@ -39,8 +39,10 @@ def squares(tmp_path: Path) -> DataSet:
 
 
 def test_the_occupancy_and_the_losses_are_those_of_the_image(squares: DataSet, tmp_path: Path) -> None:
+    threads = cv2.getNumThreads()
     measured, records = measure(squares, tmp_path)
     assert (measured.measured, measured.reused, measured.skipped) == (18, 0, ())
+    assert cv2.getNumThreads() == threads
     for image, record in zip(squares.images, records, strict=True):
         assert isinstance(record, ImageRecord)
         decoded = read_image(image.path)

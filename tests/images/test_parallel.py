@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import batched, ordered_map, silent_opencv, single_threaded_opencv
+
+opencv_logging = getattr(cv2.utils, "logging", cv2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -73,3 +76,38 @@ def test_batches_hold_every_item_once_in_order(items: list[int], size: int) -> N
     assert [item for batch in batches for item in batch] == items
     assert all(len(batch) == size for batch in batches[:-1])
     assert all(batches)
+
+
+HELD = {
+    "threads": (single_threaded_opencv, cv2.getNumThreads, cv2.setNumThreads, 1),
+    "log level": (silent_opencv, opencv_logging.getLogLevel, opencv_logging.setLogLevel, 0),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_opencv_is_as_it_was_once_the_last_block_ends(name: str) -> None:
+    block, read, write, value = HELD[name]
+    inside, outside = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with block():
+            inside.set()
+            outside.wait()
+
+    before = read()
+    write(2)
+    try:
+        with block():
+            assert read() == value
+            with pytest.raises(ZeroDivisionError), block():
+                raise ZeroDivisionError
+            assert read() == value
+            thread = threading.Thread(target=other)
+            thread.start()
+            inside.wait()
+        assert read() == value  # for the other thread
+        outside.set()
+        thread.join()
+        assert read() == 2
+    finally:
+        write(before)
