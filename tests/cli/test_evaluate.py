@@ -17,17 +17,6 @@ from fgdd_fast.cli import main
 
 pytest.importorskip("torch")
 
-pytestmark = pytest.mark.usefixtures("cpu_reference")
-
-
-@pytest.fixture
-def cpu_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher runs on the reference: nothing is compared first."""
-    from fgdd_fast.cli.checks import evaluation
-    from fgdd_fast.models.network import Runtime
-
-    monkeypatch.setattr(evaluation, "open_runtime", lambda *_: Runtime("cpu", "fp32", 1))
-
 
 @pytest.fixture
 def place(workplace: Path) -> Path:
@@ -42,13 +31,14 @@ def place(workplace: Path) -> Path:
 
 def evaluate(place: Path, *words: str, data: str = "out", **options: Any) -> Result:
     chosen = {
-        "val": place / "val",
+        "validation": place / "val",
         "teacher": place / "tiny-teacher.onnx",
         "architectures": "convnet2-w8",
         "seeds": 2,
         "epochs": 5,
         "threads": 1,
         "device": "cpu",
+        "teacher_device": "cpu",
         **options,
     }
     pairs = (
@@ -144,7 +134,7 @@ def test_a_folder_of_images_is_the_ceiling(place: Path) -> None:
 
 
 def test_validation_images_that_are_learned_from_are_noticed(place: Path) -> None:
-    result = evaluate(place, data="data", val=place / "data", teacher=None, size=12, epochs=1)
+    result = evaluate(place, data="data", validation=place / "data", teacher=None, size=12, epochs=1)
     assert "24 of 24 validation images are among those that students learn from" in result.output.replace(
         "\n", " "
     )
@@ -183,7 +173,7 @@ def test_a_teacher_with_swapped_labels_is_refused(place: Path) -> None:
         ({"architectures": "resnet9000"}, ["There is no student 'resnet9000'", "convnet3"]),
         ({"architectures": "convnet5"}, ["16 pixels are too few"]),
         ({"architectures": ","}, ["or none is"]),
-        ({"val": "nowhere"}, ["There is no folder nowhere"]),
+        ({"validation": "nowhere"}, ["There is no folder nowhere"]),
         ({"json": "."}, ["it is a folder"]),
     ],
 )
