@@ -174,10 +174,10 @@ def test_what_is_built_in_has_no_origin(tmp_path: Path) -> None:
         ("own_other:net", "def net(*_): return 3", "gives a int, and not a torch.nn.Module"),
         (
             "own_shape:net",
-            f"{LINEAR}\nnet = lambda classes, size: linear(classes + 1, size)",
+            f"{LINEAR}\nnet = lambda n, size: linear(n + 1, size)",
             r"gives \[2, 9\]",
         ),
-        ("own_size:net", f"{LINEAR}\nnet = lambda classes, size: linear(classes, 5)", "cannot be shown"),
+        ("own_size:net", f"{LINEAR}\nnet = lambda n, size: linear(n, 5)", "cannot be shown"),
     ],
 )
 def test_a_users_own_network_that_cannot_be_is_refused(
