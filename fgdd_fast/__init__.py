@@ -28,6 +28,9 @@ PUBLIC = {
     "RuntimeOptions": "fgdd_fast.runtime.choose",
     "Progress": "fgdd_engines.progress",
     "FgddError": "fgdd_fast.errors",
+    "evaluate": "fgdd_fast.students.evaluation",
+    "make_labels": "fgdd_fast.labels.making",
+    "pack": "fgdd_fast.packing.pack",
 }
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604 - the names above

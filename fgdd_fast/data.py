@@ -29,9 +29,8 @@ from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.stored import open_labels
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, render
 from fgdd_fast.output.distilled import open_distilled, split_tiles
-from fgdd_fast.students.inputs.pixels import DEVIATION, MEAN
+from fgdd_fast.students.inputs.labelled_images import DEVIATION, MEAN, read_validation
 from fgdd_fast.students.inputs.training_set import SoftLabels, TrainingSet
-from fgdd_fast.students.inputs.validation import read_validation
 
 Triple = tuple[float, float, float]
 Transform = Callable[[Tensor], Tensor]

@@ -9,6 +9,8 @@ import click
 # The old and the new spelling of each option, by the command that has it; of a group, by its own name.
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "convert": {"--accept-parity": "--force"},
+    "distill": {"--labels": "--label-epochs"},
+    "evaluate": {"--val": "--validation", "--batch": "--student-batch", "--arithmetic": "--precision"},
 }
 
 

@@ -23,9 +23,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
@@ -40,17 +42,17 @@ MOST_EPOCHS = 100_000  # their files are numbered by five digits
 
 
 def is_label_file(name: str) -> bool:
-    """Whether a file of labels can have this name."""
+    """Return whether a file of labels can have this name."""
     return re.fullmatch(r"images\.safetensors|epoch-[0-9]{5}\.safetensors", name) is not None
 
 
 def epoch_file(epoch: int) -> str:
-    """The name of an epoch's file."""
+    """Return the name of an epoch's file."""
     return f"epoch-{epoch:05d}.safetensors"
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelSubject:
     """What labels are of, who gave them, and how.
 
     Attributes:
@@ -113,7 +115,7 @@ class LabelIndex:
         files: those that are on disk, by name.
     """
 
-    subject: LabelledImages
+    subject: LabelSubject
     views: LabelledViews | None
     epochs: int
     files: Mapping[str, LabelFile] = field(default_factory=dict)
@@ -128,13 +130,25 @@ class LabelIndex:
         """Whether the labels of whole images and tiles are not on disk."""
         return IMAGE_FILE not in self.files
 
+    @property
+    def epoch_bytes(self) -> float:
+        """The mean bytes of an epoch's file; 0 where there is none."""
+        sizes = [self.files[epoch_file(epoch)].size for epoch in range(self.epochs)]
+        return sum(sizes) / max(len(sizes), 1)
+
+    @property
+    def epoch_cost(self) -> Cost | None:
+        """The mean cost of keeping an epoch's logits as they are kept; None where there is no epoch."""
+        costs = [self.files[epoch_file(epoch)].cost for epoch in range(self.epochs)]
+        return Cost(*np.mean([astuple(cost) for cost in costs], axis=0).tolist()) if costs else None
+
     def with_file(self, name: str, file: LabelFile) -> LabelIndex:
-        """The index with one more file."""
+        """Return the index with one more file."""
         return replace(self, files={**self.files, name: file})
 
 
 def serialise(index: LabelIndex) -> bytes:
-    """The JSON of an index; equal indices give equal bytes."""
+    """Return the JSON of an index; equal indices give equal bytes."""
     subject, views = index.subject, index.views
     data = {
         "format": FORMAT,
@@ -184,11 +198,11 @@ def read_index(path: Path) -> LabelIndex:
         raise DataError(f"{path} is no description of labels: {error!r}", LABEL_AGAIN) from error
 
 
-def _subject(data: dict[str, Any]) -> LabelledImages:
+def _subject(data: dict[str, Any]) -> LabelSubject:
     teacher, classes = data["teacher"], tuple(map(str, data["classes"]))
     if len(set(classes)) != len(classes):
         raise ValueError("a class is named twice")
-    return LabelledImages(
+    return LabelSubject(
         manifest=_sha256(data["manifest"]),
         images=tuple(map(_sha256, data["images"])),
         classes=classes,

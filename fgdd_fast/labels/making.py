@@ -1,42 +1,42 @@
-"""Making soft labels: the teacher on every image, every tile, and every view of the epochs.
+"""Make soft labels: a teacher's answers to every image, every tile, and every view of the epochs.
 
-Rendering and inference overlap, across epochs too. A logit depends on its view alone, so labels are the same
-however often the work was stopped.
+A logit depends on its view alone, so labels are the same however often the work was stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import os
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
+from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.images.resize import Pixels
-from fgdd_fast.images.tiles import ScoreView
-from fgdd_fast.labels.compression import FLOAT16, cost
-from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
-from fgdd_fast.labels.teacher import check_predictions, teacher_model
-from fgdd_fast.labels.training_views import EpochViews, draw_epoch, render
-from fgdd_fast.labels.views import pack_views
+from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
+from fgdd_fast.labels.compression import parse_compression
+from fgdd_fast.labels.index import LabelIndex, LabelledViews, LabelSubject
+from fgdd_fast.labels.labeller import Labeller
+from fgdd_fast.labels.teacher import check_labelling_teacher, teacher_model
+from fgdd_fast.labels.training_views import ViewRecipe, default_batch, draw_epoch
 from fgdd_fast.labels.writing import LabelWriter, open_writer
+from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.network import Runtime, Teacher
-from fgdd_fast.output.distilled import DistilledSet, split_tiles
+from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import MANIFEST
-from fgdd_fast.parallel import batched, ordered_map
+from fgdd_fast.parallel import single_threaded_opencv
+from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
 
-T = TypeVar("T")
+EPOCHS = 300  # RDED's training
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LabelSettings:
+class _Settings:
     """Which labels are made.
 
     Attributes:
@@ -53,40 +53,94 @@ class LabelSettings:
 
 
 def make_labels(
-    distilled: DistilledSet,
-    bundle: Bundle,
-    runtime: Runtime,
-    settings: LabelSettings,
+    out: str | os.PathLike[str],
+    teacher: str | os.PathLike[str],
     *,
+    epochs: int = EPOCHS,
+    size: int | None = None,
+    student_batch: int | None = None,
+    cutmix: bool = True,
+    seed: int = 0,
+    view: ScoreView = "resize",
+    score_view: ScoreView | None = None,
+    compress: str = "float16",
+    other_teacher: bool = False,
     overwrite: bool = False,
-    begin: Callable[[int], None] = lambda _: None,
-    advance: Callable[[], None] = lambda: None,
-    notice: Callable[[str], None] = lambda _: None,
+    runtime: RuntimeOptions | None = None,
+    progress: Progress = SILENT,
 ) -> LabelIndex:
-    """Make what is missing of the labels of a distilled data set, in its folder `labels`.
+    """Store what is missing of a teacher's soft labels of a distilled data set, in its folder `labels`.
 
-    The images are held in memory: size * size * 3 bytes each.
+    The images are held in memory. When the work is stopped, the same call goes on from there.
 
     Args:
-        distilled: the data set.
-        bundle: the teacher; `check_labelling_teacher` has passed it.
-        runtime: how it runs.
-        settings: which labels.
+        out: the folder of the distilled data set.
+        teacher: name or path of the bundle that it was distilled with.
+        epochs: how many epochs of views are labelled; 0 for images and tiles alone. None is ever dropped.
+        size: side of a student's view in pixels; the images' own by default.
+        student_batch: views that are mixed together; RDED's for so many images and classes by default.
+        cutmix: whether views are mixed.
+        seed: of the views, at least 0.
+        view: how the teacher is shown a view: `resize`, brought to its input, or `native`, at its own size.
+        score_view: how it is shown a tile; by default as it was when the data set was distilled.
+        compress: how logits are kept: `float16`, `int8`, or `top:K`; see `compression`.
+        other_teacher: whether the teacher may be another one than the data set was distilled with.
         overwrite: whether labels made otherwise are replaced, instead of refused.
-        begin: told how many views, images and tiles will be labelled.
-        advance: called once for each that is labelled.
-        notice: told, in one line, what seems odd about the teacher.
+        runtime: how the teacher runs; the fastest way that decides as the reference does by default.
+        progress: shows how many images, tiles and views are labelled.
 
     Returns:
         The index of what is there now.
 
     Raises:
-        TeacherError: its predictions contradict the classes.
+        TeacherError: the teacher is another one, or does not know the classes by name and by sight.
         FgddError: see `fgdd_fast.errors`; what was finished is kept.
     """
-    settings.views.compression.check(len(distilled.manifest.classes))
-    draw_epoch(settings.views.recipe, 0, distilled.size, 0)  # refuses sizes before the long work
-    cv2.setNumThreads(1)
+    distilled, options = open_distilled(Path(out)), runtime or RuntimeOptions()
+    bundle = find_bundle(str(teacher), "teacher")
+    check_labelling_teacher(bundle, distilled, other_teacher=other_teacher)
+    recipe = _recipe(distilled, size, student_batch, seed, cutmix)
+    views = LabelledViews(recipe, view, parse_compression(compress))
+    views.compression.check(len(distilled.manifest.classes))
+    settings = _Settings(epochs, views, score_view or _scored_view(distilled), options.batch)
+    chosen = runtime_of(bundle, options)
+    with single_threaded_opencv():
+        return _label(distilled, bundle, chosen, settings, overwrite=overwrite, progress=progress)
+
+
+def _recipe(
+    distilled: DistilledSet, size: int | None, batch: int | None, seed: int, cutmix: bool
+) -> ViewRecipe:
+    """How views are drawn; sizes that cannot be are refused before the long work."""
+    classes = len(distilled.manifest.classes)
+    images_per_class = max(len(distilled) // max(classes, 1), 1)
+    recipe = ViewRecipe(
+        size=size or distilled.size,
+        factor=distilled.factor,
+        batch=batch or default_batch(classes, images_per_class),
+        seed=seed,
+        cutmix=cutmix,
+    )
+    draw_epoch(recipe, 0, distilled.size, 0)
+    return recipe
+
+
+def _scored_view(distilled: DistilledSet) -> ScoreView:
+    """How the teacher was shown tiles when they were chosen."""
+    known = {str(view): view for view in SCORE_VIEWS}
+    return known.get(str(distilled.manifest.settings.get("score_view")), SCORE_VIEWS[0])
+
+
+def _label(
+    distilled: DistilledSet,
+    bundle: Bundle,
+    runtime: Runtime,
+    settings: _Settings,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> LabelIndex:
+    """Make what is missing of the labels, and return their index."""
 
     def open_teacher(view: ScoreView, side: int) -> Teacher:
         return Teacher(bundle, runtime, view=view, tile_size=side, batch=settings.batch)
@@ -96,25 +150,41 @@ def make_labels(
         subject = _subject(distilled, whole, settings.tile_view)
         wanted = LabelIndex(subject, settings.views if settings.epochs else None, settings.epochs)
         writer = stack.enter_context(open_writer(distilled.folder, wanted, overwrite=overwrite))
-        views, missing = writer.index.views, writer.index.missing
-        begin(len(distilled) * (len(missing) + (1 + distilled.factor**2) * writer.index.lacks_images))
-        images = distilled.read_all() if missing or writer.index.lacks_images else np.empty(0, np.uint8)
-        labeller = _Labeller(distilled, images, writer, runtime.threads, advance)
-        if writer.index.lacks_images:
-            with closing(open_teacher(settings.tile_view, distilled.tile_size)) as tiles:
-                labeller.label_images(whole, tiles, notice)
-        if missing and views is not None:
-            network = whole
-            if views.shown != "resize":
-                network = stack.enter_context(closing(open_teacher(views.shown, views.recipe.size)))
-            labeller.label_epochs(network, views, missing)
+        views, missing, lacks_images = writer.index.views, writer.index.missing, writer.index.lacks_images
+        total = len(distilled) * (len(missing) + (1 + distilled.factor**2) * lacks_images)
+        task = stack.enter_context(progress.task("Labelling", total))
+        images = distilled.read_all() if total else np.empty(0, np.uint8)
+        labeller = Labeller(distilled, images, writer, runtime.threads, task.advance)
+        begin = time.perf_counter()
+        try:
+            if lacks_images:
+                with closing(open_teacher(settings.tile_view, distilled.tile_size)) as tiles:
+                    labeller.label_images(whole, tiles)
+            if missing and views is not None:
+                network = whole
+                if views.shown != "resize":
+                    network = stack.enter_context(closing(open_teacher(views.shown, views.recipe.size)))
+                labeller.label_epochs(network, views, missing)
+        except KeyboardInterrupt:
+            _tell_kept(writer)
+            raise
+        if subject.other_teacher:
+            _log.warning("%s is not the teacher that %s was distilled with", bundle.name, distilled.folder)
+        seconds = time.perf_counter() - begin
+        rate = f" in {seconds:.1f} s, {total / seconds:.1f} a second" if total else ""
+        _log.info("%d images, tiles and views labelled%s", total, rate)
         return writer.index
 
 
-def _subject(distilled: DistilledSet, teacher: Teacher, tile_view: ScoreView) -> LabelledImages:
+def _tell_kept(writer: LabelWriter) -> None:
+    index = writer.index
+    _log.info("%d of %d epochs are labelled and kept", index.epochs - len(index.missing), index.epochs)
+
+
+def _subject(distilled: DistilledSet, teacher: Teacher, tile_view: ScoreView) -> LabelSubject:
     model, manifest = teacher_model(teacher.bundle), distilled.manifest
     fingerprint = {name: value for name, value in teacher.fingerprint.items() if name != "size"}
-    return LabelledImages(
+    return LabelSubject(
         manifest=file_sha256(distilled.folder / MANIFEST),
         images=distilled.hashes(),
         classes=manifest.classes,
@@ -123,97 +193,3 @@ def _subject(distilled: DistilledSet, teacher: Teacher, tile_view: ScoreView) ->
         runtime=fingerprint,
         tile_view=tile_view,
     )
-
-
-class _Labeller:
-    """Labels the images of one data set, and writes the labels."""
-
-    def __init__(
-        self,
-        distilled: DistilledSet,
-        images: Pixels,
-        writer: LabelWriter,
-        threads: int,
-        advance: Callable[[], None],
-    ) -> None:
-        self._distilled = distilled
-        self._classes = distilled.manifest.classes
-        self._images = images
-        self._writer = writer
-        self._threads = threads
-        self._advance = advance
-
-    def label_images(self, whole: Teacher, tiles: Teacher, notice: Callable[[str], None]) -> None:
-        """One set of logits for each image, and one for each of its tiles.
-
-        Args:
-            whole: is shown the images.
-            tiles: the same teacher; is shown the tiles.
-            notice: told, in one line, what cannot be checked.
-
-        Raises:
-            TeacherError: the predictions contradict the classes.
-        """
-        classes, factor, indices = self._classes, self._distilled.factor, range(len(self._distilled))
-        mosaic_rows = self._rows(whole, indices, lambda index: self._images[index, None])
-        tile_rows = self._rows(tiles, indices, lambda index: split_tiles(self._images[index], factor))
-        mosaic_logits = np.stack([*mosaic_rows])
-        tile_logits = np.stack([*tile_rows]).reshape(len(indices), factor**2, len(classes))
-        labels, name = self._distilled.labels, whole.bundle.name
-        check_predictions(mosaic_logits, tile_logits, labels, classes, name, notice)
-        logits = np.concatenate([mosaic_logits[:, None], tile_logits], axis=1)
-        kept = FLOAT16.pack(logits)["logits"]
-        self._writer.add(
-            IMAGE_FILE,
-            {"mosaics": kept[:, 0], "tiles": kept[:, 1:]},
-            cost(logits.reshape(-1, len(classes)), kept.astype(np.float32).reshape(-1, len(classes))),
-        )
-
-    def label_epochs(self, network: Teacher, views: LabelledViews, epochs: Sequence[int]) -> None:
-        """The views of some epochs, each epoch a file."""
-        recipe, count, size = views.recipe, len(self._distilled), self._distilled.size
-
-        def batches() -> Iterator[tuple[EpochViews, slice]]:
-            for epoch in epochs:
-                drawn = draw_epoch(recipe, count, size, epoch)
-                for start in range(0, count, recipe.batch):
-                    yield drawn, slice(start, start + recipe.batch)
-
-        rows = self._rows(network, batches(), lambda item: render(self._images, item[0], recipe, item[1]))
-        for epoch in epochs:
-            logits = np.stack([*islice(rows, count)])
-            arrays = views.compression.pack(logits)
-            kept = views.compression.unpack(arrays, logits.shape[1])
-            drawn = draw_epoch(recipe, count, size, epoch)
-            self._writer.add(
-                epoch_file(epoch), {**arrays, **pack_views(drawn, recipe, size)}, cost(logits, kept)
-            )
-
-    def _rows(
-        self, network: Teacher, items: Iterable[T], make: Callable[[T], Pixels]
-    ) -> Iterator[NDArray[np.float32]]:
-        """The logits [classes] of every picture that `make` gives, one after the other.
-
-        Args:
-            network: is shown each picture.
-            items: what `make` is called with, in rendering threads.
-            make: gives uint8 [any number, side, side, 3].
-        """
-        columns = [network.label(name) for name in self._classes]
-
-        def prepare(item: T) -> list[Pixels]:
-            return [network.show(picture) for picture in make(item)]
-
-        def infer(pictures: list[Pixels]) -> NDArray[np.float32]:
-            return network.logits(np.stack(pictures))[:, columns]
-
-        with (
-            ThreadPoolExecutor(self._threads, "render") as renderers,
-            ThreadPoolExecutor(network.streams, "infer") as runners,
-        ):
-            rendered = ordered_map(renderers, prepare, items, 2 * self._threads)
-            batches = batched((picture for part in rendered for picture in part), network.batch)
-            for part in ordered_map(runners, infer, batches, 2 * network.streams):
-                for row in part:
-                    self._advance()
-                    yield row

@@ -21,9 +21,8 @@ from fgdd_engines.base import Array
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import DataError
 from fgdd_fast.labels.index import IMAGE_FILE, LABEL_AGAIN, LabelFile, LabelIndex, epoch_file, read_index
-from fgdd_fast.labels.tensors import unpack
+from fgdd_fast.labels.tensors import unpack, unpack_views
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe
-from fgdd_fast.labels.views import unpack_views
 from fgdd_fast.output.distilled import DistilledSet
 from fgdd_fast.output.folder import LABEL_INDEX, LABELS, MANIFEST
 from fgdd_fast.output.manifest import Model
@@ -35,7 +34,7 @@ Logits = NDArray[np.float32]
 class StoredLabels:
     """The labels of one distilled data set; opened by `open_labels`.
 
-    Holds no open file, and can be pickled. Every file is held against its hash whenever it is read.
+    Holds no open file, and can be pickled. Every file is compared with its hash whenever it is read.
 
     Attributes:
         teacher: who gave them; its SHA-256 is that of the fp32 graph.
@@ -54,7 +53,7 @@ class StoredLabels:
         self._images = images
 
     def mosaics(self) -> Logits:
-        """Logits float32 [n, classes] of the images shown whole to the teacher.
+        """Return logits float32 [n, classes] of the images shown whole to the teacher.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -62,7 +61,7 @@ class StoredLabels:
         return self._read(IMAGE_FILE, lambda arrays: self._logits(arrays["mosaics"], self._images))
 
     def tiles(self) -> Logits:
-        """Logits float32 [n, factor**2, classes] of each image's tiles, row by row.
+        """Return logits float32 [n, factor**2, classes] of each image's tiles, row by row.
 
         Raises:
             DataError: the file is missing or damaged.
@@ -75,7 +74,7 @@ class StoredLabels:
         return self._read(IMAGE_FILE, decode)
 
     def epoch(self, index: int) -> tuple[EpochViews, Logits]:
-        """The views of an epoch, and their logits float32 [n, classes] in the same order.
+        """Return the views of an epoch, and their logits float32 [n, classes] in the same order.
 
         Args:
             index: from 0 to `epochs` - 1.
@@ -110,7 +109,7 @@ class StoredLabels:
         except OSError as error:
             raise _damaged(path, f"cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != self._index.files[name].sha256:
-            raise _damaged(path, "is truncated or corrupted")
+            raise _damaged(path, "is corrupted")
         try:
             return decode(unpack(content))
         except (KeyError, ValueError, IndexError) as error:
@@ -118,14 +117,14 @@ class StoredLabels:
 
 
 def open_labels(distilled: DistilledSet) -> StoredLabels:
-    """Open the stored labels of a distilled data set, and hold them against it.
+    """Open the stored labels of a distilled data set, and compare them with it.
 
-    Every file is read once to check its hash.
+    No file is read yet: what is gone or has another size is found now, what is corrupted when it is read.
 
     Raises:
         DataError: there are none, they are of other images, of another manifest, of a teacher that the
             manifest does not name (unless that was asked for when they were made) or of classes in another
-            order; epochs are missing; or a file is missing, truncated or corrupted.
+            order; epochs are missing; or a file is missing or truncated.
     """
     folder = distilled.folder / LABELS
     index = read_index(folder / LABEL_INDEX)
@@ -137,7 +136,7 @@ def open_labels(distilled: DistilledSet) -> StoredLabels:
             "Run the same 'fgdd-fast label' again, which goes on from there.",
         )
     for name, file in index.files.items():
-        if problem := find_damage(folder / name, file):
+        if problem := find_damage(folder / name, file, hashed=False):
             raise _damaged(folder / name, problem)
     return StoredLabels(folder, index, len(distilled))
 
@@ -185,13 +184,19 @@ def check_subject(index: LabelIndex, distilled: DistilledSet) -> None:
         )
 
 
-def find_damage(path: Path, file: LabelFile) -> str | None:
-    """What is wrong with a file of labels; None where it is as it was written."""
+def find_damage(path: Path, file: LabelFile, *, hashed: bool) -> str | None:
+    """Return what is wrong with a file of labels; None where it is as it was written.
+
+    Args:
+        path: where it is.
+        file: what was written.
+        hashed: whether its content is read and compared too, and not its size alone.
+    """
     try:
         size = path.stat().st_size
         if size != file.size:
             return f"is truncated or changed: it has {size} of {file.size} bytes"
-        return None if file_sha256(path) == file.sha256 else "is corrupted"
+        return "is corrupted" if hashed and file_sha256(path) != file.sha256 else None
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 

@@ -5,7 +5,8 @@ Whoever it is must know the classes, by name and by sight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,11 @@ from fgdd_fast.models.network import check_classes
 from fgdd_fast.output.distilled import DistilledSet
 from fgdd_fast.output.manifest import Model
 
+_log = logging.getLogger(__name__)
+
 
 def teacher_model(bundle: Bundle) -> Model:
-    """Who a bundle is, as manifests name it: a tile form or a variant stands for its teacher."""
+    """Return who a bundle is, as manifests name it: a tile form or a variant stands for its teacher."""
     return Model(bundle.name, bundle.tile_of or bundle.variant_of or bundle.sha256)
 
 
@@ -46,13 +49,12 @@ def check_predictions(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     name: str,
-    notice: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Refuse a teacher whose predictions contradict the classes of the images.
 
     Class names in another order than the teacher's outputs give no error of their own: the labels would only
-    teach the wrong thing. A teacher is judged by what it knows better, whole images or tiles: it need not
-    know small tiles as they are shown to it.
+    teach the wrong thing. Of too few images to tell there is a warning. A teacher is judged by what it knows
+    better, whole images or tiles: it need not know small tiles as they are shown to it.
 
     Args:
         mosaics: logits of the images shown whole, [n, classes].
@@ -60,7 +62,6 @@ def check_predictions(
         labels: classes of the images, as indices, [n].
         classes: names in the order of the logits.
         name: of the teacher.
-        notice: told, in one line, where there are too few images to tell.
 
     Raises:
         TeacherError: it takes whole classes for each other, or is no better than guessing.
@@ -82,6 +83,6 @@ def check_predictions(
         return
     says = f"{judged.top1:.1%} of {judged.images} {kind} are right, and guessing gets {judged.chance:.1%}"
     if judged.chance**judged.images >= CHANCE_P_VALUE:
-        notice(f"Too few {kind} to tell whether the teacher {name} knows these classes: {says}")
+        _log.warning("Too few %s to tell whether the teacher %s knows these classes: %s", kind, name, says)
         return
     raise TeacherError(f"The teacher {name} is no better than guessing on these {kind}: {says}", advice)

@@ -119,7 +119,11 @@ def _begin(folder: Path, wanted: LabelIndex, *, overwrite: bool) -> LabelIndex:
         _refuse_foreign(folder)
         return wanted
     found = read_index(folder / LABEL_INDEX)
-    kept = {name: file for name, file in found.files.items() if find_damage(folder / name, file) is None}
+    kept = {
+        name: file
+        for name, file in found.files.items()
+        if find_damage(folder / name, file, hashed=True) is None
+    }
     has_epochs = bool(kept.keys() - {IMAGE_FILE})
     if differences := _differences(found, wanted, views=has_epochs and wanted.views is not None):
         raise OutputError(

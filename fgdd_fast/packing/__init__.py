@@ -1,3 +1,3 @@
 """A distilled data set for other libraries: WebDataset shards, and a folder for `datasets`."""
 
-__all__ = ["huggingface", "pack", "webdataset"]
+__all__ = ["pack"]

@@ -11,16 +11,16 @@ writes them (`Features.arrow_schema`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
 from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.progress import Task
 from fgdd_fast.errors import DataError
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
-from fgdd_fast.packing.pack import Pack, Sample, packed_folder
+from fgdd_fast.packing.samples import Pack, Sample, packed_folder
 
 ROWS = 100  # of a row group: a viewer of images reads a whole one
 LOGITS = """\
@@ -69,7 +69,7 @@ of, and `manifest.json` how it was chosen, with these models:
 """
 
 
-def pack_huggingface(pack: Pack, target: Path, *, advance: Callable[[int], None] = lambda _: None) -> None:
+def write_huggingface(pack: Pack, target: Path, task: Task) -> None:
     """Write a folder for `datasets`, which appears whole or not at all.
 
     Bytes of names that are no UTF-8 stand as `\\xNN`.
@@ -77,7 +77,7 @@ def pack_huggingface(pack: Pack, target: Path, *, advance: Callable[[int], None]
     Args:
         pack: the samples and their shards.
         target: the folder.
-        advance: told how many more samples are written.
+        task: shows how many samples are written.
 
     Raises:
         OutputError: the folder cannot be written, or is there already and not empty.
@@ -96,11 +96,11 @@ def pack_huggingface(pack: Pack, target: Path, *, advance: Callable[[int], None]
                 for start in range(places.start, places.stop, ROWS):
                     rows = [_row(pack.sample(place)) for place in places[start - places.start :][:ROWS]]
                     writer.write_table(arrow.Table.from_pylist(rows, schema))
-                    advance(len(rows))
+                    task.advance(len(rows))
 
 
 def class_names(manifest: Manifest) -> list[str]:
-    """The classes in the order of their labels, as valid text.
+    """Return the classes in the order of their labels, as valid text.
 
     Raises:
         DataError: two of them have the same text.
@@ -115,7 +115,7 @@ def class_names(manifest: Manifest) -> list[str]:
 
 
 def card(pack: Pack) -> str:
-    """The data set card: Markdown, with a head that tells `datasets` which files are data."""
+    """Return the data set card: Markdown, with a head that tells `datasets` which files are data."""
     manifest = pack.distilled.manifest
     return CARD.format(
         images=len(pack.distilled),

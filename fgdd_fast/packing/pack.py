@@ -1,160 +1,54 @@
-"""A distilled data set repacked for other libraries: what the formats have in common.
-
-    TARGET/manifest.json    the manifest as it is: sources, hashes, settings and models
-    TARGET/...              shards (`webdataset`, `huggingface`)
-
-Samples go round the classes, so that any stretch of a shard holds about as many images of each: readers that
-stream shards shuffle only within a buffer. Equal data sets give equal bytes.
-"""
+"""Repack a distilled data set for other libraries."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.output.distilled import open_distilled
+from fgdd_fast.packing.huggingface import write_huggingface
+from fgdd_fast.packing.samples import Pack, Writer
+from fgdd_fast.packing.webdataset import write_webdataset
 
-from fgdd_fast.errors import OutputError
-from fgdd_fast.labels.stored import open_labels
-from fgdd_fast.output.distilled import DistilledSet
-from fgdd_fast.output.folder import LABEL_INDEX, LABELS, MANIFEST, output_folder, writing
-from fgdd_fast.output.manifest import serialise
-
+FORMATS: Mapping[str, Writer] = {"webdataset": write_webdataset, "huggingface": write_huggingface}
 MEGABYTE = 1_000_000
+SHARD_SIZE = 500  # megabytes
 
 
-@dataclass(frozen=True, eq=False)
-class Logits:
-    """A teacher's stored logits, in the order of the classes.
+def pack(
+    out: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    format: str,
+    shard_size: float = SHARD_SIZE,
+    progress: Progress = SILENT,
+) -> Pack:
+    """Repack a distilled data set into a new folder, which appears whole or not at all.
 
-    Attributes:
-        mosaic: of the mosaic, float16 [classes].
-        tiles: of its tiles, row by row, float16 [factor * factor, classes].
-    """
-
-    mosaic: NDArray[np.float16]
-    tiles: NDArray[np.float16]
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A distilled image, and all that is known of it.
-
-    Attributes:
-        place: its place in the order of samples, from 0.
-        content: its file as it is.
-        suffix: of the file's name, such as `.png`.
-        label: its class as an index.
-        entry: what the manifest says of it, as JSON values.
-        logits: what a teacher says of it; None without stored labels.
-    """
-
-    place: int
-    content: bytes
-    suffix: str
-    label: int
-    entry: dict[str, Any]
-    logits: Logits | None
-
-
-class Pack:
-    """The samples of a distilled data set, dealt out to shards.
+    Its manifest goes along, and the logits of mosaics and tiles where labels are stored.
 
     Args:
-        distilled: the data set.
-        shard_bytes: the most bytes of image files in a shard; a larger image has one for itself.
+        out: the folder of the distilled data set.
+        target: the new folder; an empty one is taken.
+        format: `webdataset`, tar shards; or `huggingface`, Parquet and a card for `datasets.load_dataset`.
+        shard_size: megabytes of images in a shard, at most.
+        progress: shows how many images are written.
 
-    Attributes:
-        distilled: the data set.
-        soft: whether the samples have logits, which they do if labels are stored.
-        shards: the places of each shard's samples.
-
-    Raises:
-        DataError: an image's file is gone, or the stored labels are damaged or of another data set.
-    """
-
-    def __init__(self, distilled: DistilledSet, shard_bytes: int) -> None:
-        self.distilled = distilled
-        self._order: list[int] = round_the_classes(distilled.labels).tolist()
-        self._entries = json.loads(serialise(distilled.manifest))["images"]
-        self._logits = _stored_logits(distilled)
-        self.soft = self._logits is not None
-        self.shards = _deal([distilled.file_size(index) for index in self._order], shard_bytes)
-
-    def sample(self, place: int) -> Sample:
-        """The sample at a place of the order.
-
-        Raises:
-            DataError: its file is missing or damaged.
-        """
-        index = self._order[place]
-        content = self.distilled.content(index)
-        self.distilled.decode(index, content)  # damaged images go no further
-        return Sample(
-            place=place,
-            content=content,
-            suffix=PurePosixPath(self.distilled.manifest.images[index].file).suffix,
-            label=int(self.distilled.labels[index]),
-            entry=self._entries[index],
-            logits=None if self._logits is None else self._logits[index],
-        )
-
-
-@contextmanager
-def packed_folder(pack: Pack, target: Path) -> Iterator[Path]:
-    """Give a new folder, with the manifest in it, that becomes `target` when the block ends.
+    Returns:
+        What was written, and in which shards.
 
     Raises:
-        OutputError: `target` is there already and not empty, lies in the data set, or cannot be written.
+        SettingsError: there is no such format.
+        DataError: the data set is damaged, or its stored labels are.
+        OutputError: the folder cannot be written, or is there already and not empty.
+        MissingExtraError: the format's package is not installed.
     """
-    out = pack.distilled.folder.resolve()
-    if target.resolve().is_relative_to(out):
-        raise OutputError(f"{target} lies in the distilled data set", "Choose a folder beside it.")
-    with writing(target):
-        if target.is_dir() and any(target.iterdir()):
-            raise OutputError(
-                f"The folder {target} exists and is not empty", "Choose another one, or remove it yourself."
-            )
-    with output_folder(target, overwrite=False) as folder:
-        with writing(target):
-            (folder / MANIFEST).write_bytes((out / MANIFEST).read_bytes())
-        yield folder
-
-
-def round_the_classes(labels: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Indices [n] that go round: the first image of each class, then the second of each, and so on.
-
-    Args:
-        labels: the class of each image [n].
-    """
-    by_class = np.argsort(labels, kind="stable")
-    grouped = labels[by_class]
-    turn = np.empty(len(labels), np.intp)
-    turn[by_class] = np.arange(len(labels)) - np.searchsorted(grouped, grouped)
-    order: NDArray[np.intp] = np.lexsort((labels, turn))
-    return order
-
-
-def _stored_logits(distilled: DistilledSet) -> list[Logits] | None:
-    """The logits of each image, in the order of the manifest; None where no labels are stored."""
-    if not (distilled.folder / LABELS / LABEL_INDEX).exists():
-        return None
-    labels = open_labels(distilled)
-    mosaics, tiles = (logits.astype(np.float16) for logits in (labels.mosaics(), labels.tiles()))
-    return [Logits(*pair) for pair in zip(mosaics, tiles, strict=True)]
-
-
-def _deal(sizes: Sequence[int], limit: int) -> tuple[range, ...]:
-    """Split the places of these sizes into stretches that sum to the limit at most, or hold one place."""
-    starts, total = [0], 0
-    for place, size in enumerate(sizes):
-        total += size
-        if total > limit and place > starts[-1]:
-            starts.append(place)
-            total = size
-    return tuple(range(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True))
+    if format not in FORMATS:
+        raise SettingsError(f"There is no format {format!r}", f"Choose one of: {', '.join(FORMATS)}.")
+    packed = Pack(open_distilled(Path(out)), int(shard_size * MEGABYTE))
+    with progress.task("Packing", len(packed.distilled)) as task:
+        FORMATS[format](packed, Path(target), task)
+    return packed

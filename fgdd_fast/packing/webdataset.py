@@ -19,23 +19,24 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from fgdd_engines.base import Array
+from fgdd_engines.progress import Task
 from fgdd_fast.output.folder import writing
-from fgdd_fast.packing.pack import Pack, Sample, packed_folder
+from fgdd_fast.packing.samples import Pack, Sample, packed_folder
 
 
-def pack_webdataset(pack: Pack, target: Path, *, advance: Callable[[int], None] = lambda _: None) -> None:
+def write_webdataset(pack: Pack, target: Path, task: Task) -> None:
     """Write WebDataset shards into a new folder, which appears whole or not at all.
 
     Args:
         pack: the samples and their shards.
         target: the folder.
-        advance: told how many more samples are written.
+        task: shows how many samples are written.
 
     Raises:
         OutputError: the folder cannot be written, or is there already and not empty.
@@ -50,7 +51,7 @@ def pack_webdataset(pack: Pack, target: Path, *, advance: Callable[[int], None] 
                         entry = tarfile.TarInfo(name)  # of the year 1970 and user 0: the same in every run
                         entry.size = len(content)
                         tar.addfile(entry, io.BytesIO(content))
-                    advance(1)
+                    task.advance()
 
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:

@@ -21,4 +21,4 @@ which the command line loads when `fgdd-fast evaluate` runs.
 The views and their soft labels are drawn and rendered once for all students of a training set.
 """
 
-__all__ = ["architectures", "inputs", "results", "training"]
+__all__ = ["architectures", "evaluation", "inputs", "results", "training"]

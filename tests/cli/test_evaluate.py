@@ -12,21 +12,12 @@ import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 from tiny_distillation import arguments, assert_refused
+from watched_progress import Watched
 
+import fgdd_fast
 from fgdd_fast.cli import main
 
-pytest.importorskip("torch")
-
-pytestmark = pytest.mark.usefixtures("cpu_reference")
-
-
-@pytest.fixture
-def cpu_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The teacher runs on the reference: nothing is compared first."""
-    from fgdd_fast.cli.checks import evaluation
-    from fgdd_fast.models.network import Runtime
-
-    monkeypatch.setattr(evaluation, "open_runtime", lambda *_: Runtime("cpu", "fp32", 1))
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture
@@ -42,13 +33,14 @@ def place(workplace: Path) -> Path:
 
 def evaluate(place: Path, *words: str, data: str = "out", **options: Any) -> Result:
     chosen = {
-        "val": place / "val",
+        "validation": place / "val",
         "teacher": place / "tiny-teacher.onnx",
         "architectures": "convnet2-w8",
         "seeds": 2,
         "epochs": 5,
         "threads": 1,
         "device": "cpu",
+        "teacher_device": "cpu",
         **options,
     }
     pairs = (
@@ -76,10 +68,7 @@ def test_students_are_trained_judged_and_reported(place: Path) -> None:
     found = json.loads(json_file.read_text())
     students = found["students"]
     assert [(one["architecture"], one["seed"]) for one in students] == [
-        ("convnet2-w8", 7),
-        ("convnet2-w8", 8),
-        ("resnet18-small-w2", 7),
-        ("resnet18-small-w2", 8),
+        (name, seed) for name in architectures.split(",") for seed in (7, 8)
     ]
     for one in students:
         right = np.array(one["predictions"]) == np.array(found["validation"]["labels"])
@@ -93,16 +82,50 @@ def test_students_are_trained_judged_and_reported(place: Path) -> None:
         "deviation": pytest.approx(statistics.stdev(values)),
         "values": values,
     }
-    assert (
-        f"convnet2-w8: {100 * summary['mean']:.1f} ± {100 * summary['deviation']:.1f} % right"
-        in result.output
-    )
+    told = f"{100 * summary['mean']:.1f} ± {100 * summary['deviation']:.1f} % right"
+    assert f"convnet2-w8: {told}" in result.output
     assert found["validation"]["chance"] == pytest.approx(1 / 3)
     assert found["teacher"]["photographs"]["top1"] == 1.0
     assert found["training"]["labels"] == "online"
+    assert found["recipe"]["arithmetic"] == "fp32"
     assert found["environment"]["device"] == "cpu"
     assert str(place) not in json_file.read_text()
     assert cv2.imread(str(plot)) is not None
+
+
+def test_the_library_does_what_the_command_does(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    json_file, again = place / "result.json", place / "again.json"
+    assert evaluate(place, json=json_file).exit_code == 0
+    capfd.readouterr()
+    watched = Watched()
+    found = fgdd_fast.evaluate(
+        place / "out",
+        validation=place / "val",
+        teacher=place / "tiny-teacher.onnx",
+        architectures=["convnet2-w8"],
+        students=2,
+        epochs=5,
+        device="cpu",
+        threads=1,
+        teacher_runtime=fgdd_fast.RuntimeOptions(device="cpu", threads=1),
+        progress=watched,
+    )
+    assert capfd.readouterr() == ("", "")
+    assert watched.steps[-1] == ("convnet2-w8", 10)
+    found.write_json(again)
+    assert without_times(again) == without_times(json_file)
+
+
+def test_a_users_own_network_is_evaluated(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "own_of_command.py").write_text(
+        "from torch import nn\n"
+        "def net(classes, size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(place))
+    result = evaluate(place, architectures="own_of_command:net", epochs=2, seeds=1)
+    assert result.exit_code == 0, result.output
+    assert "own_of_command:net: " in result.stdout
 
 
 def test_what_is_kept_is_not_trained_again(place: Path) -> None:
@@ -135,45 +158,52 @@ def test_stored_labels_are_used_where_no_teacher_is_named(place: Path) -> None:
 
 
 def test_a_folder_of_images_is_the_ceiling(place: Path) -> None:
+    """Its images judge here as well, which is noticed."""
     json_file = place / "result.json"
-    result = evaluate(place, data="data", teacher=None, size=12, json=json_file, seeds=1)
+    options = {"teacher": None, "size": 12, "seeds": 1, "epochs": 1, "json": json_file}
+    result = evaluate(place, data="data", validation=place / "data", **options)
     assert result.exit_code == 0, result.output
+    assert "24 of 24 validation images are among those" in result.output
     found = json.loads(json_file.read_text())
     assert (found["training"]["labels"], found["training"]["images"]) == ("hard", 24)
     assert found["architectures"]["convnet2-w8"]["top1"]["deviation"] is None
 
 
-def test_validation_images_that_are_learned_from_are_noticed(place: Path) -> None:
-    result = evaluate(place, data="data", val=place / "data", teacher=None, size=12, epochs=1)
-    assert "24 of 24 validation images are among those that students learn from" in result.output.replace(
-        "\n", " "
-    )
-    assert "among those" not in evaluate(place, epochs=1).output
-
-
 def test_unreadable_validation_images_are_listed(place: Path) -> None:
     (place / "val" / "red" / "00.png").write_bytes(b"no image")
-    result = evaluate(place, json=place / "result.json")
+    result = evaluate(place, json=place / "result.json", epochs=1)
     assert result.exit_code == 0, result.output
     assert "red/00.png" in result.output
+    assert "among those" not in result.output
     found = json.loads((place / "result.json").read_text())["validation"]
     assert (found["images"], [item["source"] for item in found["skipped"]]) == (11, ["red/00.png"])
 
 
-def test_validation_images_of_other_classes_are_refused(place: Path) -> None:
+def test_older_spellings_are_taken_with_a_warning(place: Path) -> None:
+    words = ["--val", str(place / "val"), "--batch", "4", "--arithmetic=bf16"]
+    result = evaluate(place, *words, validation=None, epochs=1, json=place / "result.json")
+    assert result.exit_code == 0, result.output
+    for new in ("--validation", "--student-batch", "--precision"):
+        assert f"is called {new} now" in result.output
+    found = json.loads((place / "result.json").read_text())
+    assert (found["recipe"]["arithmetic"], found["training"]["views"]["batch"]) == ("bf16", 4)
+
+
+def test_the_teacher_s_device_is_chosen_by_itself(place: Path) -> None:
+    """Its runtime is no affair of the students' device."""
+    assert_refused(evaluate(place, teacher_device="cpu", teacher_precision="bf16"), "bf16")
+    if not torch.cuda.is_available():
+        assert_refused(evaluate(place, device="cuda"), "PyTorch finds no CUDA device")
+
+
+def test_teachers_that_do_not_fit_are_refused(place: Path) -> None:
+    lacking = tiny.teacher_bundle(place, ("blue", "green", "pink"), name="lacking")
+    assert_refused(evaluate(place, teacher=lacking.onnx), "does not know 'red'")
+    tiny.write_squares(place / "val", 8)
+    swapped = tiny.teacher_bundle(place, ("green", "blue", "red"), name="swapped")
+    assert_refused(evaluate(place, teacher=swapped.onnx), "'blue' is taken for 'green'")
     (place / "val" / "red").rename(place / "val" / "crimson")
     assert_refused(evaluate(place), "it has 'crimson', and it lacks 'red'")
-
-
-def test_a_teacher_that_does_not_know_a_class_is_refused(place: Path) -> None:
-    teacher = tiny.teacher_bundle(place, ("blue", "green", "pink"), name="other")
-    assert_refused(evaluate(place, teacher=teacher.onnx), "does not know 'red'")
-
-
-def test_a_teacher_with_swapped_labels_is_refused(place: Path) -> None:
-    tiny.write_squares(place / "val", 8)
-    teacher = tiny.teacher_bundle(place, ("green", "blue", "red"), name="other")
-    assert_refused(evaluate(place, teacher=teacher.onnx), "'blue' is taken for 'green'")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +213,7 @@ def test_a_teacher_with_swapped_labels_is_refused(place: Path) -> None:
         ({"architectures": "resnet9000"}, ["There is no student 'resnet9000'", "convnet3"]),
         ({"architectures": "convnet5"}, ["16 pixels are too few"]),
         ({"architectures": ","}, ["or none is"]),
-        ({"val": "nowhere"}, ["There is no folder nowhere"]),
+        ({"validation": "nowhere"}, ["There is no folder nowhere"]),
         ({"json": "."}, ["it is a folder"]),
     ],
 )
@@ -191,7 +221,7 @@ def test_what_cannot_work_is_refused(place: Path, options: dict[str, Any], words
     assert_refused(evaluate(place, **options), *words)
 
 
-@pytest.mark.parametrize(("checkpoints", "says"), [(None, "Nothing is kept"), ("kept", "goes on from")])
+@pytest.mark.parametrize(("checkpoints", "says"), [(None, "Nothing is kept"), ("kept", "work is kept")])
 def test_ctrl_c_says_what_is_kept(
     place: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: str | None, says: str
 ) -> None:

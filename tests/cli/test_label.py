@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import tiny_pipeline as tiny
 from tiny_distillation import assert_refused, contents, distill
-from tiny_labels import IMAGES, SIZE, arguments, edit_index, label, make_out, wide_teacher_bundle
+from tiny_labels import IMAGES, SIZE, arguments, label, make_out, wide_teacher_bundle
+from watched_progress import Watched
 
+import fgdd_fast
 from fgdd_engines.bundle.bundle import load_bundle, write_bundle
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_fast.labels.stored import StoredLabels, open_labels
@@ -58,42 +60,41 @@ def test_the_same_command_gives_the_same_bytes(out: Path, distilled: Path, tmp_p
     }
 
 
-def test_what_is_printed(out: Path) -> None:
-    output = done(out)
-    size = sum(path.stat().st_size for path in (out / "labels").glob("*.safetensors"))
-    assert f"3 epochs of {IMAGES} views" in output
-    assert f"{size:,} bytes in all" in output
-    assert "float16: 100.00% of the top classes" in output
-
-
-def test_images_and_tiles_alone_then_epochs(out: Path) -> None:
+def test_epochs_are_added_and_never_dropped(out: Path, distilled: Path, tmp_path: Path) -> None:
     assert "6 images and their tiles" in done(out, epochs=0)
-    assert stored(out).epochs == 0
-    assert stored(out).recipe is None
+    assert (stored(out).epochs, stored(out).recipe) == (0, None)
     images = (out / "labels/images.safetensors").stat()
-    done(out, epochs=2)
-    assert stored(out).epochs == 2
-    done(out, epochs=0)
-    assert stored(out).epochs == 2, "nothing is dropped"
-    assert (out / "labels/images.safetensors").stat().st_ino == images.st_ino, "nor made again"
-
-
-def test_fewer_epochs_drop_none_of_those_after_a_damaged_one(out: Path) -> None:
-    done(out, epochs=4)
-    before = contents(out)
-    (out / "labels/epoch-00001.safetensors").unlink()
-    done(out, epochs=0)
-    assert contents(out) == before
-
-
-def test_epochs_can_be_added(out: Path, distilled: Path, tmp_path: Path) -> None:
-    done(out, epochs=2)
-    assert f"{3 * IMAGES} images, tiles and views labelled" in done(out, epochs=5)
+    assert f"2 epochs of {IMAGES} views" in done(out, epochs=2)
+    output = done(out, epochs=5)
+    assert f"{3 * IMAGES} images, tiles and views labelled" in output
+    assert "float16: 100.00% of the top classes" in output
+    size = sum(path.stat().st_size for path in (out / "labels").glob("*.safetensors"))
+    assert f"{size:,} bytes in all" in output
     other = Path(shutil.copytree(distilled, tmp_path / "other"))
     done(other, epochs=5)
     assert contents(out) == contents(other)
     assert "0 images, tiles and views labelled" in done(out, epochs=4)
-    assert stored(out).epochs == 5
+    assert (out / "labels/images.safetensors").stat().st_ino == images.st_ino, "they are not made again"
+    (out / "labels/epoch-00001.safetensors").unlink()
+    done(out, epochs=0)
+    assert contents(out) == contents(other), "none after a missing one is dropped"
+
+
+def test_the_library_does_what_the_command_does(
+    out: Path, distilled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done(out)
+    other = Path(shutil.copytree(distilled, tmp_path / "other"))
+    capfd.readouterr()
+    watched, threads = Watched(), cv2.getNumThreads()
+    runtime = fgdd_fast.RuntimeOptions(device="cpu", threads=2)
+    options: dict[str, Any] = {"epochs": 3, "student_batch": 4, "runtime": runtime, "progress": watched}
+    index = fgdd_fast.make_labels(other, tmp_path / "tiny-teacher.onnx", **options)
+    assert capfd.readouterr() == ("", "")
+    assert cv2.getNumThreads() == threads, "the process is left as it was"
+    assert index.epochs == 3
+    assert watched.steps[-1] == ("Labelling", 8 * IMAGES)
+    assert contents(out) == contents(other)
 
 
 @pytest.mark.parametrize("compress", ["int8", "top:1"])
@@ -114,13 +115,6 @@ def test_views_at_the_students_size_without_mixing(out: Path) -> None:
     assert (recipe.size, recipe.cutmix, recipe.seed) == (8, False, 4)
     views, _ = stored(out).epoch(0)
     assert not views.patch.any()
-
-
-def test_the_batch_is_rdeds_by_default(out: Path) -> None:
-    done(out, student_batch=None)
-    recipe = stored(out).recipe
-    assert recipe is not None
-    assert recipe.batch == IMAGES
 
 
 STOPPED = """
@@ -157,10 +151,17 @@ def test_a_killed_run_goes_on(out: Path, distilled: Path, tmp_path: Path, moment
     assert not [path for path in (out / "labels").iterdir() if path.name.startswith(".")]
 
 
-def test_a_run_killed_at_once_leaves_what_can_be_overwritten(out: Path) -> None:
+def test_what_stopped_runs_and_others_leave_is_replaced(out: Path) -> None:
     (out / "labels/.labels.staging").mkdir(parents=True)
     (out / "labels/.labels.lock").touch()
-    done(out)
+    done(out, epochs=5)
+    with exclusive_lock(out / "labels", "labels", lambda: None):
+        assert_refused(label(out, epochs=6), "Another process is writing the labels")
+    done(out, epochs=2, seed=9, overwrite=True)
+    assert len(list((out / "labels").glob("epoch-*"))) == 2
+    (out / "labels/labels.json").write_text("{")
+    assert_refused(label(out), "no description of labels", "--overwrite")
+    done(out, overwrite=True)
     assert stored(out).epochs == 3
 
 
@@ -192,43 +193,6 @@ def test_a_damaged_epoch_is_made_again(out: Path) -> None:
     assert contents(out) == before
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"seed": 1}, "seed 0, not 1"),
-        ({"size": 8}, "size 16, not 8"),
-        ({"student_batch": 3}, "student batch 4, not 3"),
-        ({"compress": "int8"}, "compression float16, not int8"),
-        ({"score_view": "resize"}, "tile view pad, not resize"),
-        ({"batch": 2}, "inference batch 1, not 2"),
-        ({"device": "openvino", "precision": "fp32"}, "inference runtime ONNX Runtime"),
-    ],
-)
-def test_labels_made_otherwise_are_not_mixed(out: Path, options: dict[str, Any], words: str) -> None:
-    done(out)
-    before = contents(out)
-    assert_refused(label(out, **options), "made otherwise", words, "--overwrite")
-    assert contents(out) == before
-    done(out, overwrite=True, **options)
-    stored(out)
-
-
-def test_labels_of_other_images_are_not_mixed(out: Path) -> None:
-    done(out)
-    edit_index(out, lambda data: data["images"].reverse())
-    assert_refused(label(out), "made otherwise", "the images differ")
-
-
-def test_overwriting_leaves_nothing_of_the_older_labels(out: Path) -> None:
-    done(out, epochs=5)
-    done(out, epochs=2, seed=9, overwrite=True)
-    assert len(list((out / "labels").glob("epoch-*"))) == 2
-
-
-def test_no_teacher(out: Path) -> None:
-    assert_refused(label(out, teacher=None), "No teacher is named", "--teacher BUNDLE")
-
-
 def test_another_teacher_only_where_it_is_asked_for(out: Path) -> None:
     bundle = load_bundle(out.parent / "tiny-teacher.onnx")
     graph = bundle.onnx.read_bytes() + b"\x72\x00"  # an empty field more: the same network by another hash
@@ -248,11 +212,6 @@ def test_columns_are_chosen_by_name(out: Path) -> None:
     assert abs(stored(out).mosaics() - plain).max() < 1e-3
 
 
-def test_a_teacher_that_lacks_a_class(out: Path) -> None:
-    tiny.teacher_bundle(out.parent, ("blue", "green", "yellow"), "lacking")
-    assert_refused(label(out, "lacking", other_teacher=True), "does not know 'red'")
-
-
 def test_a_teacher_with_its_class_names_in_another_order(out: Path) -> None:
     """The graph is the same to the byte, so only its predictions tell."""
     bundle = load_bundle(out.parent / "tiny-teacher.onnx")
@@ -263,6 +222,22 @@ def test_a_teacher_with_its_class_names_in_another_order(out: Path) -> None:
     write_bundle(bundle, bundle.onnx.read_bytes())
     done(out)
     stored(out)
+
+
+def test_what_cannot_label_is_refused(out: Path, tmp_path: Path) -> None:
+    assert_refused(label(out, teacher=None), "Missing option '--teacher'")
+    tiny.teacher_bundle(out.parent, ("blue", "green", "yellow"), "lacking")
+    assert_refused(label(out, "lacking", other_teacher=True), "does not know 'red'")
+    bundle = load_bundle(out.parent / "tiny-teacher.onnx")
+    form = replace(bundle, onnx=out.parent / "form.onnx", tile_of=bundle.sha256)
+    write_bundle(form, bundle.onnx.read_bytes())
+    assert_refused(label(out, "form"), "takes tiles of 16 pixels", "Name the teacher itself")
+    assert_refused(label(out, view="native", size=8), "takes views of 16 x 16 pixels, not of 8")
+    assert_refused(label(out, compress="zip"), "no compression 'zip'")
+    assert_refused(label(tmp_path / "nothing"), "no manifest")
+    done(out, view="native")
+    (out / "images/red/red_00001.png").unlink()
+    assert_refused(label(out), "lacks 1 of its 6 images")
 
 
 def test_a_variant_stands_for_its_teacher(out: Path) -> None:
@@ -279,54 +254,12 @@ def test_a_variant_stands_for_its_teacher(out: Path) -> None:
     assert_refused(label(out, precision="fp32"), "made otherwise", "inference model")
 
 
-def test_a_tile_form_is_refused(out: Path) -> None:
-    bundle = load_bundle(out.parent / "tiny-teacher.onnx")
-    write_bundle(
-        replace(bundle, onnx=out.parent / "form.onnx", tile_of=bundle.sha256), bundle.onnx.read_bytes()
-    )
-    assert_refused(label(out, "form"), "takes tiles of 16 pixels", "Name the teacher itself")
-
-
-def test_a_teacher_of_a_fixed_size_takes_no_views_at_their_own(out: Path) -> None:
-    assert_refused(label(out, view="native", size=8), "takes views of 16 x 16 pixels, not of 8")
-    done(out, view="native", overwrite=True)
-
-
 def test_a_folder_labels_of_something_else_is_left_alone(out: Path) -> None:
     (out / "labels").mkdir()
     (out / "labels/thesis.tex").write_text("mine")
     for flags in ({}, {"overwrite": True}):
         assert_refused(label(out, **flags), "something other than labels", "thesis.tex")
     assert [path.name for path in (out / "labels").iterdir()] == ["thesis.tex"]
-
-
-def test_two_at_once(out: Path) -> None:
-    done(out)
-    with exclusive_lock(out / "labels", "labels", lambda: None):
-        assert_refused(label(out, epochs=5), "Another process is writing the labels")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(out: Path) -> None:
-    out.chmod(0o555)
-    try:
-        assert_refused(label(out), "cannot be written", "may write")
-    finally:
-        out.chmod(0o755)
-
-
-def test_what_is_no_distilled_data_set(out: Path, tmp_path: Path) -> None:
-    assert_refused(label(tmp_path / "nothing"), "no manifest")
-    (out / "images/red/red_00001.png").unlink()
-    assert_refused(label(out), "lacks 1 of its 6 images")
-
-
-def test_a_damaged_index(out: Path) -> None:
-    done(out)
-    (out / "labels/labels.json").write_text("{")
-    assert_refused(label(out), "no description of labels", "--overwrite")
-    done(out, overwrite=True)
-    stored(out)
 
 
 def test_distilling_over_a_labelled_data_set(distilled: Path, tmp_path: Path) -> None:
@@ -364,7 +297,7 @@ def test_labels_need_no_torch(out: Path) -> None:
 def test_distilling_and_labelling_in_one_go(out: Path, distilled: Path, tmp_path: Path) -> None:
     done(out, epochs=2, student_batch=None)
     shutil.copytree(distilled.parent / "data", tmp_path / "data")
-    result = distill(tmp_path, "both", ipc=2, size=SIZE, labels=2)
+    result = distill(tmp_path, "both", ipc=2, size=SIZE, label_epochs=2)
     assert result.exit_code == 0, result.output
     assert "2 epochs of 6 views" in result.output
     assert contents(tmp_path / "both") == contents(out)

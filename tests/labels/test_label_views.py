@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fgdd_fast.labels.tensors import pack, unpack
+from fgdd_fast.labels.tensors import pack, pack_views, unpack, unpack_views
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
-from fgdd_fast.labels.views import pack_views, unpack_views
 
 
 @given(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
-from fgdd_fast.cli.distillation.pack import pack as pack_command
-from fgdd_fast.errors import DataError, FgddError, MissingExtraError, OutputError
+from fgdd_fast import pack
+from fgdd_fast.cli import main
+from fgdd_fast.errors import DataError, MissingExtraError, OutputError, SettingsError
 from fgdd_fast.output.distilled import open_distilled
-from fgdd_fast.packing.huggingface import pack_huggingface
-from fgdd_fast.packing.pack import Pack, round_the_classes
-from fgdd_fast.packing.webdataset import pack_webdataset
-
-Writer = Callable[[Pack, Path], None]
-WRITERS: list[Writer] = [pack_webdataset, pack_huggingface]
+from fgdd_fast.packing import samples
+from fgdd_fast.packing.pack import FORMATS
+from fgdd_fast.packing.samples import Pack, round_the_classes
 
 
 @pytest.fixture
@@ -32,12 +30,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.fixture(params=WRITERS, ids=lambda writer: writer.__name__)
-def writer(request: pytest.FixtureRequest) -> Writer:
-    if request.param is pack_huggingface:
+@pytest.fixture(params=FORMATS)
+def format(request: pytest.FixtureRequest) -> str:
+    if request.param == "huggingface":
         pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    writer: Writer = request.param
-    return writer
+    return str(request.param)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -80,90 +77,94 @@ def test_a_sample_is_the_image_with_all_that_is_known_of_it(out: Path) -> None:
     assert packed.soft
     for place, index in enumerate([0, 3, 6, 1, 4, 7, 2, 5, 8]):
         sample = packed.sample(place)
-        assert sample.place == place
+        assert (sample.place, sample.suffix) == (place, ".png")
         assert sample.content == distilled.content(index)
-        assert sample.suffix == ".png"
-        assert sample.label == distilled.labels[index]
-        assert sample.entry == entries[index]
+        assert (sample.label, sample.entry) == (distilled.labels[index], entries[index])
         assert sample.logits is not None
         assert sample.logits.mosaic.dtype == sample.logits.tiles.dtype == np.float16
         assert (sample.logits.mosaic == noise(9, 3)[index]).all()
         assert (sample.logits.tiles == noise(9, 4, 3)[index]).all()
 
 
-def test_labels_of_other_images_are_refused(out: Path) -> None:
+def test_labels_of_other_images_are_refused(out: Path, tmp_path: Path) -> None:
     write_labels(open_distilled(out))
     path = open_distilled(out).path(0)
     path.write_bytes(open_distilled(out).path(1).read_bytes())
     with pytest.raises(DataError, match="labels"):
-        Pack(open_distilled(out), 10**9)
+        pack(out, tmp_path / "target", format="webdataset")
 
 
-def test_the_same_data_set_gives_the_same_bytes(out: Path, tmp_path: Path, writer: Writer) -> None:
+def test_the_same_data_set_gives_the_same_bytes(out: Path, tmp_path: Path, format: str) -> None:
     write_labels(open_distilled(out))
     for target in ("one", "two"):
-        writer(Pack(open_distilled(out), 2000), tmp_path / target)
+        pack(out, tmp_path / target, format=format, shard_size=0.002)
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "two")
     assert one["manifest.json"] == (out / "manifest.json").read_bytes()
     assert len(one) > 3
 
 
-def test_a_damaged_image_leaves_nothing(out: Path, tmp_path: Path, writer: Writer) -> None:
+def test_a_damaged_image_leaves_nothing(out: Path, tmp_path: Path, format: str) -> None:
     path = open_distilled(out).path(5)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError) as caught:
-        writer(Pack(open_distilled(out), 10**9), tmp_path / "target")
+        pack(out, tmp_path / "target", format=format)
     assert str(path) in caught.value.problem
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_with_something_in_it_is_left_alone(out: Path, tmp_path: Path, writer: Writer) -> None:
+def test_a_folder_with_something_in_it_is_left_alone(out: Path, tmp_path: Path, format: str) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    writer(Pack(open_distilled(out), 10**9), target)  # an empty one is taken
+    pack(out, target, format=format)  # an empty one is taken
     before = contents(target)
     with pytest.raises(OutputError, match="not empty"):
-        writer(Pack(open_distilled(out), 10**9), target)
+        pack(out, target, format=format)
     assert contents(target) == before
 
 
-@pytest.mark.parametrize("inside", [".", "images/new", "new"])
-def test_the_data_set_itself_is_no_target(out: Path, writer: Writer, inside: str) -> None:
-    before = contents(out)
-    with pytest.raises(OutputError, match="lies in the distilled data set"):
-        writer(Pack(open_distilled(out), 10**9), out / inside)
-    assert contents(out) == before
-
-
-def test_a_target_that_cannot_be_written(out: Path, tmp_path: Path, writer: Writer) -> None:
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("out", "lies in the distilled data set"),
+        ("out/images/new", "lies in the distilled data set"),
+        ("file", "is not a folder"),
+        ("file/target", "cannot be written"),
+    ],
+)
+def test_a_target_that_cannot_be(out: Path, tmp_path: Path, format: str, target: str, problem: str) -> None:
     (tmp_path / "file").write_text("x")
-    for target in (tmp_path / "file", tmp_path / "file" / "target"):
-        with pytest.raises(OutputError):
-            writer(Pack(open_distilled(out), 10**9), target)
+    before = contents(tmp_path)
+    with pytest.raises(OutputError, match=problem):
+        pack(out, tmp_path / target, format=format)
+    assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", ["webdataset", "huggingface"])
-def test_the_command(out: Path, tmp_path: Path, kind: str) -> None:
-    if kind == "huggingface":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    target = tmp_path / "target"
-    result = CliRunner().invoke(pack_command, [str(out), str(target), "--to", kind, "--shard-size", "1"])
-    assert result.exit_code == 0, result.output
-    assert f"9 images in {target}, shards: 1" in result.stdout
-    assert "manifest.json" in contents(target)
-
-
-def test_the_command_refuses_what_is_no_distilled_data_set(tmp_path: Path) -> None:
-    result = CliRunner().invoke(pack_command, [str(tmp_path), str(tmp_path / "target"), "--to", "webdataset"])
-    assert isinstance(result.exception, FgddError)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_pyarrow_there_is_the_install_line(
-    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_packed_is_refused(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="no format 'zip'"):
+        pack(out, tmp_path / "target", format="zip")
+    with pytest.raises(DataError, match="manifest"):
+        pack(tmp_path, tmp_path / "target", format="webdataset")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fgdd-fast\[pack\]'"):
-        pack_huggingface(Pack(open_distilled(out), 10**9), tmp_path / "target")
+        pack(out, tmp_path / "target", format="huggingface")
     assert not (tmp_path / "target").exists()
+
+
+def test_the_command(out: Path, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["pack", str(out), str(tmp_path / "target"), "--to", format, "--shard-size", "1"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert f"9 images in {tmp_path / 'target'}, shards: 1" in result.stdout
+    again = CliRunner().invoke(main, command)
+    assert (again.exit_code, "not empty" in again.output) == (1, True)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(samples.Pack, "sample", stop)
+    stopped = CliRunner().invoke(main, ["pack", str(out), str(tmp_path / "other"), "--to", format])
+    assert stopped.exit_code == 130
+    assert "Stopped." in stopped.output
+    assert "kept" not in stopped.output
+    assert not (tmp_path / "other").exists()

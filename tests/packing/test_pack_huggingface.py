@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
 
+from fgdd_fast import pack
 from fgdd_fast.errors import DataError
 from fgdd_fast.output.mosaic import Format
-from fgdd_fast.packing.huggingface import card, class_names, pack_huggingface
-from fgdd_fast.packing.pack import Pack
+from fgdd_fast.packing.huggingface import card
+from fgdd_fast.packing.samples import Pack
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -35,9 +36,7 @@ def test_the_library_reads_what_was_packed(
 ) -> None:
     distilled = write_distilled(tmp_path / "out", ODD_CLASSES, format=format)
     write_labels(distilled)
-    told: list[int] = []
-    pack_huggingface(Pack(distilled, 2000), tmp_path / "target", advance=told.append)
-    assert sum(told) == 6
+    pack(tmp_path / "out", tmp_path / "target", format="huggingface", shard_size=0.002)
     assert len(list((tmp_path / "target" / "data").glob("train-*-of-*.parquet"))) > 1
 
     found = read_back(tmp_path / "target", monkeypatch)
@@ -63,7 +62,7 @@ def test_the_library_reads_what_was_packed(
 
 def test_image_files_go_in_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distilled = write_distilled(tmp_path / "out", ipc=101, size=8, factor=1)
-    pack_huggingface(Pack(distilled, 10**9), tmp_path / "target")
+    pack(tmp_path / "out", tmp_path / "target", format="huggingface")
     import datasets
 
     found = read_back(tmp_path / "target", monkeypatch)
@@ -90,9 +89,7 @@ def test_the_card_tells_what_is_in_it_and_where_it_comes_from(tmp_path: Path) ->
 
 
 def test_two_classes_that_read_alike_are_refused(tmp_path: Path) -> None:
-    alike = write_distilled(tmp_path / "out", (os.fsdecode(b"caf\xe9"), "caf\\xe9"))
+    write_distilled(tmp_path / "out", (os.fsdecode(b"caf\xe9"), "caf\\xe9"))
     with pytest.raises(DataError, match="Two classes"):
-        class_names(alike.manifest)
-    with pytest.raises(DataError, match="Two classes"):
-        pack_huggingface(Pack(alike, 10**9), tmp_path / "target")
+        pack(tmp_path / "out", tmp_path / "target", format="huggingface")
     assert not (tmp_path / "target").exists()

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_distilled import ODD_CLASSES, noise, write_distilled, write_labels
+from watched_progress import Watched
 
+from fgdd_fast import pack
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.mosaic import Format
-from fgdd_fast.packing.pack import Pack
-from fgdd_fast.packing.webdataset import pack_webdataset
 
 ORDER = [0, 2, 4, 1, 3, 5]
 
@@ -30,7 +30,7 @@ def read_back(target: Path) -> list[dict[str, Any]]:
 def test_the_library_reads_what_was_packed(tmp_path: Path, format: Format) -> None:
     distilled = write_distilled(tmp_path / "out", ODD_CLASSES, format=format)
     write_labels(distilled)
-    pack_webdataset(Pack(distilled, 2000), tmp_path / "target")
+    pack(tmp_path / "out", tmp_path / "target", format="webdataset", shard_size=0.002)
 
     assert len(list((tmp_path / "target").glob("distilled-*.tar"))) > 1
     samples = read_back(tmp_path / "target")
@@ -48,7 +48,8 @@ def test_the_library_reads_what_was_packed(tmp_path: Path, format: Format) -> No
 
 
 def test_without_stored_labels_there_are_no_logits(tmp_path: Path) -> None:
-    pack_webdataset(Pack(write_distilled(tmp_path / "out"), 10**9), tmp_path / "target")
+    write_distilled(tmp_path / "out")
+    pack(tmp_path / "out", tmp_path / "target", format="webdataset")
     samples = read_back(tmp_path / "target")
     assert len(samples) == 4
     assert {name for sample in samples for name in sample if not name.startswith("__")} == {
@@ -59,9 +60,9 @@ def test_without_stored_labels_there_are_no_logits(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_machine_is_in_the_shards(tmp_path: Path) -> None:
-    distilled = write_distilled(tmp_path / "out")
-    told: list[int] = []
-    pack_webdataset(Pack(distilled, 10**9), tmp_path / "target", advance=told.append)
+    write_distilled(tmp_path / "out")
+    watched = Watched()
+    pack(tmp_path / "out", tmp_path / "target", format="webdataset", progress=watched)
     with tarfile.open(tmp_path / "target" / "distilled-000000.tar") as tar:
         members = tar.getmembers()
         assert [member.name for member in members] == sorted(member.name for member in members)
@@ -71,4 +72,4 @@ def test_nothing_of_the_machine_is_in_the_shards(tmp_path: Path) -> None:
         picture = tar.extractfile("000001.png")
         assert picture is not None
         assert picture.read() == open_distilled(tmp_path / "out").content(2)
-    assert sum(told) == 4
+    assert watched.steps == [("Packing", done) for done in range(1, 5)]

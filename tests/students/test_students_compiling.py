@@ -19,7 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_students_training import RECIPE, STUDENT, same, soft_training_set, stopped_after, validation_set
+import torch
+import torch._dynamo
+from tiny_students import RECIPE, STUDENT, soft_training_set, validation_set
+from watched_progress import Watched
 
 from fgdd_fast.students.training.loop import train_students
 
@@ -28,13 +31,16 @@ def train(recipe, **options):
     return train_students(soft_training_set(), validation_set(), [STUDENT], recipe, **options)[0]
 
 
+limit = torch._dynamo.config.recompile_limit
 recipe, kept = replace(RECIPE, compile=True), Path(sys.argv[1])
 one = train(recipe)
 assert one.losses[0] == pytest.approx(train(RECIPE).losses[0], rel=1e-3)
 assert one.accuracy > 0.8
 with pytest.raises(KeyboardInterrupt):
-    train(recipe, checkpoints=kept, save_every=0, watch=stopped_after(3))
-assert same(one, train(recipe, checkpoints=kept))
+    train(recipe, checkpoints=kept, save_every=0, progress=Watched(stop_at=3))
+other = train(recipe, checkpoints=kept)
+assert (one.losses, one.curve) == (other.losses, other.curve)
+assert torch._dynamo.config.recompile_limit == limit
 """
 
 UNCOMPILED = """

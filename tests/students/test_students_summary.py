@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fgdd_fast.students.results.result import Student, StudentResult
-from fgdd_fast.students.results.summary import Spread, summarise
+from fgdd_fast.students.results.result import Spread, Student, StudentResult, summarise
 
 LABELS = np.array([0, 0, 0, 1])
 

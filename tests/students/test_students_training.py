@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,16 +26,17 @@ from tiny_students import (  # noqa: E402
     training_set,
     validation_set,
 )
+from watched_progress import Watched  # noqa: E402
 
+from fgdd_engines.progress import SILENT, Progress  # noqa: E402
 from fgdd_fast.errors import DataError, SettingsError  # noqa: E402
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch, render  # noqa: E402
 from fgdd_fast.students.inputs.labelled_images import LabelledImages  # noqa: E402
-from fgdd_fast.students.inputs.pixels import normalised  # noqa: E402
 from fgdd_fast.students.inputs.training_set import TrainingSet, class_shares  # noqa: E402
 from fgdd_fast.students.results.result import Student, StudentResult  # noqa: E402
-from fgdd_fast.students.training.learning import hard_loss, new_optimizer, soft_loss  # noqa: E402
 from fgdd_fast.students.training.loop import batch_places, train_students  # noqa: E402
 from fgdd_fast.students.training.recipe import StudentRecipe, learning_rate  # noqa: E402
+from fgdd_fast.students.training.run import new_optimizer, normalised, soft_loss  # noqa: E402
 
 RESNET = Student("resnet18-small-w2", 1)
 
@@ -72,12 +73,6 @@ def test_the_soft_loss_pulls_towards_the_teacher_and_has_no_factor() -> None:
     soft_loss(student, torch.tensor([[20 * math.log(3), 0.0]]), 20.0).backward()
     # (student - teacher) / T
     assert student.grad.tolist()[0] == pytest.approx([(1 / 3 - 3 / 4) / 20, (2 / 3 - 1 / 4) / 20], rel=1e-4)
-
-
-def test_the_hard_loss_is_the_cross_entropy_with_shares() -> None:
-    logits = torch.tensor([[0.0, math.log(3), 0.0]])  # (1/5, 3/5, 1/5)
-    loss = hard_loss(logits, torch.tensor([[0.25, 0.75, 0.0]]))
-    assert loss.item() == pytest.approx(0.25 * math.log(5) + 0.75 * math.log(5 / 3), rel=1e-5)
 
 
 def test_only_weights_of_several_axes_decay() -> None:
@@ -173,56 +168,41 @@ def test_bf16_learns_too() -> None:
     assert train(soft_training_set(), recipe=replace(RECIPE, arithmetic="bf16"))[0].accuracy > 0.8
 
 
-def stopped_after(epochs: int) -> Callable[[Student, int, float | None], None]:
-    def watch(student: Student, trained: int, top1: float | None) -> None:
-        if trained == epochs:
-            raise KeyboardInterrupt
-
-    return watch
-
-
 def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
+    def train_on(progress: Progress = SILENT) -> tuple[StudentResult, ...]:
+        settings: dict[str, Any] = {"checkpoints": tmp_path, "save_every": 0, "progress": progress}
+        return train_students(training, validation, students, RECIPE, **settings)
+
     training, validation, students = soft_training_set(), validation_set(), [STUDENT, RESNET]
     straight = train_students(training, validation, students, RECIPE)
     for epochs in (3, 7):
         with pytest.raises(KeyboardInterrupt):
-            train_students(
-                training,
-                validation,
-                students,
-                RECIPE,
-                checkpoints=tmp_path,
-                save_every=0,
-                watch=stopped_after(epochs),
-            )
+            train_on(Watched(stop_at=epochs))
     (tmp_path / f"{RESNET}.pt").unlink()  # as if it had been stopped between the two files
-    first: list[tuple[Student, int]] = []
-
-    def watch(student: Student, trained: int, top1: float | None) -> None:
-        first.append((student, trained))
-
-    resumed = train_students(training, validation, students, RECIPE, checkpoints=tmp_path, watch=watch)
-    assert first[:2] == [(STUDENT, 6), (RESNET, 1)]
-    assert all(map(same, straight, resumed))
-    assert all(
-        map(same, straight, train_students(training, validation, students, RECIPE, checkpoints=tmp_path))
-    )
+    watched = Watched()
+    assert all(map(same, straight, train_on(watched)))
+    assert watched.steps[:3] == [
+        (STUDENT.architecture, 6),
+        (RESNET.architecture, 0),
+        (RESNET.architecture, 1),
+    ]
+    assert all(map(same, straight, train_on()))
 
 
 def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     script = (
         "import sys\n"
+        "from dataclasses import replace\n"
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n"
         "from tiny_students import *\n"
         "from fgdd_fast.students.training.loop import train_students\n"
         "train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, epochs=100000),\n"
         "               checkpoints=Path(sys.argv[1]), save_every=0)\n"
-    ).replace("import sys\n", "import sys\nfrom dataclasses import replace\n", 1)
-    recipe = replace(RECIPE, epochs=100000)
+    )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    state = tmp_path / f"{STUDENT}.pt"
     try:
-        state = tmp_path / f"{STUDENT}.pt"
         deadline = time.monotonic() + 60
         while not state.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -231,39 +211,26 @@ def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    found: list[int] = []
 
-    def watch(student: Student, trained: int, top1: float | None) -> None:
-        found.append(trained)
-        if len(found) == 3:
-            raise KeyboardInterrupt
+    def losses(folder: Path, epochs: int) -> list[float]:
+        """Of a training that is interrupted after so many epochs, the last of which is not kept."""
+        with pytest.raises(KeyboardInterrupt):
+            train_students(
+                soft_training_set(),
+                validation_set(),
+                [STUDENT],
+                replace(RECIPE, epochs=100000),
+                checkpoints=folder,
+                save_every=0,
+                progress=Watched(stop_at=epochs),
+            )
+        return list(torch.load(folder / f"{STUDENT}.pt", weights_only=True)["losses"])
 
-    with pytest.raises(KeyboardInterrupt):
-        train_students(
-            soft_training_set(),
-            validation_set(),
-            [STUDENT],
-            recipe,
-            checkpoints=tmp_path,
-            save_every=0,
-            watch=watch,
-        )
-    assert found[0] >= 1
-    assert found == [found[0], found[0] + 1, found[0] + 2]
-    resumed = torch.load(state, weights_only=True)
-    straight: list[float] = []
-    with pytest.raises(KeyboardInterrupt):
-        train_students(
-            soft_training_set(),
-            validation_set(),
-            [STUDENT],
-            recipe,
-            checkpoints=tmp_path / "straight",
-            save_every=0,
-            watch=stopped_after(resumed["epochs"] + 1),
-        )
-    straight = torch.load(tmp_path / "straight" / f"{STUDENT}.pt", weights_only=True)["losses"]
-    assert resumed["losses"] == straight[: len(resumed["losses"])]
+    found = torch.load(state, weights_only=True)["epochs"]
+    assert found >= 1
+    resumed = losses(tmp_path, found + 3)
+    assert len(resumed) == found + 2
+    assert resumed == losses(tmp_path / "straight", found + 3)
 
 
 @pytest.fixture

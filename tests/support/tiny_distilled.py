@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.images.crops import Box
 from fgdd_fast.labels.compression import Compression, cost
-from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledImages, LabelledViews, epoch_file
+from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledViews, LabelSubject, epoch_file
+from fgdd_fast.labels.tensors import pack_views
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
-from fgdd_fast.labels.views import pack_views
 from fgdd_fast.labels.writing import open_writer
 from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import write_image
@@ -68,7 +68,7 @@ def write_distilled(
 def write_labels(distilled: DistilledSet, recipe: ViewRecipe | None = None, epochs: int = 0) -> None:
     """Store labels: of mosaics and tiles, and of the views of some epochs."""
     classes = distilled.manifest.classes
-    subject = LabelledImages(
+    subject = LabelSubject(
         manifest=file_sha256(distilled.folder / "manifest.json"),
         images=distilled.hashes(),
         classes=classes,

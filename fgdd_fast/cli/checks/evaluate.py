@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
-from fgdd_fast.cli.checks.evaluation import (
-    EvaluateOptions,
-    Evaluation,
-    check_outputs,
-    run_evaluation,
-    write_outputs,
-)
-from fgdd_fast.cli.options import folder
-from fgdd_fast.runtime.choose import available_processors
+from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.optional_imports import import_optional
+from fgdd_fast.cli.options import folder, seed_option
+from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
+from fgdd_fast.students.architectures import NAMES
+from fgdd_fast.students.evaluation import EXTRA, Evaluation, check_outputs
+from fgdd_fast.students.evaluation import evaluate as evaluate_students
 from fgdd_fast.students.inputs.opening import EPOCHS, FOLDER_SIZE, LABEL_KINDS
 from fgdd_fast.students.results.report import balanced, chance
 from fgdd_fast.students.training.recipe import ARITHMETICS
@@ -33,7 +31,11 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.command()
 @click.argument("data", type=folder())
 @click.option(
-    "--val", type=folder(), required=True, metavar="FOLDER", help="Held-out images, one folder a class."
+    "--validation",
+    type=folder(),
+    required=True,
+    metavar="FOLDER",
+    help="Held-out images, one folder a class.",
 )
 @click.option(
     "--teacher",
@@ -52,23 +54,18 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     default="resnet18",
     show_default=True,
     metavar="NAME,…",
-    help="convnet3 to convnet5, resnet18, resnet50, mobilenetv2, vit-tiny; resnet18-small and its like are "
-    "for views up to 64 pixels.",
+    help=f"{', '.join(NAMES)}; '-small' is for views up to 64 pixels. Or a plug-in's; or your own as "
+    "module:function, which is called with the number of classes and the side of a view.",
 )
 @click.option(
     "--seeds",
+    "students",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
     help="Students of each architecture; they differ in their initial weights.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the first student; also of the views, where none are stored.",
-)
+@seed_option()
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
@@ -82,10 +79,10 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="Side in pixels of what students see.",
 )
 @click.option(
-    "--batch",
+    "--student-batch",
     type=click.IntRange(min=1),
     show_default="RDED's for so many images and classes",
-    help="Views of a step.",
+    help="Views of a step, which are mixed together.",
 )
 @click.option(
     "--learning-rate",
@@ -94,11 +91,11 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="AdamW's at first.",
 )
 @click.option(
-    "--arithmetic",
+    "--precision",
     type=click.Choice(ARITHMETICS),
     default="fp32",
     show_default=True,
-    help="While training; bf16 is faster where the processor has it.",
+    help="Arithmetic while training; bf16 is faster where the processor has it.",
 )
 @click.option(
     "--compile",
@@ -106,7 +103,25 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     help="Compile students, for long trainings; on a processor that needs a C++ compiler.",
 )
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Trains."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Trains students.",
+)
+@click.option(
+    "--teacher-device",
+    type=click.Choice(["auto", *DEVICES]),
+    default="auto",
+    show_default=True,
+    help="Runs the teacher; cpu is ONNX Runtime, the reference.",
+)
+@click.option(
+    "--teacher-precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Arithmetic of the teacher.",
 )
 @click.option(
     "--threads",
@@ -120,33 +135,43 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 )
 @click.option("--json", "json_file", type=folder(), metavar="FILE", help="Write all results to FILE.")
 @click.option("--plot", type=folder(), metavar="FILE", help="Draw accuracy by epoch into the PNG FILE.")
-def evaluate(data: Path, **options: Any) -> None:
-    """Train students on DATA by RDED's recipe, and judge them on the images of --val.
+def evaluate(
+    data: Path,
+    teacher_device: Any,
+    teacher_precision: Any,
+    json_file: Path | None,
+    plot: Path | None,
+    **options: Any,
+) -> None:
+    """Train students on DATA by RDED's recipe, and judge them on the images of --validation.
 
     DATA is a distilled data set; or a folder of images, as students of all the real data are the ceiling.
     Reported is the accuracy after the last epoch, as mean and sample standard deviation over the seeds.
     """
-    console = Console(stderr=True)
-    settings = EvaluateOptions(**options)
-    check_outputs(settings)
+    if plot is not None:
+        import_optional("matplotlib", EXTRA)
+    check_outputs(json_file, plot)
+    runtime = RuntimeOptions(device=teacher_device, precision=teacher_precision, threads=options["threads"])
+    progress = console_progress(console())
     try:
-        evaluation = run_evaluation(data, settings, console)
+        evaluation = evaluate_students(data, teacher_runtime=runtime, progress=progress, **options)
     except KeyboardInterrupt:
-        kept = (
-            "Nothing is kept: name a folder with --checkpoints to go on from there."
-            if settings.checkpoints is None
-            else "The same command goes on from the students kept in --checkpoints."
+        if options["checkpoints"] is not None:
+            raise
+        click.echo(
+            "Stopped. Nothing is kept: name a folder with --checkpoints to go on from there.", err=True
         )
-        console.print(f"Stopped. {kept}", soft_wrap=True)
         raise click.exceptions.Exit(130) from None
-    _show(evaluation, console)
-    used = {"command": command_line(sys.argv[1:]), "device": evaluation.device}
-    write_outputs(evaluation, settings, {**environment(), **used})
+    console().print(_table(evaluation))
+    if json_file is not None:
+        evaluation.write_json(json_file, {**environment(), "command": command_line(sys.argv[1:])})
+    if plot is not None:
+        evaluation.draw(plot)
     for summary in evaluation.summaries:
         click.echo(f"{summary.architecture}: {summary.top1} % right")
 
 
-def _show(evaluation: Evaluation, console: Console) -> None:
+def _table(evaluation: Evaluation) -> Table:
     table = Table(caption="Percent after the last epoch. The best one is chosen on these images.")
     table.add_column("student", no_wrap=True)
     for heading in ("parameters", "seeds", "top-1", "balanced", "best epoch"):
@@ -156,13 +181,10 @@ def _show(evaluation: Evaluation, console: Console) -> None:
         table.add_row(row.architecture, f"{row.parameters:,}", str(len(row.seeds)), *measures)
     table.add_section()
     if evaluation.teacher is not None:
-        shown = {
-            "teacher": evaluation.teacher.photographs,
-            "teacher on views": evaluation.teacher.views,
-        }
+        shown = {"teacher": evaluation.teacher.photographs, "teacher on views": evaluation.teacher.views}
         for name, judged in shown.items():
             table.add_row(name, "", "", f"{100 * judged.top1:.1f}", f"{100 * balanced(judged):.1f}", "")
     validation = evaluation.validation
     guessing = (f"{100 * chance(validation):.1f}", f"{100 / len(validation.classes):.1f}")
     table.add_row("chance", "", "", *guessing, "")
-    console.print(table)
+    return table

@@ -8,10 +8,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from fgdd_fast.cli.distillation.label import LabelOptions, label_folder, summary
+from fgdd_fast.cli.distillation.label import summary
 from fgdd_fast.cli.options import folder, measure_options, runtime_of_options, selection_options
 from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
 from fgdd_fast.errors import SettingsError
+from fgdd_fast.labels.making import make_labels
 from fgdd_fast.options import DEFAULT_RULE
 from fgdd_fast.pipeline import distill as run_distill
 from fgdd_fast.planning import Plan
@@ -46,29 +47,32 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     "--format", type=click.Choice(["png", "jpg"]), default="png", show_default=True, help="Of the mosaics."
 )
 @click.option(
-    "--labels",
+    "--label-epochs",
     type=click.IntRange(min=0),
     metavar="EPOCHS",
     help="Also store the teacher's soft labels of so many epochs, as 'fgdd-fast label' does; 0 is for images "
     "and tiles alone.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an older distilled data set at OUT.")
-def distill(data: Path, out: Path, labels: int | None, **options: Any) -> None:
+def distill(data: Path, out: Path, label_epochs: int | None, **options: Any) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     runtime = runtime_of_options(options)
-    plan, manifest = run_distill(data, out, runtime=runtime, progress=console_progress(console()), **options)
+    progress = console_progress(console())
+    plan, manifest = run_distill(data, out, runtime=runtime, progress=progress, **options)
     report_plan(plan)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
-    if labels is not None:  # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it
-        labelling = LabelOptions(
-            epochs=labels,
-            seed=options["seed"],
-            device=runtime.device,
-            precision=runtime.precision,
-            threads=runtime.threads,
-            batch=runtime.batch,
-        )
-        click.echo(summary(out, label_folder(out, options["teacher"], labelling, console())))
+    if label_epochs is None:
+        return
+    # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it.
+    index = make_labels(
+        out,
+        options["teacher"],
+        epochs=label_epochs,
+        seed=options["seed"],
+        runtime=runtime,
+        progress=progress,
+    )
+    click.echo(summary(out, index))
 
 
 def report_plan(plan: Plan) -> None:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from fgdd_fast.cli.options import folder
-from fgdd_fast.cli.session import progress_bar
-from fgdd_fast.output.distilled import open_distilled
-from fgdd_fast.packing.huggingface import pack_huggingface
-from fgdd_fast.packing.pack import MEGABYTE, Pack
-from fgdd_fast.packing.webdataset import pack_webdataset
-
-WRITERS = {"webdataset": pack_webdataset, "huggingface": pack_huggingface}
+from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.packing.pack import FORMATS, SHARD_SIZE
+from fgdd_fast.packing.pack import pack as pack_folder
 
 
 @click.command()
@@ -22,26 +17,24 @@ WRITERS = {"webdataset": pack_webdataset, "huggingface": pack_huggingface}
 @click.argument("target", type=folder())
 @click.option(
     "--to",
-    "kind",
-    type=click.Choice(list(WRITERS)),
+    "format",
+    type=click.Choice(list(FORMATS)),
     required=True,
     help="webdataset: tar shards; huggingface: Parquet and a data set card, for datasets.load_dataset.",
 )
 @click.option(
     "--shard-size",
     type=click.IntRange(min=1),
-    default=500,
+    default=SHARD_SIZE,
     show_default=True,
     metavar="MB",
     help="Of images in a shard, at most.",
 )
-def pack(out: Path, target: Path, kind: str, shard_size: int) -> None:
+def pack(out: Path, target: Path, format: str, shard_size: int) -> None:
     """Repack the distilled data set OUT into the new folder TARGET for another library.
 
     Its manifest goes along, and the logits of mosaics and tiles if 'fgdd-fast label' stored them.
     """
-    packed = Pack(open_distilled(out), shard_size * MEGABYTE)
-    with progress_bar(Console(stderr=True)) as bar:
-        task = bar.add_task("Packing", total=len(packed.distilled))
-        WRITERS[kind](packed, target, advance=lambda count: bar.advance(task, count))
+    progress = console_progress(console())
+    packed = pack_folder(out, target, format=format, shard_size=shard_size, progress=progress)
     click.echo(f"{len(packed.distilled)} images in {target}, shards: {len(packed.shards)}")

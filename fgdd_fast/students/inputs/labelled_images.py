@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
-from fgdd_fast.parallel import ordered_map
+from fgdd_fast.parallel import single_threaded_opencv, ordered_map
+
+# ImageNet's, of values in [0, 1]: how students, as most networks, take red, green and blue.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+
+_MOST_LISTED = 20
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +54,7 @@ def read_whole(
     *,
     method: ResizeMethod = "area",
     threads: int = 1,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> LabelledImages:
     """Read a folder of images to train on, each resized to a square whole, as tiles of whole images are.
 
@@ -55,24 +63,54 @@ def read_whole(
         size: side of the square in pixels.
         method: how images are resized.
         threads: that read.
-        advance: told how many images there are, whenever one is done.
+        progress: shows how many are read.
 
     Raises:
         DataError: the folder cannot be read, or not one image of a class can be used.
     """
     dataset = scan(folder)
     view = partial(resize, size=(size, size), method=method)
-    return read_labelled(dataset, dataset.classes, view, size=size, threads=threads, advance=advance)
+    with progress.task("Reading images", len(dataset.images)) as task:
+        return _read(dataset, dataset.classes, view, size=size, threads=threads, advance=task.advance)
 
 
-def read_labelled(
+def read_validation(
+    folder: Path,
+    classes: Sequence[str],
+    size: int,
+    *,
+    method: ResizeMethod = "area",
+    threads: int = 1,
+    progress: Progress = SILENT,
+) -> LabelledImages:
+    """Read a folder of validation images as RDED does: the shorter side resized, and the centre cut out.
+
+    Args:
+        folder: holds one folder of images for each class.
+        classes: names in the order of the labels: the folder must have all of them, and no others.
+        size: side of the crop in pixels, to which belongs a shorter side of `size // 7 * 8`.
+        method: how images are resized.
+        threads: that read.
+        progress: shows how many are read.
+
+    Raises:
+        DataError: the folder cannot be read, has other classes, or not one image of a class can be used.
+    """
+    dataset = scan(folder)
+    _check_classes(dataset.classes, classes, folder)
+    view = partial(_centre, size=size, method=method)
+    with progress.task("Reading validation images", len(dataset.images)) as task:
+        return _read(dataset, classes, view, size=size, threads=threads, advance=task.advance)
+
+
+def _read(
     dataset: DataSet,
     classes: Sequence[str],
     view: Callable[[Pixels], Pixels],
     *,
     size: int,
     threads: int,
-    advance: Callable[[int], None],
+    advance: Callable[[], None],
 ) -> LabelledImages:
     """Decode all images of a folder, leaving out those that cannot be used.
 
@@ -82,12 +120,11 @@ def read_labelled(
         view: makes uint8 [size, size, 3] of an image of any size.
         size: pixels.
         threads: that read.
-        advance: told how many images there are, whenever one is done.
+        advance: called whenever an image is done.
 
     Raises:
         DataError: not one image of a class can be used.
     """
-    cv2.setNumThreads(1)
     pixels = np.empty((len(dataset.images), size, size, 3), np.uint8)
     used: list[SourceImage] = []
     hashes: list[str] = []
@@ -100,10 +137,10 @@ def read_labelled(
         except ImageError as error:
             return Skipped(image.source, error.problem)
 
-    with ThreadPoolExecutor(threads, "read") as executor:
+    with single_threaded_opencv(), ThreadPoolExecutor(threads, "read") as executor:
         results = ordered_map(executor, read, dataset.images, 4 * threads)
         for image, result in zip(dataset.images, results, strict=True):
-            advance(len(dataset.images))
+            advance()
             if isinstance(result, Skipped):
                 skipped.append(result)
             else:
@@ -112,7 +149,7 @@ def read_labelled(
                 hashes.append(sha256)
     _refuse_empty_classes(dataset, used, skipped)
     place = {name: label for label, name in enumerate(classes)}
-    return LabelledImages(
+    found = LabelledImages(
         images=pixels[: len(used)],
         labels=np.array([place[image.class_name] for image in used], np.int64),
         classes=tuple(classes),
@@ -120,6 +157,17 @@ def read_labelled(
         hashes=tuple(hashes),
         skipped=(*dataset.skipped, *skipped),
     )
+    _list_skipped(dataset.root, found.skipped)
+    return found
+
+
+def _list_skipped(folder: Path, skipped: Sequence[Skipped]) -> None:
+    if skipped:
+        _log.warning("%d images of %s are skipped:", len(skipped), folder)
+    for item in skipped[:_MOST_LISTED]:
+        _log.warning("  %s: %s", item.source, item.reason)
+    if len(skipped) > _MOST_LISTED:
+        _log.warning("  and %d more", len(skipped) - _MOST_LISTED)
 
 
 def _refuse_empty_classes(dataset: DataSet, used: Sequence[SourceImage], skipped: Sequence[Skipped]) -> None:
@@ -132,3 +180,27 @@ def _refuse_empty_classes(dataset: DataSet, used: Sequence[SourceImage], skipped
                 f"({reason.source!r}: {reason.reason})",
                 "Put readable images there.",
             )
+
+
+def _check_classes(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
+    unknown = [name for name in found if name not in classes]
+    lacking = [name for name in classes if name not in found]
+    wrong = [f"it has {_named(unknown)}"] * bool(unknown) + [f"it lacks {_named(lacking)}"] * bool(lacking)
+    if wrong:
+        raise DataError(
+            f"{folder} has other classes than students are trained on: {', and '.join(wrong)}",
+            "Name a folder of held-out images with the same class folders.",
+        )
+
+
+def _named(names: Sequence[str], limit: int = 10) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _centre(pixels: Pixels, *, size: int, method: ResizeMethod) -> Pixels:
+    height, width = pixels.shape[:2]
+    short, shorter = max(size, size // 7 * 8), min(height, width)
+    resized = resize(pixels, (short * width // shorter, short * height // shorter), method)
+    top, left = (round((length - size) / 2) for length in resized.shape[:2])
+    return resized[top : top + size, left : left + size]

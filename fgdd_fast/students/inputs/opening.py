@@ -1,13 +1,13 @@
-"""A training set as the command line names it: a distilled data set, or a folder of photographs."""
+"""A training set by its folder: a distilled data set, or a folder of photographs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from fgdd_engines.bundle.files import file_sha256
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.images.resize import ResizeMethod
@@ -17,8 +17,7 @@ from fgdd_fast.models.network import Teacher
 from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import LABEL_INDEX, LABELS, MANIFEST
 from fgdd_fast.students.inputs.labelled_images import read_whole
-from fgdd_fast.students.inputs.online_labels import OnlineLabels
-from fgdd_fast.students.inputs.training_set import TrainingSet
+from fgdd_fast.students.inputs.training_set import OnlineLabels, TrainingSet
 
 LabelKind = Literal["stored", "online", "hard"]
 LABEL_KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
@@ -27,8 +26,8 @@ FOLDER_SIZE = 224  # pixels, of views of a folder of photographs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What the user says of the training; None for what the data say.
+class TrainingOptions:
+    """What is asked of the training; None for what the data say.
 
     Attributes:
         labels: what students learn: the teacher's logits, stored or online, or the true classes.
@@ -38,11 +37,11 @@ class Wishes:
         seed: of the views, where none are stored.
     """
 
-    labels: LabelKind | None
-    size: int | None
-    epochs: int | None
-    batch: int | None
-    seed: int
+    labels: LabelKind | None = None
+    size: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class OpenedTraining:
     sources: frozenset[str] = frozenset()
 
     def with_teacher(self, teacher: Teacher) -> TrainingSet:
-        """The training set with the labels of a teacher that is asked online."""
+        """Return the training set with the labels of a teacher that is asked online."""
         base = self.training
         soft = OnlineLabels(teacher, base.classes, base.images, base.views)
         return replace(base, soft=soft, origin=soft.origin)
@@ -76,45 +75,45 @@ class OpenedTraining:
 
 def open_training(
     data: Path,
-    wishes: Wishes,
+    asked: TrainingOptions,
     *,
     has_teacher: bool,
     threads: int = 1,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Progress = SILENT,
 ) -> OpenedTraining:
     """Open a distilled data set, or a folder of photographs for students of real data.
 
     Args:
         data: what `fgdd-fast distill` wrote, or a folder with one folder of images for each class.
-        wishes: what the user says.
+        asked: how it is trained on.
         has_teacher: whether a teacher can be asked.
         threads: that read.
-        advance: told how many photographs there are, whenever one is read.
+        progress: shows how many photographs are read.
 
     Raises:
         DataError: data or stored labels are missing, damaged, or do not belong together.
-        SettingsError: the wishes contradict each other, or the stored labels.
+        SettingsError: what is asked contradicts itself, or the stored labels.
         TeacherError: soft labels are wanted, and there is nothing that gives them.
     """
     if not (data / MANIFEST).exists():
-        return _open_folder(data, wishes, has_teacher, threads, advance)
+        return _open_folder(data, asked, has_teacher, threads, progress)
     distilled = open_distilled(data)
     has_stored = (data / LABELS / LABEL_INDEX).exists()
-    kind = wishes.labels or ("stored" if has_stored and not has_teacher else "online")
+    kind = asked.labels or ("stored" if has_stored and not has_teacher else "online")
     if kind == "stored":
-        return _open_stored(distilled, wishes)
+        return _open_stored(distilled, asked)
     if kind == "online" and not has_teacher:
         raise TeacherError(
             f"Students of {data} need a teacher: it has no stored labels, and no teacher is named",
             f"Add --teacher BUNDLE, or store labels: fgdd-fast label {data} --teacher BUNDLE",
         )
     classes = distilled.manifest.classes
-    views = _views(wishes, len(distilled), len(classes), size=distilled.size, factor=distilled.factor)
+    views = _views(asked, len(distilled), len(classes), size=distilled.size, factor=distilled.factor)
     training = TrainingSet(distilled.read_all(), distilled.labels, classes, views)
-    return _opened(distilled, training, kind, wishes.epochs or EPOCHS)
+    return _opened(distilled, training, kind, asked.epochs or EPOCHS)
 
 
-def _open_stored(distilled: DistilledSet, wishes: Wishes) -> OpenedTraining:
+def _open_stored(distilled: DistilledSet, asked: TrainingOptions) -> OpenedTraining:
     stored = open_labels(distilled)
     views, folder = stored.recipe, distilled.folder / LABELS
     if views is None:
@@ -122,13 +121,14 @@ def _open_stored(distilled: DistilledSet, wishes: Wishes) -> OpenedTraining:
             f"The labels in {folder} are of whole images and tiles alone, and students learn from views",
             f"Label epochs: fgdd-fast label {distilled.folder} --teacher BUNDLE --epochs {EPOCHS}",
         )
-    for name, wished, has in (("size", wishes.size, views.size), ("batch", wishes.batch, views.batch)):
-        if wished not in (None, has):
+    for name, wanted, has in (("size", asked.size, views.size), ("student-batch", asked.batch, views.batch)):
+        if wanted not in (None, has):
             raise SettingsError(
-                f"The stored labels in {folder} are of views with a {name} of {has}, not {wished}",
+                f"The stored labels in {folder} are of views with a {name.replace('-', ' ')} of {has}, not "
+                f"{wanted}",
                 f"Leave --{name} out, or name a teacher with --teacher, which labels online.",
             )
-    epochs = wishes.epochs or stored.epochs
+    epochs = asked.epochs or stored.epochs
     if epochs > stored.epochs:
         raise SettingsError(
             f"The stored labels in {folder} are of {stored.epochs} epochs, and {epochs} are asked for",
@@ -159,29 +159,29 @@ def _opened(
 
 
 def _open_folder(
-    data: Path, wishes: Wishes, has_teacher: bool, threads: int, advance: Callable[[int], None]
+    data: Path, asked: TrainingOptions, has_teacher: bool, threads: int, progress: Progress
 ) -> OpenedTraining:
     """Real data: photographs resized whole to the students' size."""
-    kind = wishes.labels or ("online" if has_teacher else "hard")
+    kind = asked.labels or ("online" if has_teacher else "hard")
     if kind == "stored":
         raise SettingsError(
             f"{data} is no distilled data set, so it has no stored labels", "Use --labels online or hard."
         )
     if kind == "online" and not has_teacher:
         raise TeacherError("Online labels need a teacher, and none is named", "Add: --teacher BUNDLE")
-    size = wishes.size or FOLDER_SIZE
-    found = read_whole(data, size, threads=threads, advance=advance)
-    views = _views(wishes, len(found.images), len(found.classes), size=size, factor=1)
+    size = asked.size or FOLDER_SIZE
+    found = read_whole(data, size, threads=threads, progress=progress)
+    views = _views(asked, len(found.images), len(found.classes), size=size, factor=1)
     training = TrainingSet(found.images, found.labels, found.classes, views)
-    epochs, sources = wishes.epochs or EPOCHS, frozenset(found.hashes)
+    epochs, sources = asked.epochs or EPOCHS, frozenset(found.hashes)
     return OpenedTraining(training, kind, epochs, "area", skipped=found.skipped, sources=sources)
 
 
-def _views(wishes: Wishes, images: int, classes: int, *, size: int, factor: int) -> ViewRecipe:
+def _views(asked: TrainingOptions, images: int, classes: int, *, size: int, factor: int) -> ViewRecipe:
     """RDED's views, for images of a size."""
     return ViewRecipe(
-        size=wishes.size or size,
+        size=asked.size or size,
         factor=factor,
-        batch=wishes.batch or default_batch(classes, max(round(images / classes), 1)),
-        seed=wishes.seed,
+        batch=asked.batch or default_batch(classes, max(round(images / classes), 1)),
+        seed=asked.seed,
     )

@@ -1,8 +1,12 @@
-"""What students learn from: images, the views of them, and soft or hard labels."""
+"""What students learn from: images, the views of them, and soft or hard labels.
+
+Soft labels are stored, or given by the teacher while students are trained: `OnlineLabels`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +14,9 @@ from numpy.typing import NDArray
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch
+from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch, render
+from fgdd_fast.models.network import Teacher, fingerprint_text
+from fgdd_fast.parallel import ordered_map
 
 # Of an epoch, counted from 0: its views, and the teacher's logits for them, float32 [n, classes].
 SoftLabels = Callable[[int], tuple[EpochViews, NDArray[np.float32]]]
@@ -38,7 +44,7 @@ class TrainingSet:
     origin: str = "hard labels"
 
     def epoch(self, index: int) -> tuple[EpochViews, NDArray[np.float32]]:
-        """The views of an epoch, and what is learned of each.
+        """Return the views of an epoch, and what is learned of each.
 
         Returns:
             (views, targets float32 [n, classes]): the teacher's logits; with hard labels the share of each
@@ -61,7 +67,7 @@ class TrainingSet:
 def class_shares(
     views: EpochViews, labels: NDArray[np.int64], classes: int, size: int
 ) -> NDArray[np.float32]:
-    """The share of each class in the area of each view: of its own image, and of the one pasted in by CutMix.
+    """Return the share of each class in the area of each view: its own image's, and that pasted in by CutMix.
 
     Args:
         views: n of them.
@@ -80,3 +86,53 @@ def class_shares(
     shares[places, own] = 1 - area
     np.add.at(shares, (places, pasted), area)
     return shares
+
+
+class OnlineLabels:
+    """The views of any epoch, and the teacher's logits for them: what `fgdd-fast label` would have stored.
+
+    Args:
+        teacher: opened for tiles of the size of a view.
+        classes: names in the order of the columns of the logits; the teacher knows them all.
+        images: uint8 [n, side, side, 3], RGB.
+        recipe: how they become views.
+
+    Attributes:
+        origin: all that a logit depends on but for its view.
+    """
+
+    def __init__(self, teacher: Teacher, classes: Sequence[str], images: Pixels, recipe: ViewRecipe) -> None:
+        self._teacher = teacher
+        self._classes = classes
+        self._images = images
+        self._recipe = recipe
+        self.origin = fingerprint_text(teacher.fingerprint, {"view": teacher.view})
+
+    def __call__(self, epoch: int) -> tuple[EpochViews, NDArray[np.float32]]:
+        """Return the views of an epoch, counted from 0, and their logits float32 [n, classes]."""
+        count, batch = len(self._images), self._recipe.batch
+        views = draw_epoch(self._recipe, count, self._images.shape[1], epoch)
+
+        def label(start: int) -> NDArray[np.float32]:
+            pixels = render(self._images, views, self._recipe, slice(start, start + batch))
+            return class_logits(self._teacher, pixels, self._classes)
+
+        threads = self._teacher.streams
+        with ThreadPoolExecutor(threads, "label") as executor:
+            return views, np.concatenate([*ordered_map(executor, label, range(0, count, batch), 2 * threads)])
+
+
+def class_logits(teacher: Teacher, images: Pixels, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Return a teacher's logits of some of its classes.
+
+    Args:
+        teacher: is shown each image as a tile.
+        images: uint8 [n, side, side, 3], RGB, of the teacher's tile size.
+        classes: names; the teacher knows them all.
+
+    Returns:
+        float32 [n, classes], in the order of the names.
+    """
+    shown = np.stack([teacher.show(image) for image in images])
+    columns = [teacher.label(name) for name in classes]
+    return np.ascontiguousarray(teacher.logits(shown)[:, columns])

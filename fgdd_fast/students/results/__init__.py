@@ -1,3 +1,3 @@
 """What training students gave, as figures, tables and curves."""
 
-__all__ = ["curves", "report", "result", "summary", "teacher_accuracy"]
+__all__ = ["report", "result", "teacher_accuracy"]

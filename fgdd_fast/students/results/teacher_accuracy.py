@@ -13,7 +13,7 @@ from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.models.linear_head import CHANCE_P_VALUE, Accuracy, accuracy, swapped_classes, whole_images
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
-from fgdd_fast.students.inputs.online_labels import class_logits
+from fgdd_fast.students.inputs.training_set import class_logits
 
 _CHUNK = 64  # images held enlarged to the teacher's input
 

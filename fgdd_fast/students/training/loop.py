@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.training_views import render
 from fgdd_fast.parallel import ordered_map
+from fgdd_fast.students.architectures import find_architecture
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
-from fgdd_fast.students.inputs.pixels import normalised
 from fgdd_fast.students.inputs.training_set import TrainingSet
 from fgdd_fast.students.results.result import Student, StudentResult
 from fgdd_fast.students.training.checkpoints import Checkpoints, training_key
-from fgdd_fast.students.training.learning import hard_loss, soft_loss
 from fgdd_fast.students.training.recipe import StudentRecipe
-from fgdd_fast.students.training.run import StudentRun
-
-Watch = Callable[[Student, int, float | None], None]
+from fgdd_fast.students.training.run import StudentRun, compiling, normalised, soft_loss
 
 SAVE_EVERY = 30.0  # seconds
-_LONG_SAVE = 1.5  # seconds; where saving takes longer, it is done more rarely in proportion
+_log = logging.getLogger(__name__)
 
 
 def train_students(
@@ -41,7 +40,7 @@ def train_students(
     threads: int = 1,
     checkpoints: Path | None = None,
     save_every: float = SAVE_EVERY,
-    watch: Watch = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> tuple[StudentResult, ...]:
     """Train students of one training set side by side, and judge each on the validation images.
 
@@ -59,8 +58,7 @@ def train_students(
         checkpoints: folder that keeps each student's state from time to time, and its end; a training that
             is found there goes on, and one that is complete is not repeated. None to keep nothing.
         save_every: seconds between two states, at least; they are of whole epochs.
-        watch: told after each epoch of each student: which, epochs trained, and the top-1 where it was
-            validated; and before, once, the epochs that were found in `checkpoints`.
+        progress: shows the epochs of the students of each architecture.
 
     Returns:
         The results, in the order of `students`.
@@ -72,32 +70,31 @@ def train_students(
         OutputError: a checkpoint cannot be written.
     """
     _check(training, validation, students)
-    store = (
-        None if checkpoints is None else Checkpoints(checkpoints, training_key(training, validation, recipe))
-    )
-    loss = hard_loss if training.soft is None else partial(soft_loss, temperature=recipe.temperature)
-    runs = []
-    for student in students:
-        run = StudentRun(student, len(training.classes), training.views.size, recipe, loss, device)
-        state = None if store is None else store.read(student, device)
-        if state is not None:
-            run.go_on(state)
-            watch(student, run.epochs, None)
-        runs.append(run)
-    saver = _Saver(store, save_every)
-    with _torch_threads(threads), ThreadPoolExecutor(threads, "views") as renderers:
+    store = None
+    if checkpoints is not None:
+        store = Checkpoints(checkpoints, training_key(training, validation, recipe), save_every)
+    runs = _begin(training, students, recipe, store, device)
+    with (
+        _shown(runs, recipe.epochs, progress) as tasks,
+        compiling() if recipe.compile else nullcontext(),
+        _torch_threads(threads),
+        ThreadPoolExecutor(threads, "views") as renderers,
+    ):
         for epoch in range(min(run.epochs for run in runs), recipe.epochs):
             learning = [run for run in runs if run.epochs == epoch]
             _train_epoch(training, learning, epoch, renderers, threads, torch.device(device))
             for run in learning:
                 run.end_epoch(validation)
-                watch(run.student, run.epochs, run.curve.get(run.epochs))
-            saver.save(learning)
+                tasks[run.student.architecture].advance()
+                if run.complete:
+                    _log.info("%s: %.1f %% right", run.student, 100 * run.curve[run.epochs])
+            if store is not None:
+                store.save(learning)
     return tuple(run.result(validation) for run in runs)
 
 
 def choose_device(wanted: str) -> str:
-    """The device that `auto`, `cpu` or `cuda` means here.
+    """Return the device that `auto`, `cpu` or `cuda` means here.
 
     Raises:
         SettingsError: PyTorch has no such device.
@@ -118,6 +115,41 @@ def _check(training: TrainingSet, validation: LabelledImages, students: Sequence
         raise DataError(
             f"The validation images have {size} pixels a side, and students see {training.views.size}"
         )
+
+
+def _begin(
+    training: TrainingSet,
+    students: Sequence[Student],
+    recipe: StudentRecipe,
+    store: Checkpoints | None,
+    device: str,
+) -> list[StudentRun]:
+    """The students, each as it was left."""
+    loss = functional.cross_entropy
+    if training.soft is not None:
+        loss = partial(soft_loss, temperature=recipe.temperature)
+    runs = []
+    for student in students:
+        architecture = find_architecture(student.architecture)
+        classes, size = len(training.classes), training.views.size
+        run = StudentRun(student, architecture, classes, size, recipe, loss, device)
+        state = None if store is None else store.read(student, architecture.origin, device)
+        if state is not None:
+            run.go_on(state)
+        runs.append(run)
+    return runs
+
+
+@contextmanager
+def _shown(runs: Sequence[StudentRun], epochs: int, progress: Progress) -> Iterator[dict[str, Task]]:
+    """A task for each architecture, on which are the epochs that its students have been trained already."""
+    with ExitStack() as stack:
+        tasks = {}
+        for name in dict.fromkeys(run.student.architecture for run in runs):
+            group = [run.epochs for run in runs if run.student.architecture == name]
+            tasks[name] = stack.enter_context(progress.task(name, epochs * len(group)))
+            tasks[name].advance(sum(group))
+        yield tasks
 
 
 def _train_epoch(
@@ -145,7 +177,7 @@ def _train_epoch(
 
 
 def batch_places(views: int, batch: int) -> Iterator[slice]:
-    """The batches of an epoch's views. A last one of a single view joins its neighbour: it has no spread."""
+    """Give the batches of an epoch's views; one of a single view, which has no spread, joins the other."""
     start = 0
     while start < views:
         end = min(start + batch, views)
@@ -153,27 +185,6 @@ def batch_places(views: int, batch: int) -> Iterator[slice]:
             end = views
         yield slice(start, end)
         start = end
-
-
-class _Saver:
-    """Keeps students' states from time to time, and always their ends."""
-
-    def __init__(self, store: Checkpoints | None, every: float) -> None:
-        self._store = store
-        self._every = every
-        self._due = time.monotonic() + every
-
-    def save(self, runs: Sequence[StudentRun]) -> None:
-        """Keep the states of runs that have just ended an epoch, if it is time to, or they are complete."""
-        if self._store is None:
-            return
-        begin = time.monotonic()
-        for run in runs:
-            if run.complete or begin >= self._due:
-                self._store.write(run.student, run.state())
-        if begin >= self._due:
-            end = time.monotonic()
-            self._due = end + self._every * max(1.0, (end - begin) / _LONG_SAVE)
 
 
 @contextmanager
