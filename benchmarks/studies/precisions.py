@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.study import Study, data_argument, number_option, read_images, study
+from fgdd_engines.backends import find_backend
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.probing.probes import probe
@@ -32,7 +33,7 @@ from fgdd_fast.errors import SettingsError, TeacherError
 from fgdd_fast.models.factory import find_network
 from fgdd_fast.models.linear_head import accuracy, whole_images
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, check_classes
-from fgdd_fast.runtime.choose import PRECISIONS, runtime_for
+from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.parity import Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import check_images
 
@@ -97,8 +98,8 @@ def main(
 
 def _runtimes(bundle: Bundle, threads: int) -> Iterator[Runtime]:
     """Yield every device of the processor that runs, in every precision for which there is a graph."""
-    for device, precisions in PRECISIONS.items():
-        for precision in precisions if probe(device).runs else ():
+    for device in ("cpu", "openvino"):
+        for precision in find_backend(device).variants if probe(device).runs else ():
             try:
                 found = runtime_for(bundle, device, precision)
                 runtime = Runtime(found.device, found.precision, threads, found.variants)
