@@ -26,11 +26,10 @@ from fgdd_export.classifier.candidate import (
 from fgdd_export.classifier.teacher import add_loss
 from fgdd_export.graphs.graph import Array, bundle_of, load_model, serialise
 from fgdd_export.graphs.parity import (
-    ABSOLUTE_TOLERANCE,
-    RELATIVE_TOLERANCE,
     UNKNOWN_LICENCE,
     check_teacher_parity,
     drawn_images,
+    teacher_tolerance,
 )
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.resize import resize
@@ -236,7 +235,7 @@ def measure_parity(
         "max_logit_difference": float(logit_difference),
         "max_loss_difference": float(loss_difference),
         "top1_agreement": float(agreement),
-        "tolerance": ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * largest,
+        "tolerance": teacher_tolerance(largest),
     }
 
 

@@ -32,7 +32,7 @@ from fgdd_export.precision.graph import FloatGraph, LowFormat, LowPrecision
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 _NORMALISATIONS = frozenset(
-    {
+    [
         "BatchNormalization",
         "GroupNormalization",
         "InstanceNormalization",
@@ -40,10 +40,10 @@ _NORMALISATIONS = frozenset(
         "LpNormalization",
         "MeanVarianceNormalization",
         "RMSNormalization",
-    }
+    ]
 )
 _SUMS = frozenset(
-    {
+    [
         "CumSum",
         "GlobalAveragePool",
         "ReduceL1",
@@ -54,14 +54,14 @@ _SUMS = frozenset(
         "ReduceProd",
         "ReduceSum",
         "ReduceSumSquare",
-    }
+    ]
 )
 _SAMPLERS = frozenset({"GridSample", "RoiAlign"})
 _SOFTMAXES = frozenset({"LogSoftmax", "Softmax"})
 # Small errors of their argument matter as much as those of their result.
 _STEEP = frozenset({"Cos", "Exp", "Log", "Pow", "Reciprocal", "Sin", "Sqrt", "Tan"})
 _DECISIONS = frozenset(
-    {
+    [
         "ArgMax",
         "ArgMin",
         "Ceil",
@@ -75,13 +75,13 @@ _DECISIONS = frozenset(
         "Round",
         "Sign",
         "TopK",
-    }
+    ]
 )
 _KEPT = _NORMALISATIONS | _SUMS | _SAMPLERS | _SOFTMAXES | _STEEP | _DECISIONS
 _ENDS = PRODUCTS | _NORMALISATIONS | _SUMS | _SAMPLERS
 # Each value of the result is one of the operands' values, or a small constant: nothing is rounded.
 EXACT = frozenset(
-    {
+    [
         "Abs",
         "Cast",
         "Clip",
@@ -110,7 +110,7 @@ EXACT = frozenset(
         "Transpose",
         "Unsqueeze",
         "Where",
-    }
+    ]
 )
 INDIFFERENT = frozenset({"Shape", "Size"})  # they read no values, so any precision serves them as it is
 # TensorRT for RTX 1.7 parses them, and then "could not infer output types".
