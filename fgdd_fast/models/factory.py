@@ -115,10 +115,14 @@ def _resolve(name: str) -> tuple[ForegroundFamily, Plugin | None, Source]:
     if (built_in := FAMILIES.get(kind)) is not None and bool(colon) == (":" in built_in.spelling):
         return built_in, None, built_in.find(argument)
     if "/" not in kind and (plugin := _plugins().get(kind)) is not None:
-        family = plugin.load(ForegroundFamily)
+        family = _load(plugin)
         return family, plugin, family.find(argument)
     bundle = find_bundle(name, "foreground")
     return *_family_of_bundle(bundle), bundle
+
+
+def _load(plugin: Plugin) -> ForegroundFamily:
+    return plugin.load(ForegroundFamily)  # type: ignore[type-abstract]  # only asks whether it is one
 
 
 def _plugins() -> Mapping[str, Plugin]:
@@ -138,7 +142,7 @@ def _family_of_bundle(bundle: Bundle) -> tuple[ForegroundFamily, Plugin | None]:
             f"The bundle {bundle.onnx} is of the family '{name}', which is not installed",
             "Install the package that offers it.",
         )
-    return plugin.load(ForegroundFamily), plugin
+    return _load(plugin), plugin
 
 
 class _OfPlugin:

@@ -18,7 +18,8 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_export.catalogue.u2netp import build_u2netp
 from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
 from fgdd_export.graphs.parity import drawn_images
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
 from fgdd_fast.models.prompts import Prompting, PromptTokenizer, prompt_text

@@ -18,7 +18,8 @@ from tiny_architectures import transformer
 
 from fgdd_engines.base import TensorSpec
 from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}

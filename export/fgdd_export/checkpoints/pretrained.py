@@ -26,7 +26,14 @@ from transformers.utils.hub import cached_file
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import BundleError
 
+Triple = tuple[float, float, float]
 NO_HUB = "Without a network, give the path of a folder with config.json and model.safetensors."
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Return one number for each colour channel, of exactly three."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_export.graphs.graph import read_model, serialise
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 from fgdd_export.precision.quantisation import (
     FORMS,
     Calibration,
