@@ -44,6 +44,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
         (b'["hat", "shoe"', "no JSON"),
         (b'["hat", 3]', "no JSON list of names"),
         (b"[]", "no class names"),
+        (b"[" * 100_000, "no JSON"),
         (b'["hat", " "]', "Name 2 .* is empty"),
         (b'["", ""]', "no class names"),
     ],

@@ -66,7 +66,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 def _json_names(path: Path, text: str) -> tuple[str, ...]:
     try:
         names = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"The class names {path} are no JSON: {error}", HOW) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingsError(f"The class names {path} are no JSON list of names", HOW)
@@ -156,9 +156,7 @@ def export_teacher(
     model = add_loss(graph.model, candidate.outputs)
     _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
-    finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
-    if not (force and finite):
-        check_teacher_parity(onnx.stem, parity)
+    _refuse(onnx.stem, parity, force)
     bundle = bundle_of(
         model,
         onnx,
@@ -170,6 +168,12 @@ def export_teacher(
         parity=parity,
     )
     return write_bundle(bundle, serialise(model))
+
+
+def _refuse(name: str, parity: Mapping[str, Any], force: bool) -> None:
+    finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
+    if not (force and finite):
+        check_teacher_parity(name, parity)
 
 
 def _candidate(
