@@ -19,7 +19,7 @@ from fgdd_fast.output.manifest import Model
 
 
 def teacher_model(bundle: Bundle) -> Model:
-    """Who a bundle is, as manifests name it: a tile form or a variant stands for its teacher."""
+    """Who a bundle is, as manifests name it: a cropped-input graph or a variant stands for its teacher."""
     return Model(bundle.name, bundle.tile_of or bundle.variant_of or bundle.sha256)
 
 

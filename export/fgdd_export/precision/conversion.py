@@ -100,7 +100,7 @@ def convert(
     Raises:
         BundleError, SettingsError: as those.
     """
-    for each in (bundle, *bundle.tile_forms()):
+    for each in (bundle, *bundle.cropped_graphs()):
         if precision == "int8":
             yield convert_to_int8(each, images, calibration, force=force)
         else:

@@ -137,14 +137,14 @@ def engine() -> None:
 def build(name: str, check: Path | None, count: int | None, prompts: Path | None, **options: Any) -> None:
     """Build the engines of a bundle here, and compare what they decide with fp32 on the CPU.
 
-    Those of a teacher's tile forms are built as well.
+    Those of a teacher's cropped-input graphs are built as well.
     """
     settings, images = (
         BuildSettings(**options),
         CheckOptions(check=check, count=count, prompts=prompts).images,
     )
     source = find_network(name)
-    for bundle in (source, *source.tile_forms()):
+    for bundle in (source, *source.cropped_graphs()):
         _build(bundle, settings, images)
 
 
