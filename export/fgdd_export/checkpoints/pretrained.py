@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
-from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 from transformers.utils.hub import cached_file
 
@@ -166,6 +166,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     bars: Any = transformers.utils.logging
+    hub: Any = huggingface_hub.utils
     shown, hub_shown = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
