@@ -9,6 +9,7 @@ import click
 # The old and the new spelling of each option, by the command that has it; of a group, by its own name.
 RENAMED: Mapping[str, Mapping[str, str]] = {
     "convert": {"--accept-parity": "--force"},
+    "engine": {"--accept-parity": "--force"},
 }
 
 
