@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.errors import PluginError
 from fgdd_engines.plugins import FOREGROUNDS, Plugin, find_plugins
 from fgdd_fast.errors import BundleError
 from fgdd_fast.images.dataset import SourceImage
@@ -108,6 +109,35 @@ def open_foreground(
         family, plugin = (MASKS, None) if bundle is None else _family_of_bundle(bundle)
     model = family.open(choice, runtime=runtime, batch=batch, resize=resize, threads=threads)
     return model if plugin is None else _OfPlugin(model, plugin)
+
+
+@dataclass(frozen=True)
+class FamilyState:
+    """A family of foreground models that can be named.
+
+    Attributes:
+        spelling: how, such as `masks:FOLDER`.
+        asked_by_class: whether it looks for what an image's class names.
+        origin: the package that offers it, with its version; empty for a family of this project.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    spelling: str
+    asked_by_class: bool
+    origin: str = ""
+    problem: str = ""
+
+
+def list_families() -> tuple[FamilyState, ...]:
+    """Return all families of foreground models, those of plug-ins last; they are imported for that."""
+    found = [FamilyState(each.spelling, each.asked_by_class) for each in FAMILIES.values()]
+    for name, plugin in _plugins().items():
+        try:
+            family = _load(plugin)
+            found.append(FamilyState(family.spelling, family.asked_by_class, str(plugin)))
+        except PluginError as error:
+            found.append(FamilyState(name, False, str(plugin), error.problem))
+    return tuple(found)
 
 
 def _resolve(name: str) -> tuple[ForegroundFamily, Plugin | None, Source]:
