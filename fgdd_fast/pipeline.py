@@ -235,7 +235,7 @@ class Pipeline:
 
     @property
     def _models(self) -> Mapping[str, Model]:
-        """The models by their role; a tile form stands for its teacher."""
+        """The models by their role; a cropped-input graph stands for its teacher."""
         teacher, plugin = self.teacher.bundle, self.choice.plugin
         return {
             "foreground": Model(

@@ -11,6 +11,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "convert": {"--accept-parity": "--force"},
     "distill": {"--labels": "--label-epochs"},
     "evaluate": {"--val": "--validation", "--batch": "--student-batch", "--arithmetic": "--precision"},
+    "engine": {"--accept-parity": "--force"},
 }
 
 

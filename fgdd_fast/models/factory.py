@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.errors import PluginError
 from fgdd_engines.plugins import FOREGROUNDS, Plugin, find_plugins
 from fgdd_fast.errors import BundleError
 from fgdd_fast.images.dataset import SourceImage
@@ -110,15 +111,48 @@ def open_foreground(
     return model if plugin is None else _OfPlugin(model, plugin)
 
 
+@dataclass(frozen=True)
+class FamilyState:
+    """A family of foreground models that can be named.
+
+    Attributes:
+        spelling: how, such as `masks:FOLDER`.
+        asked_by_class: whether it looks for what an image's class names.
+        origin: the package that offers it, with its version; empty for a family of this project.
+        problem: why it cannot be used; empty where it can.
+    """
+
+    spelling: str
+    asked_by_class: bool
+    origin: str = ""
+    problem: str = ""
+
+
+def list_families() -> tuple[FamilyState, ...]:
+    """Return all families of foreground models, those of plug-ins last; they are imported for that."""
+    found = [FamilyState(each.spelling, each.asked_by_class) for each in FAMILIES.values()]
+    for name, plugin in _plugins().items():
+        try:
+            family = _load(plugin)
+            found.append(FamilyState(family.spelling, family.asked_by_class, str(plugin)))
+        except PluginError as error:
+            found.append(FamilyState(name, False, str(plugin), error.problem))
+    return tuple(found)
+
+
 def _resolve(name: str) -> tuple[ForegroundFamily, Plugin | None, Source]:
     kind, colon, argument = name.partition(":")
     if (built_in := FAMILIES.get(kind)) is not None and bool(colon) == (":" in built_in.spelling):
         return built_in, None, built_in.find(argument)
     if "/" not in kind and (plugin := _plugins().get(kind)) is not None:
-        family = plugin.load(ForegroundFamily)
+        family = _load(plugin)
         return family, plugin, family.find(argument)
     bundle = find_bundle(name, "foreground")
     return *_family_of_bundle(bundle), bundle
+
+
+def _load(plugin: Plugin) -> ForegroundFamily:
+    return plugin.load(ForegroundFamily)  # type: ignore[type-abstract]  # only asks whether it is one
 
 
 def _plugins() -> Mapping[str, Plugin]:
@@ -138,7 +172,7 @@ def _family_of_bundle(bundle: Bundle) -> tuple[ForegroundFamily, Plugin | None]:
             f"The bundle {bundle.onnx} is of the family '{name}', which is not installed",
             "Install the package that offers it.",
         )
-    return plugin.load(ForegroundFamily), plugin
+    return _load(plugin), plugin
 
 
 class _OfPlugin:

@@ -109,7 +109,7 @@ def fit_teacher(
     judged = accuracy(head.logits(held_features), held_labels, dataset.classes)
     if not force:
         _refuse_guessing_head(judged)
-    description = {
+    description: dict[str, dict[str, Any]] = {
         "source": {"fitted_on": {"images": len(labels), "seed": seed, "resize": resize}},
         "accuracy": {
             "top1": judged.top1,

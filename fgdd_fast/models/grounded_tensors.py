@@ -6,7 +6,7 @@ main graph takes no `images` and gives `boxes` and `scores` alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fgdd_engines.base import TensorSpec
@@ -19,6 +19,7 @@ Specs = tuple[TensorSpec, ...]
 IMAGES = TensorSpec("images", "uint8", ("batch", "side", "side", 3))
 BOXES = TensorSpec("boxes", "float32", ("batch", "boxes", 4))
 SCORES = TensorSpec("scores", "float32", ("batch", "boxes"))
+THRESHOLD = TensorSpec("threshold", "float32", ("batch",))
 TEXT_FEATURES = TensorSpec("text_features", "float32", ("batch", "tokens", "channels"))
 TEXT_POSITIONS = TensorSpec("text_positions", "float32", ("batch", "tokens", "channels"))
 
@@ -32,7 +33,7 @@ DETECTOR_INPUTS: Specs = (
     TEXT_POSITIONS,
     TensorSpec("text_mask", "float32", ("batch", "tokens")),
     TensorSpec("text_self_mask", "float32", ("batch", "tokens", "tokens")),
-    TensorSpec("threshold", "float32", ("batch",)),
+    THRESHOLD,
 )
 DETECTOR_OUTPUTS: Specs = (BOXES, SCORES)
 SEGMENTER_INPUTS: Specs = (IMAGES, BOXES, SCORES)
@@ -46,6 +47,14 @@ TEXT_INPUTS: Specs = (
     TensorSpec("position_ids", "int32", ("batch", "tokens")),
 )
 TEXT_OUTPUTS: Specs = (TEXT_FEATURES, TEXT_POSITIONS)
+
+
+def with_lengths(specs: Specs, lengths: Mapping[str, int]) -> Specs:
+    """Return tensors whose axes have these lengths; axes that are not among them keep their names."""
+    return tuple(
+        TensorSpec(spec.name, spec.dtype, tuple(lengths.get(str(axis), axis) for axis in spec.shape))
+        for spec in specs
+    )
 
 
 @dataclass(frozen=True)

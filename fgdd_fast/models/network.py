@@ -126,7 +126,7 @@ class Teacher(BatchedNetwork):
     """A classifier that scores views of an image, and says which label stands for which class.
 
     Args:
-        bundle: the classifier, with its class names; or its tile form, which pads tiles itself.
+        bundle: the classifier, with its class names; or its cropped-input graph, which pads tiles itself.
         view: how a tile is shown to it.
         tile_size: side of a tile in pixels, which is the input's side for the view `native`.
         batch: views an inference.
@@ -139,7 +139,7 @@ class Teacher(BatchedNetwork):
             raise BundleError(f"The teacher {bundle.onnx} does not name its classes")
         pads_itself = bundle.tile_of is not None
         if pads_itself:
-            _check_tile_form(bundle, view, tile_size)
+            _check_cropped_graph(bundle, view, tile_size)
         side = tile_size if pads_itself else view_size(view, tile_size, bundle.preprocessing.width)
         fixed = bundle.inputs[0].shape[1:3]
         if any(isinstance(length, int) and length != side for length in fixed):
@@ -209,7 +209,7 @@ def open_teacher(
     Raises:
         FgddError: the teacher cannot run as asked, or its cropped-input graph is damaged, or of another one.
     """
-    cropped = bundle.find_tile_form(tile_size) if view == "pad" else None
+    cropped = bundle.find_cropped_graph(tile_size) if view == "pad" else None
     if cropped is not None:
         try:
             return Teacher(cropped, runtime(cropped), view=view, tile_size=tile_size, batch=batch)
@@ -218,7 +218,7 @@ def open_teacher(
     return Teacher(bundle, runtime(bundle), view=view, tile_size=tile_size, batch=batch)
 
 
-def _check_tile_form(bundle: Bundle, view: ScoreView, tile_size: int) -> None:
+def _check_cropped_graph(bundle: Bundle, view: ScoreView, tile_size: int) -> None:
     size = bundle.preprocessing.width
     if view != "pad" or tile_size != size:
         raise SettingsError(

@@ -75,7 +75,7 @@ class Prompting:
                 fit=data["fit"],
                 shortest_edge=int(data["shortest_edge"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"The sidecar {bundle.sidecar} lacks or garbles a field: {error!r}") from error
 
     def as_json(self) -> dict[str, Any]:

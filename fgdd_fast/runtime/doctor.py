@@ -13,6 +13,7 @@ from typing import Any
 
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe_all
+from fgdd_fast.models.factory import FamilyState, list_families
 from fgdd_fast.runtime.machine import Jetson, Machine, Nvidia, read_jetson, read_machine, read_nvidia
 
 _PACKAGE = "fgdd-fast"
@@ -106,6 +107,7 @@ class Report:
         extras: the extras of this package.
         models: the models of the catalogue.
         cache: the cache folder.
+        foregrounds: the families of foreground models.
     """
 
     versions: Mapping[str, str | None]
@@ -116,6 +118,7 @@ class Report:
     extras: tuple[Extra, ...]
     models: tuple[ModelState, ...]
     cache: Cache
+    foregrounds: tuple[FamilyState, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -154,6 +157,7 @@ def examine(models: Sequence[ModelState]) -> Report:
         extras=read_extras(metadata(_PACKAGE).get_all("Provides-Extra") or (), requires(_PACKAGE) or ()),
         models=tuple(models),
         cache=read_cache(cache_folder()),
+        foregrounds=list_families(),
     )
 
 

@@ -32,7 +32,7 @@ class BuildSettings:
         batch: images an inference; None for what suits the bundle.
         workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
         rebuild: whether to build what is there already.
-        accept_parity: whether to use engines whose decisions differ too much.
+        force: whether to use engines whose decisions differ too much.
     """
 
     device: Flavour | Literal["auto"] = "auto"
@@ -40,7 +40,7 @@ class BuildSettings:
     batch: Profile | None = None
     workspace_mib: int | None = None
     rebuild: bool = False
-    accept_parity: bool = False
+    force: bool = False
 
 
 def build_engines(
@@ -94,7 +94,7 @@ def build_engines(
         plans,
         images,
         store=store,
-        accept=settings.accept_parity,
+        accept=settings.force,
     )
 
 

@@ -93,8 +93,8 @@ def test_build_fails_where_decisions_differ_unless_they_are_accepted(
     error, _ = refused("build", teacher.onnx)
     assert "kept out of use: mean occupancy error is 0.2 (at most 0.01 is accepted)" in error.problem
     assert "same path is 0.5 (at least 0.95 is accepted)" in error.problem
-    assert "--accept-parity" in error.advice
-    assert "accepted" in run("build", teacher.onnx, "--accept-parity")
+    assert "--force" in error.advice
+    assert "accepted" in run("build", teacher.onnx, "--force")
 
 
 def test_build_compares_on_the_images_named(machine: Machine, teacher: Bundle, tmp_path: Path) -> None:

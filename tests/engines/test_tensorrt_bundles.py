@@ -17,7 +17,8 @@ from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import read_model, serialise
 from fgdd_export.precision.conversion import convert_to_int8
-from fgdd_export.precision.mixed_precision import LowPrecision, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import lower_precision
 from fgdd_fast.models.catalogue.catalogue import bundle_path, load_catalogue
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.runtime.sample_images import drawn_sample_images

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from catalogue_files import real_source
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,13 +192,3 @@ def test_a_changed_byte_gives_tensors_or_an_error(container: Any, data: st.DataO
     except BundleError:
         return
     assert all(isinstance(tensor, np.ndarray) for tensor in tensors.values())
-
-
-def test_real_checkpoint() -> None:
-    with real_source("imagenet-efficientnet-lite0").open("rb") as file:
-        tensors = read_checkpoint(file, "The checkpoint")
-    assert tensors["_fc.weight"].shape == (1000, 1280)
-    assert tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
-    assert (
-        sum(t.size for name, t in tensors.items() if "running" not in name and "num" not in name) == 4_652_008
-    )

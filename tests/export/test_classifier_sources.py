@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning",
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def images(seed: int = 3) -> Any:
@@ -51,9 +51,8 @@ class Exploit:
 # transformers
 
 
-@pytest.mark.parametrize("architecture", list(tiny.CONFIGS))
-def test_transformers(tmp_path: Path, architecture: str) -> None:
-    folder = tiny.save_pretrained(tmp_path / "mine", architecture)
+def test_transformers(tmp_path: Path) -> None:
+    folder = tiny.save_pretrained(tmp_path / "mine", "convnext")
     classifier = load_classifier(str(folder))
     assert (classifier.size, classifier.mean, classifier.std) == (SIDE, tiny.MEAN, tiny.STD)
     assert classifier.classes == CLASSES
@@ -115,10 +114,9 @@ def test_a_malicious_pickle_of_transformers_is_refused(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["someone/resnet-18", "no-such-checkpoint"])
-def test_hub_names_without_a_network(name: str) -> None:
+def test_hub_names_without_a_network() -> None:
     with pytest.raises(BundleError) as told:
-        load_classifier(name)
+        load_classifier("no-such-checkpoint")
     assert "give the path of a folder" in told.value.advice
 
 
@@ -187,17 +185,16 @@ def test_bad_files_of_tensors_are_refused(tmp_path: Path) -> None:
             load_classifier(str(path))
 
 
-@pytest.mark.parametrize("name", ["absent.pth", "absent.ts", "folder/absent.safetensors"])
-def test_files_that_are_nowhere(name: str) -> None:
-    with pytest.raises(BundleError, match=f"There is no file {name}"):
-        load_classifier(name)
+def test_files_that_are_nowhere() -> None:
+    for name in ("absent.pth", "absent.ts", "folder/absent.safetensors"):
+        with pytest.raises(BundleError, match=f"There is no file {name}"):
+            load_classifier(name)
 
 
 # TorchScript
 
 
-@pytest.mark.parametrize("how", ["script", "trace"])
-@pytest.mark.parametrize("suffix", [".ts", ".pt"])
+@pytest.mark.parametrize(("how", "suffix"), [("script", ".ts"), ("trace", ".pt")])
 def test_torchscript(tmp_path: Path, how: str, suffix: str) -> None:
     network = tiny.convolutional()
     saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, images())

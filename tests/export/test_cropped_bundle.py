@@ -131,7 +131,7 @@ def test_a_tile_as_large_as_the_view_needs_no_form(teacher: Bundle) -> None:
 def test_all_forms_are_found_in_the_order_of_their_tiles(teacher: Bundle) -> None:
     for tile in (TILE, 16):
         assert make_cropped_graph(teacher, tile) is not None
-    assert [form.preprocessing.width for form in teacher.tile_forms()] == [16, TILE]
+    assert [form.preprocessing.width for form in teacher.cropped_graphs()] == [16, TILE]
 
 
 def test_the_command_writes_a_form_for_each_size(teacher: Bundle) -> None:
@@ -159,4 +159,4 @@ def test_a_conversion_makes_variants_of_the_tile_form_as_well(teacher: Bundle, t
         assert variant is not None
         assert variant.variant_of == bundle.sha256
         assert variant.outputs == bundle.outputs  # with the features
-    assert [each.sha256 for each in teacher.tile_forms()] == [form.sha256]  # a variant of it is none
+    assert [each.sha256 for each in teacher.cropped_graphs()] == [form.sha256]  # a variant of it is none

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_export.graphs.graph import load_model, read_model, run_model, serialise
+from fgdd_export.graphs.graph import read_model, run_model, serialise
 from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.images.tiles import teacher_view
 
@@ -34,7 +34,7 @@ def padded(tiles: np.ndarray, pad: tuple[int, int, int] = tiny.PAD) -> np.ndarra
 
 
 @pytest.mark.parametrize("make", NETWORKS)
-@pytest.mark.parametrize("tile", [17, 24, 32, 47])
+@pytest.mark.parametrize("tile", [17, 32])
 def test_a_tile_gives_what_its_padded_view_gives(make: Make, tile: int, tmp_path: Path) -> None:
     teacher = make(tmp_path)
     made = tile_graph(teacher, tile)
@@ -48,7 +48,7 @@ def test_a_tile_gives_what_its_padded_view_gives(make: Make, tile: int, tmp_path
         np.testing.assert_allclose(found[name], values, atol=2e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(0, 255)] * 3))
 def test_any_tile_around_any_pad_value(
     tmp_path_factory: pytest.TempPathFactory, seed: int, pad: tuple[int, int, int]
@@ -71,16 +71,6 @@ def test_the_first_layers_compute_less(make: Make, tmp_path: Path) -> None:
     first = next(node.output[0] for node in made.model.graph.node if node.op_type == "Conv")
     shape = next(value for value in shapes.graph.value_info if value.name == first).type.tensor_type.shape
     assert 12 <= shape.dim[2].dim_value <= 16  # of 48
-
-
-def test_a_tile_alone_gives_what_it_gives_among_others(tmp_path: Path) -> None:
-    made = tile_graph(tiny.inverted_residuals(tmp_path), 32)
-    assert made is not None
-    run = load_model(serialise(made.model))
-    tiles, labels = tiles_and_labels(4, 32)
-    together = run({"images": tiles, "labels": labels})["loss"]
-    alone = [run({"images": tiles[i : i + 1], "labels": labels[i : i + 1]})["loss"][0] for i in range(4)]
-    np.testing.assert_allclose(alone, together, atol=1e-6)
 
 
 def test_a_network_whose_first_layers_see_everything_has_no_tile_graph(tmp_path: Path) -> None:

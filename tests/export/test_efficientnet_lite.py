@@ -10,7 +10,6 @@ import pytest
 from catalogue_files import real_source
 from numpy.typing import NDArray
 
-from fgdd_engines.telemetry import openvino_core
 from fgdd_export.catalogue.efficientnet_lite import LITE0, build_efficientnet_lite0
 from fgdd_export.checkpoints.checkpoint import read_checkpoint
 from fgdd_export.graphs.graph import Array, run_model, serialise
@@ -100,7 +99,7 @@ def random_model() -> tuple[PlainNetwork, bytes]:
     return PlainNetwork(weights), serialise(build_efficientnet_lite0(weights))
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (112, 112), (45, 70)])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (45, 70)])
 def test_graph_is_the_network_at_any_size(
     random_model: tuple[PlainNetwork, bytes], height: int, width: int
 ) -> None:
@@ -111,23 +110,6 @@ def test_graph_is_the_network_at_any_size(
     assert features.std() > 0.1
     np.testing.assert_allclose(found["features"], features, atol=1e-4)
     np.testing.assert_allclose(found["logits"], logits, atol=1e-4)
-
-
-def test_graph_is_deterministic(random_model: tuple[PlainNetwork, bytes]) -> None:
-    assert serialise(build_efficientnet_lite0(random_weights())) == random_model[1]
-
-
-def test_openvino_agrees(random_model: tuple[PlainNetwork, bytes], tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
-    images = drawn_images(112, 112)
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    path = tmp_path / "model.onnx"
-    path.write_bytes(random_model[1])
-    compiled = openvino_core().compile_model(path, "CPU", settings)
-    found = compiled({"images": images})
-    expected = run_model(random_model[1], {"images": images})
-    for name in ("features", "logits"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
 
 
 def test_other_checkpoints_are_refused() -> None:

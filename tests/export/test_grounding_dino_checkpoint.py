@@ -78,7 +78,7 @@ def test_unsuitable_settings_are_refused(
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "preprocessor_config.json"])
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
 def test_missing_and_damaged_files_are_named(copied: Path, file: str, content: bytes | None) -> None:
     if content is None:
         (copied / file).unlink()

@@ -2,30 +2,31 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from miniature_bundles import CANVAS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from saliency_source import saliency_source
 from tiny_architectures import convolutional, transformer, upscaling
 
 from fgdd_engines.base import TensorSpec
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_export.catalogue.u2netp import build_u2netp
-from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise
+from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
 from fgdd_export.graphs.parity import drawn_images
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
-from fgdd_fast.models.prompts import PromptTokenizer, prompt_text
+from fgdd_fast.models.prompts import Prompting, PromptTokenizer, prompt_text
 from fgdd_fast.synthetic.scenes import draw_scene
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-MINIATURES = Path(__file__).parents[1] / "miniatures"
 
 
 @pytest.fixture(scope="module")
@@ -234,47 +235,31 @@ class Finder:
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Finder:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+def finder(request: pytest.FixtureRequest) -> Finder:
+    pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from fgdd_export.graphs.torch_export import export_network
-    from fgdd_export.grounded_sam2.occupancy import BoxFinder, finder_network
-    from fgdd_export.grounding_dino.bundle import DetectorSettings
-    from fgdd_export.grounding_dino.network import (
-        detector_network,
-        example_tensors,
-        load_grounding_dino,
-        text_network,
-    )
-
-    dino = load_grounding_dino(str(MINIATURES / "grounding-dino"))
-    detector = detector_network(dino, 160, 160, 16)
-    network = finder_network(BoxFinder(detector.module, 6), detector.inputs)
-    threshold = torch.zeros(2)
-    model = export_network(network, (*example_tensors(detector), threshold)).model
-
-    prompting = DetectorSettings(canvas=(160, 160), text_length=16).prompting(dino, 6)
-    file = tmp_path_factory.mktemp("finder") / "tokenizer.json"
-    file.write_text(dino.tokenizer, encoding="utf-8")
-    tokenizer, encoder = PromptTokenizer(file, prompting), text_network(dino, 16).module
+    bundle: Bundle = request.getfixturevalue("split")
+    prompting = Prompting.of(bundle)
+    tokenizer = PromptTokenizer(bundle.file("tokenizer.json"), prompting)
+    encode = load_model(bundle.part("text").graph())
     feeds = []
     for index in range(6):
         scene = draw_scene(8_000_000 + index, (240, 320))
-        canvas, valid = bring_to_canvas(scene.pixels, (160, 160), prompting, "area")
+        canvas, valid = bring_to_canvas(scene.pixels, CANVAS, prompting, "area")
         tokens = tokenizer.encode(prompt_text((scene.objects[0].name,), prompting.form))
-        arrays = (tokens.input_ids, tokens.self_mask, tokens.position_ids)
-        with torch.inference_mode():
-            text = encoder(*(torch.from_numpy(array[None]) for array in arrays))
-        names = [value.name for value in model.graph.input]
-        values = (
-            canvas,
-            valid,
-            *(one[0].numpy() for one in text),
-            tokens.mask,
-            tokens.self_mask,
-            np.float32(0),
+        names = ("input_ids", "self_mask", "position_ids")
+        text = encode({name: getattr(tokens, name)[None] for name in names})
+        feeds.append(
+            {
+                "canvas": canvas,
+                "valid": valid,
+                **{name: values[0] for name, values in text.items()},
+                "text_mask": tokens.mask,
+                "text_self_mask": tokens.self_mask,
+                "threshold": np.float32(0),
+            }
         )
-        feeds.append(dict(zip(names, values, strict=True)))
+    model = onnx.load_model_from_string(bundle.graph())
     return Finder(model, {name: np.stack([feed[name] for feed in feeds]) for name in feeds[0]})
 
 

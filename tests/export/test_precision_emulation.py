@@ -1,4 +1,4 @@
-"""Rehearsals: what a graph gives in low precision, computed in fp32."""
+"""Precision emulation: what a graph gives in low precision, computed in fp32."""
 
 from __future__ import annotations
 
@@ -14,20 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from tiny_architectures import convolutional, transformer
+from tiny_architectures import transformer
 
 from fgdd_engines.base import TensorSpec
 from fgdd_export.graphs.graph import GraphBuilder, load_model, run_model, serialise
-from fgdd_export.graphs.parity import drawn_images
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 
 both = pytest.mark.parametrize("precision", ["fp16", "bf16"])
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-
-
-@pytest.fixture(scope="module")
-def classifier() -> onnx.ModelProto:
-    return convolutional(np.random.default_rng(0))
 
 
 def rounding_model() -> onnx.ModelProto:
@@ -50,7 +45,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnor
 @both
 @settings(deadline=None)
 @given(values=st.lists(finite, min_size=1, max_size=20))
-def test_a_rehearsal_rounds_as_the_format_does(precision: LowPrecision, values: list[float]) -> None:
+def test_an_emulation_rounds_as_the_format_does(precision: LowPrecision, values: list[float]) -> None:
     x = np.array(values, np.float32)[:, None]
     kind = numpy_helper.to_array(helper.make_tensor("one", TYPES[precision], [1], [1.0])).dtype
     with np.errstate(over="ignore"):
@@ -59,12 +54,12 @@ def test_a_rehearsal_rounds_as_the_format_does(precision: LowPrecision, values: 
 
 
 def errors(expected: NDArray[Any], found: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
-    """Mean distance of a emulation from what it rehearses, and of that from fp32."""
+    """Mean distance of a emulation from what it emulates, and of that from fp32."""
     return float(np.abs(found - reference).mean()), float(np.abs(expected - reference).mean())
 
 
 @both
-def test_a_rehearsal_computes_what_the_lowered_graph_does(precision: LowPrecision) -> None:
+def test_an_emulation_computes_what_the_lowered_graph_does(precision: LowPrecision) -> None:
     """By ONNX's own reference implementation, which rounds after each operator."""
     rng = np.random.default_rng(3)
     model = transformer(rng)
@@ -78,22 +73,3 @@ def test_a_rehearsal_computes_what_the_lowered_graph_does(precision: LowPrecisio
     assert harm > 1e-4
     assert apart < harm / 3
     assert np.abs(expected - emulated).mean() == pytest.approx(harm, rel=0.3)
-
-
-@both
-def test_a_rehearsal_computes_what_pytorch_does(classifier: onnx.ModelProto, precision: LowPrecision) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    constants = [torch.from_numpy(numpy_helper.to_array(one).copy()) for one in classifier.graph.initializer]
-    first, second, head = (one for one in constants if one.dim() > 1)
-    images = drawn_images(16, 16)
-    low = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    with torch.inference_mode():
-        planes = (torch.from_numpy(images).float().permute(0, 3, 1, 2) / 255).to(low)
-        before = torch.conv2d(planes, first.to(low), padding=1).relu()
-        maps = before + torch.conv2d(before, second.to(low), padding=1).relu()
-        reference = (maps.float().mean((2, 3)) @ head).numpy()
-    expected = run_model(serialise(classifier), {"images": images})["logits"]
-    emulated = run_model(serialise(emulate(classifier, precision)), {"images": images})["logits"]
-    apart, harm = errors(expected, emulated, reference)
-    assert harm > 1e-5
-    assert apart < harm / 3

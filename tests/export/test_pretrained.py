@@ -52,9 +52,9 @@ def test_a_saved_network_is_loaded_in_evaluation_mode(checkpoint: Path) -> None:
     assert loaded.model.dtype == torch.float32
 
 
-@pytest.mark.parametrize("shown", [True, False])
-@pytest.mark.parametrize("hub_shown", [True, False])
-@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize(
+    ("shown", "hub_shown", "fails"), [(True, True, False), (True, False, True), (False, True, False)]
+)
 def test_progress_bars_and_logging_are_left_as_they_were(
     checkpoint: Path, shown: bool, hub_shown: bool, fails: bool
 ) -> None:
@@ -106,7 +106,7 @@ def test_tensors_without_a_place_are_reported(copy: Path) -> None:
     assert load_model(str(copy), transformers.BertModel).unused == ("more",)
 
 
-@pytest.mark.parametrize("length", [0, 5, 900])
+@pytest.mark.parametrize("length", [0, 900])
 def test_a_truncated_file_is_refused(copy: Path, length: int) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:length])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from torch import Tensor
 from transformers import Sam2Model, SamConfig
 
 from fgdd_export.checkpoints.sam2_checkpoint import MEMORY_SINCE_2_1, SIZES, HieraSize, find_size, rename
-from fgdd_export.sam2.network import MEAN, STD, ImageEncoder, MaskDecoder, Sam2, load_sam2
+from fgdd_export.sam2.network import MEAN, STD, load_sam2
 from fgdd_fast.errors import BundleError
 
-META_CONFIGS = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
 MINIATURE = HieraSize(8, 1, (1, 1, 1, 1), (2,))
 
 
@@ -89,64 +87,6 @@ def test_size_is_told_from_shapes(size: str) -> None:
     assert {name: tensor.shape for name, tensor in renamed.items()} == {
         name: tensor.shape for name, tensor in model.state_dict().items()
     }
-
-
-def build_meta(size: str, device: str, image_size: int = 1024) -> Any:
-    """The network of Meta's own package."""
-    build_sam = pytest.importorskip("sam2.build_sam", reason="Meta's package sam2 is not installed")
-    return build_sam.build_sam2(
-        f"configs/sam2.1/sam2.1_hiera_{META_CONFIGS[size]}.yaml",
-        device=device,
-        hydra_overrides_extra=[f"++model.image_size={image_size}"],
-    )
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_names_are_those_of_metas_package(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # It asks a linspace for its values, which tensors without memory do not have.
-    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
-    with torch.device("meta"):
-        tensors = build_meta(size, "meta").state_dict()
-        model = Sam2Model(SIZES[find_size(Path("file.pt"), tensors)].config())
-    assert {name: tensor.shape for name, tensor in rename(tensors).items()} == {
-        name: tensor.shape for name, tensor in model.state_dict().items()
-    }
-
-
-def test_masks_are_those_of_metas_package(tmp_path: Path) -> None:
-    side = 256  # the published weights are for 1024, which takes 16 times as long
-    torch.manual_seed(0)
-    meta = tiny.liven(build_meta("tiny", "cpu", side))
-    path = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": meta.state_dict()}, path)
-    loaded = load_sam2(str(path))
-    assert loaded.unused == ()
-
-    sam2 = Sam2(tiny.with_image_size(loaded.model, side), side, MEAN, STD, ())
-    images, boxes = torch.from_numpy(tiny.images(1, side)), torch.from_numpy(tiny.boxes(1, 3, side))
-    with torch.inference_mode():
-        masks, overlaps = MaskDecoder(sam2)(*ImageEncoder(sam2)(images), boxes)
-        expected_masks, expected_overlaps = meta_masks(meta, images, boxes[0])
-    assert (masks[0] - expected_masks).abs().max() < 1e-4 * expected_masks.std()
-    assert (overlaps[0] - expected_overlaps).abs().max() < 1e-6
-
-
-def meta_masks(meta: Any, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """What `SAM2ImagePredictor` does with the boxes of one image."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    features = meta.forward_image((images.permute(0, 3, 1, 2) / 255 - mean) / std)["backbone_fpn"]
-    labels = torch.tensor([[2, 3]]).repeat(len(boxes), 1)
-    sparse, dense = meta.sam_prompt_encoder(points=(boxes.reshape(-1, 2, 2), labels), boxes=None, masks=None)
-    masks, overlaps, _, _ = meta.sam_mask_decoder(
-        image_embeddings=features[2] + meta.no_mem_embed.view(1, -1, 1, 1),
-        image_pe=meta.sam_prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=False,
-        repeat_image=True,
-        high_res_features=features[:2],
-    )
-    return masks[:, 0], overlaps[:, 0]
 
 
 PATCHES = "image_encoder.trunk.patch_embed.proj.weight"

@@ -86,14 +86,6 @@ def test_a_part_of_another_bundle_is_refused(tmp_path: Path) -> None:
         load_bundle(first).part("text")
 
 
-def test_a_changed_attached_file_is_refused(tmp_path: Path) -> None:
-    onnx = tmp_path / "one.onnx"
-    bundle = staged_bundle(onnx, b"one")
-    bundle.beside("tokenizer.json").write_text("{ }")
-    with pytest.raises(BundleError, match="not the one"):
-        load_bundle(onnx).file("tokenizer.json")
-
-
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BundleError, match="cannot be written"), staging_folder(tmp_path / "file" / "x.onnx"):

@@ -100,7 +100,7 @@ def test_a_malformed_catalogue_is_refused(tmp_path: Path, place: str, value: obj
     assert str(path) in caught.value.problem
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"format": 1}', "[" * 100_000])
 def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError, match="malformed"):
         load_catalogue(write_catalogue(tmp_path, text))

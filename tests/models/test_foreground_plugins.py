@@ -16,7 +16,7 @@ from fgdd_engines.bundle.bundle import write_bundle
 from fgdd_engines.plugins import FOREGROUNDS
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, FgddError
-from fgdd_fast.models.factory import choose_as_exported, choose_foreground, open_foreground
+from fgdd_fast.models.factory import choose_as_exported, choose_foreground, list_families, open_foreground
 from fgdd_fast.models.network import Runtime
 
 CIRCLE = '''
@@ -132,3 +132,7 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert distill(workplace, str(workplace / "tiny-foreground.onnx"), "out").exit_code == 0
+    *known, broken = list_families()
+    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "masks:FOLDER"]
+    assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
+    assert "half-installed" in broken.problem

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_grounded as tiny
-from image_files import clothing_photographs, needs_clothing
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_grounded import random_scene
 
 from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.resize import RESIZE_METHODS
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod
 from fgdd_fast.models.foreground import Foreground, Pixels
 from fgdd_fast.models.grounded_sam2 import GroundedSam2, letterbox
 from fgdd_fast.models.network import Runtime
@@ -93,7 +93,7 @@ def test_the_object_that_the_class_names_is_found(bundle: Bundle) -> None:
         assert (foreground.mask == mask).all()
 
 
-@pytest.mark.parametrize("size", [(16, 16), (48, 16), (24, 32), (90, 30), (100, 200)])
+@pytest.mark.parametrize("size", [(48, 16), (24, 32), (100, 200)])
 @pytest.mark.parametrize("fit", ["letterbox", "squash"])
 def test_boxes_are_shares_of_the_image_whatever_its_aspect(
     bundle: Bundle, size: tuple[int, int], fit: Any
@@ -238,41 +238,13 @@ def test_the_fingerprint_holds_all_that_results_depend_on(bundle: Bundle) -> Non
     assert {bundle.sha256, *bundle.parts.values(), *bundle.files.values()} <= values
 
 
-def test_it_is_described_by_its_bundle_and_arithmetic(bundle: Bundle) -> None:
-    with opened(bundle) as model, opened(bundle, runtime=Runtime("cpu", "fp32", 1)) as single:
-        assert (model.name, model.sha256) == (bundle.name, bundle.sha256)
-        assert model.description == single.description
-        assert "ONNX Runtime" in model.description
-        assert (model.streams, single.streams) == (2, 1)
-
-
-def test_openvino_finds_the_same(bundle: Bundle) -> None:
-    pytest.importorskip("openvino")
-    images = [(random_scene(seed), CLASSES[seed % 3]) for seed in range(5)]
-    with opened(bundle) as one, opened(bundle, runtime=Runtime("openvino", "fp32", 1)) as other:
-        pairs = list(zip(find(one, images), find(other, images), strict=True))
-    for expected, found in pairs:
-        assert found.occupancy == pytest.approx(expected.occupancy, abs=1e-6)
-        assert np.array(found.boxes) == pytest.approx(np.array(expected.boxes), abs=1e-6)
-
-
-@pytest.mark.parametrize("size", [(1, 50), (50, 1), (1, 1), (3, 5000), (2000, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000)])
 def test_extreme_images_are_taken(bundle: Bundle, size: tuple[int, int]) -> None:
     pixels = tiny.scene(size, red=(0, 0, size[1], size[0]))
     for method in RESIZE_METHODS:
         with opened(bundle, resize=method) as model:
             (foreground,) = find(model, [(pixels, "red")])
         assert (foreground.occupancy, boxes(foreground)) == (1, [[0, 0, 1, 1]])
-
-
-@needs_clothing
-def test_photographs_are_taken(bundle: Bundle) -> None:
-    photographs = [(read_image(path).pixels, "blue") for path in clothing_photographs(4)]
-    with opened(bundle) as model:
-        for foreground in find(model, photographs, masks=True):
-            assert 0 <= foreground.occupancy <= 1
-            assert foreground.mask is not None
-            assert foreground.mask.mean() == pytest.approx(255 * foreground.occupancy, abs=1e-3)
 
 
 def test_a_class_that_cannot_be_looked_for_is_told_before_anything_is_opened(
@@ -365,11 +337,34 @@ def test_damaged_parts_are_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_a_part_in_anothers_place_is_refused(tmp_path: Path) -> None:
-    bundle = tiny.write_grounded_bundle(tmp_path, split=True)
-    for suffix in (".onnx", ".json"):
-        content = bundle.beside(f"text{suffix}").read_bytes()
-        bundle.beside(f"segmenter{suffix}").write_bytes(content)
-    damaged = replace(bundle, parts={**bundle.parts, "segmenter": bundle.parts["text"]})
-    with pytest.raises(BundleError, match="is a text-encoder, but a segmenter is needed"), opened(damaged):
-        pass
+sides = st.integers(1, 300)
+
+
+@given(sides, sides, sides, sides, st.sampled_from(RESIZE_METHODS))
+def test_a_letterbox_holds_the_whole_image(
+    rows: int, columns: int, height: int, width: int, method: ResizeMethod
+) -> None:
+    pixels = np.full((rows, columns, 3), 200, np.uint8)
+    canvas, valid = letterbox(pixels, height, width, 1000, method)
+    assert canvas.shape == (height, width, 3)
+    assert (canvas.dtype, valid.dtype) == (np.uint8, np.int32)
+    filled_rows, filled_columns = (int(length) for length in valid)
+    assert 1 <= filled_rows <= height
+    assert 1 <= filled_columns <= width
+    assert filled_rows == height or filled_columns == width
+    assert (canvas[:filled_rows, :filled_columns] == 200).all()
+    assert not canvas[filled_rows:].any()
+    assert not canvas[:, filled_columns:].any()
+    scale = min(height / rows, width / columns)
+    assert abs(filled_rows - rows * scale) <= max(0.5, 1 - rows * scale) + 1e-6
+    assert abs(filled_columns - columns * scale) <= max(0.5, 1 - columns * scale) + 1e-6
+
+
+def test_a_letterbox_enlarges_no_further_than_the_detector_was_trained_for() -> None:
+    pixels = np.full((30, 60, 3), 9, np.uint8)
+    canvas, valid = letterbox(pixels, 100, 100, 40, "area")
+    assert valid.tolist() == [40, 80]
+    assert (canvas[:40, :80] == 9).all()
+    assert not canvas[40:].any()
+    assert not canvas[:, 80:].any()
+    assert letterbox(pixels, 100, 100, 70, "area")[1].tolist() == [50, 100]  # no room for more

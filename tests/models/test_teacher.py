@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 import fgdd_fast
 from fgdd_engines.bundle.bundle import load_bundle
-from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.linear_head import Accuracy, accuracy, fit_head, hold_out, swapped_classes
@@ -85,18 +84,6 @@ def test_a_fitted_teacher_knows_its_classes_and_says_how_well(workplace: Path) -
     assert "100.0 %" in result.output
     result = check(workplace, "fitted.onnx")
     assert result.exit_code == 0, result.output
-
-
-def test_the_bundle_computes_the_head_on_the_backbones_features(workplace: Path) -> None:
-    assert fit(workplace).exit_code == 0
-    bundle = load_bundle(workplace / "fitted.onnx")
-    images = np.stack([tiny.square(name, 0.9, (tiny.SIDE, tiny.SIDE)) for name in tiny.CLASSES])
-    labels = np.array([0, 1, 1], np.int32)
-    with open_engine(bundle, device="cpu", axes={"batch": 3}, threads=1) as engine:
-        results = engine.run({"images": images, "labels": labels})
-    assert results["logits"].argmax(axis=1).tolist() == [0, 1, 2]
-    expected = np.logaddexp.reduce(results["logits"], axis=1) - results["logits"][np.arange(3), labels]
-    assert results["loss"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_validation_folder_is_what_is_judged(workplace: Path) -> None:

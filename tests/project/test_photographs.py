@@ -85,7 +85,7 @@ def test_a_few_photographs_make_a_good_teacher(place: Path) -> None:
 
 def test_a_fitted_teacher_s_tile_form_gives_the_losses_that_it_gives(place: Path) -> None:
     teacher = find_bundle(str(place / "teacher"), "teacher")
-    form = teacher.find_tile_form(112)
+    form = teacher.find_cropped_graph(112)
     assert form is not None
     images = check_images(place / "validation", 20, {})
     views = [

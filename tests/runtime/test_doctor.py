@@ -88,6 +88,7 @@ def test_json_is_one_object_with_stable_keys() -> None:
         "extras",
         "models",
         "cache",
+        "foregrounds",
         "steps",
     ]
     assert [probe["device"] for probe in report["devices"]] == list(DEVICES)

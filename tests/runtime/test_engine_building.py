@@ -181,7 +181,7 @@ def test_engines_that_decide_otherwise_are_kept_out_of_use_unless_accepted(
     with pytest.raises(EngineError, match="kept out of use"):
         store.find(wanted(plan))
     assert build(bundle, store).plans[0].state == "below bar"  # compared again, but not built
-    accepted = build(bundle, store, accept_parity=True)
+    accepted = build(bundle, store, force=True)
     assert accepted.plans[0].state == "accepted"
     assert store.find(wanted(plan)) == accepted.plans[0]
     assert len(machine.built) == 1
@@ -295,7 +295,7 @@ def test_verifying_compares_again_and_records_the_outcome(
 
 def test_verifying_keeps_what_the_user_accepted(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
     machine.agreement = BAD
-    build(tiny_bundle(tmp_path), store, accept_parity=True)
+    build(tiny_bundle(tmp_path), store, force=True)
     assert verify(store)["tiny"] == Finding(store.list()[0].path.name, "whole; accepted", wrong=False)
 
 

@@ -91,7 +91,9 @@ class WayOpener:
             networks["saliency"] = _network(saliency_of(self.subject), 1)
         if path in ("teacher", "all"):
             teacher, _ = teacher_of(self.subject)
-            form = teacher.find_tile_form(self.task.tile_size) if way.arithmetic.endswith("tiles") else None
+            form = (
+                teacher.find_cropped_graph(self.task.tile_size) if way.arithmetic.endswith("tiles") else None
+            )
             networks["teacher"] = _network(form or teacher, 1 + self.task.crops)
         return networks
 
@@ -149,7 +151,7 @@ class WayOpener:
         return way
 
     def _reference(self, bundle: Bundle) -> Runtime:
-        """fp32 in ONNX Runtime; of a teacher its own graph, not its tile form."""
+        """fp32 in ONNX Runtime; of a teacher its own graph, not its cropped-input graph."""
         if bundle.tile_of is not None:
             raise SettingsError(f"{bundle.name} is held against the teacher that it stands for")
         return replace(REFERENCE, threads=self.task.threads)

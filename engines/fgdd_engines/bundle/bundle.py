@@ -5,8 +5,8 @@ A bundle may have parts, which are bundles of their own (`NAME.PART.onnx` and `N
 files (`NAME.FILE`), among them those in which the ONNX file keeps weights; its sidecar holds their hashes.
 It may have variants, which are the same network in another precision (`NAME.fp16.onnx` and
 `NAME.fp16.json`); the sidecar of each holds the hash of the graph for which it stands. A teacher may have
-tile forms, bundles of their own that take tiles and pad them themselves (`NAME.tile112.onnx` for tiles of
-112 pixels).
+cropped-input graphs, bundles of their own that take tiles and pad them themselves (`NAME.tile112.onnx` for
+tiles of 112 pixels).
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Bundle:
         files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
         variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
         variant_of: of a variant, the SHA-256 of the fp32 graph for which it stands.
-        tile_of: of a teacher's tile form, the SHA-256 of the teacher's graph; `preprocessing` has the tile's
-            size. None for everything else.
+        tile_of: of a teacher's cropped-input graph, the SHA-256 of the teacher's graph; `preprocessing` has
+            the tile's size. None for everything else.
     """
 
     onnx: Path
@@ -184,7 +184,7 @@ class Bundle:
             )
         return bundle
 
-    def find_tile_form(self, tile: int) -> Bundle | None:
+    def find_cropped_graph(self, tile: int) -> Bundle | None:
         """Load the form of this teacher that takes tiles of so many pixels a side; None where there is none.
 
         Raises:
@@ -201,7 +201,7 @@ class Bundle:
             )
         return bundle
 
-    def tile_forms(self) -> tuple[Bundle, ...]:
+    def cropped_graphs(self) -> tuple[Bundle, ...]:
         """Load all forms of this teacher that take tiles, smallest tiles first.
 
         Raises:
@@ -209,7 +209,7 @@ class Bundle:
         """
         names = (path.name for path in self.onnx.parent.glob("*.tile*.onnx"))
         found = (re.fullmatch(rf"{re.escape(self.onnx.stem)}\.tile(\d+)\.onnx", name) for name in names)
-        forms = (self.find_tile_form(tile) for tile in sorted(int(match[1]) for match in found if match))
+        forms = (self.find_cropped_graph(tile) for tile in sorted(int(match[1]) for match in found if match))
         return tuple(form for form in forms if form is not None)
 
     def file(self, name: str) -> Path:

@@ -17,16 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
-from huggingface_hub import utils as hub
 from safetensors.torch import load_file
 from transformers.utils.hub import cached_file
 
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import BundleError
 
+Triple = tuple[float, float, float]
 NO_HUB = "Without a network, give the path of a folder with config.json and model.safetensors."
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Return one number for each colour channel, of exactly three."""
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
@@ -159,6 +166,7 @@ def _quiet() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     bars: Any = transformers.utils.logging
+    hub: Any = huggingface_hub.utils
     shown, hub_shown = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

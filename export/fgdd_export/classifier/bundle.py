@@ -26,11 +26,10 @@ from fgdd_export.classifier.candidate import (
 from fgdd_export.classifier.teacher import add_loss
 from fgdd_export.graphs.graph import Array, bundle_of, load_model, serialise
 from fgdd_export.graphs.parity import (
-    ABSOLUTE_TOLERANCE,
-    RELATIVE_TOLERANCE,
     UNKNOWN_LICENCE,
     check_teacher_parity,
     drawn_images,
+    teacher_tolerance,
 )
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.resize import resize
@@ -67,7 +66,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 def _json_names(path: Path, text: str) -> tuple[str, ...]:
     try:
         names = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"The class names {path} are no JSON: {error}", HOW) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingsError(f"The class names {path} are no JSON list of names", HOW)
@@ -157,9 +156,7 @@ def export_teacher(
     model = add_loss(graph.model, candidate.outputs)
     _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
-    finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
-    if not (force and finite):
-        check_teacher_parity(onnx.stem, parity)
+    _refuse(onnx.stem, parity, force)
     bundle = bundle_of(
         model,
         onnx,
@@ -171,6 +168,12 @@ def export_teacher(
         parity=parity,
     )
     return write_bundle(bundle, serialise(model))
+
+
+def _refuse(name: str, parity: Mapping[str, Any], force: bool) -> None:
+    finite = math.isfinite(parity["max_logit_difference"] + parity["max_loss_difference"])
+    if not (force and finite):
+        check_teacher_parity(name, parity)
 
 
 def _candidate(
@@ -236,7 +239,7 @@ def measure_parity(
         "max_logit_difference": float(logit_difference),
         "max_loss_difference": float(loss_difference),
         "top1_agreement": float(agreement),
-        "tolerance": ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * largest,
+        "tolerance": teacher_tolerance(largest),
     }
 
 

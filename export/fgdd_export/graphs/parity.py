@@ -58,9 +58,14 @@ class Prepared:
     parity: Mapping[str, float]
 
 
+def teacher_tolerance(largest: float) -> float:
+    """Return what differences of logits and losses (nats) are rounding, where the largest logit is this."""
+    return ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * largest
+
+
 def check_teacher_parity(name: str, parity: Mapping[str, Any]) -> None:
     """Refuse a teacher that differs from the network that it was made from; see `check_parity`."""
-    tolerance = ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * parity["max_logit"]
+    tolerance = teacher_tolerance(parity["max_logit"])
     check_parity(name, parity, {"max_logit_difference": tolerance, "max_loss_difference": tolerance})
 
 

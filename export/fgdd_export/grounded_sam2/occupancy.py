@@ -7,14 +7,20 @@ suppression of overlapping boxes. Only their union counts here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fgdd_engines.base import TensorSpec
 from fgdd_export.graphs.torch_export import Network
+from fgdd_fast.models.grounded_tensors import (
+    DETECTOR_OUTPUTS,
+    IMAGES,
+    SEGMENTER_INPUTS,
+    SEGMENTER_OUTPUTS,
+    THRESHOLD,
+    Specs,
+    with_lengths,
+)
 
 MASK_STRIDE = 4  # pixels of the segmenter's image for each of the decoder's mask, along each side
 NOTHING = -32.0  # logit of a box that does not count: no doubt in any precision
@@ -100,50 +106,30 @@ class GroundedForeground(nn.Module):
         return occupancy, boxes, scores, mask
 
 
-def finder_network(finder: BoxFinder, detector_inputs: Sequence[TensorSpec]) -> Network:
+def finder_network(finder: BoxFinder, detector_inputs: Specs) -> Network:
     """Declare the first half of the split form."""
-    inputs = (*detector_inputs, TensorSpec("threshold", "float32", ("batch",)))
-    return Network("box_finder", finder.eval(), inputs, _found(finder))
+    outputs = with_lengths(DETECTOR_OUTPUTS, {"boxes": finder.boxes})
+    return Network("box_finder", finder.eval(), (*detector_inputs, THRESHOLD), outputs)
 
 
 def segmenter_network(segmenter: ForegroundSegmenter, boxes: int) -> Network:
     """Declare the second half of the split form."""
-    inputs = (
-        _images(segmenter),
-        TensorSpec("boxes", "float32", ("batch", boxes, 4)),
-        TensorSpec("scores", "float32", ("batch", boxes)),
-    )
-    occupancy, mask = _covered(segmenter)
-    return Network("foreground_segmenter", segmenter.eval(), inputs, (occupancy, mask))
+    inputs = with_lengths(SEGMENTER_INPUTS, {"side": segmenter.image_size, "boxes": boxes})
+    return Network("foreground_segmenter", segmenter.eval(), inputs, _covered(segmenter))
 
 
-def joint_network(
-    finder: BoxFinder, segmenter: ForegroundSegmenter, detector_inputs: Sequence[TensorSpec]
-) -> Network:
+def joint_network(finder: BoxFinder, segmenter: ForegroundSegmenter, detector_inputs: Specs) -> Network:
     """Declare the whole as one network."""
+    (images,) = with_lengths((IMAGES,), {"side": segmenter.image_size})
     occupancy, mask = _covered(segmenter)
     return Network(
         "grounded_foreground",
         GroundedForeground(finder, segmenter).eval(),
-        (_images(segmenter), *detector_inputs, TensorSpec("threshold", "float32", ("batch",))),
-        (occupancy, *_found(finder), mask),
+        (images, *detector_inputs, THRESHOLD),
+        (occupancy, *with_lengths(DETECTOR_OUTPUTS, {"boxes": finder.boxes}), mask),
     )
 
 
-def _images(segmenter: ForegroundSegmenter) -> TensorSpec:
-    return TensorSpec("images", "uint8", ("batch", segmenter.image_size, segmenter.image_size, 3))
-
-
-def _found(finder: BoxFinder) -> tuple[TensorSpec, TensorSpec]:
-    return (
-        TensorSpec("boxes", "float32", ("batch", finder.boxes, 4)),
-        TensorSpec("scores", "float32", ("batch", finder.boxes)),
-    )
-
-
-def _covered(segmenter: ForegroundSegmenter) -> tuple[TensorSpec, TensorSpec]:
+def _covered(segmenter: ForegroundSegmenter) -> Specs:
     side = segmenter.image_size // MASK_STRIDE
-    return (
-        TensorSpec("occupancy", "float32", ("batch",)),
-        TensorSpec("mask", "uint8", ("batch", side, side)),
-    )
+    return with_lengths(SEGMENTER_OUTPUTS, {"mask rows": side, "mask columns": side})

@@ -6,7 +6,7 @@ The text branch encodes a prompt once; the image branch takes its features with 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils.hub import cached_file
 
 from fgdd_engines.base import TensorSpec
-from fgdd_export.checkpoints.pretrained import load_config, load_model
+from fgdd_export.checkpoints.pretrained import Triple, load_config, load_model, triple
 from fgdd_export.graphs.torch_export import Network
 from fgdd_export.grounding_dino.branches import Detector, TextEncoder
 from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.grounded_tensors import DETECTOR_INPUTS, TEXT_INPUTS, TEXT_OUTPUTS, with_lengths
 
 TOKENIZER = "tokenizer.json"
 PREPROCESSING = "preprocessor_config.json"
@@ -34,9 +35,6 @@ SETTINGS: Mapping[str, tuple[object, ...]] = {
     "position_embedding_type": ("sine",),
     "num_feature_levels": (4, 5, 3, 2),
 }
-
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -101,19 +99,12 @@ def text_network(loaded: GroundingDino, text_length: int) -> Network:
         raise SettingsError(
             f"The text length is {text_length}, and this Grounding DINO takes 1 to {longest} tokens"
         )
-    encoded = ("batch", text_length, config.d_model)
+    lengths = {"tokens": text_length, "channels": config.d_model}
     return Network(
         name="grounding_dino_text",
         module=TextEncoder(loaded.model).eval(),
-        inputs=(
-            TensorSpec("input_ids", "int32", ("batch", text_length)),
-            TensorSpec("self_mask", "float32", ("batch", text_length, text_length)),
-            TensorSpec("position_ids", "int32", ("batch", text_length)),
-        ),
-        outputs=(
-            TensorSpec("text_features", "float32", encoded),
-            TensorSpec("text_positions", "float32", encoded),
-        ),
+        inputs=with_lengths(TEXT_INPUTS, lengths),
+        outputs=with_lengths(TEXT_OUTPUTS, lengths),
     )
 
 
@@ -135,18 +126,16 @@ def detector_network(loaded: GroundingDino, height: int, width: int, text_length
             f"{config.num_queries} queries of this Grounding DINO",
             "Choose a larger canvas.",
         )
-    encoded = ("batch", text_length, config.d_model)
+    lengths = {
+        "tokens": text_length,
+        "channels": config.d_model,
+        "canvas rows": height,
+        "canvas columns": width,
+    }
     return Network(
         name="grounding_dino_detector",
         module=detector,
-        inputs=(
-            TensorSpec("canvas", "uint8", ("batch", height, width, 3)),
-            TensorSpec("valid", "int32", ("batch", 2)),
-            TensorSpec("text_features", "float32", encoded),
-            TensorSpec("text_positions", "float32", encoded),
-            TensorSpec("text_mask", "float32", ("batch", text_length)),
-            TensorSpec("text_self_mask", "float32", ("batch", text_length, text_length)),
-        ),
+        inputs=with_lengths(DETECTOR_INPUTS[:-1], lengths),  # the threshold is for who takes boxes
         outputs=(
             TensorSpec("logits", "float32", ("batch", config.num_queries, text_length)),
             TensorSpec("boxes", "float32", ("batch", config.num_queries, 4)),
@@ -184,12 +173,7 @@ def _read_preprocessing(checkpoint: str) -> tuple[Triple, Triple, int, int]:
             raise ValueError(f"it multiplies pixels by {factor}, not by 1/255")
         size = settings["size"]
         edges = int(size["shortest_edge"]), int(size["longest_edge"])
-        return _triple(settings["image_mean"]), _triple(settings["image_std"]), *edges
-
-
-def _triple(values: Sequence[float]) -> Triple:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+        return triple(settings["image_mean"]), triple(settings["image_std"]), *edges
 
 
 @contextmanager

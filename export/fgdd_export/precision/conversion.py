@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_export.graphs.graph import read_model, serialise
-from fgdd_export.precision.mixed_precision import LowPrecision, emulate, lower_precision
+from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import emulate, lower_precision
 from fgdd_export.precision.quantisation import (
     FORMS,
     Calibration,
@@ -85,7 +86,7 @@ def convert(
     *,
     calibration: Sequence[SampleImage] = (),
     force: bool = False,
-) -> Iterator[tuple[Converted, ...]]:
+) -> tuple[Converted, ...]:
     """Write the variants of a bundle in a lower precision, and of a teacher's cropped-input graphs as well.
 
     Args:
@@ -93,17 +94,19 @@ def convert(
         precision: fp16 and bf16 are for GPUs; int8 is for processors and boards.
         calibration: for int8; see `convert_to_int8`.
 
-    Yields:
-        The variants of one bundle after the other.
+    Returns:
+        The variants that were written.
 
     Raises:
         BundleError, SettingsError: as those.
     """
-    for each in (bundle, *bundle.tile_forms()):
+    converted: list[Converted] = []
+    for each in (bundle, *bundle.cropped_graphs()):
         if precision == "int8":
-            yield convert_to_int8(each, images, calibration, force=force)
+            converted += convert_to_int8(each, images, calibration, force=force)
         else:
-            yield convert_to_half(each, precision, images, force=force)
+            converted += convert_to_half(each, precision, images, force=force)
+    return tuple(converted)
 
 
 def convert_to_half(

@@ -79,11 +79,6 @@ class Quantised:
     kept: Mapping[str, str]
 
 
-def quantise(model: onnx.ModelProto, samples: Samples, form: Form, keep: Collection[str] = ()) -> Quantised:
-    """Calibrate, then quantise; see `calibrate` and `quantise_calibrated`."""
-    return quantise_calibrated(model, calibrate(model, samples, (form,)), form, keep)
-
-
 def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
     """Find each tensor's least and greatest value, and what int8 does to each node.
 

@@ -30,87 +30,43 @@ import numpy as np
 
 from fgdd_export.precision.graph import FloatGraph, LowFormat, LowPrecision
 
+
+def _operators(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
-_NORMALISATIONS = frozenset(
-    {
-        "BatchNormalization",
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LpNormalization",
-        "MeanVarianceNormalization",
-        "RMSNormalization",
-    }
+_NORMALISATIONS = _operators(
+    """
+    BatchNormalization GroupNormalization InstanceNormalization LayerNormalization LpNormalization
+    MeanVarianceNormalization RMSNormalization
+    """
 )
-_SUMS = frozenset(
-    {
-        "CumSum",
-        "GlobalAveragePool",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMean",
-        "ReduceProd",
-        "ReduceSum",
-        "ReduceSumSquare",
-    }
+_SUMS = _operators(
+    """
+    CumSum GlobalAveragePool ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd
+    ReduceSum ReduceSumSquare
+    """
 )
 _SAMPLERS = frozenset({"GridSample", "RoiAlign"})
 _SOFTMAXES = frozenset({"LogSoftmax", "Softmax"})
 # Small errors of their argument matter as much as those of their result.
 _STEEP = frozenset({"Cos", "Exp", "Log", "Pow", "Reciprocal", "Sin", "Sqrt", "Tan"})
-_DECISIONS = frozenset(
-    {
-        "ArgMax",
-        "ArgMin",
-        "Ceil",
-        "Equal",
-        "Floor",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "NonMaxSuppression",
-        "Round",
-        "Sign",
-        "TopK",
-    }
+_DECISIONS = _operators(
+    """
+    ArgMax ArgMin Ceil Equal Floor Greater GreaterOrEqual Less LessOrEqual NonMaxSuppression Round
+    Sign TopK
+    """
 )
 _KEPT = _NORMALISATIONS | _SUMS | _SAMPLERS | _SOFTMAXES | _STEEP | _DECISIONS
 _ENDS = PRODUCTS | _NORMALISATIONS | _SUMS | _SAMPLERS
 # Each value of the result is one of the operands' values, or a small constant: nothing is rounded.
-EXACT = frozenset(
-    {
-        "Abs",
-        "Cast",
-        "Clip",
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "Max",
-        "MaxPool",
-        "Min",
-        "Neg",
-        "Pad",
-        "ReduceMax",
-        "ReduceMin",
-        "Relu",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    }
+EXACT = _operators(
+    """
+    Abs Cast Clip Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Max
+    MaxPool Min Neg Pad ReduceMax ReduceMin Relu Reshape Slice SpaceToDepth Split Squeeze Tile
+    Transpose Unsqueeze Where
+    """
 )
 INDIFFERENT = frozenset({"Shape", "Size"})  # they read no values, so any precision serves them as it is
 # TensorRT for RTX 1.7 parses them, and then "could not infer output types".

@@ -2,7 +2,7 @@
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", IEEE Transactions
 on Software Engineering 28(2), 2002), driven by an error figure instead of a verdict, so that it also ends
-well where no node is guilty alone and errors add up.
+well where no node is sensitive alone and errors add up.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ are those of transformers' `Sam2Model`, which stays as it is; only what ties the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from torch.nn import functional
 from transformers import ImageProcessingMixin, Sam2Model
 
 from fgdd_engines.base import TensorSpec
-from fgdd_export.checkpoints.pretrained import load_config, load_model
+from fgdd_export.checkpoints.pretrained import Triple, load_config, load_model, triple
 from fgdd_export.checkpoints.sam2_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from fgdd_export.graphs.torch_export import Network
 from fgdd_fast.errors import BundleError
-
-Triple = tuple[float, float, float]
 
 # ImageNet's, as in every published checkpoint.
 MEAN: Triple = (0.485, 0.456, 0.406)
@@ -84,14 +81,9 @@ def _normalisation(checkpoint: str) -> tuple[Triple, Triple]:
             raise damaged from error
         return MEAN, STD
     try:
-        return _triple(settings.get("image_mean", MEAN)), _triple(settings.get("image_std", STD))
+        return triple(settings.get("image_mean", MEAN)), triple(settings.get("image_std", STD))
     except (AttributeError, TypeError, ValueError) as error:
         raise damaged from error
-
-
-def _triple(values: Iterable[float]) -> Triple:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
 
 
 class ImageEncoder(nn.Module):

@@ -133,9 +133,9 @@ def find_teacher(dataset: DataSet, options: BenchOptions) -> Bundle | None:
     return teacher
 
 
-def choose_tile_form(teacher: Bundle, task: Task, runtimes: Runtimes) -> None:
-    """Choose now how a tile form runs: to compare what can run it takes long where it is new."""
-    form = teacher.find_tile_form(task.tile_size)
+def choose_cropped_graph(teacher: Bundle, task: Task, runtimes: Runtimes) -> None:
+    """Choose now how a cropped-input graph runs: to compare what can run it takes long where it is new."""
+    form = teacher.find_cropped_graph(task.tile_size)
     if form is not None:
         with suppress(SettingsError, EngineError):  # then the teacher itself runs
             runtimes(form)

@@ -30,7 +30,7 @@ from fgdd_fast.cli.checks.bench_models import (
     BenchOptions,
     Runtimes,
     bundle_of,
-    choose_tile_form,
+    choose_cropped_graph,
     find_foreground,
     find_teacher,
 )
@@ -98,7 +98,7 @@ def open_bench(data: Path | None, options: BenchOptions, console: Console) -> It
         )
         mosaic_settings(originals, task, options.size)  # refuses what cannot be cut into equal tiles
         if teacher is not None:
-            choose_tile_form(teacher, task, runtimes)
+            choose_cropped_graph(teacher, task, runtimes)
         subject = Subject(
             classes=classes,
             runtime=runtimes,

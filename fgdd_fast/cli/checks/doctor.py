@@ -13,6 +13,7 @@ from rich.table import Table
 from fgdd_engines.probing.probes import Probe
 from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.models.factory import FamilyState
 from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine
 from fgdd_fast.runtime.machine import Gpu, Jetson, Machine, Nvidia
 
@@ -51,6 +52,7 @@ def _show(report: Report, console: Console) -> None:
     _section(console, "Packages", ((name, found or _ABSENT) for name, found in report.versions.items()))
     _section(console, "Extras of fgdd-fast", (_extra(extra) for extra in report.extras))
     _section(console, "Models of the catalogue", (_model(model) for model in report.models))
+    _section(console, "Foreground families", (_family(family) for family in report.foregrounds))
     _section(console, f"Cache in {escape(report.cache.folder)}", _cache(report.cache))
     _show_steps(report.steps, console)
 
@@ -111,6 +113,12 @@ def _model(model: ModelState) -> tuple[str, str, str]:
     colour = {"ok": "green", "absent": "dim"}.get(model.state, "yellow")
     reason = f" ({escape(model.reason)})" if model.reason else ""
     return model.name, model.role, f"[{colour}]{model.state}[/]{reason}"
+
+
+def _family(family: FamilyState) -> tuple[str, str]:
+    asked = "asked for each class by its name" if family.asked_by_class else "asked for no class"
+    said = f"[yellow]{escape(family.problem)}[/]" if family.problem else asked
+    return escape(family.spelling), said + (f" ({escape(family.origin)})" if family.origin else "")
 
 
 def _cache(cache: Cache) -> Iterable[tuple[str, str]]:

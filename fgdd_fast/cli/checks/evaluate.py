@@ -10,7 +10,8 @@ import click
 from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
-from fgdd_engines.base import DEVICES, PRECISIONS
+from fgdd_engines.backends import DEVICES
+from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.cli.options import folder, seed_option
 from fgdd_fast.cli.terminal import console, console_progress

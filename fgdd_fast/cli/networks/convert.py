@@ -87,8 +87,7 @@ def convert(
     images = check_images(check, count, {} if prompts is None else read_prompts(prompts), named=named)
     conversion = import_module("fgdd_export.precision.conversion")
     samples = check_images(calibrate, calibration_images, {}) if precision == "int8" else ()
-    for converted in conversion.convert(source, precision, images, calibration=samples, force=force):
-        _show(converted)
+    _show(conversion.convert(source, precision, images, calibration=samples, force=force))
 
 
 def _show(converted: Sequence[Any]) -> None:

@@ -132,19 +132,19 @@ def engine() -> None:
     help="Memory for scratch; less helps small boards to build.",
 )
 @check_options()
-@click.option("--accept-parity", is_flag=True, help="Use the engine even if it decides too differently.")
+@click.option("--force", is_flag=True, help="Use the engine even if it decides too differently.")
 @click.option("--rebuild", is_flag=True, help="Build even what is there already.")
 def build(name: str, check: Path | None, count: int | None, prompts: Path | None, **options: Any) -> None:
     """Build the engines of a bundle here, and compare what they decide with fp32 on the CPU.
 
-    Those of a teacher's tile forms are built as well.
+    Those of a teacher's cropped-input graphs are built as well.
     """
     settings, images = (
         BuildSettings(**options),
         CheckOptions(check=check, count=count, prompts=prompts).images,
     )
     source = find_network(name)
-    for bundle in (source, *source.tile_forms()):
+    for bundle in (source, *source.cropped_graphs()):
         _build(bundle, settings, images)
 
 
@@ -295,5 +295,5 @@ def _refuse_below_bar(bundle: Bundle, checked: Checked) -> None:
         raise EngineError(
             f"The engines of {bundle.name} decide too differently from its fp32 model, and are kept out of "
             f"use: {'; '.join(checked.agreement.shortfalls)}",
-            "Build in another --precision, or add --accept-parity to use them all the same.",
+            "Build in another --precision, or add --force to use them all the same.",
         )

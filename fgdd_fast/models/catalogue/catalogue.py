@@ -134,7 +134,7 @@ def parse_catalogue(text: str, what: str, folder: Path) -> tuple[Entry, ...]:
         entries = tuple(_entry(row, sources, f"model {index}") for index, row in enumerate(data["models"]))
     except KeyError as error:
         raise SettingsError(f"{what} is malformed: it has no field {error}") from error
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise SettingsError(f"{what} is malformed: {error}") from error
     check_unique(entries, what)
     return entries
