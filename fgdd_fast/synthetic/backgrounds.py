@@ -94,7 +94,7 @@ def _grass(dice: Dice, height: int, width: int) -> Field:
 
 def _light_spots(dice: Dice, height: int, width: int) -> Field:
     """Return lamps far out of focus."""
-    canvas = np.full((height, width), 112, np.uint8)
+    canvas: Bytes = np.full((height, width), 112, np.uint8)
     for _ in range(dice.whole(10, 22)):
         disc = canvas.copy()
         centre = (dice.whole(0, width), dice.whole(0, height))

@@ -17,6 +17,7 @@ from fgdd_fast.synthetic.tools import (
     polygon,
     rotation,
     smooth,
+    steps,
 )
 
 _WHITE: Colour = (244, 243, 238)
@@ -92,7 +93,7 @@ def fish(dice: Dice) -> Subject:
     side_fin = smooth((-0.34, 0.04), (-0.02, -0.06), (0.1, 0.1), (-0.02, 0.24), (-0.2, 0.2))
     ray = darker(fin, 0.72)
     rays = [Mark(polygon((0.7, 0), (1.3, y)), ray, 0.02) for y in (-0.42, -0.22, 0, 0.22, 0.42)]
-    back_rays = [Mark(polygon((x, 0), (x + 0.12, -1)), ray, 0.018) for x in np.arange(-0.4, 0.4, 0.13)]
+    back_rays = [Mark(polygon((x, 0), (x + 0.12, -1)), ray, 0.018) for x in steps(-0.4, 0.4, 0.13)]
     face = (
         Mark(ellipse(-0.1, 0.62, 1.1, 0.42), darker(skin, 1.35)),
         *(_bands(dice, fin) if dice.chance(0.5) else _scales(skin)),
@@ -122,8 +123,8 @@ def _bands(dice: Dice, fin: Colour) -> list[Mark]:
 def _scales(skin: Colour) -> list[Mark]:
     return [
         Mark(ellipse(x + 0.065 * (row % 2), y, 0.075, 0.075, -70, 70), darker(skin, 0.72), 0.016)
-        for row, y in enumerate(np.arange(-0.5, 0.5, 0.11))
-        for x in np.arange(-0.4, 0.7, 0.13)
+        for row, y in enumerate(steps(-0.5, 0.5, 0.11))
+        for x in steps(-0.4, 0.7, 0.13)
     ]
 
 
@@ -186,9 +187,9 @@ def house(dice: Dice) -> Subject:
     eaves = polygon((-1.05, -0.02), (-0.46, ridge - 0.02), (0.1, -0.02))
     rows = [
         polygon((-0.48 + 0.58 * t, ridge + (-ridge) * t), (0.56 + 0.56 * t, ridge - 0.08 + (-ridge) * t))
-        for t in np.arange(0.12, 1, 0.14)
+        for t in steps(0.12, 1, 0.14)
     ]
-    boards = [polygon((-1, y), (0.1, y)) for y in np.arange(-0.6, 0.8, 0.1)]
+    boards = [polygon((-1, y), (0.1, y)) for y in steps(-0.6, 0.8, 0.1)]
     front_marks = (
         *(Mark(board, darker(wall, 0.86), 0.012) for board in boards),
         Mark(ellipse(-0.45, -0.28, 0.13, 0.13), _WHITE),

@@ -119,6 +119,11 @@ def rotation(degrees: float) -> Points:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
+def steps(start: float, stop: float, step: float) -> list[float]:
+    """Return the numbers from `start` to before `stop`."""
+    return [float(number) for number in np.arange(start, stop, step)]
+
+
 def polygon(*corners: tuple[float, float]) -> Points:
     """Return the corners as points."""
     return np.array(corners, np.float64)
