@@ -7,9 +7,7 @@ __all__ = [
     "DrawnImage",
     "DrawnSource",
     "draw",
-    "paint",
     "scenes",
-    "things",
     "tools",
     "write_drawn_dataset",
 ]

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
 from fgdd_fast.synthetic.tools import Bytes, Dice, Field, colour, noise
 
-Painter = Callable[[Dice, int, int], Field]
-
 
 def paint_background(dice: Dice, height: int, width: int, *, avoid_hue: float) -> Bytes:
-    """A textured surface, uint8 RGB [height, width, 3].
+    """Return a textured surface, uint8 RGB [height, width, 3].
 
-    Args:
-        dice: where every choice comes from.
-        height: rows.
-        width: columns.
-        avoid_hue: hue (turns) of the object that will lie on it; only greyish surfaces may come near it.
+    `avoid_hue` (turns) is the hue of the object that will lie on it; only greyish surfaces come near it.
     """
-    allowed = [kind for kind in _KINDS if kind[2] < 0.2 or _hue_distance(kind[1], avoid_hue) > 0.14]
+    allowed = [kind for kind in _KINDS if kind[2] < 0.2 or abs((kind[1] - avoid_hue + 0.5) % 1 - 0.5) > 0.14]
     painter, hue, saturation, low, high = dice.choose(allowed)
     tone = colour(hue + dice.number(-0.03, 0.03), saturation * dice.number(0.6, 1), dice.number(low, high))
     texture = painter(dice, height, width)
@@ -30,17 +22,13 @@ def paint_background(dice: Dice, height: int, width: int, *, avoid_hue: float) -
     return np.asarray(cv2.GaussianBlur(surface, (focus, focus), 0), np.uint8)
 
 
-def _hue_distance(one: float, other: float) -> float:
-    return abs((one - other + 0.5) % 1.0 - 0.5)
-
-
 def _unit(height: int, width: int) -> float:
-    """Pixels that are one pixel in a picture whose shorter side is 400."""
+    """Return the pixels that are one pixel in a picture whose shorter side is 400."""
     return min(height, width) / 400
 
 
 def _turned(dice: Dice, height: int, width: int, *, degrees: float) -> tuple[Field, Field]:
-    """Coordinates in pixels along and across a direction up to `degrees` off level or upright."""
+    """Return coordinates in pixels along and across a direction up to `degrees` off level or upright."""
     angle = np.radians(dice.number(-degrees, degrees) + dice.choose((0, 90)))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -48,19 +36,19 @@ def _turned(dice: Dice, height: int, width: int, *, degrees: float) -> tuple[Fie
 
 
 def _tones(dice: Dice, index: Field, spread: float) -> Field:
-    """A tone about 1 for each whole number in `index`."""
+    """Return a tone about 1 for each whole number in `index`."""
     table = 1 + spread * (dice.grid(1, 1024)[0].astype(np.float32) / 127.5 - 1)
     return np.asarray(table[index.astype(np.int64) % 1024], np.float32)
 
 
 def _plaster(dice: Dice, height: int, width: int) -> Field:
-    return 1 + 0.10 * noise(dice, height, width, cells=[(96, 96), (40, 40), (16, 16), (6, 6), (3, 3)])
+    return 1 + 0.10 * noise(dice, height, width, 96, 40, 16, 6, 3)
 
 
 def _wood(dice: Dice, height: int, width: int) -> Field:
     upright = dice.chance(0.5)
     rows, columns = (width, height) if upright else (height, width)
-    grain = noise(dice, rows, columns, cells=[(14, 260), (6, 120), (3, 60), (2, 24)])
+    grain = noise(dice, rows, columns, (14, 260), (6, 120), (3, 60), (2, 24))
     y = np.arange(rows, dtype=np.float32)[:, None] + np.zeros((rows, columns), np.float32)
     plank = np.floor(y / np.float32(_unit(height, width) * dice.number(50, 95)))
     seam = np.zeros_like(y)
@@ -78,7 +66,7 @@ def _bricks(dice: Dice, height: int, width: int) -> Field:
     column = np.floor(shifted)
     joint = np.float32(0.1)
     in_joint = (y / brick_height - row < joint) | ((shifted - column) * (brick_width / brick_height) < joint)
-    rough = 1 + 0.09 * noise(dice, height, width, cells=[(30, 30), (10, 10), (4, 4), (2, 2)])
+    rough = 1 + 0.09 * noise(dice, height, width, 30, 10, 4, 2)
     wall: Field = np.where(in_joint, np.float32(1.22), _tones(dice, row * 37 + column, 0.11)) * rough
     return wall
 
@@ -88,17 +76,16 @@ def _cloth(dice: Dice, height: int, width: int) -> Field:
     step = np.float32(_unit(height, width) * dice.number(18, 46))
     along, across = np.floor(x / step) % 2, np.floor(y / step) % 2
     weave = along + across if dice.chance(0.5) else 2 * along
-    fine = noise(dice, height, width, cells=[(120, 120), (5, 5), (2, 2)])
+    fine = noise(dice, height, width, 120, 5, 2)
     cloth: Field = (0.93 + np.float32(dice.number(0.04, 0.09)) * weave) * (1 + 0.07 * fine)
     return cloth
 
 
 def _grass(dice: Dice, height: int, width: int) -> Field:
-    patches = 0.8 + 0.12 * noise(dice, height, width, cells=[(80, 80), (30, 30), (10, 10)])
+    patches = 0.8 + 0.12 * noise(dice, height, width, 80, 30, 10)
     canvas = np.clip(patches * 128, 0, 255).astype(np.uint8)
     unit = _unit(height, width)
-    blades = dice.grid(900, 5).astype(np.int64)
-    for x, y, lean, length, tone in blades:
+    for x, y, lean, length, tone in dice.grid(900, 5).astype(np.int64):
         foot = (int(x * width // 256 + lean % 7), int(y * height // 256 + length % 7))
         tip = (foot[0] + int(unit * (lean - 128) / 9), foot[1] - int(unit * (10 + length / 12)))
         cv2.line(canvas, foot, tip, (int(84 + tone * 70 // 255),), 2, cv2.LINE_AA)
@@ -106,8 +93,8 @@ def _grass(dice: Dice, height: int, width: int) -> Field:
 
 
 def _light_spots(dice: Dice, height: int, width: int) -> Field:
-    """Lamps far out of focus."""
-    canvas = np.full((height, width), 112, np.uint8)
+    """Return lamps far out of focus."""
+    canvas: Bytes = np.full((height, width), 112, np.uint8)
     for _ in range(dice.whole(10, 22)):
         disc = canvas.copy()
         centre = (dice.whole(0, width), dice.whole(0, height))
@@ -115,11 +102,11 @@ def _light_spots(dice: Dice, height: int, width: int) -> Field:
         cv2.circle(disc, centre, radius, (dice.whole(120, 150),), -1, cv2.LINE_AA)
         canvas = ((canvas.astype(np.uint16) + disc) // 2).astype(np.uint8)
     soft = np.asarray(cv2.GaussianBlur(canvas, (0, 0), 3.0), np.float32)
-    return soft / 118 + 0.015 * noise(dice, height, width, cells=[(60, 60), (2, 2)])
+    return soft / 118 + 0.015 * noise(dice, height, width, 60, 2)
 
 
 # Painter, hue (turns), saturation, and the range of values.
-_KINDS: tuple[tuple[Painter, float, float, float, float], ...] = (
+_KINDS = (
     (_plaster, 0.10, 0.12, 0.72, 0.92),
     (_plaster, 0.58, 0.28, 0.35, 0.75),
     (_plaster, 0.45, 0.16, 0.30, 0.55),

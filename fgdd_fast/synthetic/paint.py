@@ -8,40 +8,53 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgdd_fast.synthetic.shapes import Mark, Shape, Subject
-from fgdd_fast.synthetic.tools import Bytes, Colour, Points, darker
+from fgdd_fast.synthetic.tools import Bytes, Points, Shape, Subject, darker, draw_points
 
-_SHIFT = 4  # fractional bits of OpenCV's coordinates
 _CONTOUR = 0.022  # width in object units
+_COVERED = (255,)
 
-Corner: TypeAlias = tuple[float, float]
-Tone: TypeAlias = Colour | int  # of a picture, or of a coverage
 Planes: TypeAlias = npt.NDArray[np.uint16]
 
 
 class Pose(NamedTuple):
-    """Where an object stands, from its own units to pixels: turned (or mirrored), scaled, then moved."""
+    """Where an object stands, from its own units to pixels: turned (or mirrored), scaled, then moved.
+
+    Pixels are counted from (`left`, `top`) of the picture.
+    """
 
     turn: Points
     scale: float
     x: float
     y: float
+    left: int = 0
+    top: int = 0
 
     def pixels(self, points: Points) -> Points:
-        """The points of the object as (x, y) in pixels, [n, 2]."""
-        return points @ self.turn.T * self.scale + (self.x, self.y)
+        """Return the object's points as (x, y) in pixels, [n, 2]."""
+        return points @ self.turn.T * self.scale + (self.x, self.y) - (self.left, self.top)
+
+    def draw(self, canvas: Bytes, points: Points, tone: tuple[int, ...], line: float, widen: int = 0) -> None:
+        """Fill the object's points, or draw a line of a width in object units, `widen` pixels wider."""
+        width = max(1, round(line * self.scale)) + widen if line else 0
+        draw_points(canvas, self.pixels(points), tone, width)
+
+    def cover(self, canvas: Bytes, shape: Shape) -> None:
+        """Add the shape and its contour to the coverage in `canvas`."""
+        self.draw(canvas, shape.points, _COVERED, shape.line, max(1, round(_CONTOUR * self.scale)))
+        if not shape.line:
+            self.draw(canvas, closed(shape.points), _COVERED, _CONTOUR)
 
 
 def silhouette(subject: Subject, pose: Pose, size: tuple[int, int]) -> Bytes:
-    """How far the object covers each pixel, 0 to 255."""
+    """Return how far the object covers each pixel, 0 to 255, [height, width] of `size`."""
     covered = np.zeros(size, np.uint8)
     for shape in subject.shapes:
-        _stamp(covered, shape, pose, (0.0, 0.0))
+        pose.cover(covered, shape)
     return covered
 
 
 def cast_shadow(canvas: Bytes, covered: Bytes, light: Points, distance: float) -> None:
-    """Darken the surface beside the object, away from the light, in place."""
+    """Darken the surface beside the object, `distance` pixels away from the light, in place."""
     step = 4
     shift = np.rint(-light * distance).astype(int)
     height, width = covered.shape
@@ -53,14 +66,10 @@ def cast_shadow(canvas: Bytes, covered: Bytes, light: Points, distance: float) -
 
 
 def paint_shape(canvas: Bytes, shape: Shape, pose: Pose, light: Points, grain: npt.NDArray[np.int16]) -> None:
-    """Paint a shape with its marks, contour and shading, in place.
+    """Paint a shape with its marks, contour and shading on RGB, in place.
 
-    Args:
-        canvas: uint8 RGB [height, width, 3].
-        shape: what to paint.
-        pose: where.
-        light: the direction (x, y) from which light comes.
-        grain: [height, width] unevenness of the paint, about -14 to 14 of 128.
+    Light comes from the direction (x, y); `grain` [height, width] is the paint's unevenness, about -14 to 14
+    of 128.
     """
     points = pose.pixels(shape.points)
     margin = shape.line * pose.scale + 4
@@ -70,13 +79,20 @@ def paint_shape(canvas: Bytes, shape: Shape, pose: Pose, light: Points, grain: n
     part = canvas[window]
     if part.size == 0:
         return
+    pose = pose._replace(left=left, top=top)
     covered = np.zeros(part.shape[:2], np.uint8)
-    _stamp(covered, shape, pose, (left, top))
+    pose.cover(covered, shape)
     paint = np.empty_like(part)
     paint[:] = shape.colour
     for mark in shape.marks:
-        _paint_mark(paint, mark, pose, (left, top))
-    _paint_contour(paint, shape, pose, (left, top))
+        pose.draw(paint, mark.points, mark.colour, mark.line)
+    rim = darker(shape.colour, 0.42)
+    if shape.line:
+        inner = np.zeros(part.shape[:2], np.uint8)
+        pose.draw(inner, shape.points, _COVERED, shape.line)
+        paint[inner < 128] = rim
+    else:
+        pose.draw(paint, closed(shape.points), rim, _CONTOUR)
     thickness = shape.line * pose.scale or float(np.min(np.ptp(points, axis=0)))
     shade = (_relief(covered, thickness, light, shape.relief) + grain[window]).astype(np.uint16)
     gloss = np.maximum(shade, 156) - 156
@@ -85,61 +101,13 @@ def paint_shape(canvas: Bytes, shape: Shape, pose: Pose, light: Points, grain: n
     canvas[window] = (lit * alpha + part * (256 - alpha)) >> 8
 
 
-def _stamp(canvas: Bytes, shape: Shape, pose: Pose, corner: Corner) -> None:
-    """Add the shape and its contour to the coverage in `canvas`, whose top left is at `corner`."""
-    if shape.line:
-        contour = max(1, round(_CONTOUR * pose.scale))
-        _trace(canvas, shape.points, 255, shape.line, pose, corner, widen=contour)
-    else:
-        _fill(canvas, shape.points, 255, pose, corner)
-        _trace(canvas, _closed(shape.points), 255, _CONTOUR, pose, corner)
-
-
-def _paint_mark(paint: Bytes, mark: Mark, pose: Pose, corner: Corner) -> None:
-    if mark.line:
-        _trace(paint, mark.points, mark.colour, mark.line, pose, corner)
-    else:
-        _fill(paint, mark.points, mark.colour, pose, corner)
-
-
-def _paint_contour(paint: Bytes, shape: Shape, pose: Pose, corner: Corner) -> None:
-    """Darken the shape's rim in its own hue."""
-    rim = darker(shape.colour, 0.42)
-    if shape.line:
-        inner = np.zeros(paint.shape[:2], np.uint8)
-        _trace(inner, shape.points, 255, shape.line, pose, corner)
-        paint[inner < 128] = rim
-    else:
-        _trace(paint, _closed(shape.points), rim, _CONTOUR, pose, corner)
-
-
-def _fill(canvas: Bytes, points: Points, tone: Tone, pose: Pose, corner: Corner) -> None:
-    cv2.fillPoly(canvas, [_fixed(pose.pixels(points) - corner)], _scalar(tone), cv2.LINE_AA, _SHIFT)
-
-
-def _trace(
-    canvas: Bytes, points: Points, tone: Tone, width: float, pose: Pose, corner: Corner, *, widen: int = 0
-) -> None:
-    """Draw an open line of `width` object units and `widen` pixels more."""
-    pixels = max(1, round(width * pose.scale)) + widen
-    place = _fixed(pose.pixels(points) - corner)
-    cv2.polylines(canvas, [place], False, _scalar(tone), pixels, cv2.LINE_AA, _SHIFT)
-
-
-def _closed(points: Points) -> Points:
+def closed(points: Points) -> Points:
+    """Return an outline as a line that ends where it began."""
     return np.vstack([points, points[:1]])
 
 
-def _fixed(points: Points) -> npt.NDArray[np.int32]:
-    return np.rint(points * (1 << _SHIFT)).astype(np.int32)
-
-
-def _scalar(tone: Tone) -> tuple[int, ...]:
-    return (tone,) if isinstance(tone, int) else tone
-
-
 def _relief(covered: Bytes, thickness: float, light: Points, strength: float) -> npt.NDArray[np.int16]:
-    """Light on a cushion of the shape's outline: 128 is neutral, and it stays within 50 to 206."""
+    """Return light on a cushion of the shape's outline: 128 is neutral, and it stays within 50 to 206."""
     step = 4
     inside = covered[::step, ::step].astype(np.float64)
     reach = int(min(max(thickness * 0.16 / step, 1), 24))
@@ -158,10 +126,10 @@ def _relief(covered: Bytes, thickness: float, light: Points, strength: float) ->
 
 
 def scaled(pixels: Bytes, shade: Planes) -> Planes:
-    """`pixels` times `shade` / 128, where `shade` [height, width] is at most 255; not clipped."""
+    """Return `pixels` times `shade` / 128, where `shade` [height, width] is at most 255; not clipped."""
     return np.asarray((pixels * thrice(shade)) >> 7, np.uint16)
 
 
 def thrice(plane: Planes) -> Planes:
-    """A value for each pixel as one for each channel; several times faster than broadcasting."""
+    """Return a value for each pixel as one for each channel; several times faster than broadcasting."""
     return np.asarray(cv2.merge([plane, plane, plane]), np.uint16)

@@ -6,7 +6,6 @@ Its size is chosen so that it covers a wanted share of the picture; close-ups ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +13,27 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgdd_fast.synthetic import subjects
 from fgdd_fast.synthetic.backgrounds import paint_background
-from fgdd_fast.synthetic.nature import fish, flower, tree
 from fgdd_fast.synthetic.paint import Pose, cast_shadow, paint_shape, scaled, silhouette, thrice
-from fgdd_fast.synthetic.shapes import Subject
-from fgdd_fast.synthetic.things import car, house, mug, umbrella
-from fgdd_fast.synthetic.tools import Bytes, Dice, Points, noise, rotation
+from fgdd_fast.synthetic.tools import Bytes, Dice, Points, Subject, noise, rotation
 
 # Height and width in pixels.
 _SIZES = ((480, 640), (640, 480), (400, 600), (480, 480), (320, 480), (560, 420), (360, 640))
+
+# What makes one; width by height of the frame that suits it when it is large; and the greatest share of a
+# picture at which it is still an object and no mere texture.
+_KINDS = {
+    "car": (subjects.car, 1.7, 0.7),
+    "fish": (subjects.fish, 1.7, 0.65),
+    "flower": (subjects.flower, 0.8, 0.52),
+    "house": (subjects.house, 1.2, 0.7),
+    "mug": (subjects.mug, 1.1, 0.8),
+    "tree": (subjects.tree, 0.9, 0.7),
+    "umbrella": (subjects.umbrella, 1.0, 0.5),
+}
+
+CLASSES: tuple[str, ...] = tuple(_KINDS)
 
 
 @dataclass(frozen=True)
@@ -44,45 +55,11 @@ class DrawnImage:
 
 @dataclass(frozen=True)
 class DrawnSource:
-    """A drawn picture on disk.
-
-    Attributes:
-        source: POSIX path within the data set.
-        class_name: one of `CLASSES`.
-        occupancy: the true share of the picture that the object covers, in [0, 1].
-    """
+    """A drawn picture on disk: its POSIX path within the data set, its class, and its true occupancy."""
 
     source: str
     class_name: str
     occupancy: float
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """A class of objects.
-
-    Attributes:
-        make: draws one of them.
-        aspect: width by height of the frame that suits it when it is large.
-        largest: the greatest share of a picture at which it is still an object and no mere texture.
-    """
-
-    make: Callable[[Dice], Subject]
-    aspect: float
-    largest: float
-
-
-_KINDS: dict[str, _Kind] = {
-    "car": _Kind(car, 1.7, 0.7),
-    "fish": _Kind(fish, 1.7, 0.65),
-    "flower": _Kind(flower, 0.8, 0.52),
-    "house": _Kind(house, 1.2, 0.7),
-    "mug": _Kind(mug, 1.1, 0.8),
-    "tree": _Kind(tree, 0.9, 0.7),
-    "umbrella": _Kind(umbrella, 1.0, 0.5),
-}
-
-CLASSES: tuple[str, ...] = tuple(_KINDS)
 
 
 def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: int) -> DrawnImage:
@@ -98,17 +75,17 @@ def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: 
         KeyError: no such class.
     """
     dice = Dice(seed, class_name)
-    subject = _KINDS[class_name].make(dice)
+    subject = _KINDS[class_name][0](dice)
     height, width = size
     pose = _fitting_pose(dice, subject, occupancy_target, size)
     canvas = paint_background(dice, height, width, avoid_hue=subject.hue)
     light = rotation(dice.number(-35, 35)) @ np.array([-0.5, -0.85])
     covered = silhouette(subject, pose, size)
     cast_shadow(canvas, covered, light, min(size) * dice.number(0.02, 0.045))
-    grain = noise(dice, height, width, cells=[(60, 60), (20, 20), (6, 6), (2, 2)]) * 7
+    grain = noise(dice, height, width, 60, 20, 6, 2) * 7
     for shape in subject.shapes:
         paint_shape(canvas, shape, pose, light, grain.astype(np.int16))
-    lamp = noise(dice, height, width, cells=[(max(size), max(size))]) * 16 + 128
+    lamp = noise(dice, height, width, max(size)) * 16 + 128
     film = dice.grid(height, width).astype(np.uint16) // 43
     lit = np.maximum(scaled(canvas, lamp.astype(np.uint16)) + thrice(film), 3) - 3
     mask = covered >= 128
@@ -125,24 +102,18 @@ def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tu
         OSError: a file cannot be written.
     """
     sources = []
-    for class_name in CLASSES:
+    for class_name, (_, aspect, largest) in _KINDS.items():
         (folder / class_name).mkdir(parents=True, exist_ok=True)
+        by_fit = sorted(_SIZES, key=lambda size: abs(np.log(size[1] / size[0] / aspect)))
         for index in range(images_per_class):
             dice = Dice(seed, class_name, str(index))
             share = (index + dice.number()) / images_per_class
-            target = 0.05 + (_KINDS[class_name].largest - 0.05) * share
-            image = draw(class_name, target, _frame(dice, class_name, share), dice.whole(0, 2**31))
+            size = dice.choose(by_fit[: max(2, round(len(by_fit) * (1 - share)))])  # large ones fit well
+            image = draw(class_name, 0.05 + (largest - 0.05) * share, size, dice.whole(0, 2**31))
             source = f"{class_name}/{class_name}_{index:04d}.jpg"
             _write_jpeg(folder / source, image.pixels)
             sources.append(DrawnSource(source, class_name, image.occupancy))
     return tuple(sources)
-
-
-def _frame(dice: Dice, class_name: str, share: float) -> tuple[int, int]:
-    """A size, the better suited to the class the larger (`share` in [0, 1)) its object is to be."""
-    aspect = _KINDS[class_name].aspect
-    by_fit = sorted(_SIZES, key=lambda size: abs(np.log(size[1] / size[0] / aspect)))
-    return dice.choose(by_fit[: max(2, round(len(by_fit) * (1 - share)))])
 
 
 def _write_jpeg(path: Path, pixels: Bytes) -> None:
@@ -153,7 +124,7 @@ def _write_jpeg(path: Path, pixels: Bytes) -> None:
 
 
 def _fitting_pose(dice: Dice, subject: Subject, target: float, size: tuple[int, int]) -> Pose:
-    """The pose in which the object covers `target` of the picture, found on a small copy of the frame."""
+    """Return the pose in which the object covers `target` of the picture, found on a small copy of it."""
     mirror = np.diag([dice.choose((-1.0, 1.0)), 1.0])
     outline = np.vstack([shape.points for shape in subject.shapes])
     height, width = size
@@ -175,12 +146,11 @@ def _fitting_pose(dice: Dice, subject: Subject, target: float, size: tuple[int, 
 def _placed(
     turn: Points, outline: Points, scale: float, place: tuple[float, float], size: tuple[int, int]
 ) -> Pose:
-    """The object inside the frame, or, where it is larger, over all of it with its heart near the middle."""
-    height, width = size
+    """Return the object in the frame, or, where it is larger, over all of it, its heart near the middle."""
     spots = []
-    for axis, length in enumerate((width, height)):
+    for axis, length in enumerate(size[::-1]):
         first = -float(outline[:, axis].min()) * scale
         last = length - float(outline[:, axis].max()) * scale
         inside = first + place[axis] * (last - first)
         spots.append(inside if first <= last else min(max(length / 2, last), first))
-    return Pose(turn, scale, *spots)
+    return Pose(turn, scale, spots[0], spots[1])

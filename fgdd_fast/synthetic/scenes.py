@@ -19,16 +19,16 @@ from fgdd_fast.synthetic.tools import (
     Field,
     Points,
     colour,
+    draw_points,
     ellipse,
     noise,
     polygon,
     rotation,
-)
+)  # fmt: skip
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _ARM = 1 / 3  # half width of a cross's arms, in units of their length
-_REACH = float(np.hypot(1, _ARM))
 
 # Outlines around (0, 0) that touch the unit circle from within.
 _OUTLINES: dict[str, Points] = {
@@ -39,7 +39,7 @@ _OUTLINES: dict[str, Points] = {
         (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
         (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
     )
-    / _REACH,
+    / float(np.hypot(1, _ARM)),
 }  # fmt: skip
 # Hues in turns.
 _HUES = {"red": 0.99, "orange": 0.075, "yellow": 0.155, "green": 0.36, "blue": 0.61, "purple": 0.80}
@@ -52,7 +52,6 @@ _SMALLEST, _LARGEST = 0.02, 0.5  # share of the image that an object covers
 _MOST_OBJECTS = 4
 _COVERED = 0.1  # the most that an object may hide of another, and lie on others itself
 _TILT = 15.0  # degrees to either side: a small network knows shapes by the directions of their edges
-_SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
 @dataclass(frozen=True)
@@ -72,23 +71,18 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn picture and what is in it.
-
-    Attributes:
-        pixels: uint8 RGB [height, width, 3].
-        objects: from back to front; their masks are disjoint.
-    """
+    """A drawn picture, uint8 RGB [height, width, 3], and its objects, from back to front, masks disjoint."""
 
     pixels: Bytes
     objects: tuple[SceneObject, ...]
 
     def occupancy(self, name: str) -> float:
-        """Share of the image that all objects of this name cover: 0.0 where there is none."""
+        """Return the share of the image that all objects of this name cover: 0.0 where there is none."""
         return float(sum(item.mask.mean() for item in self.objects if item.name == name))
 
 
 def draw_scene(seed: int, size: tuple[int, int], objects: int | None = None) -> Scene:
-    """Shapes of known names on a textured ground, the same for the same arguments.
+    """Draw shapes of known names on a textured ground, the same for the same arguments.
 
     Every shape lies wholly inside the image and hides little of another; some share their name. One covers
     about 0.02 to 0.5 of the image, and less where several must share it.
@@ -105,7 +99,9 @@ def draw_scene(seed: int, size: tuple[int, int], objects: int | None = None) -> 
         raise ValueError(f"a scene has 1 to {_MOST_OBJECTS} objects, not {objects}")
     dice = Dice(seed, "scene")
     count = objects or dice.whole(1, _MOST_OBJECTS)
-    canvas = _paint_ground(dice, *size)
+    # The ground: muted, it grades from one tone to another and has texture.
+    one, other = (colour(dice.number(), dice.number(0, 0.3), dice.number(0.2, 0.95)) for _ in range(2))
+    canvas = np.rint(_shaded(dice, one, other, *size, contrast=dice.number(0.02, 0.25))).astype(np.uint8)
     names = _choose_names(dice, count)
     largest = _LARGEST / count**0.7
     shares = sorted((_SMALLEST * (largest / _SMALLEST) ** dice.number() for _ in names), reverse=True)
@@ -119,7 +115,7 @@ def draw_scene(seed: int, size: tuple[int, int], objects: int | None = None) -> 
 
 
 def absent_name(scene: Scene, seed: int) -> str:
-    """A name that no object of the scene has; in two of three seeds one that shares a colour or a shape."""
+    """Return a name that no object of the scene has; two of three seeds share a colour or a shape with it."""
     present = {item.name for item in scene.objects}
     absent = [name for name in NAMES if name not in present]
     words = {word for name in present for word in name.split()}
@@ -129,26 +125,23 @@ def absent_name(scene: Scene, seed: int) -> str:
 
 
 def _choose_names(dice: Dice, count: int) -> list[str]:
-    """Names in any order; some of them repeat an earlier one, or share its colour or its shape."""
+    """Return names in any order; some repeat an earlier one, or share its colour or its shape."""
     names = [dice.choose(NAMES)]
     while len(names) < count:
         tone, shape = dice.choose(names).split()
         kind = dice.number()
-        if kind < 0.2:
-            names.append(f"{tone} {shape}")
-        elif kind < 0.4:
-            names.append(f"{tone} {dice.choose(SHAPES)}")
-        elif kind < 0.6:
-            names.append(f"{dice.choose(COLOURS)} {shape}")
-        else:
-            names.append(dice.choose(NAMES))
+        if 0.2 <= kind < 0.4:
+            shape = dice.choose(SHAPES)
+        elif 0.4 <= kind < 0.6:
+            tone = dice.choose(COLOURS)
+        names.append(f"{tone} {shape}" if kind < 0.6 else dice.choose(NAMES))
     return names
 
 
 def _place(
     dice: Dice, name: str, share: float, placed: list[tuple[str, Mask]], size: tuple[int, int]
 ) -> Bytes:
-    """How far the new object covers each pixel, 0 to 255, at a free place; smaller until there is one."""
+    """Return how far the new object covers each pixel, 0 to 255, at a free place; smaller until it fits."""
     height, width = size
     tone, shape = name.split()
     outline = _OUTLINES[shape]
@@ -158,26 +151,20 @@ def _place(
         margin = radius + 1.5
         centre = (dice.number(margin, width - margin), dice.number(margin, height - margin))
         points = outline @ rotation(dice.number(-_TILT, _TILT)).T * radius + centre
-        coverage = _stamp(points, size)
+        coverage = np.zeros(size, np.uint8)
+        draw_points(coverage, points - 0.5, (255,))
         if all(_compatible(coverage >= 128, tone, other, mask) for other, mask in placed):
             return coverage
         radius *= 0.97
 
 
 def _compatible(new: Mask, tone: str, other: str, mask: Mask) -> bool:
-    """Whether an object may lie here beside or on another: well away from one of its own colour."""
+    """Return whether an object may lie here beside or on another: well away from one of its own colour."""
     if other.startswith(f"{tone} "):
         gap = 2 * (min(mask.shape) // 64) + 3
         return not (cv2.dilate(new.astype(np.uint8), np.ones((gap, gap), np.uint8)).astype(bool) & mask).any()
-    overlap, areas = np.count_nonzero(new & mask), (np.count_nonzero(new), np.count_nonzero(mask))
-    return bool(overlap <= _COVERED * min(areas))
-
-
-def _stamp(points: Points, size: tuple[int, int]) -> Bytes:
-    coverage = np.zeros(size, np.uint8)
-    corners = np.rint((points - 0.5) * 2**_SHIFT).astype(np.int32)
-    cv2.fillPoly(coverage, [corners], (255,), cv2.LINE_AA, _SHIFT)
-    return coverage
+    smaller = min(np.count_nonzero(new), np.count_nonzero(mask))
+    return bool(np.count_nonzero(new & mask) <= _COVERED * smaller)
 
 
 def _paint(dice: Dice, canvas: Bytes, coverage: Bytes, name: str) -> None:
@@ -191,22 +178,14 @@ def _paint(dice: Dice, canvas: Bytes, coverage: Bytes, name: str) -> None:
     canvas[window] = np.rint(canvas[window] + (paint - canvas[window]) * opacity).astype(np.uint8)
 
 
-def _paint_ground(dice: Dice, height: int, width: int) -> Bytes:
-    """A muted ground that grades from one tone to another and has texture, uint8 RGB [height, width, 3]."""
-    one, other = (colour(dice.number(), dice.number(0, 0.3), dice.number(0.2, 0.95)) for _ in range(2))
-    return np.rint(_shaded(dice, one, other, height, width, contrast=dice.number(0.02, 0.25))).astype(
-        np.uint8
-    )
-
-
 def _shaded(dice: Dice, one: Colour, other: Colour, height: int, width: int, *, contrast: float) -> Field:
-    """Float RGB in [0, 255], [height, width, 3]: a grained grade from one tone to another, any direction."""
+    """Return float RGB in [0, 255], [height, width, 3]: a grained grade between two tones, any direction."""
     right, down = rotation(dice.number(0, 360))[0] * 0.7
     x = np.linspace(-right / 2, right / 2, width, dtype=np.float32)
     y = np.linspace(-down / 2, down / 2, height, dtype=np.float32)
     mix = np.float32(0.5) + x[None] + y[:, None]
     coarse = max(4, min(height, width) // dice.whole(3, 16))
-    grain = noise(dice, height, width, cells=[(coarse, coarse), (coarse // 2, coarse // 2), (2, 2)])
+    grain = noise(dice, height, width, coarse, coarse // 2, 2)
     light = 1 + np.float32(contrast) * grain + np.float32(dice.number(0, 0.12)) * (mix - np.float32(0.5))
     channels = [(np.float32(a) + np.float32(b - a) * mix) * light for a, b in zip(one, other, strict=True)]
     return np.asarray(np.clip(cv2.merge(channels), 0, 255), np.float32)

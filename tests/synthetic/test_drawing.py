@@ -1,4 +1,4 @@
-"""Drawn pictures: exact masks, wanted occupancies, the same bytes again, and a data set of them."""
+"""Drawn pictures: exact masks, wanted occupancies, the same bytes everywhere, and a data set of them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,7 @@ from hypothesis import strategies as st
 from fgdd_fast.synthetic import CLASSES, draw, write_drawn_dataset
 
 
-@pytest.mark.parametrize("class_name", CLASSES)
-def test_the_same_arguments_give_the_same_picture_and_another_seed_another(class_name: str) -> None:
-    one, again, other = (draw(class_name, 0.3, (120, 160), seed) for seed in (5, 5, 6))
-
-    assert one.pixels.shape == (120, 160, 3)
-    assert one.pixels.dtype == np.uint8
-    assert one.mask.shape == (120, 160)
-    assert one.mask.dtype == np.bool_
-    assert one.pixels.tobytes() == again.pixels.tobytes()
-    assert one.mask.tobytes() == again.mask.tobytes()
-    assert one.pixels.tobytes() != other.pixels.tobytes()
-
-
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     class_name=st.sampled_from(CLASSES),
     target=st.floats(0.03, 0.8),
@@ -41,6 +28,8 @@ def test_the_object_covers_the_wanted_share(
 ) -> None:
     image = draw(class_name, target, size, seed)
 
+    assert (image.pixels.shape, image.pixels.dtype) == ((*size, 3), np.uint8)
+    assert (image.mask.shape, image.mask.dtype) == (size, np.bool_)
     assert image.occupancy == image.mask.sum() / (size[0] * size[1])
     assert image.occupancy == pytest.approx(target, abs=0.04)
 
@@ -68,19 +57,20 @@ def test_the_mask_is_where_the_picture_shows_the_object(class_name: str) -> None
 
 
 def test_pictures_are_the_same_on_every_machine() -> None:
-    """The pixels' CRC-32, equal with OpenCV 4.10 and 5.0."""
+    """The pixels' CRC-32, equal with OpenCV 4.10 and 5.0: remembered verdicts and the demo rest on them."""
     digests = {
-        class_name: zlib.crc32(draw(class_name, 0.4, (96, 128), 1).pixels.tobytes()) for class_name in CLASSES
+        class_name: [zlib.crc32(draw(class_name, 0.4, (96, 128), seed).pixels.tobytes()) for seed in range(4)]
+        for class_name in CLASSES
     }
 
     assert digests == {
-        "car": 84042210,
-        "fish": 3632078015,
-        "flower": 2820106352,
-        "house": 3813645590,
-        "mug": 1978836829,
-        "tree": 3069576669,
-        "umbrella": 2403839457,
+        "car": [3122195481, 84042210, 3714248165, 3952992419],
+        "fish": [4289055740, 3632078015, 2027639322, 874602537],
+        "flower": [3190436479, 2820106352, 1463412303, 366245240],
+        "house": [3391247528, 3813645590, 1540737644, 254169403],
+        "mug": [3695486473, 1978836829, 774878080, 2044663392],
+        "tree": [3158035498, 3069576669, 2401801701, 1066540936],
+        "umbrella": [2861274088, 2403839457, 3510196254, 1613254817],
     }
 
 
@@ -106,18 +96,13 @@ def test_the_data_set_has_mixed_sizes_and_occupancies_that_spread(tmp_path: Path
     assert all(320 <= side <= 640 for shape in shapes for side in shape)
 
 
-def test_drawing_the_data_set_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    first = write_drawn_dataset(tmp_path / "one", images_per_class=1, seed=0)
-    (tmp_path / "two" / first[0].class_name).mkdir(parents=True)
-    (tmp_path / "two" / first[0].source).write_bytes(b"cut off")
+def test_drawing_the_data_set_again_replaces_what_was_cut_off(tmp_path: Path) -> None:
+    first = write_drawn_dataset(tmp_path, images_per_class=1, seed=0)
+    files = {source.source: (tmp_path / source.source).read_bytes() for source in first}
+    (tmp_path / first[0].source).write_bytes(b"cut off")
 
-    second = write_drawn_dataset(tmp_path / "two", images_per_class=1, seed=0)
-
-    assert first == second
-    for source in first:
-        assert (tmp_path / "one" / source.source).read_bytes() == (
-            tmp_path / "two" / source.source
-        ).read_bytes()
+    assert write_drawn_dataset(tmp_path, images_per_class=1, seed=0) == first
+    assert {source.source: (tmp_path / source.source).read_bytes() for source in first} == files
 
 
 def test_drawing_needs_nothing_but_numpy_and_opencv() -> None:
