@@ -19,8 +19,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, default_batch
 from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
-from fgdd_fast.students.inputs.training_set import OnlineLabels
-from fgdd_fast.students.inputs.training_set import SoftLabels, TrainingSet
+from fgdd_fast.students.inputs.training_set import OnlineLabels, SoftLabels, TrainingSet
 from fgdd_fast.students.results.result import Student, StudentResult
 from fgdd_fast.students.training.loop import train_students
 from fgdd_fast.students.training.recipe import StudentRecipe

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def teacher_model(bundle: Bundle) -> Model:
-    """Return who a bundle is, as manifests name it: a cropped-input graph or a variant stands for its teacher."""
+    """Return who a bundle is, as manifests name it: what was made of a teacher stands for it."""
     return Model(bundle.name, bundle.tile_of or bundle.variant_of or bundle.sha256)
 
 

@@ -19,7 +19,7 @@ from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_engines.telemetry import openvino_core
 from fgdd_export.graphs.graph import serialise
-from fgdd_export.precision.quantisation import FORMS, quantise
+from fgdd_export.precision.quantisation import FORMS, calibrate, quantise_calibrated
 from fgdd_fast.errors import EngineError, SettingsError
 
 pytest.importorskip("openvino")
@@ -40,7 +40,8 @@ def quantised(folder: Path, form: Variant) -> Bundle:
     for place, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{place}"
     chosen = next(each for each in FORMS if each == form)
-    graph = quantise(model, [tiny_feeds(16, seed=1)], chosen).model
+    calibration = calibrate(model, [tiny_feeds(16, seed=1)], (chosen,))
+    graph = quantise_calibrated(model, calibration, chosen).model
     return write_bundle(
         replace(tiny_description(folder / f"tiny.{form}.onnx"), variant=form), serialise(graph)
     )

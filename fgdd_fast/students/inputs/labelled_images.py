@@ -17,7 +17,7 @@ from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
-from fgdd_fast.parallel import single_threaded_opencv, ordered_map
+from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 
 # ImageNet's, of values in [0, 1]: how students, as most networks, take red, green and blue.
 MEAN = (0.485, 0.456, 0.406)
