@@ -101,7 +101,7 @@ def test_the_keys_are_the_contract_s_and_in_its_order() -> None:
         "source": chosen.source,
         "sha256": chosen.sha256,
         "box": [chosen.box.x, chosen.box.y, chosen.box.width, chosen.box.height],
-        "path": chosen.path,
+        "path": chosen.kind,
         "occupancy": chosen.occupancy,
         "threshold": 0.5,
         "loss": chosen.loss,
