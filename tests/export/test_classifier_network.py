@@ -24,6 +24,7 @@ from torch import nn  # noqa: E402
 
 from fgdd_engines.base import Device  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
+from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_engines.factory import open_engine  # noqa: E402
 from fgdd_export.classifier import bundle as classifier  # noqa: E402
 from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
@@ -93,6 +94,10 @@ def test_transformers(tmp_path: Path, architecture: str) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", architecture)
     teacher = export_teacher(str(folder), tmp_path / "mine.onnx")
     assert teacher.classes == CLASSES
+    assert (teacher.source["kind"], teacher.source["checkpoint"]) == ("transformers", "network")
+    assert teacher.source["architecture"].endswith("ForImageClassification")
+    weights = folder / "model.safetensors"
+    assert teacher.source["weights"] == {weights.name: file_sha256(weights)}
     network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     for device in available_devices():
         assert_parity(teacher, network, device)
@@ -124,6 +129,7 @@ def test_torchscript(tmp_path: Path, how: str) -> None:
     saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, example)
     torch.jit.save(saved, tmp_path / "mine.ts")
     teacher = export_teacher(str(tmp_path / "mine.ts"), tmp_path / "mine.onnx", **INPUT)
+    assert (teacher.source["kind"], teacher.source["architecture"]) == ("torchscript", "Sequential")
     assert_parity(teacher, network)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(teacher.onnx).graph.node}
 
