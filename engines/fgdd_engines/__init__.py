@@ -14,7 +14,6 @@ __all__ = [
     "plugins",
     "probing",
     "progress",
-    "pytorch_reference",
     "telemetry",
     "tensorrt_backend",
 ]
