@@ -1,3 +1,3 @@
 """Measure each image once, and keep what was measured by content."""
 
-__all__ = ["features", "measurer", "missing", "store"]
+__all__ = ["features", "measurer", "missing", "store", "store_format"]
