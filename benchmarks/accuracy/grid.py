@@ -23,12 +23,10 @@ from fgdd_bench.machine.environment import environment
 from fgdd_engines.progress import Progress
 from fgdd_fast.images.dataset import DataSet, pool
 from fgdd_fast.labels.training_views import ViewRecipe, default_batch
-from fgdd_fast.models.factory import find_foreground
+from fgdd_fast.models.factory import choose_foreground
 from fgdd_fast.models.network import Teacher
-from fgdd_fast.students.inputs.labelled_images import LabelledImages
-from fgdd_fast.students.inputs.online_labels import class_logits
-from fgdd_fast.students.inputs.training_set import TrainingSet
-from fgdd_fast.students.inputs.validation import read_validation
+from fgdd_fast.students.inputs.labelled_images import LabelledImages, read_validation
+from fgdd_fast.students.inputs.training_set import TrainingSet, class_logits
 from fgdd_fast.students.results.result import Student
 from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 from fgdd_fast.students.training.loop import train_students
@@ -136,7 +134,7 @@ def _teacher_lines(grid: Grid, validation: LabelledImages, small: Teacher) -> li
 def _conditions(grid: Grid, validation: LabelledImages, teacher: Teacher) -> Line:
     """Return everything that a student depends on and that is the same for all of a file."""
     selection, training = grid.selection, grid.training
-    foreground = find_foreground(selection.foreground)
+    foreground = choose_foreground(selection.foreground, grid.dataset.classes)
     recipe = {name: value for name, value in asdict(training.recipe).items() if name != "epochs"}
     return {
         "classes": list(grid.dataset.classes),
@@ -154,8 +152,8 @@ def _conditions(grid: Grid, validation: LabelledImages, teacher: Teacher) -> Lin
             "shown": "enlarged to its input",
         },
         "foreground": {
-            "name": "masks" if isinstance(foreground, Path) else foreground.name,
-            "sha256": getattr(foreground, "sha256", ""),
+            "name": foreground.name,
+            "sha256": getattr(foreground.source, "sha256", ""),
         },
         "size": selection.size,
         "factor": selection.factor,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 
-from fgdd_engines.bundle.bundle import load_bundle
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.cli import main
+from fgdd_fast.runtime.sample_images import SampleImage
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -43,7 +45,9 @@ def test_each_network_alone_is_exported_with_its_parity(tmp_path: Path) -> None:
     assert load_bundle(tmp_path / "grounding-dino").prompting is not None
 
 
-def test_photographs_are_asked_for_the_names_of_their_folders(tmp_path: Path) -> None:
+def test_photographs_are_asked_for_the_names_of_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = tiny.write_squares(tmp_path / "data", 1)
     (data / tiny.CLASSES[0]).rename(data / "n02123045")
     prompts = tmp_path / "prompts.json"
@@ -53,8 +57,16 @@ def test_photographs_are_asked_for_the_names_of_their_folders(tmp_path: Path) ->
     assert "'n02123045'" in refused.output
     assert "--prompts" in refused.output
     prompts.write_text(json.dumps({"n02123045": "green cross", **dict.fromkeys(tiny.CLASSES, "red disc")}))
+    asked: list[str] = []
+
+    def export(*_: object, check: Sequence[SampleImage], **__: object) -> Bundle:
+        asked.extend(each.image.class_name for each in check)
+        return tiny.backbone_bundle(tmp_path)
+
+    monkeypatch.setattr("fgdd_export.grounding_dino.bundle.export_grounding_dino", export)
     result = run(*arguments, "--prompts", prompts)
     assert result.exit_code == 0, result.output
+    assert asked == ["red disc", "green cross"]
 
 
 @pytest.mark.parametrize("canvas", ["800", "x800", "800x", "-1x5", "8.5x9"])

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import clothing_photographs, needs_clothing
@@ -17,20 +16,19 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tiny_classifiers as tiny  # noqa: E402
-import tiny_pipeline  # noqa: E402
 from installed_devices import available_devices  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 from torch import nn  # noqa: E402
 
 from fgdd_engines.base import Device  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
+from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_engines.factory import open_engine  # noqa: E402
 from fgdd_export.classifier import bundle as classifier  # noqa: E402
 from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
 from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.graphs.parity import drawn_images  # noqa: E402
-from fgdd_fast.cli import main  # noqa: E402
 from fgdd_fast.errors import FgddError, SettingsError  # noqa: E402
 from fgdd_fast.images.decode import read_image  # noqa: E402
 from fgdd_fast.images.resize import resize  # noqa: E402
@@ -93,6 +91,10 @@ def test_transformers(tmp_path: Path, architecture: str) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", architecture)
     teacher = export_teacher(str(folder), tmp_path / "mine.onnx")
     assert teacher.classes == CLASSES
+    assert (teacher.source["kind"], teacher.source["checkpoint"]) == ("transformers", "network")
+    assert teacher.source["architecture"].endswith("ForImageClassification")
+    weights = folder / "model.safetensors"
+    assert teacher.source["weights"] == {weights.name: file_sha256(weights)}
     network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     for device in available_devices():
         assert_parity(teacher, network, device)
@@ -124,6 +126,7 @@ def test_torchscript(tmp_path: Path, how: str) -> None:
     saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, example)
     torch.jit.save(saved, tmp_path / "mine.ts")
     teacher = export_teacher(str(tmp_path / "mine.ts"), tmp_path / "mine.onnx", **INPUT)
+    assert (teacher.source["kind"], teacher.source["architecture"]) == ("torchscript", "Sequential")
     assert_parity(teacher, network)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(teacher.onnx).graph.node}
 
@@ -339,40 +342,3 @@ def test_a_network_of_one_size(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", "vit")
     error = check_refused(str(folder), tmp_path, "cannot take images of 48 x 48 pixels: .*match", size=48)
     assert error.advice == "It was made for 32: leave out --size."
-
-
-def fitted(folder: Path) -> Any:
-    """The small network, its head fitted to tell coloured squares apart."""
-    network = tiny.convolutional(classes=3)
-    colours = [(name, seed) for name in tiny_pipeline.CLASSES for seed in range(12)]
-    squares = [tiny_pipeline.square(name, 0.4 + 0.04 * seed, seed=seed) for name, seed in colours]
-    images = torch.tensor(np.stack([resize(pixels, (SIDE, SIDE), "area") for pixels in squares]) / 255)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (tiny.MEAN, tiny.STD))
-    with torch.no_grad():
-        features = network[:-1]((images.float().permute(0, 3, 1, 2) - mean) / std)
-        features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
-        targets = torch.eye(3).repeat_interleave(12, dim=0) * 20
-        solution = torch.linalg.lstsq(features, targets).solution
-        network[-1].weight.copy_(solution[:-1].T)
-        network[-1].bias.copy_(solution[-1])
-    return network
-
-
-def test_teacher_check_on_an_exported_network(tmp_path: Path, own: Callable[..., str]) -> None:
-    data = tiny_pipeline.write_squares(tmp_path / "data", 6)
-    name, right = own(lambda: fitted(tmp_path)), tiny_pipeline.CLASSES
-
-    def check(classes: tuple[str, ...]) -> Any:
-        bundle = export_teacher(name, tmp_path / "mine.onnx", **{**INPUT, "classes": classes})
-        options = ["--device", "cpu", "--threads", "1"]
-        return CliRunner().invoke(main, ["teacher", "check", str(bundle.onnx), str(data), *options])
-
-    known = check(right)
-    assert known.exit_code == 0, known.output
-    assert "mine knows these classes" in known.output
-    swapped = check((right[1], right[0], right[2]))
-    assert swapped.exit_code == 1
-    assert "images in the folder 'blue' are taken for 'green'" in swapped.output.replace("\n", " ")
-    other = check(("dress", *right[1:]))
-    assert other.exit_code == 1
-    assert "does not know 'blue'" in other.output.replace("\n", " ")

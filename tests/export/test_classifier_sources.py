@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers")
 
 import tiny_classifiers as tiny  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from tiny_classifiers import CLASSES, SIDE  # noqa: E402
+from tiny_classifiers import SIDE  # noqa: E402
 
 from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_export.classifier.sources import load_classifier  # noqa: E402
@@ -49,22 +49,6 @@ class Exploit:
 
 
 # transformers
-
-
-def test_transformers(tmp_path: Path) -> None:
-    folder = tiny.save_pretrained(tmp_path / "mine", "convnext")
-    classifier = load_classifier(str(folder))
-    assert (classifier.size, classifier.mean, classifier.std) == (SIDE, tiny.MEAN, tiny.STD)
-    assert classifier.classes == CLASSES
-    assert classifier.source["kind"] == "transformers"
-    assert classifier.source["checkpoint"] == "mine"
-    assert classifier.source["architecture"].endswith("ForImageClassification")
-    weights = folder / "model.safetensors"
-    assert classifier.source["weights"] == {weights.name: file_sha256(weights)}
-    assert not classifier.module.training
-    assert_same(
-        classifier.module, transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    )
 
 
 def test_transformers_without_names_and_processor(tmp_path: Path) -> None:
@@ -192,20 +176,6 @@ def test_files_that_are_nowhere() -> None:
 
 
 # TorchScript
-
-
-@pytest.mark.parametrize(("how", "suffix"), [("script", ".ts"), ("trace", ".pt")])
-def test_torchscript(tmp_path: Path, how: str, suffix: str) -> None:
-    network = tiny.convolutional()
-    saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, images())
-    path = tmp_path / f"mine{suffix}"
-    torch.jit.save(saved, path)
-    classifier = load_classifier(str(path))
-    assert (classifier.size, classifier.mean, classifier.classes) == (None, None, None)
-    assert classifier.source["kind"] == "torchscript"
-    assert classifier.source["architecture"] == "Sequential"
-    assert classifier.source["weights"] == {path.name: file_sha256(path)}
-    assert_same(classifier.module, network)
 
 
 @pytest.mark.parametrize("member", [".py", "/data.pkl", "/constants.pkl"])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from fgdd_export.precision.conversion import Converted, convert_to_half, convert
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.runtime.choose import runtime_for
-from fgdd_fast.runtime.parity import REFERENCE, Comparison
+from fgdd_fast.runtime.parity import Comparison
 from fgdd_fast.runtime.sample_images import SampleImage, check_images, drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -208,10 +208,10 @@ def test_the_command_says_what_it_wrote_and_how_it_compares(tmp_path: Path) -> N
 def test_force_is_also_known_by_its_old_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
-    refused = convert(bundle.onnx, "--precision", "fp16")
+    refused = convert(bundle.onnx, "--precision", "fp16", "--check-images", 4)
     assert refused.exit_code == 1
     assert "--force" in refused.output
-    result = convert(bundle.onnx, "--precision", "fp16", "--accept-parity")
+    result = convert(bundle.onnx, "--precision", "fp16", "--check-images", 4, "--accept-parity")
     assert result.exit_code == 0, result.output
     assert "--accept-parity is called --force now" in result.output
     assert "--accept-parity" not in convert("--help").output
@@ -224,27 +224,17 @@ def test_int8_needs_images(tmp_path: Path) -> None:
     assert "--calibrate DATA" in result.output
 
 
-def test_a_variant_is_not_converted_again(tmp_path: Path) -> None:
+def test_what_is_no_fp32_graph_or_decides_nothing_alone_is_not_converted(tmp_path: Path) -> None:
     bundle = convolutional_teacher(tmp_path)
-    assert convert(bundle.onnx, "--precision", "bf16").exit_code == 0
-    result = convert(tmp_path / "teacher.bf16.onnx", "--precision", "fp16")
-    assert result.exit_code == 1
-    assert "is the bf16 variant" in result.output
-
-
-def test_a_part_is_not_converted_alone(tmp_path: Path) -> None:
-    bundle = convolutional_teacher(tmp_path)
-    for suffix in (".onnx", ".json"):
-        shutil.copy(bundle.onnx.with_suffix(suffix), tmp_path / f"part{suffix}")
-    sidecar = tmp_path / "part.json"
-    sidecar.write_text(sidecar.read_text().replace('"role": "teacher"', '"role": "segmenter"'))
-    result = convert(tmp_path / "part.onnx", "--precision", "fp16")
-    assert result.exit_code == 1
-    assert "no decision of the pipeline depends on it alone" in result.output
-
-
-def test_the_reference_is_what_variants_are_held_against() -> None:
-    assert (REFERENCE.device, REFERENCE.precision) == ("cpu", "fp32")
+    for changes, problem in (
+        ({"variant": "bf16", "variant_of": "0" * 64}, "is the bf16 variant"),
+        ({"role": "segmenter"}, "no decision of the pipeline depends on it alone"),
+    ):
+        other = replace(bundle, onnx=tmp_path / "other.onnx", **changes)  # type: ignore[arg-type]
+        write_bundle(other, bundle.onnx.read_bytes())
+        result = convert(other.onnx, "--precision", "fp16")
+        assert result.exit_code == 1
+        assert problem in result.output
 
 
 def test_what_is_written_does_not_depend_on_how_python_hashes(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from fgdd_export.precision.conversion import convert_to_half
 from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.runtime.sample_images import check_images
 
-SCENES = 16
+SCENES = 24
 SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
 
 

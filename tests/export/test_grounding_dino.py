@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -225,6 +225,7 @@ def detector(checkpoint: Path) -> tuple[GroundingDino, Detector]:
     return loaded, Detector(loaded.model, HEIGHT, WIDTH, loaded.image_mean, loaded.image_std)
 
 
+@settings(max_examples=30)
 @given(rows=st.integers(1, HEIGHT), columns=st.integers(1, WIDTH))
 def test_geometry_follows_the_mask_of_pixels(
     detector: tuple[GroundingDino, Detector], rows: int, columns: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod
 from fgdd_fast.models.foreground import Foreground, Pixels
 from fgdd_fast.models.grounded_sam2 import GroundedSam2, letterbox
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.models.prompts import read_prompts
+from fgdd_fast.models.prompts import Prompting, read_prompts
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tokenizers")
@@ -312,6 +313,20 @@ def test_a_bundle_without_a_part_or_its_tokenizer_is_refused(bundle: Bundle) -> 
         (replace(bundle, role="detector"), "cannot be asked for a class"),
     ):
         with pytest.raises(BundleError, match=problem), opened(damaged):
+            pass
+
+
+def test_the_sidecar_says_how_the_model_is_asked_as_it_always_did(bundle: Bundle) -> None:
+    said = (
+        '{"form": "a {}.", "text_length": 12, "special_tokens": [101, 102, 1012, 1029], "threshold": 0.4, '
+        '"boxes": 3, "fit": "letterbox", "shortest_edge": 1000}'
+    )
+    data = json.loads(bundle.sidecar.read_text())
+    assert json.dumps(data["prompting"]) == said
+    assert Prompting.of(load_bundle(bundle.onnx)) == tiny.PROMPTING
+    for change in ({"fit": "crop"}, {"boxes": None}, {"text_length": float("inf")}, {"special_tokens": 3}):
+        damaged = replace(bundle, prompting={**data["prompting"], **change})
+        with pytest.raises(BundleError, match="lacks or garbles a field"), opened(damaged):
             pass
 
 

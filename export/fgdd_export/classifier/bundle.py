@@ -152,8 +152,8 @@ def export_teacher(
     _log.info("Running the network as published on %d images", len(images))
     logits = _reference(candidate, images, checkpoint)
     _log.info("Exporting it to ONNX")
-    graph = candidate.export()
-    model = add_loss(graph.model, candidate.outputs)
+    network, making = candidate.export()
+    model = add_loss(network, candidate.outputs)
     _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
     _refuse(onnx.stem, parity, force)
@@ -163,7 +163,7 @@ def export_teacher(
         "teacher",
         preprocessing=candidate.preprocessing,
         classes=names,
-        source={**candidate.source, **graph.making},
+        source={**candidate.source, **making},
         licence=candidate.licence if licence == UNKNOWN_LICENCE else licence,
         parity=parity,
     )

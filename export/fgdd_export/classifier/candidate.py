@@ -22,19 +22,6 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A classifier in ONNX.
-
-    Attributes:
-        model: takes `images` uint8 [batch, height, width, 3] and gives `logits` float32 [batch, classes].
-        making: what making it took, for the bundle's `source`.
-    """
-
-    model: onnx.ModelProto
-    making: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Candidate:
     """A classifier that is to become a teacher.
 
@@ -45,7 +32,8 @@ class Candidate:
         source: where it comes from.
         licence: SPDX identifier of its weights' licence, `NOASSERTION` where it is not known.
         reference: the network as published: logits float [n, classes] of images uint8 [n, height, width, 3].
-        export: makes the graph.
+        export: makes the graph, from `images` uint8 [batch, height, width, 3] to `logits` float32
+            [batch, classes], and says what making it took, for the bundle's `source`.
     """
 
     outputs: int
@@ -54,7 +42,7 @@ class Candidate:
     source: Mapping[str, Any]
     licence: str
     reference: Callable[[Images], NDArray[Any]]
-    export: Callable[[], Graph]
+    export: Callable[[], tuple[onnx.ModelProto, Mapping[str, Any]]]
 
 
 def names_bundle(checkpoint: str) -> bool:
@@ -102,7 +90,7 @@ def backbone_candidate(
         source={"kind": "backbone", "name": bundle.name, "sha256": bundle.sha256, **bundle.source},
         licence=bundle.licence,
         reference=lambda images: run({"images": images})["logits"],
-        export=lambda: Graph(model, {}),
+        export=lambda: (model, {}),
     )
 
 

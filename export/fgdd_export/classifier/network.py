@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
-from fgdd_export.classifier.candidate import Candidate, Graph, Images
+from fgdd_export.classifier.candidate import Candidate, Images
 from fgdd_export.classifier.sources import load_classifier
 from fgdd_export.classifier.weights import (
     IMAGENET_MEAN,
@@ -28,6 +28,9 @@ from fgdd_export.graphs.network_bundle import normalisation as in_words
 from fgdd_export.graphs.parity import UNKNOWN_LICENCE
 from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
+
+if TYPE_CHECKING:
+    import onnx
 
 EXAMPLES = 2  # images in a trial: with one, a fixed batch could go unnoticed
 CHANNELS = 3
@@ -181,7 +184,7 @@ class FromImages(torch.nn.Module):
 
 def _export(
     checkpoint: str, module: torch.nn.Module, normalisation: Normalisation, side: int, outputs: int
-) -> Graph:
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     example = torch.zeros(EXAMPLES, side, side, CHANNELS, dtype=torch.uint8)
     wrapped: Any = FromImages(module, normalisation).eval()
     try:
@@ -206,7 +209,7 @@ def _export(
             "Give a network without that operator as MODULE:FUNCTION, or try another --size where pooling is "
             "uneven.",
         ) from error
-    return Graph(exported.model, {"export": exported.making})
+    return exported.model, {"export": exported.making}
 
 
 @contextmanager

@@ -39,6 +39,7 @@ from fgdd_export.grounding_dino.network import (
 from fgdd_export.sam2.bundle import segmenter_origin, segmenter_preprocessing
 from fgdd_export.sam2.network import ImageEncoder, MaskDecoder, Sam2, encoder_example, load_sam2
 from fgdd_fast.errors import SettingsError
+from fgdd_fast.models.prompts import phrases_of
 from fgdd_fast.runtime.sample_images import SampleImage
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ def export_grounded_sam2(
         BundleError: a checkpoint cannot be used, or the result differs from it; nothing is written then.
         SettingsError: the settings do not fit the networks.
     """
+    for image in check:
+        phrases_of(image.image.class_name, {})  # refused before anything takes long
     _log.info("Loading the checkpoints")
     dino = load_grounding_dino(detector)
     settings.detector.check(dino)

@@ -122,6 +122,9 @@ def export_grounding_dino(
         BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
         SettingsError: the settings do not fit the network.
     """
+    prompts = [
+        prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check
+    ]  # which are refused before anything takes long
     _log.info("Loading the checkpoint")
     dino = load_grounding_dino(checkpoint)
     settings.check(dino)
@@ -143,7 +146,7 @@ def export_grounding_dino(
             files=write_tokenizer(place, dino),
         )
         _log.info("Comparing with PyTorch")
-        parity = _measure_parity(staged, DetectorReference(dino), check)
+        parity = _measure_parity(staged, DetectorReference(dino), check, prompts)
         if not force:
             check_parity(onnx.stem, parity, TOLERANCES)
         return publish(staged, onnx, parity)
@@ -185,7 +188,7 @@ def write_tokenizer(onnx: Path, dino: GroundingDino) -> dict[str, str]:
 
 
 def _measure_parity(
-    bundle: Bundle, reference: DetectorReference, images: Sequence[SampleImage]
+    bundle: Bundle, reference: DetectorReference, images: Sequence[SampleImage], prompts: Sequence[str]
 ) -> dict[str, Any]:
     """Compare all proposals on each image's canvas; equal ones may come in another order."""
     prompting = Prompting.of(bundle)
@@ -193,8 +196,7 @@ def _measure_parity(
     encode, detect = (load_model(part.graph()) for part in (bundle.part(TEXT), bundle))
     size = bundle.preprocessing.height, bundle.preprocessing.width
     distances = []
-    for image in images:
-        prompt = prompt_text(phrases_of(image.image.class_name, {}), prompting.form)
+    for image, prompt in zip(images, prompts, strict=True):
         canvas, valid = bring_to_canvas(image.pixels, size, prompting, "area")
         tokens = tokenizer.encode(prompt)
         text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
