@@ -97,5 +97,5 @@ def refuse_wrong_teacher(judged: Accuracy, name: str, kind: str) -> None:
         return
     says = f"{judged.top1:.1%} of {judged.images} {kind} are right, and guessing gets {judged.chance:.1%}"
     if judged.chance**judged.images < CHANCE_P_VALUE:
-        raise TeacherError(f"The teacher {name} is no better than guessing on these {kind}: {says}", advice)
+        raise TeacherError(f"The teacher {name} is no better than guessing on {kind}: {says}", advice)
     _log.warning("Too few %s to tell whether the teacher %s knows these classes: %s", kind, name, says)
