@@ -1,7 +1,4 @@
-"""Which teacher may label a distilled data set: the one that it was distilled with, or one that is asked for.
-
-Whoever it is must know the classes, by name and by sight.
-"""
+"""Which teacher may label a distilled data set: one that knows its classes, by name and by sight."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.models.linear_head import CHANCE_P_VALUE, accuracy, swapped_classes
+from fgdd_fast.models.linear_head import CHANCE_P_VALUE, Accuracy, accuracy, swapped_classes
 from fgdd_fast.models.network import check_classes
 from fgdd_fast.output.distilled import DistilledSet
 from fgdd_fast.output.manifest import Model
@@ -52,9 +49,8 @@ def check_predictions(
 ) -> None:
     """Refuse a teacher whose predictions contradict the classes of the images.
 
-    Class names in another order than the teacher's outputs give no error of their own: the labels would only
-    teach the wrong thing. Of too few images to tell there is a warning. A teacher is judged by what it knows
-    better, whole images or tiles: it need not know small tiles as they are shown to it.
+    It is judged by what it knows better, whole images or tiles: it need not know small tiles as they are
+    shown to it.
 
     Args:
         mosaics: logits of the images shown whole, [n, classes].
@@ -71,10 +67,28 @@ def check_predictions(
         (accuracy(tiles.reshape(-1, len(classes)), np.repeat(labels, tiles.shape[1]), classes), "tiles"),
         key=lambda pair: pair[0].top1,
     )
+    refuse_wrong_teacher(judged, name, kind)
+
+
+def refuse_wrong_teacher(judged: Accuracy, name: str, kind: str) -> None:
+    """Refuse a teacher that students had better not listen to.
+
+    Class names in another order than the teacher's outputs give no error of their own: its labels would only
+    teach the wrong thing. Of too few images to tell there is a warning.
+
+    Args:
+        judged: how often it is right.
+        name: of the teacher.
+        kind: what it was shown, such as `images`.
+
+    Raises:
+        TeacherError: it takes whole classes for each other, or is no better than guessing.
+    """
     advice = "Try it on photographs: fgdd-fast teacher check BUNDLE DATA"
     if swapped := swapped_classes(judged.confusion):
         pairs = "; ".join(
-            f"{kind} of {classes[one]!r} are taken for {classes[other]!r}" for one, other in swapped
+            f"{kind} of {judged.classes[one]!r} are taken for {judged.classes[other]!r}"
+            for one, other in swapped
         )
         raise TeacherError(
             f"The class names of the teacher {name} are not in the order of its outputs: {pairs}", advice
@@ -82,7 +96,6 @@ def check_predictions(
     if judged.above_chance():
         return
     says = f"{judged.top1:.1%} of {judged.images} {kind} are right, and guessing gets {judged.chance:.1%}"
-    if judged.chance**judged.images >= CHANCE_P_VALUE:
-        _log.warning("Too few %s to tell whether the teacher %s knows these classes: %s", kind, name, says)
-        return
-    raise TeacherError(f"The teacher {name} is no better than guessing on these {kind}: {says}", advice)
+    if judged.chance**judged.images < CHANCE_P_VALUE:
+        raise TeacherError(f"The teacher {name} is no better than guessing on {kind}: {says}", advice)
+    _log.warning("Too few %s to tell whether the teacher %s knows these classes: %s", kind, name, says)

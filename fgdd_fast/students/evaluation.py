@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.bundle.files import stage_file, write_file
+from fgdd_engines.bundle.files import stage_file
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import OutputError, TeacherError
@@ -24,71 +23,13 @@ from fgdd_fast.runtime.choose import RuntimeOptions, available_processors, runti
 from fgdd_fast.students.architectures import check_architecture
 from fgdd_fast.students.inputs.labelled_images import LabelledImages, read_validation
 from fgdd_fast.students.inputs.opening import LabelKind, OpenedTraining, TrainingOptions, open_training
-from fgdd_fast.students.results.report import JudgedTeacher, chance, draw_curves, report
-from fgdd_fast.students.results.result import Student, StudentResult, Summary, summarise
+from fgdd_fast.students.results.report import Evaluation, JudgedTeacher
+from fgdd_fast.students.results.result import Student
 from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 from fgdd_fast.students.training.recipe import Arithmetic, StudentRecipe
 
 EXTRA = "evaluate"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What became of an evaluation.
-
-    Attributes:
-        opened: what students learned from.
-        validation: what judged them.
-        recipe: how they were trained.
-        results: the students.
-        teacher: the teacher's own accuracy, where one was named.
-        device: that the students were trained on.
-    """
-
-    opened: OpenedTraining
-    validation: LabelledImages
-    recipe: StudentRecipe
-    results: tuple[StudentResult, ...]
-    teacher: JudgedTeacher | None
-    device: str
-
-    @property
-    def summaries(self) -> tuple[Summary, ...]:
-        """The students of each architecture together."""
-        return summarise(self.results, self.validation.classes)
-
-    def write_json(self, path: Path, environment: Mapping[str, object] | None = None) -> None:
-        """Write all results to a file of JSON.
-
-        Args:
-            path: of the file, which is replaced.
-            environment: what else is noted, such as versions and the machine.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        known = {**(environment or {}), "device": self.device}
-        found = report(
-            self.opened, self.validation, self.recipe, self.results, teacher=self.teacher, environment=known
-        )
-        text = json.dumps(found, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-        with writing(path):
-            write_file(path, text.encode("ascii"))
-
-    def draw(self, path: Path) -> None:
-        """Draw the students' accuracy by epoch into a PNG file.
-
-        Raises:
-            OutputError: it cannot be written.
-            MissingExtraError: matplotlib is not installed.
-        """
-        levels = {"chance": chance(self.validation)}
-        if self.teacher is not None:
-            levels["teacher"] = self.teacher.photographs.top1
-        picture = draw_curves(self.results, levels)
-        with writing(path):
-            write_file(path, picture)
 
 
 def evaluate(

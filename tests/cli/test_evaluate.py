@@ -201,7 +201,7 @@ def test_teachers_that_do_not_fit_are_refused(place: Path) -> None:
     assert_refused(evaluate(place, teacher=lacking.onnx), "does not know 'red'")
     tiny.write_squares(place / "val", 8)
     swapped = tiny.teacher_bundle(place, ("green", "blue", "red"), name="swapped")
-    assert_refused(evaluate(place, teacher=swapped.onnx), "'blue' is taken for 'green'")
+    assert_refused(evaluate(place, teacher=swapped.onnx), "of 'blue' are taken for 'green'")
     (place / "val" / "red").rename(place / "val" / "crimson")
     assert_refused(evaluate(place), "it has 'crimson', and it lacks 'red'")
 

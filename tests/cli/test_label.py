@@ -22,6 +22,7 @@ import fgdd_fast
 from fgdd_engines.bundle.bundle import load_bundle, write_bundle
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_fast.labels.stored import StoredLabels, open_labels
+from fgdd_fast.labels.training_views import ViewRecipe
 from fgdd_fast.labels.writing import LabelWriter
 from fgdd_fast.output.distilled import open_distilled
 
@@ -110,11 +111,8 @@ def test_compressions(out: Path, distilled: Path, tmp_path: Path, compress: str)
 
 def test_views_at_the_students_size_without_mixing(out: Path) -> None:
     done(out, size=8, no_cutmix=True, seed=4)
-    recipe = stored(out).recipe
-    assert recipe is not None
-    assert (recipe.size, recipe.cutmix, recipe.seed) == (8, False, 4)
-    views, _ = stored(out).epoch(0)
-    assert not views.patch.any()
+    assert stored(out).recipe == ViewRecipe(size=8, factor=2, batch=4, seed=4, cutmix=False)
+    assert not stored(out).epoch(0)[0].patch.any()
 
 
 STOPPED = """
@@ -262,15 +260,7 @@ def test_a_folder_labels_of_something_else_is_left_alone(out: Path) -> None:
     assert [path.name for path in (out / "labels").iterdir()] == ["thesis.tex"]
 
 
-def test_distilling_over_a_labelled_data_set(distilled: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(distilled.parent, tmp_path / "place"))
-    done(place / "out")
-    again = distill(place, "out", "--overwrite", ipc=2, size=SIZE)
-    assert again.exit_code == 0, again.output
-    assert not (place / "out/labels").exists(), "they were of the older images"
-
-
-def test_distilling_over_a_foreign_folder_labels(distilled: Path, tmp_path: Path) -> None:
+def test_distilling_over_labels_replaces_ours_alone(distilled: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(distilled.parent, tmp_path / "place"))
     (place / "out/labels").mkdir()
     (place / "out/labels/labels.json").write_text('{"cat": 1}')
@@ -278,8 +268,11 @@ def test_distilling_over_a_foreign_folder_labels(distilled: Path, tmp_path: Path
     assert_refused(distill(place, "out", "--overwrite"), "something other than a distilled data set")
     assert contents(place / "out") == before
     (place / "out/labels/labels.json").unlink()
-    (place / "out/labels/.labels.lock").touch()
-    assert distill(place, "out", "--overwrite").exit_code == 0, "what a run stopped at once leaves is ours"
+    (place / "out/labels/.labels.lock").touch()  # what a run stopped at once leaves
+    assert distill(place, "out", "--overwrite", ipc=2, size=SIZE).exit_code == 0
+    done(place / "out")
+    assert distill(place, "out", "--overwrite", ipc=2, size=SIZE).exit_code == 0
+    assert not (place / "out/labels").exists(), "they were of the older images"
 
 
 def test_labels_need_no_torch(out: Path) -> None:

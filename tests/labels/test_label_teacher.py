@@ -40,7 +40,7 @@ GUESSES = np.array([0, 1, 2, 2, 1, 0, 2, 0, 0, 0, 1, 2])
 
 
 def test_a_teacher_that_guesses_is_refused() -> None:
-    with pytest.raises(TeacherError, match=r"no better than guessing on these tiles: .* of 48 tiles"):
+    with pytest.raises(TeacherError, match=r"no better than guessing on tiles: .* of 48 tiles"):
         check(np.zeros_like(LABELS) + (LABELS == 0), GUESSES)
 
 

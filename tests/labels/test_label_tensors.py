@@ -1,4 +1,4 @@
-"""Arrays in a file: what libraries of the format read, and nothing but what was written."""
+"""Arrays in a file: what libraries of the format read, nothing but what was written, and in few bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fgdd_fast.labels.tensors import pack, smallest_unsigned, unpack
+from fgdd_fast.labels.tensors import pack, pack_views, smallest_unsigned, unpack, unpack_views
+from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
 
 ARRAYS = st.dictionaries(
     st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=8).filter(
@@ -46,17 +47,12 @@ def test_arrays_in_any_memory_order_and_byte_order() -> None:
     assert np.array_equal(unpack(pack({"a": array}))["a"], array)
 
 
-@given(content=st.binary(max_size=60))
-def test_anything_else_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        unpack(content)
-
-
-@given(cut=st.integers(1, 90))
-def test_a_truncated_file_is_refused(cut: int) -> None:
-    content = pack({"a": np.arange(6, dtype=np.uint16)})
-    with pytest.raises(ValueError, match=r".+"):
-        unpack(content[:-cut])
+@given(content=st.binary(max_size=60), cut=st.integers(1, 90))
+def test_anything_else_is_refused(content: bytes, cut: int) -> None:
+    whole = pack({"a": np.arange(6, dtype=np.uint16)})
+    for other in (content, whole[:-cut]):
+        with pytest.raises(ValueError, match=r".+"):
+            unpack(other)
 
 
 @pytest.mark.parametrize(("greatest", "dtype"), [(0, "u1"), (255, "u1"), (256, "u2"), (65536, "u4")])
@@ -64,3 +60,37 @@ def test_the_narrowest_integers(greatest: int, dtype: str) -> None:
     array = smallest_unsigned(np.array([0, greatest]), greatest)
     assert array.dtype == dtype
     assert array.tolist() == [0, greatest]
+
+
+@given(
+    size=st.integers(1, 600),
+    factor=st.integers(1, 3),
+    tile=st.integers(1, 200),
+    batch=st.integers(1, 12),
+    images=st.integers(1, 30),
+    cutmix=st.booleans(),
+)
+def test_views_come_back(size: int, factor: int, tile: int, batch: int, images: int, cutmix: bool) -> None:
+    recipe = ViewRecipe(size=size, factor=factor, batch=batch, seed=1, cutmix=cutmix)
+    views = draw_epoch(recipe, images, tile * factor, 2)
+    arrays = unpack(pack(pack_views(views, recipe, tile * factor)))
+    found = unpack_views(arrays, recipe, images)
+    for name in views.__annotations__:
+        assert np.array_equal(getattr(found, name), getattr(views, name)), name
+        assert getattr(found, name).dtype == getattr(views, name).dtype, name
+
+
+def test_bytes_of_a_view() -> None:
+    recipe = ViewRecipe(size=224, factor=2, batch=50, seed=0)
+    arrays = pack_views(draw_epoch(recipe, 100, 224, 0), recipe, 224)
+    # image, four tiles, four sides of the crop, flip, partner, and a fiftieth of a patch
+    assert sum(array.nbytes for array in arrays.values()) == 100 * (1 + 4 + 4 + 1 + 1) + 2 * 4
+
+
+def test_views_of_another_number_of_images_are_refused() -> None:
+    recipe = ViewRecipe(size=8, factor=2, batch=5, seed=0)
+    arrays = pack_views(draw_epoch(recipe, 10, 16, 0), recipe, 16)
+    with pytest.raises(ValueError, match="shape"):
+        unpack_views(arrays, recipe, 11)
+    with pytest.raises(KeyError):
+        unpack_views({}, recipe, 10)

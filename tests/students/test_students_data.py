@@ -78,11 +78,8 @@ def test_images_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path) -> No
         assert [item.source for item in found.skipped] == ["green/01.png"]
         assert np.bincount(found.labels).tolist() == [3, 2, 3]
         assert len(found.images) == len(found.sources) == len(found.hashes) == 8
-
-
-def test_a_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
-    tiny.write_squares(tmp_path, 1)
-    (tmp_path / "green" / "00.png").write_bytes(b"not an image")
+    for file in ("00", "02"):
+        (tmp_path / "green" / f"{file}.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match="Not one image of the class 'green'"):
         read_validation(tmp_path, tiny.CLASSES, 16)
 
@@ -105,27 +102,6 @@ def test_a_teacher_is_judged_by_names_on_photographs_and_on_views(tmp_path: Path
         assert accuracy_on_views(teacher, validation).top1 == 1.0
         wrong = replace(validation, labels=(validation.labels + 1) % 3)
         assert accuracy_on_views(teacher, wrong).top1 == 0.0
-
-
-def test_a_teacher_with_swapped_labels_is_refused(tmp_path: Path) -> None:
-    tiny.write_squares(tmp_path / "val", 6)
-    bundle = tiny.teacher_bundle(tmp_path, ("green", "blue", "red"))
-    with (
-        closing(open_teacher(bundle, tiny.SIDE)) as teacher,
-        pytest.raises(TeacherError, match="'blue' is taken for 'green'"),
-    ):
-        accuracy_on_photographs(teacher, tmp_path / "val", tiny.CLASSES, method="area", threads=1)
-
-
-def test_a_teacher_that_guesses_is_refused(tmp_path: Path) -> None:
-    for name in tiny.CLASSES:  # the same images for each class
-        for place, colour in enumerate(tiny.CLASSES * 4):
-            write(tmp_path / "val" / name / f"{place}.png", tiny.square(colour, 0.9, seed=place))
-    with (
-        closing(open_teacher(tiny.teacher_bundle(tmp_path), tiny.SIDE)) as teacher,
-        pytest.raises(TeacherError, match="no better than guessing"),
-    ):
-        accuracy_on_photographs(teacher, tmp_path / "val", tiny.CLASSES, method="area", threads=1)
 
 
 @pytest.fixture
@@ -199,15 +175,6 @@ def test_what_stored_labels_cannot_give_is_refused(out: Path, asked: dict[str, A
         open_training(out, options, has_teacher=False)
     assert advice in refusal.value.advice
     assert open_training(out, options, has_teacher=True).labels == "online"
-
-
-def test_stored_labels_of_another_set_are_refused(out: Path) -> None:
-    label(out, "--epochs", "1")
-    other = CliRunner().invoke(main, arguments(out.parent, "other", ipc=3, seed=1, threads=1))
-    assert other.exit_code == 0
-    (out / "labels").rename(out.parent / "other" / "labels")
-    with pytest.raises(DataError, match="labels"):
-        open_training(out.parent / "other", ASKED, has_teacher=False)
 
 
 def test_stored_labels_without_epochs_are_refused(out: Path) -> None:

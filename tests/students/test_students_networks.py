@@ -15,6 +15,7 @@ from tiny_students import RECIPE, SIZE, training_set, validation_set  # noqa: E4
 from fgdd_fast.errors import DataError, FgddError, SettingsError  # noqa: E402
 from fgdd_fast.students.architectures import check_architecture, find_architecture  # noqa: E402
 from fgdd_fast.students.results.result import Student, StudentResult  # noqa: E402
+from fgdd_fast.students.training.checkpoints import training_key  # noqa: E402
 from fgdd_fast.students.training.loop import train_students  # noqa: E402
 
 
@@ -160,6 +161,8 @@ def test_what_is_built_in_has_no_origin(tmp_path: Path) -> None:
     assert "origin" not in train("convnet1-w4", tmp_path).to_json()
     state = torch.load(tmp_path / "convnet1-w4-seed0.pt", weights_only=True)
     assert [*state] == ["epochs", "curve", "losses", "seconds", "predictions", "network", "optimizer", "key"]
+    key = training_key(training_set(2), validation_set(2), RECIPE)
+    assert key == "6c11e1d4e3e565ea2f4368dc1fcb921a63f0a8433d7e3b629ca4f5942c0ca6f6"
 
 
 @pytest.mark.parametrize(

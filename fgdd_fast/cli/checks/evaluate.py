@@ -17,10 +17,10 @@ from fgdd_fast.cli.options import folder, seed_option
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.students.architectures import NAMES
-from fgdd_fast.students.evaluation import EXTRA, Evaluation, check_outputs
+from fgdd_fast.students.evaluation import EXTRA, check_outputs
 from fgdd_fast.students.evaluation import evaluate as evaluate_students
 from fgdd_fast.students.inputs.opening import EPOCHS, FOLDER_SIZE, LABEL_KINDS
-from fgdd_fast.students.results.report import balanced, chance
+from fgdd_fast.students.results.report import Evaluation, balanced
 from fgdd_fast.students.training.recipe import ARITHMETICS
 
 
@@ -185,7 +185,7 @@ def _table(evaluation: Evaluation) -> Table:
         shown = {"teacher": evaluation.teacher.photographs, "teacher on views": evaluation.teacher.views}
         for name, judged in shown.items():
             table.add_row(name, "", "", f"{100 * judged.top1:.1f}", f"{100 * balanced(judged):.1f}", "")
-    validation = evaluation.validation
-    guessing = (f"{100 * chance(validation):.1f}", f"{100 / len(validation.classes):.1f}")
+    classes = len(evaluation.validation.classes)
+    guessing = (f"{100 * evaluation.chance:.1f}", f"{100 / classes:.1f}")
     table.add_row("chance", "", "", *guessing, "")
     return table

@@ -86,12 +86,9 @@ def read_validation(
     """Read a folder of validation images as RDED does: the shorter side resized, and the centre cut out.
 
     Args:
-        folder: holds one folder of images for each class.
+        folder, method, threads, progress: as for `read_whole`.
         classes: names in the order of the labels: the folder must have all of them, and no others.
         size: side of the crop in pixels, to which belongs a shorter side of `size // 7 * 8`.
-        method: how images are resized.
-        threads: that read.
-        progress: shows how many are read.
 
     Raises:
         DataError: the folder cannot be read, has other classes, or not one image of a class can be used.
@@ -112,19 +109,7 @@ def _read(
     threads: int,
     advance: Callable[[], None],
 ) -> LabelledImages:
-    """Decode all images of a folder, leaving out those that cannot be used.
-
-    Args:
-        dataset: the folder as scanned.
-        classes: all of its classes, in the order of the labels.
-        view: makes uint8 [size, size, 3] of an image of any size.
-        size: pixels.
-        threads: that read.
-        advance: called whenever an image is done.
-
-    Raises:
-        DataError: not one image of a class can be used.
-    """
+    """Decode all images of a folder but those that cannot be used; `view` makes them alike in size."""
     pixels = np.empty((len(dataset.images), size, size, 3), np.uint8)
     used: list[SourceImage] = []
     hashes: list[str] = []

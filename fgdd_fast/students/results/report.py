@@ -1,21 +1,25 @@
-"""The result of an evaluation: as JSON values, and as a picture of the curves."""
+"""What became of an evaluation: for reports, as JSON, and as a picture of the curves."""
 
 from __future__ import annotations
 
 import io
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fgdd_engines.bundle.files import write_file
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.models.linear_head import Accuracy
+from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Model
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
 from fgdd_fast.students.inputs.opening import OpenedTraining
-from fgdd_fast.students.results.result import StudentResult, summarise
+from fgdd_fast.students.results.result import StudentResult, Summary, summarise
 from fgdd_fast.students.training.recipe import StudentRecipe
 
 FORMAT = 1
@@ -38,69 +42,10 @@ class JudgedTeacher:
     photographs: Accuracy
     views: Accuracy
 
-
-def chance(validation: LabelledImages) -> float:
-    """Share of the validation images that always naming the most frequent class gets right."""
-    counts = [int((validation.labels == label).sum()) for label in range(len(validation.classes))]
-    return max(counts) / len(validation.labels)
-
-
-def balanced(judged: Accuracy) -> float:
-    """Mean over the classes of the share of each one's images that is right."""
-    return statistics.fmean(judged.per_class.values())
-
-
-def report(
-    opened: OpenedTraining,
-    validation: LabelledImages,
-    recipe: StudentRecipe,
-    results: Sequence[StudentResult],
-    *,
-    teacher: JudgedTeacher | None,
-    environment: Mapping[str, object],
-) -> dict[str, Any]:
-    """Gather the result of an evaluation.
-
-    Args:
-        opened: what students learned from.
-        validation: what judged them.
-        recipe: how they were trained.
-        results: the students.
-        teacher: where one was at hand.
-        environment: what it was computed with.
-    """
-    training = opened.training
-    return {
-        "format": FORMAT,
-        "training": {
-            "images": len(training.images),
-            "classes": list(training.classes),
-            "labels": opened.labels,
-            "teacher": None if opened.stored is None else asdict(opened.stored.teacher),
-            "views": asdict(training.views),
-            "skipped": [asdict(item) for item in opened.skipped],
-        },
-        "recipe": asdict(recipe),
-        "validation": {
-            "images": len(validation.images),
-            "chance": chance(validation),
-            "labels": validation.labels.tolist(),
-            "skipped": [asdict(item) for item in validation.skipped],
-        },
-        "teacher": None if teacher is None else _teacher(teacher),
-        "architectures": {
-            summary.architecture: summary.to_json() for summary in summarise(results, training.classes)
-        },
-        "students": [result.to_json() for result in results],
-        "environment": dict(environment),
-    }
-
-
-def _teacher(teacher: JudgedTeacher) -> dict[str, Any]:
-    shown = {"photographs": teacher.photographs, "views": teacher.views}
-    return {
-        **asdict(teacher.model),
-        **{
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        shown = {"photographs": self.photographs, "views": self.views}
+        figures = {
             name: {
                 "top1": judged.top1,
                 "balanced": balanced(judged),
@@ -108,23 +53,98 @@ def _teacher(teacher: JudgedTeacher) -> dict[str, Any]:
                 "per_class": judged.per_class,
             }
             for name, judged in shown.items()
-        },
-    }
+        }
+        return {**asdict(self.model), **figures}
 
 
-def draw_curves(results: Sequence[StudentResult], levels: Mapping[str, float]) -> bytes:
-    """Draw the validation accuracy of students by epoch: each seed thin, an architecture's mean thick.
+@dataclass(frozen=True)
+class Evaluation:
+    """What became of an evaluation.
 
-    Args:
-        results: at least one; those of one architecture have been validated after the same epochs.
-        levels: accuracies in [0, 1] to compare with, by what they are, such as the teacher's.
-
-    Returns:
-        A PNG file.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
+    Attributes:
+        opened: what students learned from.
+        validation: what judged them.
+        recipe: how they were trained.
+        results: the students.
+        teacher: the teacher's own accuracy, where one was named.
+        device: that the students were trained on.
     """
+
+    opened: OpenedTraining
+    validation: LabelledImages
+    recipe: StudentRecipe
+    results: tuple[StudentResult, ...]
+    teacher: JudgedTeacher | None
+    device: str
+
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """The students of each architecture together."""
+        return summarise(self.results, self.validation.classes)
+
+    @property
+    def chance(self) -> float:
+        """The share of the validation images that always naming the most frequent class gets right."""
+        return float(np.bincount(self.validation.labels).max() / len(self.validation.labels))
+
+    def to_json(self, environment: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Return everything as JSON values, with what else is noted, such as versions and the machine."""
+        opened, validation, training = self.opened, self.validation, self.opened.training
+        return {
+            "format": FORMAT,
+            "training": {
+                "images": len(training.images),
+                "classes": list(training.classes),
+                "labels": opened.labels,
+                "teacher": None if opened.stored is None else asdict(opened.stored.teacher),
+                "views": asdict(training.views),
+                "skipped": [asdict(item) for item in opened.skipped],
+            },
+            "recipe": asdict(self.recipe),
+            "validation": {
+                "images": len(validation.images),
+                "chance": self.chance,
+                "labels": validation.labels.tolist(),
+                "skipped": [asdict(item) for item in validation.skipped],
+            },
+            "teacher": None if self.teacher is None else self.teacher.to_json(),
+            "architectures": {summary.architecture: summary.to_json() for summary in self.summaries},
+            "students": [result.to_json() for result in self.results],
+            "environment": {**(environment or {}), "device": self.device},
+        }
+
+    def write_json(self, path: Path, environment: Mapping[str, object] | None = None) -> None:
+        """Write everything to a file of JSON, which is replaced; see `to_json`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        text = json.dumps(self.to_json(environment), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        with writing(path):
+            write_file(path, text.encode("ascii"))
+
+    def draw(self, path: Path) -> None:
+        """Draw the students' accuracy by epoch into a PNG file.
+
+        Raises:
+            OutputError: it cannot be written.
+            MissingExtraError: matplotlib is not installed.
+        """
+        levels = {"chance": self.chance}
+        if self.teacher is not None:
+            levels["teacher"] = self.teacher.photographs.top1
+        picture = _draw_curves(self.results, levels)
+        with writing(path):
+            write_file(path, picture)
+
+
+def balanced(judged: Accuracy) -> float:
+    """Return the mean over the classes of the share of each one's images that is right."""
+    return statistics.fmean(judged.per_class.values())
+
+
+def _draw_curves(results: Sequence[StudentResult], levels: Mapping[str, float]) -> bytes:
+    """Draw the validation accuracy of students by epoch: each seed thin, an architecture's mean thick."""
     figure = import_optional("matplotlib.figure", "evaluate").Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for place, name in enumerate(dict.fromkeys(result.student.architecture for result in results)):

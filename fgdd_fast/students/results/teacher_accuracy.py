@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdd_fast.errors import TeacherError
 from fgdd_fast.images.dataset import scan
-from fgdd_fast.images.resize import Pixels, ResizeMethod
-from fgdd_fast.models.linear_head import CHANCE_P_VALUE, Accuracy, accuracy, swapped_classes, whole_images
+from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.labels.teacher import refuse_wrong_teacher
+from fgdd_fast.models.linear_head import Accuracy, accuracy, whole_images
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.students.inputs.labelled_images import LabelledImages
 from fgdd_fast.students.inputs.training_set import class_logits
@@ -27,7 +27,7 @@ def accuracy_on_photographs(
     threads: int,
     advance: Callable[[], None] = lambda: None,
 ) -> Accuracy:
-    """The teacher's accuracy on a folder of photographs, each resized whole to the teacher's input.
+    """Return the teacher's accuracy on a folder of photographs, each resized whole to the teacher's input.
 
     Args:
         teacher: opened for tiles of the size of its input.
@@ -52,46 +52,20 @@ def accuracy_on_photographs(
     )
     place = {name: label for label, name in enumerate(classes)}
     judged = accuracy(logits, np.array([place[image.class_name] for image in used]), classes)
-    refuse_wrong_teacher(judged, teacher.bundle.name, folder)
+    refuse_wrong_teacher(judged, teacher.bundle.name, f"images in {folder}")
     return judged
 
 
 def accuracy_on_views(teacher: Teacher, validation: LabelledImages) -> Accuracy:
-    """The teacher's accuracy on what students are shown of the validation images.
+    """Return the teacher's accuracy on what students are shown of the validation images.
 
     Args:
         teacher: opened for tiles of the size of these images.
         validation: the images.
     """
-
-    def logits(images: Pixels) -> np.ndarray:
-        return class_logits(teacher, images, validation.classes)
-
     chunks = range(0, len(validation.images), _CHUNK)
-    answers = np.concatenate([logits(validation.images[start : start + _CHUNK]) for start in chunks])
-    return accuracy(answers, validation.labels, validation.classes)
-
-
-def refuse_wrong_teacher(judged: Accuracy, name: str, folder: Path) -> None:
-    """Refuse a teacher that students had better not listen to.
-
-    Too few images to tell it from guessing are accepted.
-
-    Raises:
-        TeacherError: it takes classes for each other, or is no better than guessing.
-    """
-    if swapped := swapped_classes(judged.confusion):
-        pairs = "; ".join(
-            f"'{judged.classes[one]}' is taken for '{judged.classes[other]}'" for one, other in swapped
-        )
-        raise TeacherError(
-            f"The teacher {name} names the classes of {folder} in another order: {pairs}",
-            "Correct the order of 'classes' in its sidecar, or the names of the folders.",
-        )
-    if not judged.above_chance() and judged.chance**judged.images < CHANCE_P_VALUE:
-        raise TeacherError(
-            f"The teacher {name} is no better than guessing on {folder}: {judged.top1:.1%} of "
-            f"{judged.images} images are right, and always naming the most frequent class gets "
-            f"{judged.chance:.1%}",
-            "Is it the right teacher, and are the labels right? Try: fgdd-fast teacher check BUNDLE FOLDER",
-        )
+    answers = [
+        class_logits(teacher, validation.images[start : start + _CHUNK], validation.classes)
+        for start in chunks
+    ]
+    return accuracy(np.concatenate(answers), validation.labels, validation.classes)

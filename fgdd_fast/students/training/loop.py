@@ -55,8 +55,7 @@ def train_students(
         recipe: how they are trained.
         device: of PyTorch, such as `cpu` or `cuda`; see `choose_device`.
         threads: processor threads.
-        checkpoints: folder that keeps each student's state from time to time, and its end; a training that
-            is found there goes on, and one that is complete is not repeated. None to keep nothing.
+        checkpoints: folder that keeps each student's state: what is found there goes on, or is complete.
         save_every: seconds between two states, at least; they are of whole epochs.
         progress: shows the epochs of the students of each architecture.
 
