@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.images.dataset import scan
@@ -64,7 +65,7 @@ def accuracy_on_views(teacher: Teacher, validation: LabelledImages) -> Accuracy:
         validation: the images.
     """
 
-    def logits(images: Pixels) -> np.ndarray:
+    def logits(images: Pixels) -> NDArray[np.float32]:
         return class_logits(teacher, images, validation.classes)
 
     chunks = range(0, len(validation.images), _CHUNK)
