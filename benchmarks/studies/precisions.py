@@ -88,7 +88,12 @@ def main(
         }
         for runtime, found, times in zip(runtimes, compared, seconds, strict=True)
     ]
-    facts = {"network": bundle.name, "sha256": bundle.sha256, "images": len(checked), "samples": len(feeds)}
+    facts: dict[str, Any] = {
+        "network": bundle.name,
+        "sha256": bundle.sha256,
+        "images": len(checked),
+        "samples": len(feeds),
+    }
     columns = {"way": "", "samples_per_second": ".1f", "ratio": ".2f", "top1": ".1%", "accepted": ""}
     study.report(rows, columns, **facts, batch=batch, turns=turns, threads=threads)
     figures = [{"way": row["way"], **compared[place].agreement.figures} for place, row in enumerate(rows)]

@@ -149,7 +149,8 @@ def run_size(photographs: Sequence[SourceImage], images: int, options: Sequence[
         data, store, out = (Path(name, part) for part in ("data", "store", "out"))
         make_data_set(photographs, images, data)
         common = ["--pool", "all", "--store", str(store), *options]
-        first, again = (_run(Path(name), ["measure", str(data), *common], images, known) for known in (0, 1))
+        measure = ["measure", str(data), *common]
+        first, again = (_run(Path(name), measure, images, known) for known in (False, True))
         size = sum(file.stat().st_size for file in store.iterdir())
         distilled = _run(Path(name), ["distill", str(data), str(out), "--ipc", str(ipc), *common], images)
     return {

@@ -29,7 +29,7 @@ def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
     sampled = cv2.resize(pixels, (_SAMPLED, _SAMPLED), interpolation=cv2.INTER_LINEAR)
     grey = cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY)
     reduced = cv2.resize(grey, (_REDUCED, _REDUCED), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(reduced.astype(np.float32))[:_FREQUENCIES, :_FREQUENCIES]
+    low = np.asarray(cv2.dct(reduced.astype(np.float32)), np.float32)[:_FREQUENCIES, :_FREQUENCIES]
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
 
 

@@ -169,6 +169,7 @@ def wheels(board: Board, _registry: None, tmp_path_factory: pytest.TempPathFacto
     return resolve(requirements_of(*EXTRAS), board, tmp_path_factory.mktemp("board"))
 
 
+@pytest.mark.network
 def test_a_board_installs_wheels_alone(board: Board, wheels: dict[str, Wheel]) -> None:
     tags = {
         name: {tag.platform for tag in parse_wheel_filename(wheel.file)[3]} for name, wheel in wheels.items()
@@ -177,6 +178,7 @@ def test_a_board_installs_wheels_alone(board: Board, wheels: dict[str, Wheel]) -
     assert "any" not in tags["numpy"]  # so some of the wheels are the board's own
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("extras", [(), *((extra,) for extra in EXTRAS)], ids=("base", *EXTRAS))
 def test_neither_torch_nor_tensorrt_comes_along(
     board: Board, wheels: dict[str, Wheel], extras: tuple[str, ...]
@@ -188,6 +190,7 @@ def test_neither_torch_nor_tensorrt_comes_along(
     assert [name for name in names if name.startswith(FORBIDDEN)] == []
 
 
+@pytest.mark.network
 def test_the_base_install_brings_nothing_of_the_extras(board: Board, wheels: dict[str, Wheel]) -> None:
     base = needed(requirements_of(), wheels, board)[0]
     of_extras = {Requirement(line).name for line in set(requirements_of(*EXTRAS)) - set(requirements_of())}
@@ -195,6 +198,7 @@ def test_the_base_install_brings_nothing_of_the_extras(board: Board, wheels: dic
     assert base & of_extras == set()
 
 
+@pytest.mark.network
 @pytest.mark.usefixtures("_registry")
 def test_the_cuda_bindings_that_the_guide_names_have_wheels_for_its_boards(tmp_path: Path) -> None:
     text = GUIDE.read_text(encoding="utf-8")

@@ -202,7 +202,7 @@ def _reference(candidate: Candidate, images: Images, checkpoint: str) -> NDArray
         raise BundleError(
             f"The network {checkpoint} gives logits that are not finite", "Its weights are damaged."
         )
-    return logits.astype(np.float64)
+    return np.asarray(logits, np.float64)
 
 
 def measure_parity(

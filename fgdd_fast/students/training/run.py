@@ -123,7 +123,7 @@ class StudentRun:
             images = normalised(validation.images[start : start + _VALIDATION_BATCH], self._device)
             logits = self._network(images.contiguous(memory_format=self._format))
             answers.append(logits.argmax(dim=1).cpu().numpy())
-        return np.concatenate(answers).astype(np.int64)
+        return np.asarray(np.concatenate(answers), np.int64)
 
     @property
     def complete(self) -> bool:
