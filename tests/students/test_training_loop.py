@@ -1,4 +1,4 @@
-"""The README's training loop runs as it stands."""
+"""The training loop of the page on students runs as it stands."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from tiny_distillation import distill
 
 from fgdd_fast.cli.distillation.label import label
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "students.md"
 PHOTOGRAPHS = 6  # of each class
 
 
 def training_loop() -> str:
-    """The README's one block of Python that trains a student."""
-    blocks = re.findall(
-        r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    """The PAGE's one block of Python that trains a student."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (found,) = [block for block in blocks if "from fgdd_fast.data import" in block]
     return str(found)
 
@@ -40,7 +38,7 @@ def test_the_training_loop_is_short_and_teaches(
     assert len(loop.splitlines()) < 40
     torch.manual_seed(0)
     capsys.readouterr()
-    exec(compile(loop, str(README), "exec"), {"__name__": "training_loop"})
+    exec(compile(loop, str(PAGE), "exec"), {"__name__": "training_loop"})
 
     said = re.fullmatch(r"(\d+) of (\d+) held-out photographs are recognised\n", capsys.readouterr().out)
     assert said is not None
