@@ -61,11 +61,11 @@ class Centre:
         self.description = f"the middle {share:g}"
         self.sha256 = hashlib.sha256(self.description.encode()).hexdigest()
 
-    def fingerprint(self, class_name: str) -> dict[str, str]:  # noqa: ARG002 - the same for all
+    def fingerprint(self, class_name: str) -> dict[str, str]:
         """Return what results depend on, apart from the image."""
         return {"share": f"{self._share:g}"}
 
-    def prepare(self, pixels: np.ndarray, image: Any) -> dict[str, Array]:  # noqa: ARG002 - any
+    def prepare(self, pixels: np.ndarray, image: Any) -> dict[str, Array]:
         """Return what the model takes of an image: here its size, which does not matter."""
         return {"size": np.asarray(pixels.shape[:2])}
 
