@@ -1,4 +1,4 @@
-"""The documents: what they show runs, their links lead somewhere, and every public name is in them."""
+"""The documents: what they show in Python runs, links lead somewhere, every public name is described."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ DOCUMENTS = (
     *(ROOT / "benchmarks").glob("*.md"),
     *(ROOT / "examples").glob("*.md"),
 )
-OLD_SPELLINGS = ("--val ", "--accept-parity", "--arithmetic", "onnxruntime-tensorrt", "onnxruntime-rtx")
 
 
 def python_blocks(document: Path) -> Iterator[tuple[int, str]]:
@@ -46,6 +45,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_the_api_page_shows_runs(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed")
     run_blocks(API, {"__name__": "api"})
@@ -94,9 +94,3 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_document_teaches_an_old_spelling(document: Path) -> None:
-    text = document.read_text(encoding="utf-8")
-    assert [word for word in OLD_SPELLINGS if word in text] == []
