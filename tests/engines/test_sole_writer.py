@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import plan_files
 import pytest
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
-from fgdd_engines.file_lock import clear_leftovers, exclusive_lock, find_leftovers
+from fgdd_engines.file_lock import exclusive_lock, find_leftovers
 from fgdd_engines.tensorrt_backend.build import Built
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 
@@ -164,27 +164,27 @@ def test_a_lock_has_one_holder_however_many_come_and_go(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("look", [find_leftovers, clear_leftovers])
-def test_whoever_looks_for_leftovers_is_no_holder(tmp_path: Path, look: Callable[[Path], object]) -> None:
-    """A writer that begins while others look neither waits nor gives up."""
+def test_whoever_looks_for_leftovers_is_no_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that begins while another looks neither waits nor gives up."""
     (tmp_path / ".x.lock").touch()
-    stop = threading.Event()
-    waited: list[int] = []
+    looking, began = threading.Event(), threading.Event()
+    close = os.close
 
-    def keep_looking() -> None:
-        while not stop.is_set():
-            look(tmp_path)
+    def close_later(handle: int) -> None:
+        if threading.current_thread() is looker and not looking.is_set():
+            looking.set()
+            assert began.wait(30)
+        close(handle)
 
-    threads = [threading.Thread(target=keep_looking) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(100):
-            with exclusive_lock(tmp_path, "x", lambda: waited.append(1)):
-                assert find_leftovers(tmp_path) == ()
-            (tmp_path / ".x.lock").touch()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-    assert waited == []
+    def wait() -> None:
+        began.set()
+        raise AssertionError("it waits")
+
+    looker = threading.Thread(target=find_leftovers, args=(tmp_path,))
+    monkeypatch.setattr(os, "close", close_later)
+    looker.start()
+    assert looking.wait(30)
+    with exclusive_lock(tmp_path, "x", wait):
+        began.set()
+        looker.join(30)
+        assert find_leftovers(tmp_path) == ()
