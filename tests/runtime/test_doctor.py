@@ -235,4 +235,4 @@ def test_a_cache_that_is_a_file_is_empty(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_sizes_are_readable(count: int, text: str) -> None:
-    assert cli._size(count) == text
+    assert cli.readable_size(count) == text
