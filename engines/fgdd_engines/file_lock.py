@@ -2,6 +2,9 @@
 
 The lock of NAME is the file `.NAME.lock`, and while it is held, unfinished files lie in `.NAME.staging`. So
 whatever lies there while nobody holds the lock was left by a process that was killed.
+
+The locks are those of Linux's open file descriptions: they have one holder even among the threads of a
+process, and whether somebody holds one can be asked without taking it.
 """
 
 from __future__ import annotations
@@ -9,11 +12,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _LOCK, _STAGING = ".lock", ".staging"
+# Linux's `struct flock` of a 64-bit machine: a lock for writing, from the beginning to the end of the file.
+_WHOLE_FILE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_GRACE = 0.2  # seconds, in which whoever clears a leftover away has done so
 
 
 @contextmanager
@@ -52,7 +60,7 @@ def clear_leftovers(folder: Path) -> int:
         The bytes that it took.
     """
     freed = 0
-    for name in _unfinished(folder):
+    for name in find_leftovers(folder):
         lock, staging = _paths(folder, name)
         handle = _try_acquire(lock)
         if handle is None:
@@ -77,16 +85,18 @@ def _paths(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _acquire(lock: Path, on_wait: Callable[[], None]) -> int:
-    handle = _try_acquire(lock)
-    if handle is not None:
-        return handle
-    on_wait()
-    return _lock(lock, fcntl.LOCK_EX)
+    deadline = time.monotonic() + _GRACE
+    while (handle := _try_acquire(lock)) is None:
+        if time.monotonic() > deadline:
+            on_wait()
+            return _lock(lock, fcntl.F_OFD_SETLKW)
+        time.sleep(0.01)
+    return handle
 
 
 def _try_acquire(lock: Path) -> int | None:
     try:
-        return _lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _lock(lock, fcntl.F_OFD_SETLK)
     except BlockingIOError:
         return None
 
@@ -96,7 +106,7 @@ def _lock(lock: Path, operation: int) -> int:
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, operation)
+            fcntl.fcntl(handle, operation, _WHOLE_FILE)
             if _is_at(lock, handle):
                 return handle
         except BaseException:
@@ -119,15 +129,13 @@ def _release(handle: int, lock: Path, staging: Path) -> None:
 
 
 def _is_free(lock: Path) -> bool:
-    """Whether nobody holds a lock; it is held for a moment to find out."""
+    """Whether nobody holds a lock, which is asked without taking it."""
     try:
         handle = os.open(lock, os.O_RDWR)
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        conflict = fcntl.fcntl(handle, fcntl.F_OFD_GETLK, _WHOLE_FILE)
     finally:
         os.close(handle)
-    return True
+    return bool(struct.unpack_from("h", conflict)[0] == fcntl.F_UNLCK)

@@ -9,28 +9,42 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+from fgdd_engines.errors import MissingExtraError
 from fgdd_engines.optional_imports import import_optional
 
 _TELEMETRY = "openvino_telemetry"
+_SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
-def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime; its own switch, read once, turns its telemetry off whole.
+def import_onnxruntime(extra: str = "cpu") -> ModuleType:
+    """Import ONNX Runtime; its own switch, which it reads while it is imported, turns its telemetry off.
+
+    Args:
+        extra: the extra of fgdd-fast to name where it is not installed.
 
     Raises:
         MissingExtraError: the package is not installed.
     """
-    disable_onnxruntime_telemetry()
-    return import_optional("onnxruntime", "cpu")
+    before = os.environ.get(_SWITCH)
+    os.environ[_SWITCH] = "1"
+    try:
+        return import_optional("onnxruntime", extra)
+    finally:
+        if before is None:
+            os.environ.pop(_SWITCH, None)
+        else:
+            os.environ[_SWITCH] = before
 
 
 def disable_onnxruntime_telemetry() -> None:
-    """Turn ONNX Runtime's telemetry off before another package imports it."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    """Import ONNX Runtime without its telemetry, if it is installed, before another package imports it."""
+    with suppress(MissingExtraError):
+        import_onnxruntime()
 
 
 def import_openvino() -> ModuleType:
@@ -41,14 +55,13 @@ def import_openvino() -> ModuleType:
     """
     if "openvino" in sys.modules:
         return import_optional("openvino", "cpu")
-    telemetry = sys.modules.get(_TELEMETRY)
+    before = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # the import system's way to say: not there
     try:
         return import_optional("openvino", "cpu")
     finally:
-        del sys.modules[_TELEMETRY]
-        if telemetry is not None:
-            sys.modules[_TELEMETRY] = telemetry
+        sys.modules.pop(_TELEMETRY, None)
+        sys.modules.update(before)
 
 
 def openvino_core() -> Any:

@@ -15,6 +15,7 @@ from fgdd_fast.errors import FgddError
 # Where each command lies; its module is imported when the command is named.
 COMMANDS = {
     "bench": "fgdd_fast.cli.checks.bench",
+    "cache": "fgdd_fast.cli.checks.cache",
     "convert": "fgdd_fast.cli.networks.convert",
     "demo": "fgdd_fast.cli.distillation.demo",
     "distill": "fgdd_fast.cli.distillation.distill",

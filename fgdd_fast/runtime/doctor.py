@@ -11,24 +11,13 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
+from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe_all
 from fgdd_fast.models.factory import FamilyState, list_families
 from fgdd_fast.runtime.machine import Jetson, Machine, Nvidia, read_jetson, read_machine, read_nvidia
 
 _PACKAGE = "fgdd-fast"
-_VERSIONS_OF = (
-    _PACKAGE,
-    "numpy",
-    "opencv-python",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx",
-    "cuda-bindings",
-    "torch",
-)
 _CACHE_FOLDERS = ("models", "store", "sources", "engines", "agreement")
 # The extras that are for a task; those that are for a device are advised by its probe.
 _TASKS = {
@@ -103,7 +92,7 @@ class Report:
     Attributes:
         versions: version of each package that matters; None for one that is not installed.
         machine, nvidia, jetson: the machine; `jetson` is None on another.
-        devices: which devices run, in the order of `DEVICES`.
+        devices: which devices run, in the order of `DEVICES`, then those of plug-ins.
         extras: the extras of this package.
         models: the models of the catalogue.
         cache: the cache folder.
@@ -149,16 +138,30 @@ def examine(models: Sequence[ModelState]) -> Report:
         models: the state of the catalogue's models.
     """
     return Report(
-        versions={package: _version(package) for package in _VERSIONS_OF},
+        versions={package: _version(package) for package in _distributions()},
         machine=read_machine(),
         nvidia=read_nvidia(),
         jetson=read_jetson(),
         devices=probe_all(),
-        extras=read_extras(metadata(_PACKAGE).get_all("Provides-Extra") or (), requires(_PACKAGE) or ()),
+        extras=_own_extras(),
         models=tuple(models),
         cache=read_cache(cache_folder()),
         foregrounds=list_families(),
     )
+
+
+def _distributions() -> tuple[str, ...]:
+    """The packages whose versions matter, by the names that pip knows them by."""
+    backends = (name for device in DEVICES for name in find_backend(device).distributions)
+    return tuple(dict.fromkeys((_PACKAGE, "numpy", "opencv-python", *backends, "torch")))
+
+
+def _own_extras() -> tuple[Extra, ...]:
+    """The extras of this package; none where it runs from a checkout that pip does not know."""
+    try:
+        return read_extras(metadata(_PACKAGE).get_all("Provides-Extra") or (), requires(_PACKAGE) or ())
+    except PackageNotFoundError:
+        return ()
 
 
 def _version(package: str) -> str | None:

@@ -15,6 +15,7 @@ from fgdd_engines.tensorrt_backend.plans.key import Platform
 from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE
 from fgdd_engines.tensorrt_backend.plans.store import Origin, PlanStore
 from fgdd_fast.errors import FgddError
+from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_checking import Checked, Images, check_engines, why_unchecked
 from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, profile_of
 
@@ -28,7 +29,8 @@ class BuildSettings:
 
     Attributes:
         device: which TensorRT; `auto` is the first that is installed and can build here.
-        precision: of the graphs; all but fp32 take the bundle's variants.
+        precision: of the graphs; all but fp32 take the bundle's variants, and `auto` is what running the
+            bundle on the device would ask for.
         batch: images an inference; None for what suits the bundle.
         workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
         rebuild: whether to build what is there already.
@@ -36,7 +38,7 @@ class BuildSettings:
     """
 
     device: Flavour | Literal["auto"] = "auto"
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     batch: Profile | None = None
     workspace_mib: int | None = None
     rebuild: bool = False
@@ -71,7 +73,8 @@ def build_engines(
     tensorrt = choose_tensorrt(settings.device)
     platform = Platform.of(tensorrt, find_cuda_device())
     profile = profile_of(bundle, settings.batch)
-    graphs = graphs_of(bundle, tensorrt.flavour, settings.precision, profile)
+    precision = runtime_for(bundle, tensorrt.flavour, settings.precision).precision
+    graphs = graphs_of(bundle, tensorrt.flavour, precision, profile)
     plans = tuple(
         store.build_once(
             graph.key(platform),
@@ -89,7 +92,7 @@ def build_engines(
         report(f"{bundle.name}: comparing its decisions with those of fp32 on the CPU")
     return check_engines(
         bundle,
-        settings.precision,
+        precision,
         graphs,
         plans,
         images,

@@ -182,7 +182,7 @@ def test_inspect_tells_a_sidecar_in_words(plan: Plan) -> None:
         str(plan.path),
         str(plan.graph),
         plan.key.model_sha256,
-        "tensorrt 10.16.2, CUDA 13.2, Orin (8.7)",
+        "tensorrt 10.16.2, CUDA 13, Orin (8.7)",
         "batch 1:6:48",
         "2 fp16, 1 fp32 (read from the engine inspector)",
         "workspace all memory",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,38 @@ def test_an_interrupted_file_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         write_file(tmp_path / "file", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each time that something is hashed from now on."""
+    times: list[int] = []
+    sha256 = hashlib.sha256
+
+    def count(*content: bytes) -> Any:
+        times.append(1)
+        return sha256(*content)
+
+    monkeypatch.setattr(files_module.hashlib, "sha256", count)
+    return times
+
+
+def test_a_model_is_hashed_once_while_it_stays_as_it_is(
+    written: Bundle, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "SETTLED", 0)
+    for _ in range(3):
+        load_bundle(written.onnx)
+    assert len(hashed) == 1
+    before = written.onnx.stat()
+    time.sleep(0.05)  # longer than a tick of any kernel's clock
+    written.onnx.write_bytes(MODEL.swapcase())
+    os.utime(written.onnx, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BundleError, match="is not the one that its sidecar describes"):
+        load_bundle(written.onnx)
+
+
+def test_what_was_written_a_moment_ago_is_hashed_again(written: Bundle, hashed: list[int]) -> None:
+    for _ in range(3):
+        load_bundle(written.onnx)
+    assert len(hashed) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -134,8 +135,17 @@ class TestBuffers:
     def test_a_graph_that_fails_when_it_is_recorded(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second session cannot record, as when memory ends: nothing of the first is left behind."""
+        """The second session cannot record, as when memory ends: both are freed before another opens."""
         sessions = Sessions(bundle)
+        recorded: list[weakref.ref[Any]] = []
+        alive: list[int] = []
+
+        def opens(record: bool) -> Any:
+            alive.append(sum(session() is not None for session in recorded))
+            session = sessions(record)
+            recorded.append(weakref.ref(session))
+            return session
+
         binding = onnxruntime.InferenceSession.run_with_iobinding
         calls = 0
 
@@ -147,9 +157,10 @@ class TestBuffers:
             binding(session, *arguments)
 
         monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", run)
-        with bound(bundle, sessions) as engine:
+        with bound(bundle, opens) as engine:
             engine.run(tiny_feeds(BATCH))
         assert sessions.asked == [True, True, False]
+        assert alive == [0, 1, 0]
 
     def test_a_sidecar_that_is_not_the_graphs(self, bundle: Bundle) -> None:
         other = replace(bundle, outputs=(TensorSpec("logits", "float32", ("batch", 7)),))

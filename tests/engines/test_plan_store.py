@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from plan_files import CONTENT, KEY, LAYERS, ORIGIN, PARITY, builder, key, names, refusal, stored, unexpected
 
 from fgdd_engines.file_lock import exclusive_lock
+from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import Built, Profile
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import store as plan_store
 from fgdd_engines.tensorrt_backend.plans.choice import trial
-from fgdd_engines.tensorrt_backend.plans.key import PlanKey
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError
 
@@ -119,7 +122,7 @@ def test_the_plan_tuned_for_the_nearest_batch_is_found(store: PlanStore) -> None
         text: stored(store, key(profile=Profile.parse(text))) for text in ("1:1:8", "1:8:8", "4:6:16", "9")
     }
     for batch, expected in ((1, "1:1:8"), (5, "4:6:16"), (8, "1:8:8"), (9, "9"), (16, "4:6:16")):
-        found = store.find(key(profile=Profile(batch, batch, batch)))
+        found = store.load(key(profile=Profile(batch, batch, batch)))[0]
         assert found == plans[expected], batch
     assert "takes batches of 4 to 16, not of 17" in refusal(store, key(profile=Profile.parse("17")))
 
@@ -146,6 +149,19 @@ def test_a_plan_never_stands_for_another(store: PlanStore, changes: str, reason:
         store.build_once(wanted, unexpected, ORIGIN)
 
 
+def test_minor_versions_of_cuda_make_no_plan_stale(store: PlanStore) -> None:
+    """Plans of version 0.1 have them in their sidecars, under names of their own."""
+    older = stored(store, key(cuda="13.0"))
+    here = key(cuda="13")
+    assert store.load(here)[0] == store.load(key(cuda="13.2"))[0] == store.find_exact(here) == older
+    assert older.key.platform.differences(here.platform) == ()
+    assert store.build_once(here, unexpected, ORIGIN) == older
+    device = CudaDevice("Orin", (8, 7), 8 << 30, "13.2", "13.1")
+    assert Platform.of(TensorRt(ModuleType("tensorrt"), "tensorrt", "10.16.2"), device) == here.platform
+    newer = store.build_once(here, builder(b"new"), ORIGIN, rebuild=True)
+    assert store.find_exact(here) == newer
+
+
 def test_a_plan_of_another_model_is_not_even_mentioned(store: PlanStore) -> None:
     stored(store, key(model="tiny.text"))
     assert refusal(store) == (
@@ -169,10 +185,10 @@ def test_only_a_plan_that_decides_alike_is_used(store: PlanStore, state: Any, re
     plan = store.record_parity(store.build_once(KEY, builder(), ORIGIN), PARITY, state)
     assert f"{plan.path.name} {reason}" in refusal(store)
     with trial([plan]):
-        assert store.find(KEY) == plan
+        assert store.load(KEY)[0] == plan
     assert reason in refusal(store)
     accepted = store.record_parity(plan, PARITY, "accepted")
-    assert store.find(KEY) == accepted == store.list()[0]
+    assert store.load(KEY)[0] == accepted == store.list()[0]
 
 
 def test_a_plan_on_trial_comes_before_others_that_fit(store: PlanStore) -> None:
@@ -180,8 +196,8 @@ def test_a_plan_on_trial_comes_before_others_that_fit(store: PlanStore) -> None:
     tried = store.build_once(key(profile=Profile(1, 8, 16)), builder(), ORIGIN)
     wanted = key(profile=Profile(4, 4, 4))
     with trial([tried]):
-        assert store.find(wanted) == tried
-    assert store.find(wanted) == better
+        assert store.load(wanted)[0] == tried
+    assert store.load(wanted)[0] == better
 
 
 def test_what_was_found_of_a_plan_is_not_recorded_with_another(store: PlanStore) -> None:

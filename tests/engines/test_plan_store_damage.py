@@ -139,12 +139,12 @@ def test_a_plan_from_elsewhere_without_its_sidecar_is_refused(store: PlanStore, 
 def test_a_damaged_plan_does_not_hide_another_that_fits(store: PlanStore) -> None:
     flip_a_byte(stored(store))
     other = stored(store, key(profile=Profile(1, 8, 8)))
-    assert store.find(key(profile=Profile(4, 4, 4))) == other
+    assert store.load(key(profile=Profile(4, 4, 4)))[0] == other
 
 
 def test_a_plan_that_changes_after_it_was_found_is_not_loaded(store: PlanStore) -> None:
     stored(store)
-    plan = store.find(KEY)
+    plan = store.load(KEY)[0]
     flip_a_byte(plan)
     with pytest.raises(EngineError, match="has changed since it was built"):
         store.plan_bytes(plan)
@@ -158,7 +158,7 @@ def test_files_of_no_interest_are_no_hindrance(store: PlanStore) -> None:
     for name in ("notes.txt", "other-fp16-0.plan", "other.json", "README", ".hidden.plan"):
         (store.folder / name).write_bytes(b"\0")
     (store.folder / "folder.plan").mkdir()
-    assert store.find(KEY) == plan
+    assert store.load(KEY)[0] == plan
     assert len(store.damaged()) == 4
     assert "other" not in refusal(store, key(device="NVIDIA Thor"))
 
@@ -188,7 +188,7 @@ def test_a_build_that_fails_leaves_the_older_plan(store: PlanStore, monkeypatch:
             store.build_once(KEY, builder(b"new"), ORIGIN, rebuild=True)
     assert str(plan.path) in caught.value.problem
     assert "It needs 0.0 MB in" in caught.value.advice
-    assert store.find(KEY) == plan
+    assert store.load(KEY)[0] == plan
     assert not [name for name in names(store) if name.startswith(".")]
 
 
@@ -205,7 +205,7 @@ try:
     store.build_once(plan_files.key(device="large"), plan_files.builder(b"x" * 400_000), plan_files.ORIGIN)
 except EngineError as error:
     print(error)
-assert store.find(plan_files.KEY) == small
+assert store.load(plan_files.KEY)[0] == small
 print(sorted(path.name for path in store.folder.iterdir()))
 """
 

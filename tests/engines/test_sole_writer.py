@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import plan_files
 import pytest
 from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
 
-from fgdd_engines.file_lock import exclusive_lock
+from fgdd_engines.file_lock import exclusive_lock, find_leftovers
 from fgdd_engines.tensorrt_backend.build import Built
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 
@@ -161,3 +162,29 @@ def test_a_lock_has_one_holder_however_many_come_and_go(tmp_path: Path) -> None:
         thread.join(60)
     assert most == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_looks_for_leftovers_is_no_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that begins while another looks neither waits nor gives up."""
+    (tmp_path / ".x.lock").touch()
+    looking, began = threading.Event(), threading.Event()
+    close = os.close
+
+    def close_later(handle: int) -> None:
+        if threading.current_thread() is looker and not looking.is_set():
+            looking.set()
+            assert began.wait(30)
+        close(handle)
+
+    def wait() -> None:
+        began.set()
+        raise AssertionError("it waits")
+
+    looker = threading.Thread(target=find_leftovers, args=(tmp_path,))
+    monkeypatch.setattr(os, "close", close_later)
+    looker.start()
+    assert looking.wait(30)
+    with exclusive_lock(tmp_path, "x", wait):
+        began.set()
+        looker.join(30)
+        assert find_leftovers(tmp_path) == ()

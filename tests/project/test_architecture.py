@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
     [],
     ["bench"],
+    ["cache"],
+    ["cache", "list"],
+    ["cache", "prune"],
     ["convert"],
     ["demo"],
     ["distill"],

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,15 @@ def test_json_is_one_object_with_stable_keys() -> None:
     assert list(report["cache"]["sizes"]) == ["models", "store", "sources", "engines", "agreement"]
     assert {model["state"] for model in report["models"]} == {"absent"}
     assert any(step["command"].startswith("fgdd-fast models pull ") for step in report["steps"])
+
+
+def test_a_checkout_that_pip_does_not_know_has_no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(package: str) -> None:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor, "metadata", unknown)
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    assert examine([]).extras == ()
 
 
 def test_the_tables_tell_the_same() -> None:
@@ -226,4 +236,4 @@ def test_a_cache_that_is_a_file_is_empty(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_sizes_are_readable(count: int, text: str) -> None:
-    assert cli._size(count) == text
+    assert cli.readable_size(count) == text

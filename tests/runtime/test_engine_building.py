@@ -23,6 +23,7 @@ from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.runtime.engine_checking import Checked, Finding, verify_engines
 from fgdd_fast.runtime.engine_graphs import graphs_of, image_batches, profile_of
@@ -152,7 +153,7 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
         "batch": 4,
         "single": 1,
     }
-    assert store.find(wanted(plan)) == plan
+    assert store.load(wanted(plan))[0] == plan
     again = build(bundle, store, precision="fp16", batch=Profile(1, 2, 4))
     assert again == Checked((plan,))
     assert len(machine.built) == len(machine.compared) == 1
@@ -160,11 +161,20 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
     assert len(machine.built) == len(machine.compared) == 2
 
 
+def test_what_running_would_ask_for_is_built(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    bundle = tiny_bundle(tmp_path)
+    assert [plan.key.precision for plan in build(bundle, store).plans] == ["fp32"]
+    add_variant(bundle, "fp16")
+    (plan,) = build(bundle, store).plans
+    assert plan.key.precision == runtime_for(bundle, "tensorrt", "auto").precision == "fp16"
+    assert machine.compared[-1]["candidate"] == runtime_for(bundle, "tensorrt", "auto")
+
+
 def test_an_engine_runs_before_it_may_be_used_only_to_be_compared(
     tmp_path: Path, machine: Machine, store: PlanStore
 ) -> None:
     found: list[Plan] = []
-    machine.while_comparing = lambda: found.append(store.find(wanted(store.list()[0])))
+    machine.while_comparing = lambda: found.append(store.load(wanted(store.list()[0]))[0])
     (plan,) = build(tiny_bundle(tmp_path), store).plans
     assert found == [replace(plan, state="unchecked", parity={})]
 
@@ -179,11 +189,11 @@ def test_engines_that_decide_otherwise_are_kept_out_of_use_unless_accepted(
     assert plan.state == "below bar"
     assert plan.parity["shortfalls"] == list(BAD.shortfalls)
     with pytest.raises(EngineError, match="kept out of use"):
-        store.find(wanted(plan))
+        store.load(wanted(plan))[0]
     assert build(bundle, store).plans[0].state == "below bar"  # compared again, but not built
     accepted = build(bundle, store, force=True)
     assert accepted.plans[0].state == "accepted"
-    assert store.find(wanted(plan)) == accepted.plans[0]
+    assert store.load(wanted(plan))[0] == accepted.plans[0]
     assert len(machine.built) == 1
     assert len(machine.compared) == 3
 
@@ -199,7 +209,7 @@ def test_a_comparison_that_fails_leaves_engines_unused(
         build(tiny_bundle(tmp_path), store)
     (plan,) = store.list()
     with pytest.raises(EngineError, match="not been compared"):
-        store.find(wanted(plan))
+        store.load(wanted(plan))[0]
 
 
 def test_a_shared_text_encoder_is_not_to_blame_for_the_others(
@@ -207,7 +217,7 @@ def test_a_shared_text_encoder_is_not_to_blame_for_the_others(
 ) -> None:
     bundle = write_grounded_bundle(tmp_path)
     add_variant(bundle, "fp16")
-    assert {plan.state for plan in build(bundle, store).plans} == {"passed"}
+    assert {plan.state for plan in build(bundle, store, precision="fp32").plans} == {"passed"}
     machine.agreement = BAD
     main, text = build(bundle, store, precision="fp16").plans
     assert (main.state, text.state) == ("below bar", "passed")

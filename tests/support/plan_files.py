@@ -69,7 +69,7 @@ def names(store: PlanStore) -> list[str]:
 def refusal(store: PlanStore, wanted: PlanKey = KEY) -> str:
     """Why a store has no plan for a key; it must say what to do."""
     with pytest.raises(EngineError) as caught:
-        store.find(wanted)
+        store.load(wanted)[0]
     assert "fgdd-fast engine build" in caught.value.advice
     return caught.value.problem
 

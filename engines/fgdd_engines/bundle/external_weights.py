@@ -17,6 +17,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fgdd_engines.bundle.files import read_once
 from fgdd_engines.errors import BundleError
 
 _Buffer = mmap.mmap | bytes
@@ -60,11 +61,7 @@ def external_files(onnx: Path) -> tuple[str, ...]:
             the same folder: an absolute path, another folder, a drive, a link that leads elsewhere.
     """
     try:
-        with onnx.open("rb") as file:
-            if file.seek(0, 2) == 0:
-                return ()  # which cannot be mapped
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                names = tuple(sorted(set(_locations(content))))
+        names = _names_in(onnx)
     except OSError as error:
         raise BundleError(f"The model file {onnx} cannot be read: {error.strerror}") from error
     except _GarbledError as error:
@@ -72,6 +69,15 @@ def external_files(onnx: Path) -> tuple[str, ...]:
     for name in names:
         _check_place(onnx, name)
     return names
+
+
+@read_once
+def _names_in(onnx: Path) -> tuple[str, ...]:
+    with onnx.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            return ()  # which cannot be mapped
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return tuple(sorted(set(_locations(content))))
 
 
 def external_names(onnx: Path, files: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
+
+Result = TypeVar("Result")
+SETTLED = 2_000_000_000  # nanoseconds after which a change of a file shows in its times on any file system
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -33,8 +40,45 @@ def stage_file(path: Path, content: bytes) -> Path:
     return temporary
 
 
+def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
+    """Remember what a function reads from a file, for this process, until the file changes.
+
+    A file counts as unchanged while device, inode, size and the times of its last changes are the same, of
+    which no program can set the last. Clocks of file systems are coarse: what was written a moment ago may
+    change without another time, and is read again.
+
+    Args:
+        read: a function of the file's content alone; what it raises is not remembered.
+    """
+    known: dict[Path, tuple[tuple[int, ...], Result]] = {}
+
+    @functools.wraps(read)
+    def read_or_remember(path: Path) -> Result:
+        before = _state(path)
+        state, result = known.get(path, (None, None))
+        if state == before:
+            return cast(Result, result)
+        found = read(path)
+        settled = time.time_ns() - max(before[-2:]) > SETTLED
+        if settled and _state(path) == before:
+            known[path] = before, found
+        return found
+
+    return read_or_remember
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@read_once
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes; a file is hashed once while it stays as it is.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

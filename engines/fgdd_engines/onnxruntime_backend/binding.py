@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -100,9 +101,11 @@ class BoundEngine(Engine):
         self.streams = streams
         self.arithmetic = arithmetic
         self._name = bundle.name
-        try:
+        sessions = None
+        with suppress(EngineError):  # no graph of this model, or no memory for a session in each stream
             sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
-        except EngineError:  # no graph of this model, or no memory for a session in each stream
+        # By now the error is gone, and with it what its traceback held: the sessions that failed.
+        if sessions is None:
             sessions = self._bind(runtime, bundle, device, itertools.repeat(opens(False), streams))
         self._sessions = sessions
         self._idle = Pool(sessions)

@@ -22,8 +22,7 @@ from fgdd_engines.errors import EngineError
 from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.binding import BoundEngine
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, FATAL, session_options
-from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.telemetry import disable_onnxruntime_telemetry
+from fgdd_engines.telemetry import import_onnxruntime
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 
 ADVICE = "Run: fgdd-fast doctor"
@@ -59,8 +58,7 @@ class CudaEngine(BoundEngine):
     """
 
     def __init__(self, bundle: Bundle, axes: Mapping[str, int], *, streams: int = 2) -> None:
-        disable_onnxruntime_telemetry()
-        runtime = import_optional("onnxruntime", "gpu")
+        runtime = import_onnxruntime("gpu")
         missing = load_libraries(runtime)
 
         def open_session(record: bool) -> Any:

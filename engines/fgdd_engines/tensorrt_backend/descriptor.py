@@ -34,9 +34,7 @@ def open_plan(flavour: Flavour, bundle: Bundle, axes: Mapping[str, int]) -> Engi
         raise EngineError(f"{tensorrt} cannot run '{bundle.name}': {why_no_cuda()}", "Run: fgdd-fast doctor")
     batch = axes.get("batch", 1)
     platform = Platform.of(tensorrt, device)
-    store = PlanStore()
-    plan = store.find(PlanKey.of(bundle, platform, Profile(batch, batch, batch), axes))
-    content = store.plan_bytes(plan)
+    plan, content = PlanStore().load(PlanKey.of(bundle, platform, Profile(batch, batch, batch), axes))
     where = f"{tensorrt}, {platform.device}, {bundle.variant or 'fp32'}, plan {plan.sha256[:8]}"
     return TensorRtEngine(tensorrt, bundle, content, axes, arithmetic=where)
 

@@ -74,7 +74,8 @@ def _machine(machine: Machine) -> Iterable[tuple[str, str]]:
     yield "processor", escape(machine.processor)
     yield "cores", str(machine.cores)
     yield "vector units", " ".join(machine.vector_units) or _UNKNOWN
-    yield "memory", _size(machine.memory) + ("" if available is None else f", {_size(available)} available")
+    unused = "" if available is None else f", {readable_size(available)} available"
+    yield "memory", readable_size(machine.memory) + unused
     yield "system", f"{machine.system}, Python {machine.python}"
 
 
@@ -88,7 +89,7 @@ def _nvidia(nvidia: Nvidia) -> Iterable[tuple[str, ...]]:
 
 
 def _gpu(gpu: Gpu) -> str:
-    memory = _UNKNOWN if gpu.memory is None else _size(gpu.memory)
+    memory = _UNKNOWN if gpu.memory is None else readable_size(gpu.memory)
     return f"compute capability {gpu.compute_capability or _UNKNOWN}, memory {memory}"
 
 
@@ -123,8 +124,8 @@ def _family(family: FamilyState) -> tuple[str, str]:
 
 def _cache(cache: Cache) -> Iterable[tuple[str, str]]:
     for name, size in cache.sizes.items():
-        yield escape(name), _size(size)
-    yield "all", _size(sum(cache.sizes.values()))
+        yield escape(name), readable_size(size)
+    yield "all", readable_size(sum(cache.sizes.values()))
 
 
 def _show_steps(steps: Iterable[Step], console: Console) -> None:
@@ -134,7 +135,7 @@ def _show_steps(steps: Iterable[Step], console: Console) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _size(count: int) -> str:
+def readable_size(count: int) -> str:
     """Bytes in the largest unit of which there is at least one."""
     exponent = min(max(count.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
     return f"{count} B" if exponent == 0 else f"{count / 1024**exponent:.1f} {_UNITS[exponent]}"

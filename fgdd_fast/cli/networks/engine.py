@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.plans.key import NONE
@@ -111,9 +112,9 @@ def engine() -> None:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
-    default="fp32",
-    show_default=True,
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default="auto: fp16 where 'fgdd-fast convert' has made that variant, else fp32",
     help="All but fp32 take the variant that 'fgdd-fast convert' makes.",
 )
 @click.option(

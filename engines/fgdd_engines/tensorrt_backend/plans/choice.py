@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fgdd_engines.errors import EngineError
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, file_name
-from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE, Plan, State, check_content
+from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE, Plan, State
 
 _SHOWN = 3  # reasons of a refusal: those of the nearest plans
 _REFUSALS: dict[State, str] = {
@@ -46,13 +46,16 @@ def trial(plans: Sequence[Plan]) -> Iterator[None]:
         _on_trial.difference_update(new)
 
 
-def choose_plan(wanted: PlanKey, plans: Sequence[Plan], damaged: Sequence[Damaged]) -> Plan:
-    """The plan that stands for a key; of several, the one that is tuned for the nearest batch.
+def choose_plan(
+    wanted: PlanKey, plans: Sequence[Plan], damaged: Sequence[Damaged], read: Callable[[Plan], bytes]
+) -> tuple[Plan, bytes]:
+    """Return the plan that stands for a key, and its content; of several, that for the nearest batch.
 
     Args:
         wanted: the key, whose profile is the batches that are to be run.
         plans: all that there are.
         damaged: what might be a plan for it, for the refusal.
+        read: gives a plan's content, checked against its hash.
 
     Raises:
         EngineError: there is none; the message says what there is, and why that cannot be used.
@@ -62,10 +65,9 @@ def choose_plan(wanted: PlanKey, plans: Sequence[Plan], damaged: Sequence[Damage
     for plan in sorted(of_model, key=lambda plan: _distance(plan, wanted)):
         try:
             _check_usable(plan, wanted)
+            return plan, read(plan)
         except EngineError as error:
             reasons.append(error.problem)
-        else:
-            return plan
     beginning = f"{file_name(wanted.model)}-"
     reasons += [item.problem for item in damaged if item.path.name.startswith(beginning)]
     batch = wanted.profile.maximum
@@ -92,7 +94,6 @@ def _check_usable(plan: Plan, wanted: PlanKey) -> None:
         raise EngineError(f"{plan.path.name} {' and '.join(differences)}")
     if plan.state not in USABLE and plan.path not in _on_trial:
         raise EngineError(f"{plan.path.name} {_REFUSALS[plan.state]}", "Run: fgdd-fast engine verify")
-    check_content(plan)
 
 
 def _distance(plan: Plan, wanted: PlanKey) -> tuple[bool, int, int, int]:

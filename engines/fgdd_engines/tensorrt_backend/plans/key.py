@@ -26,7 +26,8 @@ class Platform:
     Attributes:
         flavour: which TensorRT.
         version: of TensorRT.
-        cuda: version of the CUDA runtime, such as `13.0`; `none` without a GPU.
+        cuda: major version of the CUDA runtime, such as `13`, for within one a plan runs on; `none` without a
+            GPU. Plans of version 0.1 also have the minor one, which counts for nothing.
         device: the GPU's name; `none` without one, where `tensorrt-rtx` can build all the same.
         compute_capability: such as `8.7`; `none` without a GPU.
     """
@@ -43,7 +44,7 @@ class Platform:
         if device is None:
             return cls(tensorrt.flavour, tensorrt.version, NONE, NONE, NONE)
         capability = ".".join(map(str, device.compute_capability))
-        return cls(tensorrt.flavour, tensorrt.version, device.runtime, device.name, capability)
+        return cls(tensorrt.flavour, tensorrt.version, _major(device.runtime), device.name, capability)
 
     def differences(self, here: Platform) -> tuple[str, ...]:
         """Why a plan of this platform does not run on another, as `was built on ...`; empty if it does."""
@@ -52,7 +53,7 @@ class Platform:
         reasons: list[str] = []
         if (self.device, self.compute_capability) != (here.device, here.compute_capability):
             reasons.append(f"was built {_place(self)}, not {_place(here)}")
-        elif self.cuda != here.cuda:
+        elif _major(self.cuda) != _major(here.cuda):
             reasons.append(f"was built with CUDA {self.cuda}, not {here.cuda}")
         if self.version != here.version:
             reasons.append(f"was built by {self.flavour} {self.version}, not {here.version}")
@@ -116,9 +117,9 @@ class PlanKey:
         """The machine's part of the key."""
         return Platform(self.flavour, self.version, self.cuda, self.device, self.compute_capability)
 
-    def on(self, platform: Platform) -> PlanKey:
-        """The key of the same graph and shapes on another platform."""
-        return replace(self, **asdict(platform))
+    def is_like(self, other: PlanKey) -> bool:
+        """Return whether a plan of one key is a plan of the other, whatever the minor CUDA version."""
+        return replace(self, cuda=_major(self.cuda)) == replace(other, cuda=_major(other.cuda))
 
     @property
     def stem(self) -> str:
@@ -174,6 +175,10 @@ class PlanKey:
 def file_name(model: str) -> str:
     """A model's name as a part of a file's name: what is unusual there becomes `_`."""
     return re.sub(r"[^\w.-]", "_", model, flags=re.ASCII)[:_LONGEST_NAME]
+
+
+def _major(version: str) -> str:
+    return version.partition(".")[0]
 
 
 def _place(platform: Platform) -> str:

@@ -98,7 +98,7 @@ class PlanStore:
         same = f"Another process builds {path.name}: waiting"
         other = "Another engine is built for this device: waiting"
         with _told(path), self._writing(path, lambda: report(same)) as staging:
-            plan = self._known(path, report)
+            plan = self._known(self._place(key), report)
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
             timing = self.timing_cache(key.platform)
@@ -121,20 +121,21 @@ class PlanStore:
                 _keep_timing(timing_staging, timing, built.timing_cache)
         return plan
 
-    def find(self, wanted: PlanKey) -> Plan:
-        """The plan that stands for a key: of the same graph and platform, for these batches among others.
+    def load(self, wanted: PlanKey) -> tuple[Plan, bytes]:
+        """Return the plan that stands for a key: of the same graph and platform, for these batches too.
 
         Args:
             wanted: the key, whose profile is the batches that are to be run.
 
         Returns:
-            Of several, the one that is tuned for the nearest batch. Its file has been checked.
+            Of several, the one that is tuned for the nearest batch; and its content, which is what its
+            sidecar knows.
 
         Raises:
             EngineError: there is none that may be used; the message says what there is, and what is wrong
                 with it.
         """
-        return choose_plan(wanted, self.list(), self.damaged())
+        return choose_plan(wanted, self.list(), self.damaged(), self.plan_bytes)
 
     def find_exact(self, key: PlanKey) -> Plan | None:
         """The plan of a key, whatever its state; None where it was never built.
@@ -142,12 +143,19 @@ class PlanStore:
         Raises:
             EngineError: it is damaged.
         """
-        path = self.path(key)
+        path = self._place(key)
         if not (path.exists() or sidecar_of(path).exists()):
             return None
         plan = read_plan(path)
         check_content(plan)
         return plan
+
+    def _place(self, key: PlanKey) -> Path:
+        """Where the plan of a key lies, or would: one of version 0.1 has its old name."""
+        path = self.path(key)
+        if not path.exists():
+            path = next((plan.path for plan in self.list() if plan.key.is_like(key)), path)
+        return path
 
     def plan_bytes(self, plan: Plan) -> bytes:
         """A plan's content, checked against its hash.
