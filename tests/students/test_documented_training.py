@@ -1,8 +1,4 @@
-<<<<<<<< HEAD:tests/students/test_documented_training.py
 """The documents' training loop runs as it stands."""
-========
-"""The training loop of the page on students runs as it stands."""
->>>>>>>> g-docs:tests/students/test_training_loop.py
 
 from __future__ import annotations
 
@@ -21,11 +17,7 @@ PHOTOGRAPHS = 6  # of each class
 
 
 def training_loop() -> str:
-<<<<<<<< HEAD:tests/students/test_documented_training.py
     """The page's one block of Python that trains a student."""
-========
-    """The PAGE's one block of Python that trains a student."""
->>>>>>>> g-docs:tests/students/test_training_loop.py
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (found,) = [block for block in blocks if "from fgdd_fast.data import" in block]
     return str(found)
