@@ -72,7 +72,7 @@ def main(
     checked = check_images(data, images, {})
     runtimes = list(_runtimes(bundle, threads))
     comparison = Comparison(bundle, checked)
-    compared = [comparison.hold(each, batch=1) for each in study.track(runtimes, "Comparing")]
+    compared = [comparison.compare(each, batch=1) for each in study.track(runtimes, "Comparing")]
     feeds = sample_feeds(bundle, checked)[:samples]
     seconds = _time(study, bundle, runtimes, feeds, batch, turns)
     rows = [
@@ -83,8 +83,8 @@ def main(
             "ratio": median(first / own for first, own in zip(seconds[0], times, strict=True)),
             "seconds": [round(value, 4) for value in times],
             "top1": None if judged is None else _top1(bundle, runtime, judged[1]),
-            "figures": dict(found.agreement.figures),
-            "accepted": found.agreement.accepted,
+            "figures": dict(found.parity.figures),
+            "accepted": found.parity.accepted,
         }
         for runtime, found, times in zip(runtimes, compared, seconds, strict=True)
     ]
@@ -96,7 +96,7 @@ def main(
     }
     columns = {"way": "", "samples_per_second": ".1f", "ratio": ".2f", "top1": ".1%", "accepted": ""}
     study.report(rows, columns, **facts, batch=batch, turns=turns, threads=threads)
-    figures = [{"way": row["way"], **compared[place].agreement.figures} for place, row in enumerate(rows)]
+    figures = [{"way": row["way"], **compared[place].parity.figures} for place, row in enumerate(rows)]
     names = [name for name in figures[0] if name != "way" and not name.startswith(("with", "batch"))]
     study.show(figures, {"way": "", **dict.fromkeys(names, ".4g")})
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import fgdd_fast
@@ -108,7 +108,7 @@ def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
     Raises:
         FgddError: nothing here can run the bundle as asked.
     """
-    choice = choose_runtime(bundle, options.device, options.precision, options.threads, _log.info)
+    choice = choose_runtime(bundle, options.device, options.precision, options.threads)
     _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
     return choice.runtime
 
@@ -118,16 +118,14 @@ def choose_runtime(
     device: Requested,
     precision: Precision,
     threads: int,
-    notice: Callable[[str], None] = lambda _: None,
 ) -> Choice:
-    """How to run a bundle.
+    """Return how to run a bundle, and log what takes long.
 
     Args:
         bundle: the model, in fp32.
         device: one to be taken as it is, or `auto`.
         precision: likewise.
         threads: processor threads.
-        notice: told, in one line, before something that takes long.
 
     Raises:
         SettingsError: the device does not compute in this precision, or the bundle has no such variant.
@@ -143,7 +141,7 @@ def choose_runtime(
     if alone or not probe("cpu").runs:
         return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
     try:
-        trials = _remembered_trials(bundle, candidates, notice)
+        trials = _remembered_trials(bundle, candidates)
     except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about
         return Choice(replace(REFERENCE, threads=threads), f"compared with nothing else: {error.problem}")
     chosen, reason = _choose(trials, precision)
@@ -241,15 +239,13 @@ def _telling(figures: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, figures[name]) for name in names if name in figures]
 
 
-def _remembered_trials(
-    bundle: Bundle, candidates: Sequence[Runtime], notice: Callable[[str], None]
-) -> list[Trial]:
+def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime]) -> list[Trial]:
     path = cache_folder() / "agreement" / f"{_key(bundle, candidates)}.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [Trial(**{**row, "shortfalls": tuple(row["shortfalls"])}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
-        notice(f"{bundle.name}: comparing what can run it here, once")
+        _log.info("%s: comparing what can run it here, once", bundle.name)
         trials = try_all(bundle, candidates, comparison_images(bundle))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,9 +295,9 @@ def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[Samp
 def _try(comparison: Comparison, candidate: Runtime, batch: int) -> Trial | None:
     way = candidate.device, candidate.precision
     try:
-        held = comparison.hold(candidate, batch=batch)
+        held = comparison.compare(candidate, batch=batch)
     except SettingsError:
         return None
     except EngineError as error:
         return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
-    return Trial(*way, held.images_per_second, held.agreement.shortfalls, held.agreement.figures)
+    return Trial(*way, held.images_per_second, held.parity.shortfalls, held.parity.figures)

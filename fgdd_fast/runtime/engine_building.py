@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fgdd_engines.base import Precision
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
@@ -19,8 +21,7 @@ from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_checking import Checked, Images, check_engines, why_unchecked
 from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, profile_of
 
-Report = Callable[[str], None]
-Progress = Callable[[str, str, int, int], None]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def build_engines(
     images: Images,
     *,
     store: PlanStore,
-    report: Report = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> Checked:
     """Build the engine of each graph of a bundle, unless it is there, and compare what they decide.
 
@@ -61,9 +61,7 @@ def build_engines(
         settings: how.
         images: gives the images on which decisions are compared.
         store: where engines are kept.
-        report: told in one sentence what takes long, or is done again.
-        progress: told of the model, of the phase of its build, and of the steps done and in all; from other
-            threads.
+        progress: told of the steps of each build.
 
     Raises:
         SettingsError: the bundle has no variant of this precision, or is one itself.
@@ -78,18 +76,17 @@ def build_engines(
     plans = tuple(
         store.build_once(
             graph.key(platform),
-            _builder(tensorrt, graph, settings, report, progress),
+            _builder(tensorrt, graph, settings, progress),
             Origin(graph.bundle.onnx, bundle.onnx),
             workspace_mib=settings.workspace_mib,
             rebuild=settings.rebuild,
-            report=report,
         )
         for graph in graphs
     )
     if all(plan.state in USABLE for plan in plans):
         return Checked(plans)
     if not why_unchecked(bundle):
-        report(f"{bundle.name}: comparing its decisions with those of fp32 on the CPU")
+        _log.info("%s: comparing its decisions with those of fp32 on the CPU", bundle.name)
     return check_engines(
         bundle,
         precision,
@@ -125,10 +122,10 @@ def choose_tensorrt(device: Flavour | Literal["auto"]) -> TensorRt:
 
 
 def _builder(
-    tensorrt: TensorRt, graph: Graph, settings: BuildSettings, report: Report, progress: Progress
+    tensorrt: TensorRt, graph: Graph, settings: BuildSettings, progress: Progress
 ) -> Callable[[bytes], Built]:
     def build(timing_cache: bytes) -> Built:
-        report(f"{graph.bundle.name}: building for {graph.profile} samples in {tensorrt.flavour}")
+        _log.info("%s: building for %s samples in %s", graph.bundle.name, graph.profile, tensorrt.flavour)
         return build_plan(
             tensorrt,
             graph.bundle,
@@ -136,7 +133,7 @@ def _builder(
             axes=graph.axes,
             workspace_mib=settings.workspace_mib,
             timing_cache=timing_cache,
-            progress=lambda phase, done, steps: progress(graph.bundle.name, phase, done, steps),
+            progress=progress,
         )
 
     return build

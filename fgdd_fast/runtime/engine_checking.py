@@ -19,9 +19,9 @@ from fgdd_engines.tensorrt_backend.plans.usability import Here, why_outdated
 from fgdd_fast.errors import EngineError, FgddError
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, image_batches
-from fgdd_fast.runtime.parity import REFERENCE, measure_agreement
+from fgdd_fast.runtime.parity import REFERENCE, measure_parity
 from fgdd_fast.runtime.sample_images import SampleImage
-from fgdd_fast.runtime.tolerances import Agreement
+from fgdd_fast.runtime.tolerances import ParityReport
 
 DECIDING_ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")
 Images = Callable[[Bundle], Sequence[SampleImage]]
@@ -33,12 +33,12 @@ class Checked:
 
     Attributes:
         plans: one for each graph, the bundle's own first.
-        agreement: how decisions compare; None where nothing was compared.
+        parity: how decisions compare; None where nothing was compared.
         unchecked: why nothing was compared; empty where something was, or had been before.
     """
 
     plans: tuple[Plan, ...]
-    agreement: Agreement | None = None
+    parity: ParityReport | None = None
     unchecked: str = ""
 
 
@@ -93,16 +93,14 @@ def check_engines(
     candidate = runtime_for(bundle, plans[0].key.flavour, precision)
     batch, single = image_batches(graphs[0])
     with trial(plans):
-        agreement = measure_agreement(
-            bundle, REFERENCE, candidate, images(bundle), batch=batch, single=single
-        )
-    parity = {**agreement.as_json(), "batch": batch, "shortfalls": list(agreement.shortfalls)}
-    state: State = "passed" if agreement.accepted else "accepted" if accept else "below bar"
+        parity = measure_parity(bundle, REFERENCE, candidate, images(bundle), batch=batch, single=single)
+    figures = {**parity.as_json(), "batch": batch, "shortfalls": list(parity.shortfalls)}
+    state: State = "passed" if parity.accepted else "accepted" if accept else "below bar"
     recorded = tuple(
-        plan if _keeps_state(graph, plan, state) else store.record_parity(plan, parity, state)
+        plan if _keeps_state(graph, plan, state) else store.record_parity(plan, figures, state)
         for graph, plan in zip(graphs, plans, strict=True)
     )
-    return Checked(recorded, agreement)
+    return Checked(recorded, parity)
 
 
 def verify_engines(
@@ -153,11 +151,11 @@ def _verify(plan: Plan, here: Here, images: Images, store: PlanStore) -> str:
         store=store,
         accept=plan.state == "accepted",
     )
-    if checked.agreement is None:
+    if checked.parity is None:
         return f"whole; not compared with fp32, for {checked.unchecked}"
     state = checked.plans[0].state
     if state == "below bar":
-        raise EngineError(f"its decisions differ too much: {'; '.join(checked.agreement.shortfalls)}")
+        raise EngineError(f"its decisions differ too much: {'; '.join(checked.parity.shortfalls)}")
     return f"whole; {state}"
 
 

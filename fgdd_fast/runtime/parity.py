@@ -27,9 +27,9 @@ from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
 from fgdd_fast.parallel import batched
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import (
-    Agreement,
     Floats,
-    Strictness,
+    ParityReport,
+    ToleranceLevel,
     cosine_distance,
     feature_figures,
     loss_figures,
@@ -41,17 +41,17 @@ CROPS = 5
 
 
 @dataclass(frozen=True)
-class Held:
+class ComparisonResult:
     """What a candidate did when it was held against the reference.
 
     Attributes:
-        agreement: how its decisions compare.
+        parity: how its decisions compare.
         images_per_second: by one thread, or stream; the first inference, which warms up, is not counted where
             there are more. On a processor it is its own time that counts, which other programs hardly change.
         arithmetic: what really ran.
     """
 
-    agreement: Agreement
+    parity: ParityReport
     images_per_second: float
     arithmetic: str
 
@@ -74,7 +74,7 @@ class Comparison:
         self._images = len(images)
         self._expected = self._subject.answer(reference, 1).values
 
-    def hold(self, candidate: Runtime, *, batch: int, single: int = 1) -> Held:
+    def compare(self, candidate: Runtime, *, batch: int, single: int = 1) -> ComparisonResult:
         """Compare a candidate's answers with the reference's.
 
         Args:
@@ -91,11 +91,11 @@ class Comparison:
         if single != batch:
             alone = self._subject.answer(candidate, single)
             figures[self._subject.batch_figure] = self._subject.error(alone.values, answer.values)
-        agreement = Agreement(figures, _strictness(candidate), self._images)
-        return Held(agreement, answer.images_per_second, answer.arithmetic)
+        parity = ParityReport(figures, _level(candidate), self._images)
+        return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
 
 
-def measure_agreement(
+def measure_parity(
     bundle: Bundle,
     reference: Runtime,
     candidate: Runtime,
@@ -103,9 +103,9 @@ def measure_agreement(
     *,
     batch: int,
     single: int = 1,
-) -> Agreement:
+) -> ParityReport:
     """Compare two ways to run a bundle; see `Comparison`."""
-    return Comparison(bundle, images, reference).hold(candidate, batch=batch, single=single).agreement
+    return Comparison(bundle, images, reference).compare(candidate, batch=batch, single=single).parity
 
 
 def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str, Array]]:
@@ -123,7 +123,7 @@ def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str
         ]
 
 
-def _strictness(candidate: Runtime) -> Strictness:
+def _level(candidate: Runtime) -> ToleranceLevel:
     same = candidate.precision == "fp32" and not candidate.variants
     return "same arithmetic" if same else "lower precision"
 

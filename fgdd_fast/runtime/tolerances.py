@@ -7,7 +7,7 @@ is what is decided: occupancies and the paths that follow from them, losses and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,11 @@ NEAR_TIE = 2e-3  # an occupancy that close to the threshold may fall on either s
 NEAR_LOSS = 0.02  # nats; a crop whose loss is that close to the best is as good a choice
 
 Floats = NDArray[np.float32]
-Strictness = Literal["same arithmetic", "lower precision"]
+ToleranceLevel = Literal["same arithmetic", "lower precision"]
 
 
 @dataclass(frozen=True)
-class Bar:
+class Tolerance:
     """The limit of a figure.
 
     Attributes:
@@ -41,56 +41,61 @@ class Bar:
         return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
 
 
-_SOME = Bar(1e-3, at_least=True)  # images in which nothing is found anyhow tell nothing
-# Figures without a bar are reported only.
-TOLERANCES: Mapping[Strictness, Mapping[str, Bar]] = {
+_SOME = Tolerance(1e-3, at_least=True)  # images in which nothing is found anyhow tell nothing
+# Figures without a tolerance are reported only.
+TOLERANCES: Mapping[ToleranceLevel, Mapping[str, Tolerance]] = {
     "same arithmetic": {
         "with_foreground": _SOME,
-        "mean_occupancy_error": Bar(1e-3),
-        "same_path": Bar(0.995, at_least=True),
-        "mean_regret": Bar(2e-3),
-        "loss_rank_correlation": Bar(0.999, at_least=True),
-        "mean_cosine_distance": Bar(1e-3),
-        "batch_occupancy_error": Bar(1e-3),
-        "batch_loss_error": Bar(5e-3),
-        "batch_cosine_distance": Bar(1e-3),
+        "mean_occupancy_error": Tolerance(1e-3),
+        "same_path": Tolerance(0.995, at_least=True),
+        "mean_regret": Tolerance(2e-3),
+        "loss_rank_correlation": Tolerance(0.999, at_least=True),
+        "mean_cosine_distance": Tolerance(1e-3),
+        "batch_occupancy_error": Tolerance(1e-3),
+        "batch_loss_error": Tolerance(5e-3),
+        "batch_cosine_distance": Tolerance(1e-3),
     },
     "lower precision": {
         "with_foreground": _SOME,
-        "mean_occupancy_error": Bar(0.01),
-        "same_path": Bar(0.95, at_least=True),
-        "mean_regret": Bar(0.02),
-        "loss_rank_correlation": Bar(0.97, at_least=True),
-        "mean_cosine_distance": Bar(0.01),
-        "batch_occupancy_error": Bar(0.01),
-        "batch_loss_error": Bar(0.02),
-        "batch_cosine_distance": Bar(0.01),
+        "mean_occupancy_error": Tolerance(0.01),
+        "same_path": Tolerance(0.95, at_least=True),
+        "mean_regret": Tolerance(0.02),
+        "loss_rank_correlation": Tolerance(0.97, at_least=True),
+        "mean_cosine_distance": Tolerance(0.01),
+        "batch_occupancy_error": Tolerance(0.01),
+        "batch_loss_error": Tolerance(0.02),
+        "batch_cosine_distance": Tolerance(0.01),
     },
 }
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ParityReport:
     """How a candidate's decisions compare with the reference's.
 
     Attributes:
         figures: by name; `same_...` are shares of images, occupancies shares of an image, losses nats.
-        strictness: which bars hold.
+        level: which tolerances hold.
         images: on how many images.
     """
 
     figures: Mapping[str, float]
-    strictness: Strictness
+    level: ToleranceLevel
     images: int
+
+    @property
+    def tolerances(self) -> Mapping[str, Tolerance]:
+        """What is accepted of the figures."""
+        return TOLERANCES[self.level]
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
         """Each figure that is not accepted, in words; empty where the decisions agree."""
-        bars = TOLERANCES[self.strictness]
+        tolerances = self.tolerances
         return tuple(
-            f"{name.replace('_', ' ')} is {value:.3g} ({bars[name]} is accepted)"
+            f"{name.replace('_', ' ')} is {value:.3g} ({tolerances[name]} is accepted)"
             for name, value in self.figures.items()
-            if name in bars and not bars[name].met_by(value)
+            if name in tolerances and not tolerances[name].met_by(value)
         )
 
     @property
@@ -100,22 +105,22 @@ class Agreement:
 
     @property
     def excess(self) -> float:
-        """How far the worst figure is from its bar: at most 1 where all are accepted, else above.
+        """How far the worst figure is from its tolerance: at most 1 where all are accepted, else above.
 
         An error is taken as a multiple of its limit, and so is what a share lacks of 1.
         """
-        bars = TOLERANCES[self.strictness]
+        tolerances = self.tolerances
+        known = [(tolerances[name], value) for name, value in self.figures.items() if name in tolerances]
         ratios = [
-            (1 - value) / (1 - bars[name].limit) if bars[name].at_least else value / bars[name].limit
-            for name, value in self.figures.items()
-            if name in bars
+            (1 - value) / (1 - tolerance.limit) if tolerance.at_least else value / tolerance.limit
+            for tolerance, value in known
         ]
         return max((ratio if np.isfinite(ratio) else float("inf") for ratio in ratios), default=0.0)
 
     def as_json(self) -> dict[str, Any]:
         """For a sidecar; a figure that is not finite, for which JSON has no word, becomes None."""
         figures = {name: value if np.isfinite(value) else None for name, value in self.figures.items()}
-        return {**asdict(self), "figures": figures}
+        return {"figures": figures, "strictness": self.level, "images": self.images}
 
 
 def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:

@@ -18,7 +18,7 @@ from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_fast.cli.networks import engine_words
+from fgdd_fast.cli import main
 from fgdd_fast.cli.networks.engine import engine
 from fgdd_fast.errors import FgddError
 from fgdd_fast.runtime import engine_building, engine_checking
@@ -50,7 +50,7 @@ def plan(machine: Machine, teacher: Bundle) -> Plan:
 
 def run(*arguments: object) -> str:
     """What a command prints that succeeds."""
-    result = CliRunner().invoke(engine, list(map(str, arguments)))
+    result = CliRunner().invoke(main, ["engine", *map(str, arguments)])
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output
 
@@ -89,7 +89,7 @@ def test_build_says_what_it_built_and_how_it_compares(machine: Machine, teacher:
 def test_build_fails_where_decisions_differ_unless_they_are_accepted(
     machine: Machine, teacher: Bundle
 ) -> None:
-    machine.agreement = BAD
+    machine.parity = BAD
     error, _ = refused("build", teacher.onnx)
     assert "kept out of use: mean occupancy error is 0.2 (at most 0.01 is accepted)" in error.problem
     assert "same path is 0.5 (at least 0.95 is accepted)" in error.problem
@@ -118,7 +118,7 @@ def test_build_asks_for_what_prompts_say(machine: Machine, tmp_path: Path) -> No
 
 def test_build_without_a_gpu_says_that_nothing_was_checked(machine: Machine, teacher: Bundle) -> None:
     machine.device = None
-    output = run("build", teacher.onnx)
+    output = CliRunner().invoke(main, ["engine", "build", str(teacher.onnx)]).output
     assert "Built, but not checked: there is no GPU to run them." in output
     assert "run this again on the device itself" in output
 
@@ -137,19 +137,6 @@ def test_what_cannot_be_built_is_told(machine: Machine, teacher: Bundle, tmp_pat
     machine.version = None
     assert "not installed" in str(refused("build", teacher.onnx)[0])
     assert machine.built == []
-
-
-def test_phases_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
-    bar = engine_words.build_progress(Console(force_terminal=True))
-    phases = engine_words.Phases(bar)
-    for step in (("tiny", "Parsing", 0, 2), ("tiny", "Tactics", 1, 9), ("tiny", "Parsing", 2, 2)):
-        phases.show(*step)
-    assert [(task.description, task.completed, task.visible) for task in bar.tasks] == [
-        ("tiny: Parsing", 2, False),
-        ("tiny: Tactics", 1, True),
-    ]
 
 
 # --- list and inspect -------------------------------------------------------------------------------------
@@ -215,7 +202,7 @@ def test_verify_succeeds_where_all_is_well(machine: Machine, plan: Plan) -> None
 
 
 def test_verify_fails_where_anything_is_wrong(machine: Machine, plan: Plan) -> None:
-    machine.agreement = BAD
+    machine.parity = BAD
     error, output = refused("verify")
     assert "its decisions differ too much" in output
     assert error.problem == "1 of these engines cannot be used"

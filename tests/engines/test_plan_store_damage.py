@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
+from plan_files import KEY, ORIGIN, builder, key, listening, names, refusal, stored, unexpected
 
 from fgdd_engines.tensorrt_backend.build import Built, Profile
 from fgdd_engines.tensorrt_backend.plans import store as plan_store
@@ -87,7 +87,8 @@ def test_a_damaged_plan_is_refused_with_the_reason_and_built_again(store: PlanSt
     damage(stored(store))
     assert reason in refusal(store)
     said: list[str] = []
-    store.build_once(KEY, builder(b"new"), ORIGIN, report=said.append)
+    with listening(said.append):
+        store.build_once(KEY, builder(b"new"), ORIGIN)
     assert name == "renamed" or (reason in said[0] and said[0].endswith(": building it again"))
     assert store.find_exact(KEY) == store.list()[0]
     assert store.plan_bytes(store.list()[0]) == b"new"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import plan_files
 import pytest
-from plan_files import KEY, ORIGIN, builder, key, names, refusal, stored, unexpected
+from plan_files import KEY, ORIGIN, builder, key, listening, names, refusal, stored, unexpected
 
 from fgdd_engines.file_lock import exclusive_lock, find_leftovers
 from fgdd_engines.tensorrt_backend.build import Built
@@ -111,7 +111,8 @@ def test_a_rebuild_that_waited_for_another_takes_its_result(store: PlanStore) ->
     first = threading.Thread(target=lambda: store.build_once(KEY, build, ORIGIN, rebuild=True))
     first.start()
     assert began.wait(30)
-    plan = store.build_once(KEY, unexpected, ORIGIN, rebuild=True, report=lambda _: waited.set())
+    with listening(lambda _: waited.set()):
+        plan = store.build_once(KEY, unexpected, ORIGIN, rebuild=True)
     first.join(30)
     assert store.plan_bytes(plan) == b"new"
 
@@ -138,7 +139,8 @@ def test_engines_for_one_device_are_built_one_after_the_other(store: PlanStore) 
     assert began.wait(30)
     store.build_once(key(device="another"), builder(), ORIGIN)
     assert not said
-    store.build_once(key(model="other"), build_next, ORIGIN, report=wait)
+    with listening(wait):
+        store.build_once(key(model="other"), build_next, ORIGIN)
     first.join(30)
     assert said == ["Another engine is built for this device: waiting"]
 

@@ -123,7 +123,7 @@ def test_a_half_precision_variant_lies_beside_its_bundle(
     )
     assert variant.parity["images"] == len(images)
     assert variant.source["conversion"]["lowered"] == converted.lowered >= 3
-    assert converted.agreement.accepted
+    assert converted.parity.accepted
     assert converted.sensitive == ()
     stored = {
         node.name: tensor.data_type
@@ -142,7 +142,7 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     converted = half(bundle, "fp16", images)
     assert "make loud" in converted.sensitive
-    assert converted.agreement.accepted
+    assert converted.parity.accepted
     assert converted.bundle.source["conversion"]["guilty"] == list(converted.sensitive)
     assert (
         half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).sensitive == ()
@@ -158,7 +158,7 @@ def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
         half(bundle, "fp16", images)
     assert bundle.find_variant("fp16") is None
     accepted = half(bundle, "fp16", images, force=True)
-    assert not accepted.agreement.accepted
+    assert not accepted.parity.accepted
     assert bundle.find_variant("fp16") == accepted.bundle
     assert accepted.bundle.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
 
@@ -175,10 +175,10 @@ def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[Sample
         operators = [node.op_type for node in onnx.load(each.bundle.onnx).graph.node]
         assert "QuantizeLinear" in operators
         assert each.lowered >= 2
-        assert each.agreement.figures["loss_rank_correlation"] > 0.95
+        assert each.parity.figures["loss_rank_correlation"] > 0.95
     cpu = runtime_for(bundle, "cpu", "int8")
     assert cpu.variants[bundle.sha256].variant == "int8-u8"
-    assert Comparison(bundle, images).hold(cpu, batch=2).agreement.figures["batch_loss_error"] < 1e-5
+    assert Comparison(bundle, images).compare(cpu, batch=2).parity.figures["batch_loss_error"] < 1e-5
 
 
 def test_a_model_that_is_asked_by_name_is_not_quantised(

@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as arrays
 
 from fgdd_fast.runtime.tolerances import (
     TOLERANCES,
-    Agreement,
-    Bar,
     Floats,
+    ParityReport,
+    Tolerance,
     feature_figures,
     loss_figures,
     occupancy_figures,
@@ -37,9 +37,9 @@ def test_occupancies_of_ten_images() -> None:
 
 def test_images_without_any_foreground_prove_nothing() -> None:
     nothing = np.zeros(5, np.float32)
-    agreement = Agreement(occupancy_figures(nothing, nothing), "lower precision", 5)
-    assert not agreement.accepted
-    assert "with foreground is 0" in agreement.shortfalls[0]
+    parity = ParityReport(occupancy_figures(nothing, nothing), "lower precision", 5)
+    assert not parity.accepted
+    assert "with foreground is 0" in parity.shortfalls[0]
 
 
 def test_an_image_at_the_threshold_may_take_either_path() -> None:
@@ -92,30 +92,30 @@ def test_features_at_right_angles() -> None:
 
 
 def test_what_falls_short_is_named_with_its_bar() -> None:
-    agreement = Agreement(
+    parity = ParityReport(
         {"mean_occupancy_error": 0.02, "same_path": 1.0, "same_crop": 0.0}, "lower precision", 9
     )
-    assert not agreement.accepted
-    assert agreement.shortfalls == ("mean occupancy error is 0.02 (at most 0.01 is accepted)",)
-    assert agreement.excess == pytest.approx(2.0)
+    assert not parity.accepted
+    assert parity.shortfalls == ("mean occupancy error is 0.02 (at most 0.01 is accepted)",)
+    assert parity.excess == pytest.approx(2.0)
 
 
 def test_the_same_arithmetic_is_held_to_stricter_bars() -> None:
     figures = {"mean_occupancy_error": 0.005, "same_path": 1.0}
-    assert Agreement(figures, "lower precision", 9).accepted
-    assert not Agreement(figures, "same arithmetic", 9).accepted
+    assert ParityReport(figures, "lower precision", 9).accepted
+    assert not ParityReport(figures, "same arithmetic", 9).accepted
     assert TOLERANCES["same arithmetic"].keys() == TOLERANCES["lower precision"].keys()
 
 
-@pytest.mark.parametrize("bar", [Bar(0.5), Bar(0.5, at_least=True)])
-def test_what_is_not_a_number_meets_no_bar(bar: Bar) -> None:
+@pytest.mark.parametrize("bar", [Tolerance(0.5), Tolerance(0.5, at_least=True)])
+def test_what_is_not_a_number_meets_no_bar(bar: Tolerance) -> None:
     assert not bar.met_by(float("nan"))
-    agreement = Agreement({"mean_regret": float("nan")}, "lower precision", 1)
-    assert not agreement.accepted
-    assert agreement.excess == float("inf")
+    parity = ParityReport({"mean_regret": float("nan")}, "lower precision", 1)
+    assert not parity.accepted
+    assert parity.excess == float("inf")
 
 
 def test_excess_is_one_at_the_bar() -> None:
-    assert Agreement({"same_path": 0.95}, "lower precision", 9).excess == pytest.approx(1.0)
-    assert Agreement({"mean_regret": 0.02}, "lower precision", 9).excess == pytest.approx(1.0)
-    assert Agreement({"same_crop": 0.0}, "lower precision", 9).excess == 0.0
+    assert ParityReport({"same_path": 0.95}, "lower precision", 9).excess == pytest.approx(1.0)
+    assert ParityReport({"mean_regret": 0.02}, "lower precision", 9).excess == pytest.approx(1.0)
+    assert ParityReport({"same_crop": 0.0}, "lower precision", 9).excess == 0.0

@@ -15,7 +15,7 @@ from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.network import BatchedNetwork, Runtime
-from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_agreement
+from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_parity
 from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -49,28 +49,28 @@ def patch_results(
 
 
 def test_the_reference_agrees_with_itself(bundle: Bundle) -> None:
-    held = Comparison(bundle, IMAGES).hold(REFERENCE, batch=2)
-    assert held.agreement.accepted
-    assert held.agreement.images == len(IMAGES)
-    assert held.agreement.strictness == "same arithmetic"
-    assert held.agreement.excess < 0.01
+    held = Comparison(bundle, IMAGES).compare(REFERENCE, batch=2)
+    assert held.parity.accepted
+    assert held.parity.images == len(IMAGES)
+    assert held.parity.level == "same arithmetic"
+    assert held.parity.excess < 0.01
     assert held.images_per_second > 0
     assert "ONNX Runtime" in held.arithmetic
 
 
 def test_the_batch_is_compared_unless_it_is_the_only_one(bundle: Bundle) -> None:
     comparison = Comparison(bundle, IMAGES)
-    figures = comparison.hold(REFERENCE, batch=2).agreement.figures
-    alone = comparison.hold(REFERENCE, batch=1).agreement.figures
+    figures = comparison.compare(REFERENCE, batch=2).parity.figures
+    alone = comparison.compare(REFERENCE, batch=1).parity.figures
     assert figures.keys() - alone.keys() == {next(name for name in figures if name.startswith("batch_"))}
 
 
 def test_other_decisions_are_not_accepted(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = Comparison(bundle, IMAGES)
     patch_results(monkeypatch, lambda _, found: {name: array[::-1] for name, array in found.items()})
-    agreement = comparison.hold(REFERENCE, batch=len(IMAGES), single=len(IMAGES)).agreement
-    assert not agreement.accepted
-    assert agreement.excess > 1
+    parity = comparison.compare(REFERENCE, batch=len(IMAGES), single=len(IMAGES)).parity
+    assert not parity.accepted
+    assert parity.excess > 1
 
 
 def test_what_is_wrong_in_batches_only_is_noticed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +82,9 @@ def test_what_is_wrong_in_batches_only_is_noticed(bundle: Bundle, monkeypatch: p
             found if batch == first else {name: np.roll(array, 1, 0) for name, array in found.items()}
         ),
     )
-    assert comparison.hold(REFERENCE, batch=1).agreement.accepted
-    agreement = comparison.hold(REFERENCE, batch=4).agreement
-    assert any(shortfall.startswith("batch") for shortfall in agreement.shortfalls)
+    assert comparison.compare(REFERENCE, batch=1).parity.accepted
+    parity = comparison.compare(REFERENCE, batch=4).parity
+    assert any(shortfall.startswith("batch") for shortfall in parity.shortfalls)
 
 
 def test_a_small_change_passes_in_lower_precision_only(
@@ -93,17 +93,17 @@ def test_a_small_change_passes_in_lower_precision_only(
     bundle = tiny.foreground_bundle(tmp_path)
     comparison = Comparison(bundle, IMAGES)
     patch_results(monkeypatch, lambda _, found: {"occupancy": found["occupancy"] * np.float32(0.99)})
-    assert not comparison.hold(REFERENCE, batch=1).agreement.accepted
+    assert not comparison.compare(REFERENCE, batch=1).parity.accepted
     lower = replace(REFERENCE, variants={bundle.sha256: bundle})
-    assert comparison.hold(lower, batch=1).agreement.accepted
+    assert comparison.compare(lower, batch=1).parity.accepted
 
 
 def test_a_model_that_is_asked_by_name_is_compared_too(tmp_path: Path) -> None:
     bundle = write_grounded_bundle(tmp_path)
     images = [replace(image, image=replace(image.image, class_name="red")) for image in IMAGES[:3]]
-    agreement = measure_agreement(bundle, REFERENCE, REFERENCE, images, batch=2)
-    assert agreement.accepted
-    assert agreement.figures["mean_occupancy_error"] < 1e-6
+    parity = measure_parity(bundle, REFERENCE, REFERENCE, images, batch=2)
+    assert parity.accepted
+    assert parity.figures["mean_occupancy_error"] < 1e-6
 
 
 def test_a_part_alone_decides_nothing(tmp_path: Path) -> None:

@@ -111,15 +111,16 @@ def test_what_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest
 
 
 def test_the_verdict_is_remembered_for_the_same_model_and_machine_only(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = trials(monkeypatch, REFERENCE, FAST)
-    lines: list[str] = []
-    first = choose_runtime(bundle, "auto", "auto", 1, lines.append)
-    assert len(lines) == 1
-    assert bundle.name in lines[0]
-    assert choose_runtime(bundle, "auto", "auto", 1, lines.append) == first
-    assert len(asked) == len(lines) == 1
+    with caplog.at_level("INFO"):
+        first = choose_runtime(bundle, "auto", "auto", 1)
+        assert choose_runtime(bundle, "auto", "auto", 1) == first
+    assert [record.getMessage().startswith(f"{bundle.name}: comparing") for record in caplog.records] == [
+        True
+    ]
+    assert len(asked) == 1
     for file in (tmp_path / "cache" / "agreement").iterdir():
         file.write_text("{")  # damaged: compared again
     assert choose_runtime(bundle, "auto", "auto", 1) == first

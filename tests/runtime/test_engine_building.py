@@ -129,14 +129,12 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
 ) -> None:
     bundle = tiny_bundle(tmp_path)
     variant = add_variant(bundle, "fp16")
-    steps: list[tuple[str, str, int, int]] = []
     images = drawn_sample_images(2, named=False)
     checked = build_engines(
         bundle,
         BuildSettings(precision="fp16", batch=Profile(1, 2, 4), workspace_mib=64),
         lambda _: images,
         store=store,
-        progress=lambda *step: steps.append(step),
     )
     (plan,) = checked.plans
     assert (plan.state, plan.workspace_mib, plan.graph) == ("passed", 64, variant.onnx)
@@ -144,8 +142,7 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
     assert plan.parity["figures"] == GOOD.figures
     assert plan.parity["shortfalls"] == []
     assert (plan.parity["images"], plan.parity["batch"]) == (2, 4)
-    assert checked.agreement == GOOD
-    assert steps == [("tiny", "Building", 1, 2)]
+    assert checked.parity == GOOD
     (compared,) = machine.compared
     assert compared == {
         "candidate": Runtime("tensorrt", "fp16", 1, {bundle.sha256: variant}),
@@ -157,7 +154,7 @@ def test_engines_that_decide_alike_are_used_and_not_built_again(
     again = build(bundle, store, precision="fp16", batch=Profile(1, 2, 4))
     assert again == Checked((plan,))
     assert len(machine.built) == len(machine.compared) == 1
-    assert build(bundle, store, precision="fp16", batch=Profile(1, 2, 4), rebuild=True).agreement == GOOD
+    assert build(bundle, store, precision="fp16", batch=Profile(1, 2, 4), rebuild=True).parity == GOOD
     assert len(machine.built) == len(machine.compared) == 2
 
 
@@ -183,7 +180,7 @@ def test_engines_that_decide_otherwise_are_kept_out_of_use_unless_accepted(
     tmp_path: Path, machine: Machine, store: PlanStore
 ) -> None:
     bundle = tiny_bundle(tmp_path)
-    machine.agreement = BAD
+    machine.parity = BAD
     checked = build(bundle, store)
     (plan,) = checked.plans
     assert plan.state == "below bar"
@@ -218,7 +215,7 @@ def test_a_shared_text_encoder_is_not_to_blame_for_the_others(
     bundle = write_grounded_bundle(tmp_path)
     add_variant(bundle, "fp16")
     assert {plan.state for plan in build(bundle, store, precision="fp32").plans} == {"passed"}
-    machine.agreement = BAD
+    machine.parity = BAD
     main, text = build(bundle, store, precision="fp16").plans
     assert (main.state, text.state) == ("below bar", "passed")
     assert [name for name, _ in machine.built] == [
@@ -292,19 +289,19 @@ def test_verifying_compares_again_and_records_the_outcome(
         "tiny-grounded-split.segmenter": "whole; a part of tiny-grounded-split",
         "tiny-grounded-split.text": "whole; a part of tiny-grounded-split",
     }
-    machine.agreement = BAD
+    machine.parity = BAD
     finding = verify(store)["tiny-grounded-split"]
     assert finding.wrong
     assert finding.words.startswith("its decisions differ too much: mean occupancy error is 0.2")
     states = {plan.key.model.rpartition(".")[2]: plan.state for plan in store.list()}
     assert states == {"tiny-grounded-split": "below bar", "segmenter": "below bar", "text": "passed"}
-    machine.agreement = GOOD
+    machine.parity = GOOD
     assert not verify(store)["tiny-grounded-split"].wrong
     assert {plan.state for plan in store.list()} == {"passed"}
 
 
 def test_verifying_keeps_what_the_user_accepted(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
-    machine.agreement = BAD
+    machine.parity = BAD
     build(tiny_bundle(tmp_path), store, force=True)
     assert verify(store)["tiny"] == Finding(store.list()[0].path.name, "whole; accepted", wrong=False)
 
@@ -342,16 +339,13 @@ def test_tensorrt_for_rtx_builds_every_graph_without_a_gpu(
     tmp_path: Path, store: PlanStore, split: bool
 ) -> None:
     bundle = write_grounded_bundle(tmp_path, split=split)
-    steps: list[tuple[str, str, int, int]] = []
     checked = build_engines(
         bundle,
         BuildSettings("tensorrt-rtx", batch=Profile(1, 2, 4)),
         no_images,
         store=store,
-        progress=lambda *step: steps.append(step),
     )
     assert len(checked.plans) == 1 + len(bundle.parts)
-    assert {step[0] for step in steps} == {plan.key.model for plan in checked.plans}
     for plan in checked.plans:
         assert plan.bytes == len(store.plan_bytes(plan)) > 1000
         assert plan.precisions.keys() <= {"fp32"}

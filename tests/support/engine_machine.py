@@ -20,13 +20,13 @@ from fgdd_engines.tensorrt_backend.plans.key import Platform
 from fgdd_fast.errors import MissingExtraError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime import engine_building, engine_checking
-from fgdd_fast.runtime.tolerances import Agreement
+from fgdd_fast.runtime.tolerances import ParityReport
 
 ORIN = CudaDevice("Orin", (8, 7), 8 << 30, "13.2", "13.2")
 TENSORRT = TensorRt(ModuleType("tensorrt"), "tensorrt", "10.16.2")
 HERE = {"tensorrt": Platform.of(TENSORRT, ORIN)}
-GOOD = Agreement({"mean_occupancy_error": 1e-5, "same_path": 1.0}, "lower precision", 2)
-BAD = Agreement({"mean_occupancy_error": 0.2, "same_path": 0.5}, "lower precision", 2)
+GOOD = ParityReport({"mean_occupancy_error": 1e-5, "same_path": 1.0}, "lower precision", 2)
+BAD = ParityReport({"mean_occupancy_error": 0.2, "same_path": 0.5}, "lower precision", 2)
 
 
 class Machine:
@@ -35,7 +35,7 @@ class Machine:
     Attributes:
         device: the GPU.
         version: of TensorRT, the only one that is installed; None where none is.
-        agreement: the outcome of every comparison.
+        parity: the outcome of every comparison.
         while_comparing: what happens meanwhile.
         built: file and batches of each build.
         compared: the arguments of each comparison.
@@ -44,7 +44,7 @@ class Machine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.device: CudaDevice | None = ORIN
         self.version: str | None = TENSORRT.version
-        self.agreement = GOOD
+        self.parity = GOOD
         self.while_comparing: Callable[[], object] = lambda: None
         self.built: list[tuple[str, str]] = []
         self.compared: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ class Machine:
         for module in (engine_building, plan_usability):
             monkeypatch.setattr(module, "import_tensorrt", self._import_tensorrt)
         monkeypatch.setattr(engine_building, "build_plan", self._build_plan)
-        monkeypatch.setattr(engine_checking, "measure_agreement", self._measure_agreement)
+        monkeypatch.setattr(engine_checking, "measure_parity", self._measure_parity)
 
     def _import_tensorrt(self, flavour: Flavour) -> TensorRt:
         if flavour != "tensorrt" or self.version is None:
@@ -62,15 +62,14 @@ class Machine:
 
     def _build_plan(self, tensorrt: TensorRt, bundle: Bundle, profile: Profile, **options: Any) -> Built:
         self.built.append((bundle.onnx.name, str(profile)))
-        options["progress"]("Building", 1, 2)
         return plan_files.builder(f"{len(self.built)} {bundle.onnx.name}".encode())(b"")
 
-    def _measure_agreement(
+    def _measure_parity(
         self, bundle: Bundle, reference: Runtime, candidate: Runtime, images: Sequence[Any], **batches: int
-    ) -> Agreement:
+    ) -> ParityReport:
         self.compared.append({"candidate": candidate, "images": images, **batches})
         self.while_comparing()
-        return self.agreement
+        return self.parity
 
 
 def add_variant(bundle: Bundle, variant: Variant) -> Bundle:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from fgdd_engines.tensorrt_backend.build import Built, BuiltLayer, Profile
+from fgdd_engines.tensorrt_backend.plans import store as plan_store
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey
 from fgdd_engines.tensorrt_backend.plans.store import Origin, Plan, PlanStore
 from fgdd_fast.errors import EngineError
@@ -74,6 +77,28 @@ def refusal(store: PlanStore, wanted: PlanKey = KEY) -> str:
     return caught.value.problem
 
 
+class _Listener(logging.Handler):
+    def __init__(self, hear: Callable[[str], object]) -> None:
+        super().__init__()
+        self._hear = hear
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record.getMessage())
+
+
+@contextmanager
+def listening(hear: Callable[[str], object]) -> Iterator[None]:
+    """Pass on what the stores of plans log."""
+    listener, logger = _Listener(hear), logging.getLogger(plan_store.__name__)
+    logger.addHandler(listener)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(logging.NOTSET)
+
+
 def build_slowly(folder: Path, log: Path, go: Path) -> None:
     """Build the plan of `KEY`, which lasts until a file is there, and write into a log what happens."""
 
@@ -87,7 +112,8 @@ def build_slowly(folder: Path, log: Path, go: Path) -> None:
             time.sleep(0.01)
         return builder()(timing_cache)
 
-    plan = PlanStore(folder).build_once(KEY, build, ORIGIN, report=note)
+    with listening(note):
+        plan = PlanStore(folder).build_once(KEY, build, ORIGIN)
     note(f"has {plan.sha256}")
 
 

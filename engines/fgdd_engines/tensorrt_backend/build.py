@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError, SettingsError
+from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_engines.shapes import check_graph, fix_axes
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt, clean, dtype_name, message_log
 from fgdd_engines.tensorrt_backend.cuda_device import why_no_cuda
 from fgdd_engines.tensorrt_backend.layers import BuiltLayer, check_precision, network_layers, read_back
-from fgdd_engines.tensorrt_backend.progress import Progress, run_interruptibly
+from fgdd_engines.tensorrt_backend.progress import BuildMonitor, run_interruptibly
 
 __all__ = ["Built", "BuiltLayer", "Profile", "build_plan"]
 
@@ -112,7 +113,7 @@ def build_plan(
     axes: Mapping[str, int],
     workspace_mib: int | None = None,
     timing_cache: bytes = b"",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = SILENT,
 ) -> Built:
     """Build a plan of a bundle's graph, which computes in the precisions that the graph says.
 
@@ -124,8 +125,7 @@ def build_plan(
         axes: a length for each named axis of the inputs except `batch`.
         workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
         timing_cache: `Built.timing_cache` of an earlier build on this machine.
-        progress: told of each step of the build: name of the phase, steps done, steps in all. It is called
-            from other threads.
+        progress: told of the steps of the build, of which nobody knows the number beforehand.
 
     Raises:
         SettingsError: a workspace below 1 MiB.
@@ -146,7 +146,8 @@ def build_plan(
     check_precision(bundle, layers, "graph")
     config = _configure(tensorrt, builder, shapes, workspace_mib)
     cache = _use_timing_cache(tensorrt, config, timing_cache)
-    plan = _build(tensorrt, builder, network, config, bundle, log, progress)
+    with progress.task(f"Building {bundle.name}") as task:
+        plan = _build(tensorrt, builder, network, config, bundle, log, task)
     built = read_back(tensorrt, plan, log)
     if built:
         check_precision(bundle, built, "built engine")
@@ -274,12 +275,12 @@ def _build(
     config: Any,
     bundle: Bundle,
     log: MessageLog,
-    progress: Callable[[str, int, int], None] | None,
+    task: Task,
 ) -> bytes:
-    monitor = Progress(tensorrt.module, progress)
+    monitor = BuildMonitor(tensorrt.module)
     config.progress_monitor = monitor.monitor
     try:
-        plan = run_interruptibly(lambda: builder.build_serialized_network(network, config), monitor)
+        plan = run_interruptibly(lambda: builder.build_serialized_network(network, config), monitor, task)
     except MemoryError as error:
         raise EngineError(f"Building '{bundle.name}' ran out of memory", _MORE_MEMORY) from error
     if plan is None:

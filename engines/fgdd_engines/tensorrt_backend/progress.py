@@ -4,83 +4,79 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import ModuleType
 from typing import TypeVar
 
+from fgdd_engines.progress import Task
+
 Result = TypeVar("Result")
-Report = Callable[[str, int, int], None]
+_PAUSE = 0.2  # seconds between two looks at how far a build is
 
 
-class Progress:
-    """Passes the steps of a build on, and ends the build at the next step once `stop` was called.
+class BuildMonitor:
+    """Counts the steps of a build, and ends the build at the next step once `stop` was called.
 
     Attributes:
         monitor: the IProgressMonitor for TensorRT, which calls it from several threads.
-        error: what the report raised, which ended the build; None where it raised nothing.
     """
 
-    def __init__(self, module: ModuleType, report: Report | None) -> None:
-        progress = self
+    def __init__(self, module: ModuleType) -> None:
+        self._steps = 0
+        self._counting = threading.Lock()
+        self._stopped = threading.Event()
+        count, stopped = self._count, self._stopped
 
         class Monitor(module.IProgressMonitor):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 module.IProgressMonitor.__init__(self)  # pybind11 asks for it by name
 
-            def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
-                progress._start(phase, steps)
+            def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+                """Steps alone are counted: phases lie in each other."""
 
-            def step_complete(self, phase: str, step: int) -> bool:
-                return progress._complete(phase, step)
+            def step_complete(self, _phase: str, _step: int) -> bool:
+                count()
+                return not stopped.is_set()
 
             def phase_finish(self, phase: str) -> None:
-                progress._finish(phase)
+                """See `phase_start`."""
 
         self.monitor = Monitor()
-        self.error: BaseException | None = None
-        self._report = report
-        self._steps: dict[str, int] = {}
-        self._stopped = threading.Event()
 
     def stop(self) -> None:
         """End the build at its next step."""
         self._stopped.set()
 
-    def _start(self, phase: str, steps: int) -> None:
-        self._steps[phase] = steps
-        self._tell(phase, 0)
+    def take(self) -> int:
+        """Return how many steps were done since the last call."""
+        with self._counting:
+            steps, self._steps = self._steps, 0
+        return steps
 
-    def _complete(self, phase: str, step: int) -> bool:
-        """Whether the build is to go on."""
-        self._tell(phase, step + 1)
-        return not self._stopped.is_set()
-
-    def _finish(self, phase: str) -> None:
-        self._tell(phase, self._steps[phase])
-
-    def _tell(self, phase: str, done: int) -> None:
-        if self._report is not None and not self._stopped.is_set():
-            try:
-                self._report(phase, done, self._steps[phase])
-            except BaseException as error:  # it must not unwind TensorRT's own stack
-                self.error = error
-                self.stop()
+    def _count(self) -> None:
+        with self._counting:
+            self._steps += 1
 
 
-def run_interruptibly(build: Callable[[], Result], progress: Progress) -> Result:
+def run_interruptibly(build: Callable[[], Result], monitor: BuildMonitor, task: Task) -> Result:
     """Run a build in a thread of its own, so that this one hears the user's interrupt.
+
+    Args:
+        build: runs it.
+        monitor: watches it.
+        task: told of its steps, in this thread.
 
     Raises:
         KeyboardInterrupt: the user stopped it; the build has ended, at the end of the step it was in.
-        Exception: what the build or the report raised.
+        Exception: what the build or the task raised.
     """
     with ThreadPoolExecutor(1) as executor:
         running = executor.submit(build)
         try:
-            result = running.result()
-        except KeyboardInterrupt:
-            progress.stop()
+            while not wait([running], _PAUSE).done:
+                task.advance(monitor.take())
+            task.advance(monitor.take())
+            return running.result()
+        except BaseException:
+            monitor.stop()
             raise  # leaving the executor waits for the build to end
-    if progress.error is not None:
-        raise progress.error
-    return result

@@ -34,7 +34,7 @@ from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import SampleImage
-from fgdd_fast.runtime.tolerances import Agreement
+from fgdd_fast.runtime.tolerances import ParityReport
 from fgdd_fast.runtime.variants import TEXT
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ class Converted:
 
     Attributes:
         bundle: the variant.
-        agreement: how its decisions compare with those of the fp32 graph.
+        parity: how its decisions compare with those of the fp32 graph.
         lowered: how many nodes compute in the lower precision.
         sensitive: nodes that stay in fp32 because of what they did to the decisions.
         kept: why all nodes that stay in fp32 do, by their names.
     """
 
     bundle: Bundle
-    agreement: Agreement
+    parity: ParityReport
     lowered: int
     sensitive: tuple[str, ...]
     kept: Mapping[str, str]
@@ -139,13 +139,13 @@ def convert_to_half(
             measure = partial(
                 _compare_emulation, comparison, emulated, network, model, precision, Path(folder)
             )
-            agreement, sensitive = _without_sensitive(everything.lowered, measure, force)
+            parity, sensitive = _without_sensitive(everything.lowered, measure, force)
             lowered = lower_precision(model, precision, sensitive) if sensitive else everything
             compared = f"{precision}, rehearsed in fp32, with fp32"
             made.append(
                 _Made(network, precision, lowered.model, lowered.lowered, sensitive, lowered.kept, compared)
             )
-    return _publish(bundle, made, [agreement] * len(made), force)
+    return _publish(bundle, made, [parity] * len(made), force)
 
 
 def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
@@ -165,10 +165,10 @@ def _compare_emulation(
     precision: LowPrecision,
     folder: Path,
     keep: Collection[str],
-) -> Agreement:
+) -> ParityReport:
     """Decisions with one more graph in half precision, beside those that already are."""
     emulated[network.sha256] = _stage(network, emulate(model, precision, keep), folder)
-    return comparison.hold(replace(REFERENCE, variants=emulated), batch=1).agreement
+    return comparison.compare(replace(REFERENCE, variants=emulated), batch=1).parity
 
 
 def convert_to_int8(
@@ -200,7 +200,7 @@ def convert_to_int8(
     _log.info("Calibrating on %d images", len(calibration))
     ranges = calibrate(model, sample_feeds(bundle, calibration))
     made: list[_Made] = []
-    agreements: list[Agreement] = []
+    reports: list[ParityReport] = []
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMS:
             _log.info("Quantising %s as %s", bundle.onnx.name, form)
@@ -209,14 +209,14 @@ def convert_to_int8(
             measure = partial(
                 _compare_quantised, comparison, bundle, model, ranges, form, products, Path(folder)
             )
-            agreement, sensitive = _without_sensitive(products, measure, force)
+            parity, sensitive = _without_sensitive(products, measure, force)
             quantised = quantise_calibrated(model, ranges, form, sensitive) if sensitive else everything
             compared = f"{form} on {_runtime_of(form).device}, with fp32"
             made.append(
                 _Made(bundle, form, quantised.model, quantised.quantised, sensitive, quantised.kept, compared)
             )
-            agreements.append(agreement)
-    return _publish(bundle, made, agreements, force)
+            reports.append(parity)
+    return _publish(bundle, made, reports, force)
 
 
 def _compare_quantised(
@@ -228,13 +228,13 @@ def _compare_quantised(
     products: Collection[str],
     folder: Path,
     keep: Collection[str],
-) -> Agreement:
+) -> ParityReport:
     if set(keep) >= set(products):  # nothing is left to be quantised
-        return comparison.hold(REFERENCE, batch=1).agreement
+        return comparison.compare(REFERENCE, batch=1).parity
     quantised = quantise_calibrated(model, ranges, form, keep).model
     staged = replace(_stage(bundle, quantised, folder), variant=form)
     candidate = replace(_runtime_of(form), variants={bundle.sha256: staged})
-    return comparison.hold(candidate, batch=1).agreement
+    return comparison.compare(candidate, batch=1).parity
 
 
 def _products(model: onnx.ModelProto, quantised: Quantised) -> tuple[str, ...]:
@@ -251,19 +251,19 @@ def _runtime_of(form: Form) -> Runtime:
 
 def _without_sensitive(
     candidates: Sequence[str],
-    measure: Callable[[Collection[str]], Agreement],
+    measure: Callable[[Collection[str]], ParityReport],
     force: bool = False,
-) -> tuple[Agreement, tuple[str, ...]]:
+) -> tuple[ParityReport, tuple[str, ...]]:
     """Decisions with all candidates in lower precision, or with all but those that spoil them."""
-    agreement = measure(())
-    if agreement.excess <= MARGIN or force:
-        return agreement, ()
+    parity = measure(())
+    if parity.excess <= MARGIN or force:
+        return parity, ()
     _log.info(
         "Decisions differ by %.2g times what is accepted, and %g is aimed at: looking for sensitive nodes",
-        agreement.excess,
+        parity.excess,
         MARGIN,
     )
-    measured: dict[tuple[str, ...], Agreement] = {(): agreement}
+    measured: dict[tuple[str, ...], ParityReport] = {(): parity}
 
     def excess(keep: Collection[str]) -> float:
         kept = tuple(keep)
@@ -277,7 +277,7 @@ def _without_sensitive(
     try:
         found = find_sensitive(candidates, excess, bar=MARGIN)
     except BundleError:  # out of reach, whatever stays in fp32
-        return agreement, ()
+        return parity, ()
     return measured[found.nodes], found.nodes
 
 
@@ -295,23 +295,23 @@ def _stage(network: Bundle, model: onnx.ModelProto, folder: Path) -> Bundle:
 
 
 def _publish(
-    bundle: Bundle, made: Sequence[_Made], agreements: Sequence[Agreement], force: bool
+    bundle: Bundle, made: Sequence[_Made], reports: Sequence[ParityReport], force: bool
 ) -> tuple[Converted, ...]:
     """Write all variants, or none if the decisions of one differ too much."""
-    for each, agreement in zip(made, agreements, strict=True):
-        if not (agreement.accepted or force):
+    for each, parity in zip(made, reports, strict=True):
+        if not (parity.accepted or force):
             raise BundleError(
                 f"{bundle.name} in {each.variant} decides otherwise than in fp32: "
-                f"{'; '.join(agreement.shortfalls)}",
+                f"{'; '.join(parity.shortfalls)}",
                 "Nothing was written. Compare on your photographs (--check DATA), or add --force.",
             )
     return tuple(
-        Converted(_write(each, agreement), agreement, len(each.lowered), each.sensitive, each.kept)
-        for each, agreement in zip(made, agreements, strict=True)
+        Converted(_write(each, parity), parity, len(each.lowered), each.sensitive, each.kept)
+        for each, parity in zip(made, reports, strict=True)
     )
 
 
-def _write(made: _Made, agreement: Agreement) -> Bundle:
+def _write(made: _Made, parity: ParityReport) -> Bundle:
     network = made.network
     conversion = {
         "lowered": len(made.lowered),
@@ -323,7 +323,7 @@ def _write(made: _Made, agreement: Agreement) -> Bundle:
         network,
         onnx=network.beside(f"{made.variant}.onnx"),
         source={**network.source, "conversion": conversion},
-        parity=agreement.as_json(),
+        parity=parity.as_json(),
         parts={},
         files={},
         variant=made.variant,

@@ -16,7 +16,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.sample_images import check_images
-from fgdd_fast.runtime.tolerances import TOLERANCES, Agreement
+from fgdd_fast.runtime.tolerances import ParityReport
 
 NAMED_IN_FULL = 8  # nodes
 
@@ -105,13 +105,13 @@ def _show(converted: Sequence[Any]) -> None:
             more = len(each.sensitive) - NAMED_IN_FULL
             rest = f" and {more} more" if more > 0 else ""
             console.print(f"  in fp32 for what they did to decisions: {names}{rest}", markup=False)
-        console.print(agreement_table(each.agreement))
+        console.print(parity_table(each.parity))
 
 
-def agreement_table(agreement: Agreement) -> Table:
+def parity_table(parity: ParityReport) -> Table:
     """How decisions compare, and what is accepted."""
     table = Table("figure", "value", "accepted")
-    for name, value in agreement.figures.items():
-        limit = TOLERANCES[agreement.strictness].get(name)
+    for name, value in parity.figures.items():
+        limit = parity.tolerances.get(name)
         table.add_row(name.replace("_", " "), f"{value:.4g}", "" if limit is None else str(limit))
     return table

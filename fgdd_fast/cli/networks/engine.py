@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,10 @@ from fgdd_engines.tensorrt_backend.plans.usability import (
     why_stale,
     why_unusable,
 )
-from fgdd_fast.cli.networks.convert import agreement_table
-from fgdd_fast.cli.networks.engine_words import (
-    Phases,
-    build_progress,
-    engine_table,
-    plan_table,
-    sidecar_lines,
-)
+from fgdd_fast.cli.networks.convert import parity_table
+from fgdd_fast.cli.networks.engine_words import engine_table, plan_table, sidecar_lines
 from fgdd_fast.cli.options import combined, folder
+from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
@@ -38,6 +34,8 @@ from fgdd_fast.runtime.choose import PICTURES, comparison_images
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.runtime.engine_checking import Checked, verify_engines
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,24 +150,17 @@ def build(name: str, check: Path | None, count: int | None, prompts: Path | None
 def _build(
     bundle: Bundle, settings: BuildSettings, images: Callable[[Bundle], Sequence[SampleImage]]
 ) -> None:
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
-
-    with build_progress(console) as bar:
-        checked = build_engines(
-            bundle, settings, images, store=PlanStore(), report=say, progress=Phases(bar).show
-        )
-    console.print(plan_table(checked.plans))
-    if checked.agreement is not None:
-        console.print(agreement_table(checked.agreement))
+    target = console()
+    checked = build_engines(bundle, settings, images, store=PlanStore(), progress=console_progress(target))
+    target.print(plan_table(checked.plans))
+    if checked.parity is not None:
+        target.print(parity_table(checked.parity))
     for plan in checked.plans:
         click.echo(str(plan.path))
     if checked.unchecked:
-        say(f"Built, but not checked: {checked.unchecked}.")
+        _log.info("Built, but not checked: %s.", checked.unchecked)
     if checked.plans[0].key.device == NONE:
-        say("Engines run where they are built: run this again on the device itself.")
+        _log.info("Engines run where they are built: run this again on the device itself.")
     _refuse_below_bar(bundle, checked)
 
 
@@ -292,9 +283,9 @@ def _to_remove(store: PlanStore, name: str | None, *, stale: bool) -> list[tuple
 
 
 def _refuse_below_bar(bundle: Bundle, checked: Checked) -> None:
-    if checked.agreement is not None and checked.plans[0].state == "below bar":
+    if checked.parity is not None and checked.plans[0].state == "below bar":
         raise EngineError(
             f"The engines of {bundle.name} decide too differently from its fp32 model, and are kept out of "
-            f"use: {'; '.join(checked.agreement.shortfalls)}",
+            f"use: {'; '.join(checked.parity.shortfalls)}",
             "Build in another --precision, or add --force to use them all the same.",
         )

@@ -6,43 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fgdd_engines.tensorrt_backend.plans.sidecar import Plan
 from fgdd_engines.tensorrt_backend.plans.store import megabytes
 
 WHOLE = ("precision", "batch", "size", "state")  # columns whose words are not broken
-
-
-class Phases:
-    """A bar for each phase of a build that is under way; phases follow each other, and lie in each other."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._tasks: dict[tuple[str, str], TaskID] = {}
-
-    def show(self, model: str, phase: str, done: int, steps: int) -> None:
-        """Told of a step by any thread."""
-        task = self._tasks.get((model, phase))
-        if task is None:
-            task = self._tasks[model, phase] = self._bar.add_task(f"{model}: {phase}", total=steps)
-        self._bar.update(task, completed=done, total=steps, visible=done < steps)
-
-
-def build_progress(console: Console) -> Progress:
-    """Bars for `Phases`; silent where nobody watches."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def engine_table(plans: Sequence[Plan], reasons: Mapping[Path, str]) -> Table:

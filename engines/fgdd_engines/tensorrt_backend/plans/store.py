@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ from fgdd_engines.tensorrt_backend.plans.sidecar import (
 __all__ = ["Damaged", "Origin", "Plan", "PlanKey", "PlanStore", "Platform", "megabytes"]
 
 _TIMING = ".timing"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,6 @@ class PlanStore:
         *,
         workspace_mib: int | None = None,
         rebuild: bool = False,
-        report: Callable[[str], None] = lambda _: None,
     ) -> Plan:
         """Give the plan of a key, which is built unless it is there, whole and unchanged.
 
@@ -88,7 +89,6 @@ class PlanStore:
             origin: where it comes from, for the sidecar.
             workspace_mib: under which limit it is built, for the sidecar.
             rebuild: build it anew, unless another process has done so since this call.
-            report: told in one sentence why this takes longer.
 
         Raises:
             EngineError: the folder cannot be written, or is full; and whatever `build` raises.
@@ -97,12 +97,12 @@ class PlanStore:
         path = self.path(key)
         same = f"Another process builds {path.name}: waiting"
         other = "Another engine is built for this device: waiting"
-        with _told(path), self._writing(path, lambda: report(same)) as staging:
-            plan = self._known(self._place(key), report)
+        with _told(path), self._writing(path, lambda: _log.info(same)) as staging:
+            plan = self._known(self._place(key))
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
             timing = self.timing_cache(key.platform)
-            with self._writing(timing, lambda: report(other)) as timing_staging:
+            with self._writing(timing, lambda: _log.info(other)) as timing_staging:
                 built = build(timing.read_bytes() if timing.exists() else b"")
                 plan = Plan(
                     path=path,
@@ -241,7 +241,7 @@ class PlanStore:
         with exclusive_lock(self.folder, path.stem, on_wait) as staging:
             yield staging
 
-    def _known(self, path: Path, report: Callable[[str], None]) -> Plan | None:
+    def _known(self, path: Path) -> Plan | None:
         """The plan at a path if it is whole and unchanged; None, and a word about it, otherwise."""
         if not (path.exists() or sidecar_of(path).exists()):
             return None
@@ -249,7 +249,7 @@ class PlanStore:
             plan = read_plan(path)
             check_content(plan)
         except EngineError as error:
-            report(f"{error.problem}: building it again")
+            _log.warning("%s: building it again", error.problem)
             return None
         return plan
 
