@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 
@@ -90,16 +89,6 @@ def tiny_model() -> Sam2Model:
     encoding = model.prompt_encoder.shared_embedding.positional_embedding
     model.shared_image_embedding.positional_embedding.copy_(encoding)  # one tensor in published weights
     return model
-
-
-def with_image_size(model: Sam2Model, side: int) -> Sam2Model:
-    """A network with the same weights for images of another size."""
-    config = copy.deepcopy(model.config)
-    config.prompt_encoder_config.image_size = side
-    config.vision_config.backbone_feature_sizes = [[side // stride] * 2 for stride in (4, 8, 16)]
-    other = Sam2Model(config).eval()
-    other.load_state_dict(model.state_dict())
-    return other
 
 
 def liven(network: nn.Module) -> nn.Module:

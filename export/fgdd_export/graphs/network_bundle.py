@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, sidecar_text, write_bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_export.graphs.graph import bundle_of, serialise
-from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fgdd_export.graphs.torch_export import Network
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def write_network(
     Raises:
         BundleError: the network cannot be exported as it is declared.
     """
+    from fgdd_export.graphs.torch_export import export_network  # noqa: PLC0415 - imports torch
+
     exported = export_network(network, example)
     bundle = bundle_of(
         exported.model,
