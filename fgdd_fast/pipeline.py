@@ -146,11 +146,11 @@ class Pipeline:
         measured = self._measure(measurer, progress)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in self.images if image.source not in left_out]
-        wanted = tiles_with_features(self.dataset, usable, measurer, settings)
+        wanted = tiles_with_features(self.dataset, usable, measurer, settings, measured.skipped)
         missing = measurer.features.missing(wanted)
         with progress.task("Features", len(missing)) as task:
             measurer.features.measure(missing, self.paths, task.advance)
-        plan = decide(self.dataset, usable, measurer, settings)
+        plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
         self._warn_of_the_teacher(plan)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 

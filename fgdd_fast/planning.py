@@ -131,7 +131,11 @@ def check_pool(images: Sequence[SourceImage], crops: int, settings: MosaicSettin
 
 
 def decide(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+    dataset: DataSet,
+    images: Sequence[SourceImage],
+    measurer: Measurer,
+    settings: MosaicSettings,
+    left_out: Sequence[Skipped] = (),
 ) -> Plan:
     """Choose and arrange the tiles of every class from what was measured.
 
@@ -140,6 +144,7 @@ def decide(
         images: the pool, without the images that could not be measured.
         measurer: reads the measurements; those of all `tiles_with_features` are there.
         settings: the rule and the number of tiles.
+        left_out: the images of the pool that could not be measured, with the reasons; for error messages.
 
     Raises:
         DataError: a class has too few images, or something was not measured.
@@ -147,7 +152,7 @@ def decide(
     ranking = make_ranking(settings.selection.ranking, measurer.features.of, settings.seed)
     plans: list[ClassPlan] = []
     skipped: list[Skipped] = []
-    for gathered in _gather(dataset, images, measurer, settings):
+    for gathered in _gather(dataset, images, measurer, settings, left_out):
         selection = choose(gathered.candidates, settings.tiles_per_class, ranking)
         skipped += gathered.skipped
         skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
@@ -159,7 +164,11 @@ def decide(
 
 
 def tiles_with_features(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+    dataset: DataSet,
+    images: Sequence[SourceImage],
+    measurer: Measurer,
+    settings: MosaicSettings,
+    left_out: Sequence[Skipped] = (),
 ) -> list[Tile]:
     """The tiles whose features `decide` will ask for; none for a ranking that needs no features.
 
@@ -169,7 +178,7 @@ def tiles_with_features(
         return []
     return [
         tile
-        for gathered in _gather(dataset, images, measurer, settings)
+        for gathered in _gather(dataset, images, measurer, settings, left_out)
         for tile in gathered.candidates.tie_candidates(settings.tiles_per_class)
     ]
 
@@ -185,7 +194,11 @@ class _Gathered:
 
 
 def _gather(
-    dataset: DataSet, images: Sequence[SourceImage], measurer: Measurer, settings: MosaicSettings
+    dataset: DataSet,
+    images: Sequence[SourceImage],
+    measurer: Measurer,
+    settings: MosaicSettings,
+    left_out: Sequence[Skipped] = (),
 ) -> Iterator[_Gathered]:
     """Each class's records, and the tiles that it may be represented by."""
     members: dict[str, list[SourceImage]] = {name: [] for name in dataset.classes}
@@ -196,8 +209,18 @@ def _gather(
         records = tuple(record for record in found if isinstance(record, ImageRecord))
         skipped = tuple(record for record in found if isinstance(record, Skipped))
         if not records:
-            raise DataError(f"No image of the class '{name}' can be used", "See why with: fgdd-fast measure")
+            raise _nothing_usable(name, (*left_out, *skipped))
         candidates = find_candidates(
             records, settings.rule, settings.tiles_per_class, settings.seed, settings.selection
         )
         yield _Gathered(name, records, skipped, candidates)
+
+
+def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> DataError:
+    reasons = Counter(item.reason for item in left_out if item.source.split("/")[0] == name)
+    counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    more = f"; and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
+    return DataError(
+        f"No image of the class '{name}' can be used" + (f": {counted}{more}" if counted else ""),
+        "Mend or replace these images, or take the class's folder out of the data set.",
+    )

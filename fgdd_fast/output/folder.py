@@ -24,6 +24,10 @@ IMAGES = "images"
 MANIFEST = "manifest.json"
 LABELS = "labels"
 LABEL_INDEX = "labels.json"
+# What this tool or a file manager may have put beside them. It goes with the data set that it was made of.
+HARMLESS = frozenset(
+    {".DS_Store", "Thumbs.db", "desktop.ini", "sheet.png", "contact-sheet.png", "report.html"}
+)
 
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space, or choose an OUT on another disk.",
@@ -151,14 +155,16 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
             f"The output {target} is a mount point, which cannot be replaced whole",
             f"Choose a folder inside it, such as {target / 'distilled'}.",
         )
-    names = {entry.name for entry in target.iterdir()}
-    if not names:
+    entries = list(target.iterdir())
+    if not entries:
         return
     if not overwrite:
         raise OutputError(
             f"The output {target} exists and is not empty",
             "Choose another OUT, or pass --overwrite to replace an older distilled data set.",
         )
+    harmless = {entry.name for entry in entries if entry.name in HARMLESS and not entry.is_dir()}
+    names = {entry.name for entry in entries} - harmless
     ours = _is_our_manifest(target / MANIFEST) and (LABELS not in names or _are_our_labels(target / LABELS))
     if names - {LABELS} != {IMAGES, MANIFEST} or not ours:
         raise OutputError(

@@ -68,8 +68,12 @@ def compose(pixels: Sequence[Pixels], factor: int) -> Pixels:
     """
     if len(pixels) != factor**2:
         raise ValueError(f"a mosaic of {factor} x {factor} needs {factor**2} tiles, got {len(pixels)}")
-    rows = [np.concatenate(pixels[start : start + factor], axis=1) for start in range(0, factor**2, factor)]
-    return np.concatenate(rows, axis=0)
+    side = len(pixels[0])
+    mosaic = np.empty((factor * side, factor * side, 3), np.uint8)
+    for place, tile in enumerate(pixels):
+        row, column = divmod(place, factor)
+        mosaic[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
+    return mosaic
 
 
 def encode(pixels: Pixels, format: Format) -> bytes:

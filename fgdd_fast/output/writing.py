@@ -9,7 +9,7 @@ from pathlib import Path
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
-from fgdd_fast.parallel import ordered_map
+from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.planning import Plan
 
 
@@ -38,14 +38,14 @@ def write_mosaics(
 
     settings = plan.settings
 
-    def render(item: tuple[str, Mosaic]) -> tuple[str, Mosaic, bytes]:
+    def render(item: tuple[str, Mosaic]) -> tuple[str, str, Mosaic]:
         name, mosaic = item
         tiles = [
             read_tile(paths[tile.source], tile.sha256, tile.box, settings.tile_size, settings.resize)
             for tile in mosaic.tiles
         ]
-        return name, mosaic, encode(compose(tiles, settings.factor), settings.format)
+        content = encode(compose(tiles, settings.factor), settings.format)
+        return write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
 
-    with ThreadPoolExecutor(threads, "compose") as executor:
-        for name, mosaic, content in ordered_map(executor, render, plan.mosaics, 2 * threads):
-            yield write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
+    with single_threaded_opencv(), ThreadPoolExecutor(threads, "compose") as executor:
+        yield from ordered_map(executor, render, plan.mosaics, 2 * threads)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import Tile, TileKind
 
@@ -25,32 +26,24 @@ FeaturesOf = Callable[[Sequence[Tile]], NDArray[np.floating]]
 
 ITERATIONS = 100  # of k-means, at most; a class's few hundred tiles settle in a tenth of that
 
-RankingName = Literal["loss", "stratified", "kmeans", "stratified-kmeans"]
-RANKINGS: tuple[RankingName, ...] = get_args(RankingName)
-WITH_FEATURES: frozenset[RankingName] = frozenset({"kmeans", "stratified-kmeans"})
-RANKINGS_HELP = (
-    "loss: the lowest (as RDED does); stratified: so among whole tiles and among crops, as many of each as "
-    "their share of the class's images; kmeans: the lowest loss of each cluster of the teacher's features; "
-    "stratified-kmeans: so among whole tiles and among crops"
-)
+RankingName: TypeAlias = str
+"""One of `RANKINGS`."""
 
 
 def make_ranking(name: RankingName, features: FeaturesOf, seed: int) -> Ranking:
-    """The ranking of a name.
+    """Return the ranking of a name.
 
     Args:
         name: one of `RANKINGS`.
         features: for the rankings `WITH_FEATURES`; no other calls it.
         seed: of the clusters.
+
+    Raises:
+        SettingsError: there is no such ranking.
     """
-    diverse = partial(rank_by_clusters, features=features, seed=seed)
-    rankings: dict[RankingName, Ranking] = {
-        "loss": rank_by_loss,
-        "stratified": partial(rank_by_kind, within=rank_by_loss),
-        "kmeans": diverse,
-        "stratified-kmeans": partial(rank_by_kind, within=diverse),
-    }
-    return rankings[name]
+    if name not in _REGISTRY:
+        raise SettingsError(f"There is no ranking '{name}'", f"Choose one of: {', '.join(RANKINGS)}.")
+    return _REGISTRY[name].make(features, seed)
 
 
 def rank_by_loss(tiles: Sequence[Tile], count: int) -> list[Tile]:
@@ -160,3 +153,34 @@ def _fraction(seed: int, draw: int) -> float:
     """A number in [0, 1) for each draw."""
     digest = seeded_hash("fgdd k-means", seed, str(draw)).digest()
     return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
+
+
+class _Entry(NamedTuple):
+    """A ranking: how it is made of features and a seed, and what `--help` says of it."""
+
+    make: Callable[[FeaturesOf, int], Ranking]
+    help: str
+    needs_features: bool = False
+
+
+def _by_clusters(features: FeaturesOf, seed: int) -> Ranking:
+    return partial(rank_by_clusters, features=features, seed=seed)
+
+
+# A new ranking is a function above and a line here.
+_REGISTRY: dict[RankingName, _Entry] = {
+    "loss": _Entry(lambda _, __: rank_by_loss, "the lowest (as RDED does)"),
+    "stratified": _Entry(
+        lambda _, __: partial(rank_by_kind, within=rank_by_loss),
+        "so among whole tiles and among crops, as many of each as their share of the class's images",
+    ),
+    "kmeans": _Entry(_by_clusters, "the lowest loss of each cluster of the teacher's features", True),
+    "stratified-kmeans": _Entry(
+        lambda features, seed: partial(rank_by_kind, within=_by_clusters(features, seed)),
+        "so among whole tiles and among crops",
+        True,
+    ),
+}
+RANKINGS = tuple(_REGISTRY)
+WITH_FEATURES = frozenset(name for name, entry in _REGISTRY.items() if entry.needs_features)
+RANKINGS_HELP = "; ".join(f"{name}: {entry.help}" for name, entry in _REGISTRY.items())

@@ -3,13 +3,13 @@
 A rule turns the foreground occupancies of a class's images into a threshold; an image whose occupancy is
 at least the threshold is kept whole. `always-patch` is RDED (Sun et al., CVPR 2024). The controls `shuffled:`
 and `inverted:` give the rule wrong occupancies on purpose: a gain that survives them does not come from the
-foreground.
+foreground. A new rule is a function with `threshold_rule`, here.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,15 +19,86 @@ from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, TileKind
 
-Kind = Literal["quantile", "mean", "median", "fixed", "always-patch", "always-full"]
 Control = Literal["shuffled", "inverted"]
+RuleThreshold = Callable[[Sequence[float], float], float]
+"""Turns a class's occupancies (at least one, in [0, 1]) and a rule's value into a threshold in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class RuleKind:
+    """A kind of rule.
+
+    Attributes:
+        threshold: gives a class's threshold.
+        value: letter that stands for the rule's value, from 0 to 1, in help texts; None where it has none.
+        always: what every image gives, whatever its occupancy; None where the threshold decides.
+    """
+
+    threshold: RuleThreshold
+    value: str | None = None
+    always: TileKind | None = None
+
+
+RULE_KINDS: dict[str, RuleKind] = {}
+
+
+def threshold_rule(
+    name: str, *, value: str | None = None, always: TileKind | None = None
+) -> Callable[[RuleThreshold], RuleThreshold]:
+    """Register a function as a kind of rule; `--rule` and its help know it by its name.
+
+    Args:
+        name: what users write, followed by a colon and the value where it has one.
+        value, always: see `RuleKind`.
+    """
+
+    def register(threshold: RuleThreshold) -> RuleThreshold:
+        RULE_KINDS[name] = RuleKind(threshold, value, always)
+        return threshold
+
+    return register
+
+
+# Where all occupancies are equal, the threshold of a rule is exactly they, and every image stays whole. (A
+# mean by plain summation can miss it: that of three times 0.1 comes out above 0.1.)
+
+
+@threshold_rule("quantile", value="Q")
+def _quantile(occupancies: Sequence[float], value: float) -> float:
+    return float(np.quantile(np.array(occupancies, np.float64), value))
+
+
+@threshold_rule("mean")
+def _mean(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001 - it has none
+    return statistics.mean(occupancies)
+
+
+@threshold_rule("median")
+def _median(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
+    return statistics.median(occupancies)
+
+
+@threshold_rule("fixed", value="T")
+def _fixed(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
+    return value
+
+
+@threshold_rule("always-patch", always="crop")
+def _always_patch(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
+    return 1.0
+
+
+@threshold_rule("always-full", always="full")
+def _always_full(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
+    return 0.0
+
 
 RULES_HELP = (
-    "Rules: quantile:Q (0 to 1), mean, median, fixed:T (0 to 1), always-patch, always-full; "
-    "controls: shuffled:RULE, inverted:RULE"
+    "Rules: "
+    + ", ".join(f"{name}:{kind.value} (0 to 1)" if kind.value else name for name, kind in RULE_KINDS.items())
+    + "; controls: "
+    + ", ".join(f"{name}:RULE" for name in get_args(Control))
 )
-_WITH_VALUE: tuple[Kind, ...] = ("quantile", "fixed")
-_CONSTANT: dict[Kind, tuple[float, TileKind]] = {"always-patch": (1.0, "crop"), "always-full": (0.0, "full")}
 
 
 @dataclass(frozen=True)
@@ -35,12 +106,12 @@ class Rule:
     """A threshold rule; `str` gives the text from which it is parsed.
 
     Attributes:
-        kind: how the threshold follows from the occupancies.
-        value: the quantile or the fixed threshold, in [0, 1]; None for the kinds that need none.
+        kind: one of `RULE_KINDS`: how the threshold follows from the occupancies.
+        value: such as a quantile, in [0, 1]; None for the kinds that need none.
         control: how occupancies are exchanged between a class's images first; None to leave them.
     """
 
-    kind: Kind
+    kind: str
     value: float | None = None
     control: Control | None = None
 
@@ -73,13 +144,12 @@ def parse_rule(text: str) -> Rule:
     for name in get_args(Control):
         if text.startswith(f"{name}:"):
             control, plain = name, text.removeprefix(f"{name}:")
-    for kind in get_args(Kind):
-        if kind in _WITH_VALUE and plain.startswith(f"{kind}:"):
-            value = _share(plain.removeprefix(f"{kind}:"))
-            if value is not None:
-                return Rule(kind, value, control)
-        elif kind not in _WITH_VALUE and plain == kind:
-            return Rule(kind, None, control)
+    name, colon, value_text = plain.partition(":")
+    kind = RULE_KINDS.get(name)
+    if kind is not None and bool(colon) == (kind.value is not None):
+        value = _share(value_text) if colon else None
+        if value is not None or not colon:
+            return Rule(name, value, control)
     raise SettingsError(f"'{text}' is no threshold rule", RULES_HELP)
 
 
@@ -108,31 +178,16 @@ def decide(rule: Rule, records: Sequence[ImageRecord], seed: int) -> ClassDecisi
                 f"The foreground occupancy of '{record.source}' is {record.occupancy}, not within 0 to 1",
                 "Check the foreground model; measure again with one that works.",
             )
-    if rule.kind in _CONSTANT:
-        threshold, kind = _CONSTANT[rule.kind]
-        return ClassDecision(threshold, tuple(kind for _ in records))
+    kind = RULE_KINDS[rule.kind]
+    if kind.value is not None and rule.value is None:
+        raise ValueError(f"the rule {rule.kind} needs a value")
+    threshold = kind.threshold([record.occupancy for record in records], rule.value or 0.0)
+    if kind.always is not None:
+        return ClassDecision(threshold, (kind.always,) * len(records))
     occupancies = _controlled(rule.control, records, seed)
-    threshold = _threshold(rule, [record.occupancy for record in records])
     return ClassDecision(
         threshold, tuple("full" if occupancy >= threshold else "crop" for occupancy in occupancies)
     )
-
-
-def _threshold(rule: Rule, occupancies: list[float]) -> float:
-    """The threshold of quantile, mean, median or fixed.
-
-    Where all occupancies are equal, the threshold is exactly they, and every image stays whole. (A mean by
-    plain summation can miss it: that of three times 0.1 comes out above 0.1.)
-    """
-    if rule.kind == "mean":
-        return statistics.mean(occupancies)
-    if rule.kind == "median":
-        return statistics.median(occupancies)
-    if rule.value is None:
-        raise ValueError(f"the rule {rule.kind} needs a value")
-    if rule.kind == "quantile":
-        return float(np.quantile(np.array(occupancies, np.float64), rule.value))
-    return rule.value
 
 
 def _controlled(control: Control | None, records: Sequence[ImageRecord], seed: int) -> list[float]:

@@ -55,6 +55,21 @@ def test_an_image_without_a_mask_is_skipped(workplace: Path, masks: Path) -> Non
     assert "no mask" in skipped.reason
 
 
+def test_a_class_of_which_no_image_can_be_used_is_named_with_the_reasons(
+    workplace: Path, masks: Path
+) -> None:
+    for number, file in enumerate(sorted((masks / "red").iterdir())):
+        if number == 0:
+            file.write_bytes(b"")
+        else:
+            file.unlink()
+    result = distill(workplace, foreground=f"masks:{masks}")
+    count = len(list((workplace / "data" / "red").iterdir())) - 1
+    assert_refused(
+        result, "'red'", f"{count} x has no mask of its name; 1 x its mask cannot be used: empty file"
+    )
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["joint", "split"])
 def test_grounded_sam2_is_asked_for_each_class_by_its_name(workplace: Path, split: bool) -> None:
     bundle = write_grounded_bundle(workplace, split=split)

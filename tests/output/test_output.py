@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from fgdd_fast.errors import OutputError
-from fgdd_fast.output.folder import check_output, output_folder, write_image
+from fgdd_fast.output.folder import HARMLESS, check_output, output_folder, write_image
 
 AS_ROOT = os.geteuid() == 0
 
@@ -100,6 +100,8 @@ def test_overwrite_replaces_an_older_data_set_whole(place: Path, data: Path) -> 
         check_output(out, data, overwrite=False)
     with pytest.raises(OutputError, match="--overwrite"), output_folder(out, overwrite=False):
         pytest.fail("the block must not run")
+    for name in HARMLESS:  # of file managers, and of `fgdd-fast sheet`
+        (out / name).touch()
     check_output(out, data, overwrite=True)
     with output_folder(out, overwrite=True) as folder:
         fill(folder, b"new")
@@ -115,6 +117,8 @@ def test_overwrite_replaces_an_older_data_set_whole(place: Path, data: Path) -> 
         {"thesis.tex": ""},
         {"manifest.json": '{"tool": {"fgdd-fast": "0"}}'},
         {"manifest.json": '{"tool": {"fgdd-fast": "0"}}', "images/a": "", "notes.txt": ""},
+        {"manifest.json": '{"tool": {"fgdd-fast": "0"}}', "images/a": "", "sheet.png/thesis.tex": ""},
+        {".DS_Store": ""},
         {"manifest.json": '{"manifest_version": 3, "name": "a browser extension"}', "images/icon.png": ""},
         {"manifest.json": "[1]", "images/a": ""},
         {"manifest.json": '{"tool": ["fgdd-fast"]}', "images/a": ""},

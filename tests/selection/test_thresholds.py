@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from record_strategies import (
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.selection.records import ImageRecord
-from fgdd_fast.selection.thresholds import Rule, decide, parse_rule
+from fgdd_fast.selection.thresholds import RULE_KINDS, Rule, decide, parse_rule, threshold_rule
 
 
 def class_of(*shares: float) -> list[ImageRecord]:
@@ -180,3 +181,18 @@ def test_an_impossible_occupancy_is_refused_with_its_image(rule: str, share: flo
     records[1] = replace(records[1], occupancy=share)
     with pytest.raises(DataError, match=r"cat/001\.jpg"):
         decide(parse_rule(rule), records, 0)
+
+
+def test_a_rule_is_added_by_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fgdd_fast.selection.thresholds.RULE_KINDS", dict(RULE_KINDS))
+
+    @threshold_rule("between", value="S")
+    def between(occupancies: Sequence[float], value: float) -> float:
+        return min(occupancies) + value * (max(occupancies) - min(occupancies))
+
+    rule = parse_rule("inverted:between:0.5")
+    assert str(rule) == "inverted:between:0.5"
+    decision = decide(parse_rule("between:0.5"), class_of(0.125, 0.25, 0.5, 1.0), seed=0)
+    assert (decision.threshold, decision.kinds) == (0.5625, ("crop", "crop", "crop", "full"))
+    with pytest.raises(SettingsError):
+        parse_rule("between")
