@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +67,20 @@ def test_what_the_readme_shows_runs(photographs: Path, capsys: pytest.CaptureFix
     exec(compile(block.replace("ipc=10", "ipc=1"), str(README), "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.count("images are kept whole from occupancy 0.") == len(tiny.CLASSES)
     assert (photographs / "distilled" / "manifest.json").is_file()
+
+
+def test_the_study_of_the_contributors_page_runs(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study,) = (block for _, block in python_blocks(ROOT / "CONTRIBUTING.md") if "@study" in block)
+    (photographs / "occupancies.py").write_text(study, encoding="utf-8")
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the study's own handler would stay
+    monkeypatch.setattr(sys, "argv", ["occupancies.py", "photographs", "--json", "occupancies.json"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path("occupancies.py", run_name="__main__")
+    assert "0.516" in capsys.readouterr().out
+    result = json.loads((photographs / "occupancies.json").read_text(encoding="utf-8"))
+    assert [row["class"] for row in result["rows"]] == list(tiny.CLASSES)
 
 
 def test_every_public_name_has_a_section_with_one_example() -> None:
