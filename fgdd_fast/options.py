@@ -52,34 +52,48 @@ class MeasureOptions:
     store: Path = field(default_factory=lambda: cache_folder() / "store")
 
 
-def mosaic_settings(
-    options: MeasureOptions,
-    *,
-    ipc: int = 10,
-    rule: Rule | str = DEFAULT_RULE,
-    ranking: RankingName = "loss",
-    keep_foreground: float | None = None,
-    least_area: float = 0.0,
-    near_duplicates: int | None = None,
-    format: Format = "png",
-) -> MosaicSettings:
-    """Return the settings of a plan, for mosaics of tiles that were measured with these options.
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Which tiles are to represent each class.
 
-    Args, Raises: as for `Pipeline.plan`.
+    Attributes:
+        ipc: images (mosaics) per class, at least 1.
+        rule: which images are kept whole, such as `quantile:0.3`.
+        ranking: which tiles of a class are taken.
+        keep_foreground: share of their image's foreground in [0, 1] that crops are to keep; by default 0.7,
+            or 0 for a rule that is RDED.
+        least_area: share of their image in [0, 1] that crops are to cover.
+        near_duplicates: bits of 64 by which perceptual hashes of images that are nearly the same differ at
+            most; of such images one is considered. None considers all.
+        format: of the mosaics' files.
     """
-    rule = parse_rule(rule) if isinstance(rule, str) else rule
-    if keep_foreground is None:
-        keep_foreground = default_keep_foreground(rule)
-    return MosaicSettings(
-        ipc=ipc,
-        factor=options.factor,
-        size=options.size,
-        rule=rule,
-        seed=options.seed,
-        resize=options.resize,
-        format=format,
-        selection=SelectionSettings(ranking, keep_foreground, least_area, near_duplicates),
-    )
+
+    ipc: int = 10
+    rule: Rule | str = DEFAULT_RULE
+    ranking: RankingName = "loss"
+    keep_foreground: float | None = None
+    least_area: float = 0.0
+    near_duplicates: int | None = None
+    format: Format = "png"
+
+    def settings(self, options: MeasureOptions) -> MosaicSettings:
+        """Return the settings of mosaics whose tiles were measured with these options.
+
+        Raises:
+            SettingsError: there is no such rule, or the settings do not go together.
+        """
+        rule = parse_rule(self.rule) if isinstance(self.rule, str) else self.rule
+        keep = default_keep_foreground(rule) if self.keep_foreground is None else self.keep_foreground
+        return MosaicSettings(
+            ipc=self.ipc,
+            factor=options.factor,
+            size=options.size,
+            rule=rule,
+            seed=options.seed,
+            resize=options.resize,
+            format=self.format,
+            selection=SelectionSettings(self.ranking, keep, self.least_area, self.near_duplicates),
+        )
 
 
 def stored_settings(

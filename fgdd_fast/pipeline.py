@@ -15,7 +15,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,13 @@ from fgdd_fast.models.factory import choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, check_classes, check_features, open_teacher
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.options import DEFAULT_RULE, MeasureOptions, mosaic_settings, stored_settings
+from fgdd_fast.options import MeasureOptions, PlanOptions, stored_settings
 from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
-from fgdd_fast.output.mosaic import Format
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
 from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
-from fgdd_fast.selection.ranking import RankingName
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
-from fgdd_fast.selection.thresholds import Rule
 
 _log = logging.getLogger(__name__)
 
@@ -94,47 +91,19 @@ class Pipeline:
         """
         return self._measure(self.measurer(), progress)
 
-    def plan(
-        self,
-        *,
-        ipc: int = 10,
-        rule: Rule | str = DEFAULT_RULE,
-        ranking: RankingName = "loss",
-        keep_foreground: float | None = None,
-        least_area: float = 0.0,
-        near_duplicates: int | None = None,
-        format: Format = "png",
-        progress: Progress = SILENT,
-    ) -> Plan:
+    def plan(self, *, progress: Progress = SILENT, **deciding: Any) -> Plan:
         """Decide which tiles represent each class; what is missing for it is measured first.
 
         Args:
-            ipc: images (mosaics) per class, at least 1.
-            rule: which images are kept whole, such as `quantile:0.3`.
-            ranking: which tiles of a class are taken.
-            keep_foreground: share of their image's foreground in [0, 1] that crops are to keep; by default
-                0.7, or 0 for a rule that is RDED.
-            least_area: share of their image in [0, 1] that crops are to cover.
-            near_duplicates: bits of 64 by which perceptual hashes of images that are nearly the same differ
-                at most; such images are not considered. None considers all.
-            format: of the mosaics' files.
             progress: told how far measuring is.
+            deciding: how, such as `ipc` and `rule`: the attributes of `fgdd_fast.options.PlanOptions`.
 
         Raises:
             SettingsError: the settings do not go together.
             DataError: a class has too few images.
             FgddError: a model or the store failed; what was measured until then is kept.
         """
-        settings = mosaic_settings(
-            self.options,
-            ipc=ipc,
-            rule=rule,
-            ranking=ranking,
-            keep_foreground=keep_foreground,
-            least_area=least_area,
-            near_duplicates=near_duplicates,
-            format=format,
-        )
+        settings = PlanOptions(**deciding).settings(self.options)
         check_pool(self.images, self.options.crops, settings)
         return self.plan_with(settings, progress=progress)
 
@@ -161,20 +130,17 @@ class Pipeline:
         if loss < chance:
             return
         fills_the_view = bundle.tile_of is None and self.teacher.tile_size >= bundle.preprocessing.width
-        too_small = (
-            ""
-            if self.teacher.view == "resize" or fills_the_view
-            else (
-                f" Or are tiles of {self.teacher.tile_size} pixels too small for it as it sees them? "
-                "Try: --score-view resize"
+        advice = "are its classes these? Run: fgdd-fast teacher check"
+        if self.teacher.view != "resize" and not fills_the_view:
+            size = self.teacher.tile_size
+            advice += (
+                f" Or are tiles of {size} pixels too small for it as it sees them? Try: --score-view resize"
             )
-        )
         _log.warning(
-            "The teacher's mean loss on whole images is %.2f, no better than guessing (%.2f): "
-            "are its classes these? Run: fgdd-fast teacher check%s",
+            "The teacher's mean loss on whole images is %.2f, no better than guessing (%.2f): %s",
             loss,
             chance,
-            too_small,
+            advice,
         )
 
     def write(
@@ -258,7 +224,8 @@ def open_pipeline(
     Args:
         data: a folder with one folder of images for each class, or one that was scanned.
         runtime: how the models run; the fastest that decides as the reference does by default.
-        measuring: what is measured, and with which models: the attributes of `MeasureOptions`.
+        measuring: what is measured, and with which models: the attributes of
+            `fgdd_fast.options.MeasureOptions`.
 
     Yields:
         The pipeline, which is closed when the block ends.
@@ -310,17 +277,10 @@ def distill(
     data: str | Path,
     out: str | Path,
     *,
-    ipc: int = 10,
-    rule: Rule | str = DEFAULT_RULE,
-    ranking: RankingName = "loss",
-    keep_foreground: float | None = None,
-    least_area: float = 0.0,
-    near_duplicates: int | None = None,
-    format: Format = "png",
     overwrite: bool = False,
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
-    **measuring: Any,
+    **options: Any,
 ) -> tuple[Plan, Manifest]:
     """Measure what is missing of DATA, decide, and write OUT whole.
 
@@ -328,10 +288,12 @@ def distill(
 
     Args:
         data: a folder with one folder of images for each class.
-        out, overwrite: see `Pipeline.write`.
-        ipc, rule, ranking, keep_foreground, least_area, near_duplicates, format: see `Pipeline.plan`.
-        runtime, measuring: see `open_pipeline`.
+        out: the folder to write; `overwrite` replaces an older distilled data set there.
+        overwrite: whether an older one may be replaced.
+        runtime: how the models run.
         progress: told how far it is.
+        options: what is measured, and how it is decided: the attributes of `fgdd_fast.options.MeasureOptions`
+            and of `fgdd_fast.options.PlanOptions`.
 
     Returns:
         What was decided, and what was written.
@@ -339,22 +301,16 @@ def distill(
     Raises:
         FgddError: see `fgdd_fast.errors`; OUT is then as it was, and what was measured is kept.
     """
-    options = MeasureOptions(**measuring)
-    settings = mosaic_settings(
-        options,
-        ipc=ipc,
-        rule=rule,
-        ranking=ranking,
-        keep_foreground=keep_foreground,
-        least_area=least_area,
-        near_duplicates=near_duplicates,
-        format=format,
-    )
+    names = {each.name for each in fields(PlanOptions)}
+    deciding = PlanOptions(**{name: value for name, value in options.items() if name in names})
+    given = {name: value for name, value in options.items() if name not in names}
+    measuring = MeasureOptions(**given)
+    settings = deciding.settings(measuring)
     check_output(Path(out), Path(data), overwrite=overwrite)
     dataset = scan(Path(data))
-    check_pool(pool(dataset, options.pool, options.seed), options.crops, settings)
-    if options.teacher is not None and settings.selection.needs_features:
-        check_features(find_bundle(str(options.teacher), "teacher"))
-    with open_pipeline(dataset, runtime=runtime, **measuring) as pipeline:
+    check_pool(pool(dataset, measuring.pool, measuring.seed), measuring.crops, settings)
+    if measuring.teacher is not None and settings.selection.needs_features:
+        check_features(find_bundle(str(measuring.teacher), "teacher"))
+    with open_pipeline(dataset, runtime=runtime, **given) as pipeline:
         plan = pipeline.plan_with(settings, progress=progress)
         return plan, pipeline.write(plan, out, overwrite=overwrite, progress=progress)
