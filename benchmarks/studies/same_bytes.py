@@ -104,10 +104,7 @@ def make(version: Version, name: str, given: Given) -> float:
     (version.folder / f"{name}.log").unlink(missing_ok=True)
     (version.folder / name).mkdir(parents=True)
     begin = time.monotonic()
-    try:
-        CASES[name](version, given)
-    except CaseError as error:
-        raise click.ClickException(f"{name}: {error}") from error
+    CASES[name](version, given)
     return time.monotonic() - begin
 
 
@@ -144,6 +141,8 @@ def main(
         prepare_cache(version.folder, models)
     left_out = set() if photographs else {"teacher", "clothing"}
     wanted = [name for name in CASES if name in (only or CASES) and name not in left_out]
+    if not wanted:
+        raise click.UsageError("These cases need photographs: --clothing FOLDER")
     needed = {*wanted, *(need for name in wanted for need in NEEDS.get(name, []))}
     click.echo(f"{'case':10}{'files':>7}{'versions':>10}{'different':>11}{'before':>9}{'after':>9}")
     same = True
@@ -151,15 +150,24 @@ def main(
         done = old.folder / f"{name}.seconds"
         if not (reuse_before and done.exists()):
             done.unlink(missing_ok=True)
-            done.write_text(f"{make(old, name, given):.1f}")
-        if name in wanted:
+            try:
+                done.write_text(f"{make(old, name, given):.1f}")
+            except CaseError as error:
+                raise click.ClickException(f"{name}, before: {error}") from error
+        if name not in wanted:
+            continue
+        try:
             seconds = make(new, name, given)
-            files, versions, wrong = compare(old.folder / name, new.folder / name)
-            same &= not wrong and files > 0
-            times = f"{float(done.read_text()):>7.0f} s{seconds:>7.0f} s"
-            click.echo(f"{name:10}{files:>7}{versions:>10}{len(wrong):>11}{times}")
-            for line in wrong[:1]:
-                click.echo(f"    {line}")
+        except CaseError as error:
+            same = False
+            click.echo(f"{name:10} failed: {error}")
+            continue
+        files, versions, wrong = compare(old.folder / name, new.folder / name)
+        same &= not wrong and files > 0
+        times = f"{float(done.read_text()):>7.0f} s{seconds:>7.0f} s"
+        click.echo(f"{name:10}{files:>7}{versions:>10}{len(wrong):>11}{times}")
+        for line in wrong[:1]:
+            click.echo(f"    {line}")
     click.echo("The same." if same else f"Not the same; everything lies in {work}")
     sys.exit(not same)
 

@@ -5,7 +5,8 @@
 Each PYTHON has one version installed. Both distil the same photographs, with the same teacher and with fresh
 stores, in turns whose order alternates, so that slow spells of the machine meet both alike. Of each run all
 processor seconds count, in the program and for it in the system. The ratio of a turn is after / before; told
-are the ratios' geometric mean and its 95 % interval, by Student's t over their logarithms.
+are the ratios' geometric mean and its 95 % interval, by Student's t over their logarithms. Each has one
+thread, for threads that wait for each other spin: on a busy machine that would count as work.
 
 This needs the standard library, click and NumPy; it imports nothing of the project, which it runs twice.
 """
@@ -76,7 +77,7 @@ def processor_seconds(version: Version, data: Path, teacher: Path) -> float:
     """Distil once from nothing, and return the processor seconds that this took."""
     for name in ("store", "out"):
         shutil.rmtree(version.folder / CASE / name, ignore_errors=True)
-    words = ("--ipc", 2, "--teacher", teacher, "--store", "store", *RUNTIME)
+    words = ("--ipc", 2, "--teacher", teacher, "--store", "store", *RUNTIME, "--threads", 1)
     process = version.start(CASE, "distill", data, "out", *words)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
