@@ -44,6 +44,7 @@ class Version:
         spelled = [self.words.get(str(word), str(word)) for word in words]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"FGDD_FAST_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "2"}
+        environment["PYTHONHASHSEED"] = "0"  # version 0.1 lists the nodes kept in fp32 in the order of a set
         with (self.folder / f"{case}.log").open("ab") as log:
             log.write(f"$ {' '.join(spelled)}\n".encode())
             log.flush()
