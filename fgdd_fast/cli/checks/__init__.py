@@ -1,3 +1,3 @@
 """Commands that judge: students, speed, this machine."""
 
-__all__ = ["bench", "doctor", "evaluate"]
+__all__ = ["bench", "cache", "doctor", "evaluate"]

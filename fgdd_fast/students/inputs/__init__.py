@@ -1,3 +1,3 @@
 """What students are trained on and judged by."""
 
-__all__ = ["labelled_images", "online_labels", "opening", "training_set", "validation"]
+__all__ = ["labelled_images", "opening", "training_set"]
