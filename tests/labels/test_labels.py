@@ -92,45 +92,47 @@ def refused(out: Path, *words: str) -> None:
     assert caught.value.advice
 
 
-def test_no_labels(out: Path) -> None:
-    shutil.rmtree(out / "labels")
-    refused(out, "no stored labels", "fgdd-fast label OUT")
-
-
-def test_labels_of_another_out(out: Path, tmp_path: Path) -> None:
-    other = make_out(tmp_path / "other", seed=5, pool=4, rule="always-full")
-    shutil.copytree(out / "labels", other / "labels")
-    refused(other, "of other images", "are not what was labelled", "images/blue/blue_00000.png")
-
-
-def test_labels_of_another_number_of_images(out: Path) -> None:
-    edit_index(out, lambda data: data["images"].pop())
-    refused(out, "another data set", "of 5 images", "there are 6")
-
-
-def test_a_changed_image(out: Path) -> None:
+def change_a_pixel(out: Path) -> None:
     file = out / "images/green/green_00001.png"
     pixels = cv2.imread(str(file))
     pixels[0, 0] ^= 1
     cv2.imwrite(str(file), pixels)
-    refused(out, "1 of 6", "green_00001.png")
 
 
-def test_a_changed_manifest(out: Path) -> None:
+def change_the_manifest(out: Path) -> None:
     manifest = json.loads((out / "manifest.json").read_bytes())
     manifest["settings"]["seed"] = 9
     (out / "manifest.json").write_text(json.dumps(manifest))
-    refused(out, "manifest", "changed since")
 
 
-def test_classes_in_another_order(out: Path) -> None:
-    edit_index(out, lambda data: data["classes"].reverse())
-    refused(out, "the classes of the manifest in another order")
+def in_the_index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    return lambda out: edit_index(out, change)
 
 
-def test_other_classes(out: Path) -> None:
-    edit_index(out, lambda data: data.update(classes=["blue", "green", "yellow"]))
-    refused(out, "other classes than the manifest")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda out: shutil.rmtree(out / "labels"), ["no stored labels", "fgdd-fast label OUT"]),
+        (in_the_index(lambda data: data["images"].pop()), ["another data set", "of 5 images", "there are 6"]),
+        (change_a_pixel, ["1 of 6", "are not what was labelled", "images/green/green_00001.png"]),
+        (change_the_manifest, ["manifest", "changed since"]),
+        (in_the_index(lambda data: data["classes"].reverse()), ["classes of the manifest in another order"]),
+        (
+            in_the_index(lambda data: data.update(classes=["blue", "green", "yellow"])),
+            ["other classes than the manifest"],
+        ),
+        (lambda out: (out / "labels/epoch-00002.safetensors").unlink(), ["epoch-00002", "cannot be read"]),
+        (
+            in_the_index(lambda data: (data.update(epochs=30), data["files"].pop("epoch-00001.safetensors"))),
+            ["2 of 30 epochs are there", "goes on"],
+        ),
+    ],
+)
+def test_labels_of_something_else_are_refused(
+    out: Path, change: Callable[[Path], object], words: list[str]
+) -> None:
+    change(out)
+    refused(out, *words)
 
 
 def test_another_teacher(out: Path) -> None:
@@ -186,16 +188,6 @@ def test_opening_reads_no_epoch(out: Path) -> None:
     labels.epoch(0)
     path.write_bytes(content)
     labels.epoch(1)
-
-
-def test_a_missing_file(out: Path) -> None:
-    (out / "labels/epoch-00002.safetensors").unlink()
-    refused(out, "epoch-00002.safetensors", "cannot be read")
-
-
-def test_missing_epochs(out: Path) -> None:
-    edit_index(out, lambda data: (data.update(epochs=30), data["files"].pop("epoch-00001.safetensors")))
-    refused(out, "2 of 30 epochs are there", "goes on")
 
 
 def test_a_file_that_holds_something_else(out: Path) -> None:
