@@ -18,7 +18,7 @@ CODE = (
     "benchmarks/studies",
     "benchmarks/accuracy",
 )
-EVERYTHING = (*CODE, "tests")
+EVERYTHING = (*CODE, "tests", "examples")
 MODULES, LINES, FUNCTION = 12, 350, 60
 
 # Who talks to the terminal: the command line, bench, and what runs from a checkout as a command.

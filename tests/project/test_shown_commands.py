@@ -72,16 +72,16 @@ def check(line: str, *, whole: bool) -> bool:
     return True
 
 
-@pytest.mark.xfail(reason="pages are ahead of the commands")
 def test_commands_in_blocks_are_whole() -> None:
     lines = [line for page in PAGES for line in shown_in_blocks(page)]
 
     assert sum(check(line, whole=True) for line in lines) > 20
 
 
-@pytest.mark.xfail(reason="a page names studies that are gone", strict=False)
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_within_sentences_exist(page: str) -> None:
+    if page == "benchmarks/README.md":
+        pytest.xfail("it names studies that are gone")
     for line in SPAN.findall((ROOT / page).read_text(encoding="utf-8")):
         assert check(line, whole=False)
 
