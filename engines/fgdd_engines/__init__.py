@@ -7,13 +7,11 @@ __all__ = [
     "child_python",
     "errors",
     "factory",
-    "failures",
     "file_lock",
     "optional_imports",
     "paths",
     "plugins",
     "probing",
     "progress",
-    "telemetry",
     "tensorrt_backend",
 ]

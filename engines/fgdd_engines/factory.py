@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from fgdd_engines.backends import find_backend
 from fgdd_engines.base import Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.errors import SettingsError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import SettingsError, wrapped_as_engine_error
 
 
 def open_engine(

@@ -18,8 +18,15 @@ from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE
 from fgdd_engines.tensorrt_backend.plans.store import Origin, PlanStore
 from fgdd_fast.errors import FgddError
 from fgdd_fast.runtime.choose import runtime_for
-from fgdd_fast.runtime.engine_checking import Checked, Images, check_engines, why_unchecked
-from fgdd_fast.runtime.engine_graphs import Graph, graphs_of, profile_of
+from fgdd_fast.runtime.engine_checking import (
+    Checked,
+    Graph,
+    Images,
+    check_engines,
+    graphs_of,
+    profile_of,
+    why_unchecked,
+)
 
 _log = logging.getLogger(__name__)
 

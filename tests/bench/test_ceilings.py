@@ -25,7 +25,7 @@ from fgdd_bench.machine.ceilings import (
 from fgdd_bench.machine.operations import Work, graph_operations
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
-from fgdd_engines.telemetry import openvino_core
+from fgdd_engines.optional_imports import openvino_core
 
 
 def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:

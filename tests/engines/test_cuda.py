@@ -69,35 +69,6 @@ class TestDevice:
 
 
 class TestMemory:
-    def test_a_pinned_buffer_is_the_tensor(self, cuda: FakeCuda) -> None:
-        with PinnedBuffer(SPEC) as pinned:
-            assert (pinned.array.shape, pinned.array.dtype, pinned.size) == ((2, 3), np.float32, 24)
-            pinned.array[...] = np.arange(6).reshape(2, 3)
-            assert cuda.pinned[pinned.address].raw == np.arange(6, dtype=np.float32).tobytes()
-        assert pinned.array.size == 0
-
-    def test_values_go_to_the_device_and_back_in_order(self, cuda: FakeCuda) -> None:
-        with (
-            Stream() as stream,
-            PinnedBuffer(SPEC) as there,
-            PinnedBuffer(SPEC) as back,
-            DeviceBuffer(24) as device,
-        ):
-            there.array[...] = 5
-            stream.copy_in(device, there)
-            stream.copy_out(back, device)
-            assert cuda.events == []
-            stream.synchronise()
-            assert (back.array == 5).all()
-        assert cuda.events == ["copy in 24", "copy out 24"]
-        assert cuda.is_empty
-
-    def test_closing_twice_frees_once(self, cuda: FakeCuda) -> None:
-        for opened in (Stream(), PinnedBuffer(SPEC), DeviceBuffer(24)):
-            opened.close()
-            opened.close()
-        assert cuda.is_empty
-
     def test_an_error_code_becomes_an_error(self, cuda: FakeCuda) -> None:
         with PinnedBuffer(SPEC) as pinned, DeviceBuffer(20) as device, Stream() as stream:
             message = r"failed in cudaMemcpyAsync: it went wrong \(cudaErrorInvalidValue\)"
@@ -111,30 +82,6 @@ class TestMemory:
 
 
 class TestGraph:
-    def test_what_was_recorded_runs_when_it_is_launched(self, cuda: FakeCuda) -> None:
-        with (
-            Stream() as stream,
-            PinnedBuffer(SPEC) as there,
-            PinnedBuffer(SPEC) as back,
-            DeviceBuffer(24) as device,
-        ):
-
-            def enqueue() -> None:
-                stream.copy_in(device, there)
-                stream.copy_out(back, device)
-
-            back.array[...] = 0
-            with stream.capture(enqueue) as graph:
-                stream.synchronise()
-                assert (back.array == 0).all()
-                for value in (1, 2):
-                    there.array[...] = value
-                    graph.launch(stream)
-                    stream.synchronise()
-                    assert (back.array == value).all()
-        assert cuda.events == ["launch", "copy in 24", "copy out 24"] * 2
-        assert cuda.is_empty
-
     @pytest.mark.parametrize("function", ["cudaStreamEndCapture", "cudaGraphInstantiateWithFlags"])
     def test_a_recording_that_is_refused(self, cuda: FakeCuda, function: str) -> None:
         with Stream() as stream:

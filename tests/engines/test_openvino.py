@@ -17,7 +17,7 @@ from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_feeds
 from fgdd_engines.base import Array, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_engines.factory import open_engine
-from fgdd_engines.telemetry import openvino_core
+from fgdd_engines.optional_imports import openvino_core
 from fgdd_export.graphs.graph import serialise
 from fgdd_export.precision.quantisation import FORMS, calibrate, quantise_calibrated
 from fgdd_fast.errors import EngineError, SettingsError

@@ -13,9 +13,9 @@ import pytest
 from installed_devices import available_devices
 from tiny_models import tiny_description
 
-from fgdd_engines import telemetry
+from fgdd_engines import optional_imports
 from fgdd_engines.bundle.bundle import write_bundle
-from fgdd_engines.telemetry import openvino_core
+from fgdd_engines.optional_imports import openvino_core
 
 
 def test_one_core_for_the_whole_process() -> None:
@@ -59,14 +59,16 @@ def test_importing_onnx_runtime_leaves_the_environment_as_it_was(
         monkeypatch.setenv("ORT_DISABLE_TELEMETRY", before)
     seen = []
     monkeypatch.setattr(
-        telemetry, "import_optional", lambda *_: seen.append(os.environ["ORT_DISABLE_TELEMETRY"])
+        optional_imports, "import_optional", lambda *_: seen.append(os.environ["ORT_DISABLE_TELEMETRY"])
     )
-    telemetry.import_onnxruntime()
+    optional_imports.import_onnxruntime()
     assert seen == ["1"]
     assert os.environ.get("ORT_DISABLE_TELEMETRY") == before
 
 
-@pytest.mark.parametrize("before", [{}, {"openvino_telemetry": None}, {"openvino_telemetry": telemetry}])
+@pytest.mark.parametrize(
+    "before", [{}, {"openvino_telemetry": None}, {"openvino_telemetry": optional_imports}]
+)
 def test_importing_openvino_leaves_other_modules_as_they_were(
     monkeypatch: pytest.MonkeyPatch, before: dict[str, ModuleType | None]
 ) -> None:
@@ -76,8 +78,8 @@ def test_importing_openvino_leaves_other_modules_as_they_were(
         monkeypatch.setitem(sys.modules, name, module)
     seen = []
     monkeypatch.setattr(
-        telemetry, "import_optional", lambda *_: seen.append(sys.modules["openvino_telemetry"])
+        optional_imports, "import_optional", lambda *_: seen.append(sys.modules["openvino_telemetry"])
     )
-    telemetry.import_openvino()
+    optional_imports.import_openvino()
     assert seen == [None]
     assert {name: module for name, module in sys.modules.items() if name == "openvino_telemetry"} == before

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from saliency_source import saliency_source
 from tiny_builds import build, precisions
 from tiny_models import tiny_description
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.tensorrt_backend.api import TensorRt
-from fgdd_engines.tensorrt_backend.build import Profile
-from fgdd_export.catalogue.u2netp import build_u2netp
-from fgdd_export.graphs.graph import tensor_specs
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
 
@@ -63,16 +58,4 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 @pytest.mark.parametrize("name", ["text encoder", "detector", "segmenter"])
 def test_an_exported_network_builds(rtx: TensorRt, exports: dict[str, Bundle], name: str) -> None:
     built = build(rtx, exports[name])
-    assert set(precisions(built).values()) == {"fp32"}
-
-
-def test_a_saliency_model_builds(rtx: TensorRt, tmp_path: Path) -> None:
-    size = 64
-    graph = build_u2netp(saliency_source(size), size)
-    described = replace(
-        tiny_description(tmp_path / "saliency.onnx", "foreground"),
-        inputs=tensor_specs(graph.graph.input),
-        outputs=tensor_specs(graph.graph.output),
-    )
-    built = build(rtx, write_bundle(described, graph.SerializeToString()), Profile(1, 2, 4))
     assert set(precisions(built).values()) == {"fp32"}

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from tiny_u_shape import CHANNELS, CONNECTING, SIDE, WEIGHTED, u_shape
 
 from fgdd_engines.base import Array, TensorSpec
-from fgdd_engines.telemetry import openvino_core
+from fgdd_engines.optional_imports import openvino_core
 from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise, tensor_specs
 from fgdd_export.precision.quantisation import (
     FORMS,

@@ -107,14 +107,6 @@ def test_a_checkout_that_pip_does_not_know_has_no_extras(monkeypatch: pytest.Mon
     assert examine([]).extras == ()
 
 
-def test_the_tables_tell_the_same() -> None:
-    result = CliRunner().invoke(cli.doctor)
-    assert result.exit_code == 0, result.output
-    for device in DEVICES:
-        assert device in result.stdout
-    assert "fgdd-fast models pull saliency-u2netp " in result.stdout
-
-
 def test_a_machine_that_lacks_nothing() -> None:
     assert REPORT.steps == ()
     text = shown(REPORT)

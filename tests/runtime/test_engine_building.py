@@ -25,8 +25,14 @@ from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime import engine_building, engine_checking
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
-from fgdd_fast.runtime.engine_checking import Checked, Finding, verify_engines
-from fgdd_fast.runtime.engine_graphs import graphs_of, image_batches, profile_of
+from fgdd_fast.runtime.engine_checking import (
+    Checked,
+    Finding,
+    graphs_of,
+    image_batches,
+    profile_of,
+    verify_engines,
+)
 from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 

@@ -14,8 +14,7 @@ import numpy as np
 
 from fgdd_bench.harness.ways import Answer
 from fgdd_bench.machine.operations import Work
-from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.telemetry import openvino_core
+from fgdd_engines.optional_imports import import_optional, openvino_core
 from fgdd_fast.errors import FgddError
 
 TRIALS = 5

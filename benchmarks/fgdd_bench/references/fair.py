@@ -27,7 +27,7 @@ from fgdd_bench.references.fair_networks import FairModel, fair_saliency, fair_t
 from fgdd_bench.references.fair_workers import ImageLoader, Tiles, worker_steps
 from fgdd_bench.references.mosaics import FairMosaics
 from fgdd_bench.references.networks import busy_threads, pytorch_on, reference_device
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.runtime.machine import read_machine

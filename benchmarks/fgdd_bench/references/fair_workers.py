@@ -18,7 +18,7 @@ from fgdd_bench.harness.ways import Task
 from fgdd_bench.machine.processes import worker_context
 from fgdd_bench.references.pictures import cut_tile, decode_opencv, read_content, resize_pixels
 from fgdd_engines.base import Array
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels, ResizeMethod

@@ -19,7 +19,7 @@ from fgdd_bench.harness.ways import Column, Task
 from fgdd_bench.machine.processes import worker_context
 from fgdd_bench.ours.mosaics import ComposingWay, Job
 from fgdd_bench.references.pictures import cut_tile, decode_opencv, decode_pillow, read_content
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import OutputError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.folder import writing

@@ -41,6 +41,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 # which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
 Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+_VARIANT_NAMES: Mapping[str | None, Variant | None] = {None: None, **{name: name for name in VARIANTS}}
 
 
 @dataclass(frozen=True)
@@ -298,17 +299,12 @@ def _read_sidecar(onnx: Path) -> Bundle:
             prompting=None if data.get("prompting") is None else dict(data["prompting"]),
             parts=dict(data.get("parts", {})),
             files=dict(data.get("files", {})),
-            variant=_variant(data.get("variant")),
+            variant=_VARIANT_NAMES[data.get("variant")],
             variant_of=data.get("variant_of"),
             tile_of=data.get("tile_of"),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
-
-
-def _variant(name: str | None) -> Variant | None:
-    known: dict[str | None, Variant] = {variant: variant for variant in VARIANTS}
-    return None if name is None else known[name]
 
 
 def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -1,9 +1,13 @@
-"""Files that are written whole or not at all, and their hashes."""
+"""Files that are written whole or not at all, their hashes, and folders that something else fills.
+
+The hashes of such a folder tell later whether its files are whole and unchanged.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 Result = TypeVar("Result")
+_HASHES = "sha256.json"
 SETTLED = 2_000_000_000  # nanoseconds after which a change of a file shows in its times on any file system
 
 
@@ -84,3 +89,18 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Note the hashes of all files in a folder; what was noted before is replaced."""
+    hashes = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != _HASHES}
+    write_file(folder / _HASHES, json.dumps(hashes, indent=2, sort_keys=True).encode())
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has its checksums and all its files, with the same content; others do not count."""
+    try:
+        hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
+        return all(file_sha256(folder / name) == hashes[name] for name in hashes)
+    except (OSError, ValueError, TypeError):
+        return False

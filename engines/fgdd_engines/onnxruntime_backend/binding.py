@@ -13,8 +13,7 @@ import numpy as np
 
 from fgdd_engines.base import Array, Engine
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.session import check_session
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import Specs, fix_axes

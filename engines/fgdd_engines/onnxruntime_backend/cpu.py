@@ -8,12 +8,12 @@ import numpy as np
 
 from fgdd_engines.base import Array, Engine
 from fgdd_engines.bundle.bundle import Bundle, Variant
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.optimised_graphs import optimised_graph
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, check_session, session_options
+from fgdd_engines.optional_imports import import_onnxruntime
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import fix_axes
-from fgdd_engines.telemetry import import_onnxruntime
 
 # Where the provider has no fp16 kernel, which on x86-64 is almost everywhere, it casts and computes in fp32.
 _ARITHMETIC: Mapping[Variant | None, str] = {

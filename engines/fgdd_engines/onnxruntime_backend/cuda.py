@@ -18,11 +18,10 @@ from types import ModuleType
 from typing import Any
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.binding import BoundEngine
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, FATAL, session_options
-from fgdd_engines.telemetry import import_onnxruntime
+from fgdd_engines.optional_imports import import_onnxruntime
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 
 ADVICE = "Run: fgdd-fast doctor"

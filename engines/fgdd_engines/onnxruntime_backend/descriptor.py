@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from fgdd_engines.backends import Backend
-from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
 from fgdd_engines.onnxruntime_backend.cuda import CUDA_PROVIDER, CudaEngine, load_libraries
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
+from fgdd_engines.optional_imports import import_onnxruntime
 from fgdd_engines.probing.probe_graph import GRAPH, INPUT, check_output
-from fgdd_engines.telemetry import import_onnxruntime
 
 _ERROR = 3  # ONNX Runtime's severity of what is logged
 

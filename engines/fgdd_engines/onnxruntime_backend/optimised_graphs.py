@@ -17,9 +17,8 @@ from pathlib import Path
 from types import ModuleType
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.bundle.hashed_folder import is_whole, write_checksums
-from fgdd_engines.errors import EngineError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.bundle.files import is_whole, write_checksums
+from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
 from fgdd_engines.paths import cache_folder

@@ -12,12 +12,11 @@ import numpy as np
 from fgdd_engines.backends import Backend
 from fgdd_engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Variant
-from fgdd_engines.errors import EngineError, SettingsError
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import EngineError, SettingsError, wrapped_as_engine_error
+from fgdd_engines.optional_imports import import_openvino, openvino_core
 from fgdd_engines.pool import Pool
 from fgdd_engines.probing.probe_graph import GRAPH, INPUT, check_output
 from fgdd_engines.shapes import check_graph, fix_axes
-from fgdd_engines.telemetry import import_openvino, openvino_core
 
 _ELEMENT_TYPES: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _INT8: tuple[Variant, ...] = ("int8", "int8-u8")

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
-from fgdd_engines.failures import wrapped_as_engine_error
-from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.telemetry import disable_onnxruntime_telemetry, import_onnxruntime
+from fgdd_engines.errors import wrapped_as_engine_error
+from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_onnxruntime, import_optional
 from fgdd_fast.errors import BundleError
 
 if TYPE_CHECKING:

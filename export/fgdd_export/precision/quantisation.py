@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fgdd_engines.failures import wrapped_as_engine_error
-from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.telemetry import disable_onnxruntime_telemetry
+from fgdd_engines.errors import wrapped_as_engine_error
+from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_optional
 from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
 from fgdd_export.precision.quantisation_nodes import (
     CONNECTING,

@@ -42,7 +42,7 @@ from fgdd_bench.references.grounded.networks import (
 from fgdd_bench.references.grounded.subject import GroundedSubject, text_stage
 from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_opencv, read_content
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.grounded_tensors import check_grounded
 

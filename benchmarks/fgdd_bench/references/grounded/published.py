@@ -34,7 +34,7 @@ from fgdd_bench.references.grounded.networks import EncodedPrompts, TextCounter,
 from fgdd_bench.references.grounded.subject import GroundedSubject, as_answer
 from fgdd_bench.references.networks import pytorch_on, reference_device
 from fgdd_bench.references.pictures import decode_pillow, read_content
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_export.grounding_dino.network import GroundingDino
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Foreground, ScoredBox
