@@ -49,7 +49,7 @@ def exclusive_lock(folder: Path, name: str, on_wait: Callable[[], None]) -> Iter
 
 
 def find_leftovers(folder: Path) -> tuple[str, ...]:
-    """The names whose writers were killed: those with a lock or unfinished files that nobody holds."""
+    """Return the names whose writers were killed: those with a lock or unfinished files that nobody holds."""
     return tuple(name for name in _unfinished(folder) if _is_free(_paths(folder, name)[0]))
 
 

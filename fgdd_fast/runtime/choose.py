@@ -136,7 +136,7 @@ def choose_runtime(
         runtime = runtime_for(bundle, device, precision)
         return Choice(replace(runtime, threads=threads), "asked for")
     candidates = _candidates(bundle, precision)
-    # A GPU is held against the reference even if it is the only way; without the reference nothing can be.
+    # A GPU is compared with the reference even if it is the only way; without the reference nothing can be.
     alone = len(candidates) == 1 and find_backend(candidates[0].device).on_processor
     if alone or not probe("cpu").runs:
         return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
@@ -150,7 +150,7 @@ def choose_runtime(
 
 
 def runtime_for(bundle: Bundle, device: Device, precision: Precision) -> Runtime:
-    """A device as it was asked for, with one thread.
+    """Return a device as it was asked for, with one thread.
 
     Where no precision is named, OpenVINO takes bf16 if the processor computes in it, a GPU the fp16 variant
     if there is one, and everything else fp32.
@@ -280,7 +280,7 @@ def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
 
 
 def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage]) -> list[Trial]:
-    """Hold every way to run a bundle against the reference, on the same images.
+    """Compare every way to run a bundle with the reference, on the same images.
 
     A processor that does not compute in some precision is no way to run it.
     """
@@ -295,9 +295,9 @@ def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[Samp
 def _try(comparison: Comparison, candidate: Runtime, batch: int) -> Trial | None:
     way = candidate.device, candidate.precision
     try:
-        held = comparison.compare(candidate, batch=batch)
+        found = comparison.compare(candidate, batch=batch)
     except SettingsError:
         return None
     except EngineError as error:
         return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
-    return Trial(*way, held.images_per_second, held.parity.shortfalls, held.parity.figures)
+    return Trial(*way, found.images_per_second, found.parity.shortfalls, found.parity.figures)

@@ -127,7 +127,7 @@ class Report:
         return tuple(steps)
 
     def to_json(self) -> dict[str, Any]:
-        """The report and its steps as what `json` can write; the keys are the attributes."""
+        """Return the report and its steps as what `json` can write; the keys are the attributes."""
         return {**asdict(self), "steps": [asdict(step) for step in self.steps]}
 
 

@@ -58,12 +58,12 @@ class Graph:
         return {axis: length for axis, length in sizes.items() if axis in named}
 
     def key(self, platform: Platform) -> PlanKey:
-        """The key of its plan on a platform."""
+        """Return the key of its plan on a platform."""
         return PlanKey.of(self.bundle, platform, self.profile, self.axes)
 
 
 def profile_of(bundle: Bundle, batch: Profile | None) -> Profile:
-    """The samples that an inference of a bundle takes.
+    """Return the samples that an inference of a bundle takes.
 
     Args:
         bundle: a teacher sees several views of each image.
@@ -78,13 +78,13 @@ def profile_of(bundle: Bundle, batch: Profile | None) -> Profile:
 
 
 def image_batches(main: Graph) -> tuple[int, int]:
-    """The largest and the smallest number of images that an inference of a bundle's own graph takes."""
+    """Return the largest and the smallest number of images that an inference of a bundle takes."""
     views = VIEWS_PER_INFERENCE if main.bundle.role == "teacher" else 1
     return main.profile.maximum // views, -(-main.profile.minimum // views)
 
 
 def graphs_of(bundle: Bundle, flavour: Flavour, precision: Precision, profile: Profile) -> tuple[Graph, ...]:
-    """The graphs that a bundle runs, its own first.
+    """Return the graphs that a bundle runs, its own first.
 
     A text encoder runs once a class: in fp32, a prompt at a time.
 
@@ -144,7 +144,7 @@ class Finding:
 
 
 def why_unchecked(bundle: Bundle) -> str:
-    """Why the engines of a bundle cannot be compared here; empty where they can."""
+    """Return why the engines of a bundle cannot be compared here; empty where they can."""
     if bundle.role not in DECIDING_ROLES:
         return f"no decision depends on a {bundle.role} alone"
     return "" if find_cuda_device() is not None else "there is no GPU to run them"

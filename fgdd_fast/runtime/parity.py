@@ -42,7 +42,7 @@ CROPS = 5
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What a candidate did when it was held against the reference.
+    """What a candidate did when it was compared with the reference.
 
     Attributes:
         parity: how its decisions compare.
@@ -57,12 +57,12 @@ class ComparisonResult:
 
 
 class Comparison:
-    """The reference's answers on check images, against which any number of candidates are held.
+    """The reference's answers on sample images, with which any number of candidates are compared.
 
     Args:
         bundle: the fp32 bundle; a foreground model, a teacher or a backbone.
         images: at least one.
-        reference: what the candidates are held against.
+        reference: what the candidates are compared with.
 
     Raises:
         SettingsError: nothing is decided by what a bundle of this role gives.
@@ -109,7 +109,7 @@ def measure_parity(
 
 
 def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str, Array]]:
-    """What a graph is fed for images, as in a comparison: one sample each, with a batch axis.
+    """Return what a graph is fed for images, as in a comparison: one sample each, with a batch axis.
 
     A teacher is fed the whole image and each crop. Not for models that are asked for a class by its name.
     """
@@ -153,7 +153,7 @@ class _Subject(ABC):
         """Compare answers."""
 
     def error(self, alone: Floats, together: Floats) -> float:
-        """How much answers depend on the batch."""
+        """Return how much answers depend on the batch."""
         return float(np.abs(alone - together).mean())
 
 

@@ -34,7 +34,7 @@ class Tolerance:
     at_least: bool = False
 
     def met_by(self, value: float) -> bool:
-        """Whether a figure is accepted; what is not a number never is."""
+        """Return whether a figure is accepted; what is not a number never is."""
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:
 
 
 def same_path(expected: Floats, found: Floats) -> NDArray[np.bool_]:
-    """Which images of one class take the same path with the occupancies `expected` and `found` [n]."""
+    """Return which images of one class take the same path with the occupancies `expected` and `found` [n]."""
     threshold = np.quantile(expected, QUANTILE)
     near = np.abs(expected - threshold) <= NEAR_TIE
     same = (expected >= threshold) == (found >= np.quantile(found, QUANTILE))

@@ -13,7 +13,7 @@ TEXT = "text"  # the part that encodes prompts: once a class, so it stays in fp3
 
 
 def variant_name(device: Device, precision: Precision) -> Variant | None:
-    """The variant that a device takes for a precision; None where the fp32 graph serves.
+    """Return the variant that a device takes for a precision; None where the fp32 graph serves.
 
     Raises:
         SettingsError: there is no such device, or it does not compute in this precision.
@@ -29,7 +29,7 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
 
 
 def find_variants(bundle: Bundle, variant: Variant | None) -> Mapping[str, Bundle]:
-    """The variants of a bundle's graphs, by the SHA-256 of the graph that each stands for.
+    """Return the variants of a bundle's graphs, by the SHA-256 of the graph that each stands for.
 
     A part without a variant stays as it is; the bundle's own graph must have one.
 
@@ -50,7 +50,7 @@ def find_variants(bundle: Bundle, variant: Variant | None) -> Mapping[str, Bundl
 
 
 def conversion(bundle: Bundle, variant: Variant) -> str:
-    """The command that makes a variant."""
+    """Return the command that makes a variant."""
     if variant.startswith("int8"):
         return f"fgdd-fast convert {bundle.onnx} --precision int8 --calibrate DATA"
     return f"fgdd-fast convert {bundle.onnx} --precision {variant}"

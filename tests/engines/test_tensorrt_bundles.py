@@ -48,7 +48,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
         np.zeros(3, np.float32),
         ("a", "b", "c"),
         folder / "teacher.onnx",
-        name="teacher",
         source={},
         accuracy={},
     )

@@ -135,7 +135,7 @@ class Bundle:
         return hashlib.sha256(whole).hexdigest() if hashes else self.sha256
 
     def graph(self) -> bytes:
-        """The serialised graph, to make another one of it.
+        """Return the serialised graph, to make another one of it.
 
         Raises:
             BundleError: it cannot be read, or keeps weights in other files, which would be left behind.
@@ -341,7 +341,7 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
 
 
 def sidecar_text(bundle: Bundle) -> bytes:
-    """What a bundle's sidecar holds."""
+    """Return what a bundle's sidecar holds."""
     data = asdict(bundle)
     del data["onnx"]
     return (json.dumps({"format": FORMAT, **data}, indent=2, ensure_ascii=True) + "\n").encode()

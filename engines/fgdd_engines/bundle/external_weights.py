@@ -52,7 +52,7 @@ class _GarbledError(ValueError):
 
 
 def external_files(onnx: Path) -> tuple[str, ...]:
-    """Names of the files in which an ONNX file keeps weights, sorted; none for most files.
+    """Return the names of the files in which an ONNX file keeps weights, sorted; none for most files.
 
     Every name that is written down counts, even where the tensor also has its content in the ONNX file.
 

@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 
 Result = TypeVar("Result")
 _HASHES = "sha256.json"
+_REMEMBERED = 10_000  # files, so that a large data set does not fill the memory
 SETTLED = 2_000_000_000  # nanoseconds after which a change of a file shows in its times on any file system
 
 
@@ -64,8 +65,10 @@ def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
         if state == before:
             return cast(Result, result)
         found = read(path)
-        settled = time.time_ns() - max(before[-2:]) > SETTLED
+        settled = time.time_ns() - before[-1] > SETTLED  # whatever else it says, the last is the system's
         if settled and _state(path) == before:
+            if len(known) >= _REMEMBERED:
+                known.clear()
             known[path] = before, found
         return found
 
@@ -98,7 +101,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder has its checksums and all its files, with the same content; others do not count."""
+    """Return whether a folder has its checksums and all its files unchanged; others do not count."""
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
         return all(file_sha256(folder / name) == hashes[name] for name in hashes)

@@ -18,7 +18,7 @@ _DEVICE_NODES = (
 
 
 def has_nvidia_device(root: Path = Path("/")) -> bool:
-    """Whether a driver has made an NVIDIA GPU known to the system; it may still be unfit to compute.
+    """Return whether a driver has made an NVIDIA GPU known to the system; it may still be unfit to compute.
 
     Args:
         root: the root of the file system.
@@ -27,7 +27,7 @@ def has_nvidia_device(root: Path = Path("/")) -> bool:
 
 
 def jetson_model(root: Path = Path("/")) -> str | None:
-    """The name of the Jetson board that this is, such as `NVIDIA Jetson AGX Orin Developer Kit`.
+    """Return the name of the Jetson board that this is, such as `NVIDIA Jetson AGX Orin Developer Kit`.
 
     Args:
         root: the root of the file system.

@@ -85,7 +85,7 @@ def dtype_name(data_type: Any) -> str:
 
 
 def clean(message: str) -> str:
-    """A message of TensorRT in one line, without positions in its source."""
+    """Return a message of TensorRT in one line, without positions in its source."""
     return " ".join(_POSITION.sub(" ", message).split()).rstrip(".")
 
 
@@ -117,11 +117,11 @@ class MessageLog:
         self._errors.clear()
 
     def reasons(self) -> str:
-        """The last errors since `clear`, oldest first, in one line; empty where there were none."""
+        """Return the last errors since `clear`, oldest first, in one line; empty where there were none."""
         return "; ".join(dict.fromkeys(clean(error) for error in self._errors))
 
 
 @cache
 def message_log(module: ModuleType) -> MessageLog:
-    """The one log of a TensorRT package in this process; two builds at a time share it."""
+    """Return the one log of a TensorRT package in this process; two builds at a time share it."""
     return MessageLog(module)

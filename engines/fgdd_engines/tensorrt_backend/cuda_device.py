@@ -29,13 +29,13 @@ class CudaDevice:
 
 
 def find_cuda_device() -> CudaDevice | None:
-    """The first CUDA device; None where there is none that could be used, and `why_no_cuda` says why."""
+    """Return the first CUDA device; None where none can be used, and `why_no_cuda` says why."""
     found = _ask()
     return found if isinstance(found, CudaDevice) else None
 
 
 def why_no_cuda() -> str:
-    """Why there is no CUDA device, as a sentence without a final stop; empty where there is one."""
+    """Return why there is no CUDA device, as a sentence without a final stop; empty where there is one."""
     found = _ask()
     return found if isinstance(found, str) else ""
 

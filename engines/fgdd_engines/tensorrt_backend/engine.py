@@ -228,7 +228,7 @@ class _Call:
             raise EngineError(f"TensorRT refuses these shapes: {self._log.reasons() or shapes}", _BUILD_AGAIN)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """The outputs wanted, as arrays of the caller's own."""
+        """Return the outputs wanted, as arrays of the caller's own."""
         for name, feed in feeds.items():
             np.copyto(self._pinned[name].array, feed)
         wanted = frozenset(outputs)

@@ -76,7 +76,7 @@ class BuiltLayer:
 
 
 def network_layers(network: Any) -> tuple[BuiltLayer, ...]:
-    """The convolutions and matrix products of a parsed network with their precisions.
+    """Return the convolutions and matrix products of a parsed network with their precisions.
 
     In a strongly typed network this is what the engine will compute in. A layer whose operands are all
     dequantised computes in the type that they had before: that is how explicit quantisation says so.
@@ -150,7 +150,7 @@ def _inspect(trt: ModuleType, engine: Any, inspector: Any) -> tuple[BuiltLayer, 
 
 
 def engine_layers(descriptions: Iterable[str]) -> tuple[BuiltLayer, ...]:
-    """The layers of an engine.
+    """Return the layers of an engine.
 
     Args:
         descriptions: what the engine inspector says of each layer, in JSON. A layer whose JSON is damaged, as

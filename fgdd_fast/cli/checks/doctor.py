@@ -136,6 +136,6 @@ def _show_steps(steps: Iterable[Step], console: Console) -> None:
 
 
 def readable_size(count: int) -> str:
-    """Bytes in the largest unit of which there is at least one."""
+    """Return the bytes in the largest unit of which there is at least one."""
     exponent = min(max(count.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
     return f"{count} B" if exponent == 0 else f"{count / 1024**exponent:.1f} {_UNITS[exponent]}"

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
 
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.tensorrt_backend.api import Flavour
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.plans.key import NONE
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore, megabytes
@@ -47,7 +48,7 @@ class CheckOptions:
     prompts: Path | None
 
     def images(self, bundle: Bundle) -> Sequence[SampleImage]:
-        """The images for a bundle."""
+        """Return the images for a bundle."""
         if self.check is None and self.count is None:
             return comparison_images(bundle)
         prompts = {} if self.prompts is None else read_prompts(self.prompts)
@@ -103,7 +104,7 @@ def engine() -> None:
 @click.argument("name", metavar="BUNDLE")
 @click.option(
     "--device",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["auto", *get_args(Flavour)]),
     default="auto",
     show_default=True,
     help="Which TensorRT; auto takes the first that is installed and can build here.",

@@ -36,7 +36,7 @@ def engine_table(plans: Sequence[Plan], reasons: Mapping[Path, str]) -> Table:
 
 
 def plan_table(plans: Sequence[Plan]) -> Table:
-    """What was built of a bundle."""
+    """Return what was built of a bundle."""
     table = Table("model", "precision", "batch", "layers", "size", "build", "state")
     for plan in plans:
         table.add_row(
@@ -52,7 +52,7 @@ def plan_table(plans: Sequence[Plan]) -> Table:
 
 
 def sidecar_lines(plan: Plan, why_not: str, *, layers: bool) -> list[str]:
-    """A plan's sidecar in words; `why_not` is why it cannot be used here."""
+    """Return a plan's sidecar in words; `why_not` is why it cannot be used here."""
     key = plan.key
     kinds: dict[str, Counter[str]] = {}
     for layer in plan.layers:

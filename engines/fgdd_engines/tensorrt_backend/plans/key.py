@@ -40,14 +40,14 @@ class Platform:
 
     @classmethod
     def of(cls, tensorrt: TensorRt, device: CudaDevice | None) -> Platform:
-        """The platform of a TensorRT and a GPU, which may be absent."""
+        """Return the platform of a TensorRT and a GPU, which may be absent."""
         if device is None:
             return cls(tensorrt.flavour, tensorrt.version, NONE, NONE, NONE)
         capability = ".".join(map(str, device.compute_capability))
         return cls(tensorrt.flavour, tensorrt.version, _major(device.runtime), device.name, capability)
 
     def differences(self, here: Platform) -> tuple[str, ...]:
-        """Why a plan of this platform does not run on another, as `was built on ...`; empty if it does."""
+        """Return why a plan of this platform does not run there, as `was built on ...`; empty if it does."""
         if self.flavour != here.flavour:
             return (f"was built by {self.flavour}, not by {here.flavour}",)
         reasons: list[str] = []
@@ -92,7 +92,7 @@ class PlanKey:
 
     @classmethod
     def of(cls, graph: Bundle, platform: Platform, profile: Profile, axes: Mapping[str, int]) -> PlanKey:
-        """The key of a bundle's graph on a platform.
+        """Return the key of a bundle's graph on a platform.
 
         Args:
             graph: the bundle, or the variant that runs in its place; its precision is that of the key.
@@ -152,7 +152,7 @@ class PlanKey:
         )
 
     def differences(self, wanted: PlanKey) -> tuple[str, ...]:
-        """Why a plan with this key cannot stand for the one wanted, as `is in fp16, ...`; empty if it can.
+        """Return why a plan with this key cannot stand for another, as `is in fp16, ...`; empty if it can.
 
         It can where its profile covers the one wanted and all else is equal.
         """
@@ -173,7 +173,7 @@ class PlanKey:
 
 
 def file_name(model: str) -> str:
-    """A model's name as a part of a file's name: what is unusual there becomes `_`."""
+    """Return a model's name as a part of a file's name: what is unusual there becomes `_`."""
     return re.sub(r"[^\w.-]", "_", model, flags=re.ASCII)[:_LONGEST_NAME]
 
 

@@ -79,7 +79,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def sidecar_text(plan: Plan) -> bytes:
-    """What a plan's sidecar holds."""
+    """Return what a plan's sidecar holds."""
     data = asdict(plan)
     del data["path"]
     data |= {"key": plan.key.as_json(), "graph": str(plan.graph), "bundle": str(plan.bundle)}

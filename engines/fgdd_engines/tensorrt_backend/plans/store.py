@@ -60,11 +60,11 @@ class PlanStore:
         self.folder = cache_folder() / "engines" if folder is None else folder
 
     def path(self, key: PlanKey) -> Path:
-        """Where the plan of a key lies once it is built."""
+        """Return where the plan of a key lies once it is built."""
         return self.folder / f"{key.stem}{SUFFIX}"
 
     def timing_cache(self, platform: Platform) -> Path:
-        """Where what TensorRT measured of its kernels on a platform lies, for the builds to come."""
+        """Return where what TensorRT measured of its kernels on a platform lies, for the builds to come."""
         where = f"{platform.device} {platform.compute_capability}"
         digest = hashlib.sha256(where.encode()).hexdigest()[:16]
         return self.folder / f"{platform.flavour}-{file_name(platform.version)}-{digest}{_TIMING}"
@@ -97,7 +97,7 @@ class PlanStore:
         path = self.path(key)
         same = f"Another process builds {path.name}: waiting"
         other = "Another engine is built for this device: waiting"
-        with _told(path), self._writing(path, lambda: _log.info(same)) as staging:
+        with _wrapped(path), self._writing(path, lambda: _log.info(same)) as staging:
             plan = self._known(self._place(key))
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
@@ -138,7 +138,7 @@ class PlanStore:
         return choose_plan(wanted, self.list(), self.damaged(), self.plan_bytes)
 
     def find_exact(self, key: PlanKey) -> Plan | None:
-        """The plan of a key, whatever its state; None where it was never built.
+        """Return the plan of a key, whatever its state; None where it was never built.
 
         Raises:
             EngineError: it is damaged.
@@ -158,7 +158,7 @@ class PlanStore:
         return path
 
     def plan_bytes(self, plan: Plan) -> bytes:
-        """A plan's content, checked against its hash.
+        """Return a plan's content, checked against its hash.
 
         Raises:
             EngineError: it has changed since it was built, or cannot be read.
@@ -177,26 +177,26 @@ class PlanStore:
             EngineError: the plan was removed or built anew meanwhile, or the sidecar cannot be written.
         """
         checked = replace(plan, parity=dict(parity), state=state)
-        with _told(plan.sidecar), self._writing(plan.path, lambda: None) as staging:
+        with _wrapped(plan.sidecar), self._writing(plan.path, lambda: None) as staging:
             if read_plan(plan.path).sha256 != plan.sha256:
                 raise EngineError(f"The engine {plan.path} was built anew while this one was checked")
             stage_file(staging / plan.sidecar.name, sidecar_text(checked)).replace(plan.sidecar)
         return checked
 
     def list(self) -> tuple[Plan, ...]:
-        """The plans whose sidecars are in order, by name; their content is not read."""
+        """Return the plans whose sidecars are in order, by name; their content is not read."""
         return tuple(entry for entry in self._entries() if isinstance(entry, Plan))
 
     def damaged(self) -> tuple[Damaged, ...]:
-        """The plans and sidecars that cannot be used, by name; content is not read."""
+        """Return the plans and sidecars that cannot be used, by name; content is not read."""
         return tuple(entry for entry in self._entries() if isinstance(entry, Damaged))
 
     def leftovers(self) -> tuple[str, ...]:
-        """The names of what killed processes left unfinished."""
+        """Return the names of what killed processes left unfinished."""
         return find_leftovers(self.folder)
 
     def timing_caches(self) -> tuple[Path, ...]:
-        """The timing caches of all platforms."""
+        """Return the timing caches of all platforms."""
         return tuple(sorted(self.folder.glob(f"*{_TIMING}")))
 
     def remove(self, path: Path) -> int:
@@ -212,7 +212,7 @@ class PlanStore:
         def refuse() -> None:
             raise EngineError(f"The engine {path} is being built or checked by another process")
 
-        with _told(path), self._writing(path, refuse):
+        with _wrapped(path), self._writing(path, refuse):
             return sum(_unlink(file) for file in (sidecar_of(path), path))
 
     def clear(self, timing_caches: Sequence[Path]) -> int:
@@ -277,12 +277,12 @@ def _keep_timing(staging: Path, timing: Path, content: bytes) -> None:
 
 
 def megabytes(count: int) -> str:
-    """A number of bytes, as a disk's size is told."""
+    """Return a number of bytes, as a disk's size is told."""
     return f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _wrapped(path: Path) -> Iterator[None]:
     """Turn the system's refusals into an EngineError."""
     try:
         yield

@@ -18,7 +18,7 @@ Here = Mapping[Flavour, Platform]
 
 
 def platforms_here() -> Here:
-    """What plans run on here, for each TensorRT that is installed and can be loaded."""
+    """Return what plans run on here, for each TensorRT that is installed and can be loaded."""
     device = find_cuda_device()
     platforms: dict[Flavour, Platform] = {}
     for flavour in get_args(Flavour):
@@ -30,7 +30,7 @@ def platforms_here() -> Here:
 
 
 def why_unusable(plan: Plan, here: Here) -> str:
-    """Why a plan cannot be used on this machine now; empty where it can. Its content is not read."""
+    """Return why a plan cannot be used on this machine now; empty where it can. Its content is not read."""
     platform = here.get(plan.key.flavour)
     if platform is None:
         return f"{plan.key.flavour} is not installed"
@@ -44,7 +44,7 @@ def why_unusable(plan: Plan, here: Here) -> str:
 
 
 def why_stale(plan: Plan, here: Here) -> str:
-    """Why a plan can never be used on this machine again; empty where it can, or may.
+    """Return why a plan can never be used on this machine again; empty where it can, or may.
 
     What is not there now, a TensorRT or a GPU, may come back; what is there and another than the plan's says
     that the machine has changed.
@@ -59,7 +59,7 @@ def why_stale(plan: Plan, here: Here) -> str:
 
 
 def stale_timing_caches(store: PlanStore, here: Here) -> tuple[Path, ...]:
-    """The timing caches of other GPUs and versions than those that are here."""
+    """Return the timing caches of other GPUs and versions than those that are here."""
     with_gpu = {flavour: platform for flavour, platform in here.items() if platform.device != NONE}
     current = {store.timing_cache(platform) for platform in with_gpu.values()}
     return tuple(
@@ -70,7 +70,7 @@ def stale_timing_caches(store: PlanStore, here: Here) -> tuple[Path, ...]:
 
 
 def why_outdated(plan: Plan) -> str:
-    """Whether the model of a plan is gone or has changed, in words; empty where it is as it was."""
+    """Return whether the model of a plan is gone or has changed, in words; empty where it is as it was."""
     try:
         graph = load_bundle(plan.graph)
     except BundleError as error:
