@@ -155,7 +155,11 @@ def serialise(index: LabelIndex) -> bytes:
         "manifest": subject.manifest,
         "images": subject.images,
         "classes": subject.classes,
-        "teacher": {**asdict(subject.teacher), "other": subject.other_teacher},
+        "teacher": {
+            "name": subject.teacher.name,
+            "sha256": subject.teacher.sha256,
+            "other": subject.other_teacher,
+        },
         "runtime": dict(subject.runtime),
         "tile_view": subject.tile_view,
         "views": None

@@ -148,6 +148,7 @@ def test_stored_labels_are_used_where_no_teacher_is_named(place: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(json_file.read_text())
     assert (found["training"]["labels"], found["recipe"]["epochs"], found["teacher"]) == ("stored", 3, None)
+    assert found["training"]["teacher"].keys() == {"name", "sha256"}
     assert found["training"]["teacher"]["name"] == "tiny-teacher"
     judged = evaluate(place, labels="stored", epochs=3, json=json_file)
     assert judged.exit_code == 0, judged.output

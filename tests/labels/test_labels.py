@@ -18,6 +18,7 @@ from tiny_labels import IMAGES, SIZE, edit_index, label, make_out
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.resize import resize
 from fgdd_fast.images.tiles import teacher_view
+from fgdd_fast.labels.index import read_index, serialise
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.training_views import draw_epoch, render
 from fgdd_fast.output.distilled import open_distilled
@@ -70,6 +71,12 @@ def test_labels_of_views_are_the_teachers(labelled: Path) -> None:
         )
         shown = [resize(view, (16, 16), "area") for view in render(distilled.read_all(), views, recipe)]
         np.testing.assert_allclose(logits, teacher_logits(np.stack(shown)), atol=0.02)
+
+
+@pytest.mark.parametrize("folder", ["out", "asked"])
+def test_an_index_is_written_as_version_0_1_wrote_it(folder: str) -> None:
+    path = Path(__file__).parents[1] / "written_by_0_1" / folder / "labels" / "labels.json"
+    assert serialise(read_index(path)) == path.read_bytes()
 
 
 def test_opened_labels_can_go_to_other_processes(labelled: Path) -> None:

@@ -54,7 +54,7 @@ class JudgedTeacher:
             }
             for name, judged in shown.items()
         }
-        return {**asdict(self.model), **figures}
+        return {**_named(self.model), **figures}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Evaluation:
                 "images": len(training.images),
                 "classes": list(training.classes),
                 "labels": opened.labels,
-                "teacher": None if opened.stored is None else asdict(opened.stored.teacher),
+                "teacher": None if opened.stored is None else _named(opened.stored.teacher),
                 "views": asdict(training.views),
                 "skipped": [asdict(item) for item in opened.skipped],
             },
@@ -136,6 +136,10 @@ class Evaluation:
         picture = _draw_curves(self.results, levels)
         with writing(path):
             write_file(path, picture)
+
+
+def _named(model: Model) -> dict[str, str]:
+    return {"name": model.name, "sha256": model.sha256}
 
 
 def balanced(judged: Accuracy) -> float:
