@@ -75,16 +75,6 @@ def test_seed_and_source_change_the_boxes() -> None:
     assert len(boxes) == 9
 
 
-def test_a_seed_cannot_run_into_a_name() -> None:
-    assert candidate_boxes("1x", 640, 480, count=5, seed=2) != candidate_boxes(
-        "x", 640, 480, count=5, seed=21
-    )
-
-
-def test_a_single_pixel_has_itself_as_crop() -> None:
-    assert set(candidate_boxes("dot", 1, 1, count=20, seed=0)) == {Box(0, 0, 1, 1)}
-
-
 def test_a_strip_falls_back_to_its_middle() -> None:
     # Every square of 8 % of the area is higher than the strip.
     assert set(candidate_boxes("strip", 1000, 10, count=20, seed=0)) == {Box(495, 0, 10, 10)}

@@ -169,10 +169,6 @@ def test_an_mpo_gives_its_first_picture() -> None:
         decode_image(content[: content.index(b"\xff\xd9")])
 
 
-def test_a_single_pixel_is_decoded() -> None:
-    assert decode_image(encode(picture(1, 1), "PNG")).shape == (1, 1, 3)
-
-
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
 def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, int]) -> None:
     content = encode(picture(), "JPEG", **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -63,14 +62,6 @@ def test_pil_is_exactly_an_older_pillow() -> None:
         assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
 
 
-@needs_clothing
-def test_pil_agrees_with_pillow_on_photographs() -> None:
-    for path in clothing_photographs(10):
-        pixels = np.asarray(Image.open(path))
-        for size in ((112, 112), (256, 256)):
-            assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) <= 1
-
-
 def test_area_averages_the_pixels_that_each_new_one_covers() -> None:
     pixels = noise(24, 18, 0)
     blocks = pixels.reshape(6, 3, 6, 4, 3).mean(axis=(1, 3))
@@ -126,14 +117,6 @@ def test_area_does_not_depend_on_where_the_pixels_lie(
     moved = np.lib.stride_tricks.as_strided(rows, (height, width, 3), (rows.strides[0], 3, 1))
     moved[...] = pixels
     assert difference(resize(moved, new, "area"), resize(pixels, new, "area")) == 0
-
-
-def test_threads_do_not_matter() -> None:
-    pixels = noise(300, 301, 0)
-    expected = resize(pixels, (112, 112), "area")
-    with ThreadPoolExecutor(4) as executor:
-        for found in executor.map(lambda _: resize(pixels, (112, 112), "area"), range(40)):
-            assert difference(found, expected) == 0
 
 
 @pytest.mark.parametrize("before", [False, True])

@@ -23,17 +23,6 @@ def test_a_tile_is_the_box_resized(method: ResizeMethod) -> None:
     assert (tile == resize(image[11:31, 7:37].copy(), (16, 16), method)).all()
 
 
-def test_a_box_of_the_tile_size_is_cut_unchanged() -> None:
-    image = picture(60, 50)
-    assert (tile_pixels(image, Box(3, 4, 16, 16), 16, "area") == image[4:20, 3:19]).all()
-
-
-def test_a_single_pixel_fills_its_tile() -> None:
-    image = picture(60, 50)
-    tile = tile_pixels(image, Box(59, 49, 1, 1), 8, "area")
-    assert (tile == image[49, 59]).all()
-
-
 @pytest.mark.parametrize(
     ("tile", "view"), [(111, "resize"), (112, "pad"), (224, "pad"), (225, "resize"), (1, "resize")]
 )

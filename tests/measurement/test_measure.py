@@ -270,17 +270,6 @@ def test_an_image_of_which_the_model_has_nothing_to_say_is_skipped(squares: Data
     assert [record.source for record in records if isinstance(record, Skipped)] == ["green/02.png"]
 
 
-def test_masks_are_kept_in_black_and_white(squares: DataSet, tmp_path: Path) -> None:
-    model = ByClass()
-    measure(squares, tmp_path, model=model)
-    assert all(model.found)
-    with Store(tmp_path / "store") as store:
-        for image in squares.images:
-            mask = store.mask(read_image(image.path).sha256, fingerprint(store, model, image.class_name))
-            expected = 255 if image.class_name == "red" else 0  # 60, 120 and 180 against half of 255
-            assert np.array_equal(mask, np.full((2, 4), expected))
-
-
 def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) -> None:
     measure(squares, tmp_path, replace(SETTINGS, batch=4))
     with Store(tmp_path / "store") as store:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -196,18 +195,6 @@ def test_any_name_can_be_written_and_stays_within_its_column(name: str) -> None:
     assert (between == 255).all()
 
 
-def test_accents_are_dropped_from_names() -> None:
-    assert (
-        sheet_of(a_class(name="crème brûlée")).tobytes() == sheet_of(a_class(name="creme brulee")).tobytes()
-    )
-
-
-def test_a_long_title_is_shortened() -> None:
-    sheet = contact_sheet([], total=0, title="photographs " * 100)
-
-    assert (sheet[:, -30:] == 255).all()
-
-
 def test_a_sheet_of_many_classes_ends_in_time_and_asks_for_no_more() -> None:
     taken = 0
 
@@ -224,14 +211,6 @@ def test_a_sheet_of_many_classes_ends_in_time_and_asks_for_no_more() -> None:
     footer = full[-56:]
     assert (footer < 200).any(axis=2).sum() > 100
     assert (contact_sheet([a_class()], total=1)[-56:] == 255).all()
-
-
-def test_a_sheet_can_be_written_as_png_and_read_again() -> None:
-    sheet = sheet_of(a_class(a_source(grey(40, 60))))
-    done, encoded = cv2.imencode(".png", sheet)
-
-    assert done
-    assert (cv2.imdecode(encoded, cv2.IMREAD_COLOR) == sheet).all()
 
 
 def test_what_was_found_is_framed_thinly() -> None:

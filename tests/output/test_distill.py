@@ -221,15 +221,6 @@ def test_a_bundle_of_another_role_is_refused(workplace: Path) -> None:
     assert_refused(distill(workplace, foreground=workplace / "tiny-teacher.onnx"), "teacher", "foreground")
 
 
-def test_an_out_that_exists_is_refused_unless_overwritten(workplace: Path) -> None:
-    assert distill(workplace).exit_code == 0
-    before = contents(workplace / "out")
-    assert_refused(distill(workplace, ipc=2), "--overwrite")
-    assert contents(workplace / "out") == before
-    assert distill(workplace, "out", "--overwrite", ipc=2).exit_code == 0
-    assert len(list((workplace / "out").rglob("*.png"))) == 6
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

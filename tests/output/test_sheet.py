@@ -67,13 +67,6 @@ def test_a_source_that_changed_is_refused(workplace: Path) -> None:
     assert "changed since it was distilled" in output
 
 
-def test_a_folder_that_is_no_distilled_data_set_is_refused(workplace: Path) -> None:
-    (workplace / "out" / "manifest.json").unlink()
-    code, output = sheet(workplace)
-    assert code == 1
-    assert "manifest" in output
-
-
 def redistill(folder: Path, foreground: str, *options: str) -> None:
     """Distil into `out` again, with another foreground model."""
     words = [

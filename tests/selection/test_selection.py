@@ -57,11 +57,6 @@ def test_each_image_gives_its_best_tile_and_the_lowest_losses_stay() -> None:
     assert tile.sha256 == records[0].sha256
 
 
-def test_equal_losses_are_ranked_by_source() -> None:
-    records = [make_record(name, crops=(1.0,)) for name in ("b/2", "a/1", "b/10", "a/0")]
-    assert [tile.source for tile in select(records, PATCH, 3, 0).tiles] == ["a/0", "a/1", "b/10"]
-
-
 def test_a_small_class_takes_further_crops_in_rounds() -> None:
     records = [
         make_record("a", full=5.0, crops=(1.0, 2.0, 3.0)),
@@ -129,14 +124,6 @@ def test_no_image_and_no_crops() -> None:
         select([], PATCH, 1, 0)
     with pytest.raises(DataError, match="gives 0"):
         select([make_record("a", crops=())], PATCH, 1, 0)
-
-
-def test_another_ranking_can_be_given() -> None:
-    def worst(tiles: list[Tile], count: int) -> list[Tile]:
-        return sorted(tiles, key=lambda tile: -tile.loss)[:count]
-
-    records = [make_record(name, crops=(loss,)) for name, loss in [("a", 1.0), ("b", 3.0), ("c", 2.0)]]
-    assert [tile.source for tile in select(records, PATCH, 2, 0, worst).tiles] == ["b", "c"]
 
 
 def crops_taken(records: list[ImageRecord], count: int, **limits: float) -> list[tuple[str, int]]:
@@ -217,15 +204,6 @@ def test_what_was_not_measured_is_named() -> None:
         crops_taken(records, 1, keep_foreground=0.1)
     with pytest.raises(DataError, match="perceptual hash of 'a' was not measured"):
         select(records, PATCH, 1, 0, settings=SelectionSettings(near_duplicates=0))
-
-
-def test_what_is_needed_follows_from_the_settings() -> None:
-    assert not SelectionSettings("stratified", least_area=0.5).needs_features
-    assert not SelectionSettings(least_area=0.5).needs_shares
-    assert SelectionSettings("kmeans").needs_features
-    assert SelectionSettings(keep_foreground=0.1).needs_shares
-    assert SelectionSettings(near_duplicates=0).needs_hashes
-    assert not SelectionSettings("kmeans", 1.0).needs_hashes
 
 
 def test_only_the_last_round_is_contested() -> None:

@@ -14,7 +14,6 @@ from record_strategies import (
     any_rule_texts,
     classes_of_records,
     make_record,
-    occupancies,
     quick,
     rule_texts,
 )
@@ -99,13 +98,6 @@ def test_known_answers(rule: str, threshold: float, paths: str) -> None:
     decision = decide(parse_rule(rule), class_of(0.125, 0.25, 0.5, 1.0), seed=0)
     assert decision.threshold == threshold
     assert "".join(path[0] for path in decision.kinds) == paths
-
-
-@quick
-@given(st.lists(occupancies, min_size=1, max_size=40), st.floats(0, 1))
-def test_a_quantile_is_numpy_s(shares: list[float], quantile: float) -> None:
-    decision = decide(Rule("quantile", quantile), class_of(*shares), seed=0)
-    assert decision.threshold == np.quantile(shares, quantile, method="linear")
 
 
 @quick
