@@ -35,7 +35,6 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> None:
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
-@pytest.mark.slow
 def test_a_folder_is_distilled_and_a_student_trained(
     photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,7 +62,6 @@ def test_the_notebook_looks_at_a_plan(photographs: Path, capsys: pytest.CaptureF
     assert (photographs / "sheet.png").is_file()
 
 
-@pytest.mark.slow
 def test_plugins_are_there_once_they_are_installed(
     photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
