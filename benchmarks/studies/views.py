@@ -27,7 +27,7 @@ from benchmarks.studies.study import (
     runtime_options,
     study,
 )
-from fgdd_bench.harness.sources import unusable
+from fgdd_bench.harness.subject import unusable
 from fgdd_engines.base import Precision
 from fgdd_fast.errors import ImageError, SettingsError
 from fgdd_fast.images.crops import Box, candidate_boxes

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fake_ways import TASK, FakeOpener, answer, originals
+from fake_implementations import TASK, FakeOpener, answer, originals
 
-from fgdd_bench.harness.bench import Contest, Measured
-from fgdd_bench.harness.interleaving import Timed
-from fgdd_bench.harness.parity import hold
+from fgdd_bench.harness.bench import Measured, PathMeasurement
+from fgdd_bench.harness.implementation import Answer, Name, PathName
+from fgdd_bench.harness.parity import compare
 from fgdd_bench.harness.result import FORMAT, Limits, path_result, rounded
-from fgdd_bench.harness.timing import StageTimes
-from fgdd_bench.harness.ways import Answer, Column, PathName
+from fgdd_bench.harness.timing import StageTimes, Timed
 from fgdd_bench.machine.ceilings import METHOD, Ceilings
 from fgdd_bench.machine.resources import Memory, Sample
 
@@ -33,8 +32,8 @@ ENVIRONMENT: Mapping[str, Any] = {
     "threads": {"affinity": 2},
 }
 # Of 16 images: 3.7 times as fast as fair in every turn, and 23.3 times as fast as published.
-SECONDS: Mapping[Column, Sequence[float]] = {
-    "product": (0.1, 0.2, 0.1),
+SECONDS: Mapping[Name, Sequence[float]] = {
+    "ours": (0.1, 0.2, 0.1),
     "fair": (0.37, 0.74, 0.37),
     "published": (2.33, 4.66, 2.33),
 }
@@ -45,12 +44,12 @@ def timed(seconds: Sequence[float], given: Answer, **memory: Any) -> Timed[Answe
     return Timed(samples[:1], samples, given, True, Memory(2**30, 2**29, memory.get("device")))
 
 
-def contest(
+def measurement(
     path: PathName = "teacher",
     answers: Mapping[str, Answer] | None = None,
     arithmetic: str = "fake, bf16",
-) -> Contest:
-    """A contest whose ways take `SECONDS`; they all answer alike but for those that are given."""
+) -> PathMeasurement:
+    """A path whose implementations take `SECONDS`; they all answer alike but for those that are given."""
     given = {name: (answers or {}).get(name, answer(path)) for name in ("fp32", *SECONDS)}
     stages = (
         StageTimes("decode", (0.001,) * 16, 1, 1, 1),
@@ -58,20 +57,20 @@ def contest(
         StageTimes("write", (0.0005,) * 16, 1, 1, 1),
     )
     opener = FakeOpener({})
-    columns: dict[Column, Measured] = {}
-    for column, seconds in SECONDS.items():
-        name = arithmetic if column == "product" else "fake, fp32"
-        networks = opener.networks(path, opener.open(path, column))
-        columns[column] = Measured(name, 0.25, None, 4, timed(seconds, given[column]), stages, networks)
-    parities = tuple(
-        hold(path, name, given[name], given["product"], originals(), TASK, ("bf16",))
+    found: dict[Name, Measured] = {}
+    for whose, seconds in SECONDS.items():
+        name = arithmetic if whose == "ours" else "fake, fp32"
+        networks = opener.networks(path, opener.open(path, whose))
+        found[whose] = Measured(name, 0.25, None, 4, timed(seconds, given[whose]), stages, networks)
+    comparisons = tuple(
+        compare(path, name, given[name], given["ours"], originals(), TASK, ("bf16",))
         for name in ("fp32", "fair", "published")
     )
     limit = timed((0.08, 0.16, 0.08), {}) if path == "decode" else None
-    return Contest(path, 16, columns, parities, limit)
+    return PathMeasurement(path, 16, found, comparisons, limit)
 
 
-def result(*contests: Contest) -> dict[str, Any]:
+def result(*measured: PathMeasurement) -> dict[str, Any]:
     """A whole result."""
     whole: dict[str, Any] = rounded(
         {
@@ -83,7 +82,7 @@ def result(*contests: Contest) -> dict[str, Any]:
             "environment": dict(ENVIRONMENT),
             "load_average_after": [1.0, 0.5, 0.25],
             "limits": {"method": METHOD, **asdict(LIMITS)},
-            "paths": [path_result(one, TASK, LIMITS) for one in contests],
+            "paths": [path_result(one, TASK, LIMITS) for one in measured],
             "unfinished": [],
         }
     )

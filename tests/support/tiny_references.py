@@ -1,4 +1,4 @@
-"""Small convolutional models and a data set of squares: what every way of a benchmark can run in no time."""
+"""Small convolutional models and a data set of squares, which every implementation of a benchmark can run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import tiny_pipeline as tiny
 
-from fgdd_bench.harness.subject import Composition, Subject
-from fgdd_bench.harness.ways import Task
+from fgdd_bench.harness.subject import Subject, Task
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
 from fgdd_export.classifier.teacher import add_loss
@@ -18,8 +17,9 @@ from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
+from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.output.mosaic import arrange
+from fgdd_fast.output.mosaic import Format, arrange
 from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.selection.records import Tile
 from fgdd_fast.selection.select import Selection
@@ -27,7 +27,7 @@ from fgdd_fast.selection.thresholds import parse_rule
 
 SIDE, CHANNELS = 48, 8
 PAD = (127, 119, 103)  # becomes zero exactly
-TASK = Task(crops=3, tile_size=24, threads=2, batch=2)
+TASK = Task(crops=3, size=48, threads=2, batch=2)
 
 
 def teacher(folder: Path, *, brightest: bool = False) -> Bundle:
@@ -77,14 +77,15 @@ def squares(folder: Path, images: int = 4) -> DataSet:
 
 
 def subject(folder: Path, **changes: Any) -> Subject:
-    """Both models, which the product runs in ONNX Runtime, in fp32."""
-    parts = {"foreground": saliency(folder), "teacher": teacher(folder), **changes}
+    """Both models, which this project runs in ONNX Runtime, in fp32."""
+    choice = ForegroundChoice(saliency(folder), tiny.CLASSES)
+    parts = {"foreground": choice, "teacher": teacher(folder), **changes}
     return Subject(classes=tiny.CLASSES, runtime=lambda _: Runtime("cpu", "fp32", 2), **parts)
 
 
-def composition(data: DataSet) -> Composition:
+def plan(data: DataSet, format: Format = "png") -> Plan:
     """Two mosaics of each class, of whole images and of crops by turns."""
-    settings = MosaicSettings(2, 2, 32, parse_rule("mean"), 0, "area", "png")
+    settings = MosaicSettings(2, 2, 32, parse_rule("mean"), 0, "area", format)
     plans: list[ClassPlan] = []
     for name in data.classes:
         images = [image for image in data.images if image.class_name == name]
@@ -96,7 +97,7 @@ def composition(data: DataSet) -> Composition:
         ]
         mosaics = arrange(tiles[:8], settings.ipc, settings.factor)
         plans.append(ClassPlan(name, {}, (), Selection(0.5, tuple(tiles), 0, {}), mosaics))
-    return Composition(Plan(settings, tuple(plans), ()), settings)
+    return Plan(settings, tuple(plans), ())
 
 
 def _planes(builder: GraphBuilder) -> str:

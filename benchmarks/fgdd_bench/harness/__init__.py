@@ -1,14 +1,3 @@
 """What is compared, on which images, in which turns, and whether the answers agree."""
 
-__all__ = [
-    "absent_models",
-    "bench",
-    "opening",
-    "originals",
-    "parity",
-    "result",
-    "sources",
-    "steps",
-    "subject",
-    "ways",
-]
+__all__ = ["implementation", "opening", "parity", "result", "session", "subject"]

@@ -1,95 +1,95 @@
-"""Whether two ways along a path answer alike: figures, and what is accepted of them.
+"""Whether two implementations of a path answer alike: figures, and what is accepted of them.
 
-This project is held twice: against its own fp32 in ONNX Runtime, by what is decided, and against each
-PyTorch reference, by bars that only another network, other crops or other prompts would miss.
+This project is compared twice: with its own fp32 in ONNX Runtime, by what is decided, and with each PyTorch
+reference, by tolerances that only another network, other crops or other prompts would miss.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from fgdd_bench.harness.originals import RULE, Original, record_of
-from fgdd_bench.harness.ways import Answer, PathName, Task
+from fgdd_bench.harness.implementation import Answer, PathName
+from fgdd_bench.harness.subject import Original, Task, records_of
 from fgdd_engines.base import Array
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_fast.errors import DataError, FgddError
-from fgdd_fast.images.crops import Box
-from fgdd_fast.runtime.tolerances import Tolerance, loss_figures, occupancy_figures, same_path
-from fgdd_fast.selection.records import ImageRecord
-from fgdd_fast.selection.select import select
-from fgdd_fast.selection.thresholds import Rule, parse_rule
+from fgdd_fast.runtime.tolerances import Bar, loss_figures, occupancy_figures, same_path
+from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.selection.select import PLAIN, select
+from fgdd_fast.selection.thresholds import parse_rule
 
 Figures = Mapping[str, float]
-Bars = Mapping[str, Tolerance]
+Tolerances = Mapping[str, Bar]
 
 FP32 = "fp32"  # what this project's own reference is called in a report
 FOREGROUND = 128  # a mask's value from which a pixel is foreground
 # Nothing is shown where the reference finds nothing in any image.
-_SOME = Tolerance(1e-3, at_least=True)
+_SOME = Bar(1e-3, at_least=True)
 # Against fp32 in ONNX Runtime.
-DECISIONS: Bars = {
-    "mean_tile_error": Tolerance(0.5),
-    "mean_mosaic_error": Tolerance(0.5),
+DECISIONS: Tolerances = {
+    "mean_tile_error": Bar(0.5),
+    "mean_mosaic_error": Bar(0.5),
     "with_foreground": _SOME,
-    "same_path": Tolerance(0.99, at_least=True),
-    "same_or_near_crop": Tolerance(0.99, at_least=True),
+    "same_path": Bar(0.99, at_least=True),
+    "same_or_near_crop": Bar(0.99, at_least=True),
 }
-# int8 takes crops that are almost as good more often: it is held by what that costs, as by `--device auto`.
-INT8_DECISIONS: Bars = {
+# int8 takes crops that are almost as good more often: it is judged by what that costs, as by `--device auto`.
+INT8_DECISIONS: Tolerances = {
     **{name: bar for name, bar in DECISIONS.items() if name != "same_or_near_crop"},
-    "mean_regret": Tolerance(0.02),
+    "mean_regret": Bar(0.02),
 }
 # Against a PyTorch reference, which may resize by another library, in another precision.
-SAME_WORK: Bars = {
-    "mean_tile_error": Tolerance(6),
-    "mean_mosaic_error": Tolerance(6),
+SAME_WORK: Tolerances = {
+    "mean_tile_error": Bar(6),
+    "mean_mosaic_error": Bar(6),
     "with_foreground": _SOME,
-    "mean_occupancy_error": Tolerance(0.05),
-    "loss_rank_correlation": Tolerance(0.97, at_least=True),
+    "mean_occupancy_error": Bar(0.05),
+    "loss_rank_correlation": Bar(0.97, at_least=True),
 }
 
 
 class DisagreementError(FgddError):
-    """A way does not answer as its reference does, so that its speed means nothing."""
+    """This project does not answer as a reference does, so that its speed means nothing."""
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How the answers of a way compare with those of another.
+class ComparisonResult:
+    """How our answers compare with those of another.
 
     Attributes:
         against: whose they are compared with: `fp32`, or a reference.
         figures: by name; `same_...` are shares, occupancies shares of an image, losses nats, errors of tiles
             and mosaics grey levels of 255.
-        bars: what is accepted of some of them.
+        tolerances: what is accepted of some of them.
     """
 
     against: str
     figures: Figures
-    bars: Bars
+    tolerances: Tolerances
 
     @property
     def failed(self) -> tuple[str, ...]:
         """The figures that are not accepted, by name."""
-        return tuple(name for name, bar in self.bars.items() if not bar.met_by(self.figures[name]))
+        return tuple(name for name, bar in self.tolerances.items() if not bar.met_by(self.figures[name]))
 
     @property
     def failures(self) -> tuple[str, ...]:
         """The same in words."""
         return tuple(
             f"{name.replace('_', ' ')} against {self.against} is {self.figures[name]:.3g} "
-            f"({self.bars[name]} is accepted)"
+            f"({self.tolerances[name]} is accepted)"
             for name in self.failed
         )
 
 
-def hold(
+def compare(
     path: PathName,
     against: str,
     expected: Answer,
@@ -97,27 +97,29 @@ def hold(
     originals: Sequence[Original],
     task: Task,
     precisions: Iterable[str],
-) -> Parity:
+) -> ComparisonResult:
     """Compare two answers to a path.
 
     Args:
         path: which.
         against: whose answer is `expected`.
-        expected, found: the answers; see `fgdd_bench.harness.ways`.
+        expected, found: the answers; see `fgdd_bench.harness.implementation`.
         originals: the images, in the order of the answers.
         task: what was asked.
         precisions: in which `found` was computed.
     """
-    figures = compare(expected, found, originals, task)
+    figures = compare_answers(expected, found, originals, task)
     chosen = SAME_WORK if against != FP32 else INT8_DECISIONS if "int8" in precisions else DECISIONS
-    bars = {name: bar for name, bar in chosen.items() if name in figures}
+    tolerances = {name: limit for name, limit in chosen.items() if name in figures}
     if path == "all":  # another tile makes another mosaic; the tiles themselves are compared
-        bars.pop("mean_mosaic_error", None)
-    return Parity(against, figures, bars)
+        tolerances.pop("mean_mosaic_error", None)
+    return ComparisonResult(against, figures, tolerances)
 
 
-def compare(expected: Answer, found: Answer, originals: Sequence[Original], task: Task) -> dict[str, float]:
-    """All figures for which both answers have the arrays."""
+def compare_answers(
+    expected: Answer, found: Answer, originals: Sequence[Original], task: Task
+) -> dict[str, float]:
+    """Return all figures for which both answers have the arrays."""
     both = expected.keys() & found.keys()
     figures: dict[str, float] = {}
     for name in ("tiles", "mosaics"):
@@ -138,7 +140,7 @@ def compare(expected: Answer, found: Answer, originals: Sequence[Original], task
 
 
 def _pixel_figures(name: str, expected: Array, found: Array) -> dict[str, float]:
-    """Of images uint8 [n, side, side, 3], in grey levels; one at a time, for there may be many."""
+    """Compare images uint8 [n, side, side, 3], in grey levels; one at a time, for there may be many."""
     errors = [cv2.absdiff(one, other) for one, other in zip(expected, found, strict=True)]
     return {
         f"mean_{name}_error": float(np.mean([error.mean() for error in errors])),
@@ -147,7 +149,7 @@ def _pixel_figures(name: str, expected: Array, found: Array) -> dict[str, float]
 
 
 def _same_path(expected: Array, found: Array, originals: Sequence[Original]) -> float:
-    """The share of images that take the same path; each class has its own threshold."""
+    """Return the share of images that take the same path; each class has its own threshold."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, original in enumerate(originals):
         places[original.image.class_name].append(place)
@@ -156,7 +158,7 @@ def _same_path(expected: Array, found: Array, originals: Sequence[Original]) -> 
 
 
 def _box_figures(expected: Array, found: Array) -> dict[str, float]:
-    """Of boxes [images, most, 5]; a box without a partner counts as an overlap of 0."""
+    """Compare boxes [images, most, 5]; a box without a partner counts as an overlap of 0."""
     overlaps: list[float] = []
     score_errors: list[float] = []
     for one, other in zip(expected, found, strict=True):
@@ -172,7 +174,7 @@ def _box_figures(expected: Array, found: Array) -> dict[str, float]:
 
 
 def _mask_figures(expected: Array, found: Array) -> dict[str, float]:
-    """Of masks uint8 [images, height, width], each pair at the size of the first."""
+    """Compare masks uint8 [images, height, width], each pair at the size of the first."""
     ious = []
     for one, other in zip(expected, found, strict=True):
         resized = cv2.resize(other, one.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -181,31 +183,28 @@ def _mask_figures(expected: Array, found: Array) -> dict[str, float]:
 
 
 def selected_tiles(answer: Answer, originals: Sequence[Original], task: Task) -> set[tuple[str, Box]]:
-    """The tiles that a mosaic of each class would be made of: their images and boxes.
+    """Return the tiles that a mosaic of each class would be made of: their images and boxes.
 
     Where the answer has no occupancies, every image gives its best crop, as in RDED. None of a class that
     cannot be decided, because an occupancy or its losses are no numbers.
     """
-    rule = parse_rule(RULE if "occupancy" in answer else "always-patch")
-    occupancies = answer.get("occupancy", np.ones(len(originals), np.float32))
+    settings = task.mosaics(1)
+    rule = settings.rule if "occupancy" in answer else parse_rule("always-patch")
+    limits = settings.selection if "kept" in answer else PLAIN
     classes: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-    for original, occupancy, losses in zip(originals, occupancies, answer["losses"], strict=True):
-        record = record_of(original, float(occupancy), losses, task)
+    for record in records_of(originals, task, answer):
         classes[record.class_name].append(record)
-    tiles = (_select(records, rule, task) for records in classes.values())
-    return {tile for members in tiles for tile in members}
+    found: set[tuple[str, Box]] = set()
+    for records in classes.values():
+        with suppress(DataError):
+            count = min(settings.tiles_per_class, len(records))
+            selection = select(records, rule, count, task.seed, settings=limits)
+            found |= {(tile.source, tile.box) for tile in selection.tiles}
+    return found
 
 
-def _select(records: Sequence[ImageRecord], rule: Rule, task: Task) -> set[tuple[str, Box]]:
-    try:
-        selection = select(records, rule, min(task.factor**2, len(records)), task.seed)
-    except DataError:
-        return set()
-    return {(tile.source, tile.box) for tile in selection.tiles}
-
-
-def as_json(parity: Parity) -> dict[str, Any]:
-    """For a report; a figure that is not finite, for which JSON has no word, becomes None."""
-    figures = {name: value if np.isfinite(value) else None for name, value in parity.figures.items()}
-    bars = {name: str(bar) for name, bar in parity.bars.items()}
-    return {"figures": figures, "bars": bars, "failed": list(parity.failed)}
+def as_json(result: ComparisonResult) -> dict[str, Any]:
+    """Return it for a report; a figure that is not finite, for which JSON has no word, becomes None."""
+    figures = {name: value if np.isfinite(value) else None for name, value in result.figures.items()}
+    tolerances = {name: str(limit) for name, limit in result.tolerances.items()}
+    return {"figures": figures, "tolerances": tolerances, "failed": list(result.failed)}

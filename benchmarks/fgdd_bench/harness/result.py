@@ -1,4 +1,4 @@
-"""What was measured of a path, as the JSON of a result; below the bar without any ratio."""
+"""What was measured of a path, as the JSON of a result; without any ratio where the answers differ."""
 
 from __future__ import annotations
 
@@ -10,37 +10,28 @@ from math import isfinite
 from statistics import median
 from typing import Any
 
-from fgdd_bench.harness.bench import Contest, Measured
-from fgdd_bench.harness.interleaving import Timed
-from fgdd_bench.harness.parity import as_json as parity_json
-from fgdd_bench.harness.timing import StageTimes, overlap, processor_ratios, ratios, spread
-from fgdd_bench.harness.ways import Answer, StageName, Task
+from fgdd_bench.harness.bench import Measured, PathMeasurement
+from fgdd_bench.harness.implementation import ON_DEVICE, Answer
+from fgdd_bench.harness.parity import as_json as comparison_json
+from fgdd_bench.harness.subject import Task
+from fgdd_bench.harness.timing import StageTimes, Timed, overlap, ratios, spread
 from fgdd_bench.machine.ceilings import Ceilings, multiplying, precisions_of
 from fgdd_bench.machine.resources import Sample
 
-FORMAT = 1
+FORMAT = 2
+# What the names of format 1 became.
+RENAMED = {"product": "ours", "columns": "implementations", "bars": "tolerances"}
 DIGITS = 5  # that count of a figure
-ON_DEVICE: frozenset[StageName] = frozenset(
-    {
-        "host to device",
-        "saliency",
-        "text encoder",
-        "detector",
-        "mask encoder",
-        "mask decoder",
-        "teacher",
-    }
-)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What stages are held against.
+    """What stages are compared with.
 
     Attributes:
         decoding: images a second that OpenCV decodes on a core.
         processor: of a core.
-        device: of the GPU; None where the ways run on the processor.
+        device: of the GPU; None where everything runs on the processor.
     """
 
     decoding: float
@@ -48,56 +39,54 @@ class Limits:
     device: Ceilings | None
 
 
-def path_result(contest: Contest, task: Task, limits: Limits) -> dict[str, Any]:
-    """What was measured of a path.
+def path_result(measured: PathMeasurement, task: Task, limits: Limits) -> dict[str, Any]:
+    """Return what was measured of a path.
 
     Returns:
-        `path`, `images`, `passed`, `failures`, `columns` (each way, by who does it), `parity` (by whose
-        answers the product's are compared with), `limit` (OpenCV's decoding alone, where that is
-        the path's limit), and `speedup` (by reference: over it, within each turn), without which a path is
-        left where a check failed.
+        `path`, `images`, `passed`, `failures`, `implementations` (by whose they are), `parity` (by whose
+        answers ours are compared with), `limit` (OpenCV's decoding alone, where that is the path's limit),
+        and `speedup` (by reference: over it, within each turn), without which a path is left where a check
+        failed.
     """
-    product = contest.columns["product"].timed.samples
+    implementations = measured.implementations
+    ours = implementations["ours"].timed.samples
     result: dict[str, Any] = {
-        "path": contest.path,
-        "images": contest.images,
-        "passed": not contest.failures,
-        "failures": list(contest.failures),
-        "columns": {
-            column: _column(measured, contest, task, limits) for column, measured in contest.columns.items()
+        "path": measured.path,
+        "images": measured.images,
+        "passed": not measured.failures,
+        "failures": list(measured.failures),
+        "implementations": {
+            name: _implementation(one, measured.images, task, limits) for name, one in implementations.items()
         },
-        "parity": {parity.against: parity_json(parity) for parity in contest.parities},
+        "parity": {found.against: comparison_json(found) for found in measured.comparisons},
     }
-    if contest.limit is not None:
-        shares = {
-            column: _spread(ratios(contest.limit.samples, measured.timed.samples))
-            for column, measured in contest.columns.items()
-        }
-        per_core = {
-            column: _spread(processor_ratios(contest.limit.samples, measured.timed.samples))
-            for column, measured in contest.columns.items()
-        }
+    if measured.limit is not None:
+        alone = measured.limit.samples
         result["limit"] = {
             "name": "OpenCV's decoding alone",
-            **_runs(contest.limit),
-            "shares": shares,
-            "shares_per_core": per_core,
+            **_runs(measured.limit),
+            **{
+                key: {
+                    name: _spread(ratios(alone, one.timed.samples, figure))
+                    for name, one in implementations.items()
+                }
+                for key, figure in (("shares", "seconds"), ("shares_per_core", "processor_seconds"))
+            },
         }
-    if not contest.failures:
+    if not measured.failures:
         result["speedup"] = {
-            column: _spread(ratios(measured.timed.samples, product))
-            for column, measured in contest.columns.items()
-            if column != "product"
+            name: _spread(ratios(one.timed.samples, ours))
+            for name, one in implementations.items()
+            if name != "ours"
         }
     digits: dict[str, Any] = rounded(result)
     return digits
 
 
-def _column(measured: Measured, contest: Contest, task: Task, limits: Limits) -> dict[str, Any]:
-    timed, images = measured.timed, contest.images
+def _implementation(measured: Measured, images: int, task: Task, limits: Limits) -> dict[str, Any]:
+    timed = measured.timed
     seconds = [sample.seconds for sample in timed.samples]
     on_device = ON_DEVICE if limits.device is not None else frozenset()
-    sources = timed.samples[0].joules
     return {
         "arithmetic": measured.arithmetic,
         "load_seconds": measured.load_seconds,
@@ -107,7 +96,8 @@ def _column(measured: Measured, contest: Contest, task: Task, limits: Limits) ->
         "images_per_second": _spread([images / value for value in seconds]),
         "processor_seconds_per_image": median(sample.processor_seconds for sample in timed.samples) / images,
         "joules_per_image": {
-            name: median(sample.joules[name] for sample in timed.samples) / images for name in sources
+            name: median(sample.joules[name] for sample in timed.samples) / images
+            for name in timed.samples[0].joules
         },
         "peak_memory": asdict(timed.memory),
         **asdict(overlap(measured.stages, median(seconds), task.threads, on_device)),
@@ -120,7 +110,7 @@ def _column(measured: Measured, contest: Contest, task: Task, limits: Limits) ->
 
 
 def _runs(timed: Timed[Answer]) -> dict[str, Any]:
-    """The raw samples: runs that warm up, then one of each turn."""
+    """Return the raw samples: runs that warm up, then one of each turn."""
     return {
         "warm_ups": _samples(timed.warm_ups),
         "turns": _samples(timed.samples),
@@ -160,7 +150,7 @@ def _stage(stage: StageTimes, measured: Measured, limits: Limits) -> dict[str, A
 
 
 def _limit(stage: StageTimes, measured: Measured, limits: Limits) -> float | None:
-    """Images a second that one core, or the GPU, could do at the most; None where that is unknown."""
+    """Return the images a second that one core, or the GPU, could do at the most; None where unknown."""
     if stage.name == "decode":
         return limits.decoding
     network = measured.networks.get(stage.name)
@@ -176,7 +166,7 @@ def _limit(stage: StageTimes, measured: Measured, limits: Limits) -> float | Non
 
 
 def rounded(value: Any) -> Any:
-    """A JSON value whose numbers have the digits that count; None for those that are not finite."""
+    """Return a JSON value whose numbers have the digits that count; None for those that are not finite."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
     if isinstance(value, dict):
@@ -186,7 +176,16 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def upgraded(value: Any) -> Any:
+    """Return a result of format 1, or a part of it, under the names of today."""
+    if isinstance(value, dict):
+        return {RENAMED.get(key, key): upgraded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [upgraded(item) for item in value]
+    return value
+
+
 def to_text(result: dict[str, Any]) -> str:
-    """The file of a result: indented, but a list of numbers on one line."""
+    """Return the file of a result: indented, but a list of numbers on one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return re.sub(r"\[\s+[-+\d.eE,\s]+\]", lambda found: " ".join(found[0].split()), text) + "\n"

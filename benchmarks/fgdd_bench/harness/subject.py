@@ -1,89 +1,346 @@
-"""What a benchmark is about: the models, the classes and the mosaics, the same for every way."""
+"""What a benchmark is about: images, models, settings and mosaics, the same for every implementation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+
+from fgdd_bench.harness.implementation import Answer
+from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.resize import ResizeMethod
+from fgdd_fast.errors import DataError, ImageError, SettingsError
+from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.views import ScoreView
+from fgdd_fast.measurement.coverage import kept_shares
+from fgdd_fast.measurement.store import KnownFile
+from fgdd_fast.models.foreground import Foreground, ForegroundChoice
+from fgdd_fast.models.grounded_tensors import GroundedBundle, check_grounded
 from fgdd_fast.models.network import Runtime, check_classes
-from fgdd_fast.planning import MosaicSettings, Plan
+from fgdd_fast.models.prompts import phrases_of, prompt_text
+from fgdd_fast.options import MeasureOptions, mosaic_settings
+from fgdd_fast.output.mosaic import arrange
+from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
+from fgdd_fast.runtime.sample_images import in_turn
+from fgdd_fast.seeding import seeded_hash
+from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.select import PLAIN, SelectionSettings, select
 
 
-@dataclass(frozen=True)
-class Composition:
-    """Mosaics to compose.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every implementation is given, but models.
 
     Attributes:
-        plan: their tiles.
-        settings: what they are.
+        crops: candidate crops of each image.
+        seed: of the candidate crops.
+        size: side of a mosaic in pixels.
+        factor: tiles along each side of a mosaic.
+        view: how the teacher is shown a tile.
+        threads: processor threads.
+        batch: images that a reference puts into one inference; the references' own best, found beforehand.
+        device: where the references run.
     """
 
-    plan: Plan
-    settings: MosaicSettings
+    crops: int = 5
+    seed: int = 0
+    size: int = 224
+    factor: int = 2
+    view: ScoreView = "pad"
+    threads: int = 2
+    batch: int = 2
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @property
+    def tile_size(self) -> int:
+        """Side of a tile in pixels."""
+        return self.size // self.factor
+
+    def mosaics(self, ipc: int) -> MosaicSettings:
+        """Return what `fgdd-fast distill` makes of these settings, with everything else at its default.
+
+        Raises:
+            SettingsError: the mosaics cannot be cut into equal tiles.
+        """
+        return mosaic_settings(
+            MeasureOptions(size=self.size, factor=self.factor, seed=self.seed, crops=self.crops), ipc=ipc
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What every way of a benchmark works on; what its path does not need may be left out.
+    """The models and mosaics that every implementation works with; what its path does not need is left out.
 
     Attributes:
         classes: of the images.
-        runtime: how the product opens a bundle's engine.
-        foreground: a saliency model, in fp32; the references rebuild its graph with the same weights.
-        teacher: likewise.
-        composition: the mosaics.
-        resize: how the product and the fair reference resize; the published style interpolates tensors.
-        batch: images that the product puts into one inference.
+        runtime: how this project opens a bundle's engine.
+        foreground: the foreground model, in fp32, and how it is asked; of a saliency model the references
+            rebuild the graph with the same weights.
+        checkpoints: detector and segmenter that a Grounded SAM 2 was exported from, which the references run.
+        teacher: in fp32; rebuilt likewise.
+        plan: mosaics to compose.
+        batch: images that this project puts into one inference.
     """
 
     classes: tuple[str, ...]
     runtime: Callable[[Bundle], Runtime]
-    foreground: Bundle | None = None
+    foreground: ForegroundChoice | None = None
+    checkpoints: tuple[str, str] | None = None
     teacher: Bundle | None = None
-    composition: Composition | None = None
-    resize: ResizeMethod = "area"
+    plan: Plan | None = None
     batch: int = 1
 
+    @property
+    def grounded(self) -> bool:
+        """Whether the foreground model is asked for classes by their names, as Grounded SAM 2 is."""
+        source = None if self.foreground is None else self.foreground.source
+        return isinstance(source, Bundle) and source.prompting is not None
 
-def saliency_of(subject: Subject) -> Bundle:
-    """The saliency model.
+    def foreground_bundle(self, *, grounded: bool = False) -> Bundle:
+        """Return the foreground model's bundle.
 
-    Raises:
-        SettingsError: there is none, or the foreground model is another.
-    """
-    if subject.foreground is None:
-        raise _missing("a foreground model")
-    if subject.foreground.prompting is not None:
-        raise SettingsError(f"The foreground model {subject.foreground.name} is no saliency model")
-    return subject.foreground
+        Raises:
+            SettingsError: there is none, or it is a saliency model where a Grounded SAM 2 is needed, or
+                the other way round.
+        """
+        if self.foreground is None or not isinstance(self.foreground.source, Bundle):
+            raise _missing("a foreground model")
+        if self.grounded != grounded:
+            kind = "Grounded SAM 2" if grounded else "saliency model"
+            raise SettingsError(f"The foreground model {self.foreground.name} is no {kind}")
+        return self.foreground.source
 
+    def known_teacher(self) -> tuple[Bundle, tuple[str, ...]]:
+        """Return the teacher, and its classes in the order of its logits.
 
-def teacher_of(subject: Subject) -> tuple[Bundle, tuple[str, ...]]:
-    """The teacher, and its classes in the order of its logits.
+        Raises:
+            SettingsError: there is none.
+            TeacherError: it does not know the images' classes.
+        """
+        if self.teacher is None:
+            raise _missing("a teacher")
+        check_classes(self.teacher, self.classes)
+        return self.teacher, self.teacher.classes or ()
 
-    Raises:
-        SettingsError: there is none.
-        TeacherError: it does not know the images' classes.
-    """
-    if subject.teacher is None:
-        raise _missing("a teacher")
-    check_classes(subject.teacher, subject.classes)
-    return subject.teacher, subject.teacher.classes or ()
+    def given_plan(self) -> Plan:
+        """Return the mosaics.
 
-
-def composition_of(subject: Subject) -> Composition:
-    """The mosaics.
-
-    Raises:
-        SettingsError: there are none.
-    """
-    if subject.composition is None:
-        raise _missing("mosaics to compose")
-    return subject.composition
+        Raises:
+            SettingsError: there are none.
+        """
+        if self.plan is None:
+            raise _missing("mosaics to compose")
+        return self.plan
 
 
 def _missing(what: str) -> SettingsError:
     return SettingsError(f"This path of the benchmark needs {what}, and none is given")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a Grounded SAM 2 is asked, for the references.
+
+    Attributes:
+        parts: its networks and sizes.
+        texts: the prompt of each class.
+        threshold: score in [0, 1] above which a box is taken.
+        most: boxes that are taken of an image, at most.
+    """
+
+    parts: GroundedBundle
+    texts: tuple[str, ...]
+    threshold: float
+    most: int
+
+
+def asked_of(subject: Subject) -> Asked:
+    """Return how the subject's Grounded SAM 2 is asked.
+
+    Raises:
+        SettingsError: it is none, or a class cannot be looked for.
+        BundleError: its tensors are not those of one.
+    """
+    choice, parts = subject.foreground, check_grounded(subject.foreground_bundle(grounded=True))
+    assert choice is not None
+    prompting, threshold = parts.prompting, choice.box_threshold
+    texts = tuple(prompt_text(phrases_of(name, choice.prompts), prompting.form) for name in subject.classes)
+    return Asked(parts, texts, prompting.threshold if threshold is None else threshold, prompting.boxes)
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image that every implementation is given: where it is; hash and size of what is there."""
+
+    image: SourceImage
+    file: KnownFile
+
+
+def choose_originals(dataset: DataSet, count: int, seed: int) -> tuple[list[Original], list[Skipped]]:
+    """Take images from all classes in turn, and read each once, which brings its file into memory.
+
+    Args:
+        dataset: the folder as scanned.
+        count: images, at most.
+        seed: which images of each class.
+
+    Returns:
+        (the images, those that cannot be used with the reason).
+
+    Raises:
+        DataError: no image can be used.
+    """
+    originals: list[Original] = []
+    skipped: list[Skipped] = []
+    first = pool(dataset, -(-count // max(len(dataset.classes), 1)), seed)
+    taken = set(first)
+    others = tuple(image for image in dataset.images if image not in taken)  # in place of what cannot be used
+    for image in itertools.chain(in_turn(first), in_turn(others)):
+        if len(originals) == count:
+            break
+        try:
+            found = read_image(image.path)
+        except ImageError as error:
+            skipped.append(Skipped(image.source, error.problem))
+        except OSError as error:
+            skipped.append(Skipped(image.source, f"cannot be read: {error.strerror}"))
+        else:
+            height, width = found.pixels.shape[:2]
+            originals.append(Original(image, KnownFile(found.sha256, width, height)))
+    if not originals:
+        reason = f"The first, {skipped[0].source}: {skipped[0].reason}." if skipped else "There are none."
+        raise DataError(f"No image in {dataset.root} can be used", reason)
+    return originals, skipped
+
+
+def mosaics_of(originals: Iterable[Original], task: Task) -> MosaicSettings:
+    """Return as many mosaics of each class as its fewest images fill, at least one.
+
+    Raises:
+        SettingsError: the mosaics cannot be cut into equal tiles.
+    """
+    counts = Counter(original.image.class_name for original in originals)
+    return task.mosaics(max(min(counts.values()) // task.factor**2, 1))
+
+
+def draw_plan(originals: Sequence[Original], task: Task) -> Plan:
+    """Plan mosaics of tiles that are chosen by drawn occupancies and losses: composing needs no model.
+
+    Raises:
+        DataError: a class has too few images.
+        SettingsError: the mosaics cannot be cut into equal tiles.
+    """
+    records = []
+    for original in originals:
+        drawn = [byte / 255 for byte in seeded_hash("fgdd bench", task.seed, original.image.source).digest()]
+        losses = list(itertools.islice(itertools.cycle(drawn[1:]), 1 + task.crops))
+        records.append(record_of(original, task, drawn[0], losses))
+    return plan_of(records, mosaics_of(originals, task), PLAIN)
+
+
+def plan_of(
+    records: Sequence[ImageRecord], settings: MosaicSettings, selection: SelectionSettings | None = None
+) -> Plan:
+    """Plan the mosaics that follow from what was measured.
+
+    Args:
+        records: what was measured.
+        settings: as for `fgdd-fast distill`.
+        selection: other limits than those of the settings.
+
+    Raises:
+        DataError: a class has too few images.
+    """
+    classes: defaultdict[str, list[ImageRecord]] = defaultdict(list)
+    for record in records:
+        classes[record.class_name].append(record)
+    plans = []
+    count, limits = settings.tiles_per_class, selection or settings.selection
+    for name, members in sorted(classes.items()):
+        chosen = select(members, settings.rule, count, settings.seed, settings=limits)
+        occupancies = {record.source: record.occupancy for record in members}
+        losses = tuple(record.full.loss for record in members)
+        plans.append(
+            ClassPlan(name, occupancies, losses, chosen, arrange(chosen.tiles, settings.ipc, settings.factor))
+        )
+    return Plan(settings, tuple(plans), ())
+
+
+def records_of(originals: Sequence[Original], task: Task, answer: Answer) -> list[ImageRecord]:
+    """Return what the decisions need to know of images, from an answer with occupancies and losses.
+
+    Whatever the answer lacks counts as foreground: then every image gives its best crop, as in RDED.
+    """
+    count = len(originals)
+    occupancies: Array = answer.get("occupancy", np.ones(count, np.float32))
+    kept: Array = answer.get("kept", np.ones((count, task.crops), np.float32))
+    rows = zip(originals, occupancies, answer["losses"], kept, strict=True)
+    return [record_of(original, task, float(one), losses, shares) for original, one, losses, shares in rows]
+
+
+def record_of(
+    original: Original,
+    task: Task,
+    occupancy: float,
+    losses: Iterable[float],
+    kept: Iterable[float] | None = None,
+) -> ImageRecord:
+    """Return what the decisions need to know of an image.
+
+    Args:
+        original: the image.
+        task: says which candidate crops it has.
+        occupancy: of its foreground.
+        losses: nats: of the whole image, then of each of its candidate crops.
+        kept: the share of the foreground that each crop keeps.
+    """
+    image, file = original.image, original.file
+    full, *crops = whole_and_crops(image, file.width, file.height, task)
+    first, *others = map(float, losses)
+    shares = itertools.repeat(None) if kept is None else map(float, kept)
+    views = tuple(View(*one) for one in zip(crops, others, shares))  # noqa: B905 - shares may go on
+    return ImageRecord(image.source, file.sha256, image.class_name, occupancy, View(full, first), views)
+
+
+def kept_of(originals: Sequence[Original], task: Task, masks: Sequence[Array]) -> Array:
+    """Return the share of the foreground that each candidate crop keeps, float32 [images, crops]."""
+    rows = []
+    for original, mask in zip(originals, masks, strict=True):
+        width, height = original.file.width, original.file.height
+        _, *crops = whole_and_crops(original.image, width, height, task)
+        rows.append(kept_shares(mask, crops, width, height))
+    return np.array(rows, np.float32)
+
+
+def whole_and_crops(image: SourceImage, width: int, height: int, task: Task) -> tuple[Box, ...]:
+    """Return the boxes of an image of that many pixels: the whole of it, then its candidate crops."""
+    crops = candidate_boxes(image.source, width, height, count=task.crops, seed=task.seed)
+    return (Box(0, 0, width, height), *crops)
+
+
+def unusable(source: str, reason: str) -> DataError:
+    """Return the error of an image that cannot be used: one that is skipped would make all rates wrong."""
+    return DataError(f"The image {source} cannot be used: {reason}", "Take it out of the data set.")
+
+
+def foreground_answer(found: Sequence[Foreground], most: int = 0) -> Mapping[str, Array]:
+    """Return the answer of the path `foreground`: occupancies, masks, and boxes where any are looked for.
+
+    Args:
+        found: in each image; with masks of one size.
+        most: boxes that are taken of an image, at most.
+    """
+    boxes = np.zeros((len(found), most, 5), np.float32)
+    for row, one in zip(boxes, found, strict=True):
+        row[: len(one.boxes)] = np.reshape(one.boxes, (-1, 5))
+    return {
+        "occupancy": np.array([one.occupancy for one in found], np.float32),
+        "masks": np.stack([one.mask for one in found if one.mask is not None]),
+        **({"boxes": boxes} if most else {}),
+    }

@@ -1,21 +1,153 @@
-"""The statistics of a benchmark: spreads, ratios within turns, latencies, and what bounds a pipeline."""
+"""Time implementations in turns, and stages alone; spreads, ratios within turns, what bounds a pipeline."""
 
 from __future__ import annotations
 
+import gc
+import itertools
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from fgdd_bench.harness.ways import Stage, StageName
-from fgdd_bench.machine.resources import Sample
+from fgdd_bench.harness.implementation import Stage, StageName
+from fgdd_bench.machine.resources import Memory, Meter, Sample, forget_peak, peak_memory
 
+T = TypeVar("T")
+
+MOST_WARM_UPS = 3
+STEADY = 0.1  # two runs whose times differ by less are warm
 # A stage is run over all its calls, and again while it is so quick that its percentiles would say little.
 FEWEST_CALLS = 100
 LONGEST_REPETITION = 5.0  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timed(Generic[T]):
+    """The runs of one implementation.
+
+    Attributes:
+        warm_ups: runs that do not count.
+        samples: one for each turn.
+        answer: of the last turn.
+        repeatable: whether the answers of all turns were the same, bit by bit.
+        memory: in use at the most during the samples.
+    """
+
+    warm_ups: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
+    answer: T
+    repeatable: bool
+    memory: Memory
+
+
+@dataclass
+class _Lane(Generic[T]):
+    """What is known of one implementation so far."""
+
+    run: Callable[[], T]
+    warm_ups: list[Sample]
+    answer: T
+    samples: list[Sample] = field(default_factory=list)
+    digests: set[str] = field(default_factory=set)
+    peaks: list[Memory] = field(default_factory=list)
+
+    def take_turn(self, digest: Callable[[T], str]) -> None:
+        forget_peak()
+        sample, self.answer = time_run(self.run)
+        self.samples.append(sample)
+        self.peaks.append(peak_memory())
+        self.digests.add(digest(self.answer))
+
+    def timed(self) -> Timed[T]:
+        devices = [peak.device for peak in self.peaks if peak.device is not None]
+        process, children = (max(getattr(peak, of) for peak in self.peaks) for of in ("process", "children"))
+        memory = Memory(process, children, max(devices, default=None))
+        return Timed(tuple(self.warm_ups), tuple(self.samples), self.answer, len(self.digests) == 1, memory)
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], T]],
+    turns: int,
+    *,
+    digest: Callable[[T], str],
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Timed[T]]:
+    """Warm each up, then run all of them in every turn, so that slow spells of the machine meet all alike.
+
+    Args:
+        runs: a whole run of each, by name.
+        turns: at least 1.
+        digest: of an answer; equal for equal ones.
+        advance: called after each run that counts.
+    """
+    lanes: dict[str, _Lane[T]] = {}
+    for name, run in runs.items():
+        _log.info("Warming up %s", name)
+        lanes[name] = _Lane(run, *_warm_up(run))
+    names = list(runs)
+    for order in turn_orders(len(names), turns):
+        for place in order:
+            lanes[names[place]].take_turn(digest)
+            advance()
+    return {name: lane.timed() for name, lane in lanes.items()}
+
+
+def _warm_up(run: Callable[[], T]) -> tuple[list[Sample], T]:
+    """Run until two runs take about as long, at most three times."""
+    samples: list[Sample] = []
+    while True:
+        sample, answer = time_run(run)
+        samples.append(sample)
+        alike = len(samples) > 1 and _alike(samples[-2].seconds, samples[-1].seconds)
+        if alike or len(samples) == MOST_WARM_UPS:
+            return samples, answer
+
+
+def _alike(one: float, other: float) -> bool:
+    return abs(one - other) < STEADY * max(one, other)
+
+
+def time_run(run: Callable[[], T]) -> tuple[Sample, T]:
+    """Run once, without Python's garbage collector."""
+    with no_collection(), Meter() as meter:
+        answer = run()
+    return meter.sample, answer
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collect garbage now, and not within the block; then as it was before."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def turn_orders(count: int, turns: int) -> Iterator[tuple[int, ...]]:
+    """Yield the order in each turn.
+
+    Rows of Williams' design, again and again: everyone comes at every place, and follows every other equally
+    often (E. J. Williams, "Experimental designs balanced for the estimation of residual effects of
+    treatments", 1949).
+    """
+    # 0, last, 1, last but one, …
+    first = [place // 2 if place % 2 == 0 else count - (place + 1) // 2 for place in range(count)]
+    rows = [tuple((one + shift) % count for one in first) for shift in range(count)]
+    if count % 2:
+        rows += [row[::-1] for row in rows]
+    return itertools.islice(itertools.cycle(rows), turns)
 
 
 @dataclass(frozen=True)
@@ -28,20 +160,19 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of at least one value."""
+    """Return the spread of at least one value."""
     return Spread(median(values), min(values), max(values))
 
 
-def ratios(baseline: Sequence[Sample], own: Sequence[Sample]) -> tuple[float, ...]:
-    """How many times as fast as the baseline a way was, in each turn."""
-    return tuple(base.seconds / sample.seconds for base, sample in zip(baseline, own, strict=True))
+def ratios(baseline: Sequence[Sample], own: Sequence[Sample], figure: str = "seconds") -> tuple[float, ...]:
+    """Return how many times as fast as the baseline something was, in each turn.
 
-
-def processor_ratios(baseline: Sequence[Sample], own: Sequence[Sample]) -> tuple[float, ...]:
-    """The same for each core: by processor time, which other programs disturb less than the clock."""
-    return tuple(
-        base.processor_seconds / sample.processor_seconds for base, sample in zip(baseline, own, strict=True)
-    )
+    Args:
+        baseline, own: samples of the same turns.
+        figure: `seconds`, or `processor_seconds`, which other programs disturb less: the same for each core.
+    """
+    pairs = zip(baseline, own, strict=True)
+    return tuple(getattr(base, figure) / getattr(sample, figure) for base, sample in pairs)
 
 
 @dataclass(frozen=True)
@@ -73,7 +204,7 @@ class StageTimes:
         return len(self.seconds) * self.images / (sum(self.seconds) * max(self.threads, 1))
 
     def latency(self, percentile: float) -> float:
-        """Seconds until an image is done: those of the call that it is in."""
+        """Return the seconds until an image is done: those of the call that it is in."""
         return float(np.percentile(self.seconds, percentile))
 
 

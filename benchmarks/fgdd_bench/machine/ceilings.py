@@ -1,4 +1,4 @@
-"""What this machine can do at the most, measured: the limits against which stages are held."""
+"""What this machine can do at the most, measured: the limits that stages are compared with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fgdd_bench.harness.ways import Answer
+from fgdd_bench.harness.implementation import Answer
 from fgdd_bench.machine.operations import Work
 from fgdd_engines.optional_imports import import_optional, openvino_core
 from fgdd_fast.errors import FgddError
@@ -43,7 +43,7 @@ class Ceilings:
     bytes: float = 0.0
 
     def samples_per_second(self, work: Work, precision: str, batch: int | None = None) -> float | None:
-        """How often a graph could be run at the most; None for a precision that was not measured.
+        """Return how often a graph could be run at the most; None for a precision that was not measured.
 
         Args:
             work: what it does for a sample.
@@ -61,13 +61,12 @@ class Ceilings:
 
 
 def opencv_decode_rate(files: Sequence[Path]) -> float:
-    """Images that OpenCV decodes in a second of one core, of bytes in memory: the best of some passes.
+    """Return the images that OpenCV decodes in a second of one core, in memory: the best of some passes.
 
     Args:
         files: images, at least one.
     """
     contents = [np.fromfile(file, np.uint8) for file in files]
-    cv2.setNumThreads(1)
 
     def run() -> None:
         for content in contents:
@@ -77,7 +76,7 @@ def opencv_decode_rate(files: Sequence[Path]) -> float:
 
 
 def opencv_decoding(files: Sequence[Path], threads: int) -> Callable[[], Answer]:
-    """A run of OpenCV's decoding alone, of bytes in memory, on all threads: the limit of ways that decode."""
+    """Return a run of OpenCV's decoding alone, in memory, on all threads: the limit of whatever decodes."""
     contents = [np.fromfile(file, np.uint8) for file in files]
 
     def run() -> Answer:
@@ -90,7 +89,7 @@ def opencv_decoding(files: Sequence[Path], threads: int) -> Callable[[], Answer]
 
 
 def processor_ceilings() -> Ceilings:
-    """Of one core; without arithmetic where OpenVINO is not installed."""
+    """Return those of one core; without arithmetic where OpenVINO is not installed."""
     source = np.ones(COPIED, np.uint8)
     target = np.empty_like(source)
     bandwidth = 2 * COPIED / _best(lambda: np.copyto(target, source), time.process_time)
@@ -105,7 +104,7 @@ def processor_ceilings() -> Ceilings:
 
 
 def _processor_rate(openvino: Any, precision: str) -> float:
-    """Multiply-adds a second of one core."""
+    """Return the multiply-adds a second of one core."""
     hint = {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")
     settings = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     model = _product(openvino, quantised=precision == "int8")
@@ -116,7 +115,7 @@ def _processor_rate(openvino: Any, precision: str) -> float:
 
 
 def _product(openvino: Any, *, quantised: bool) -> Any:
-    """A matrix product with constant weights; both of few levels, which OpenVINO computes in int8."""
+    """Return a matrix product with constant weights; both of few levels, which OpenVINO computes in int8."""
     ops = openvino.opset13
     weights = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
     given = ops.parameter([SIDE, SIDE], np.float32)
@@ -132,7 +131,7 @@ def _product(openvino: Any, *, quantised: bool) -> Any:
 
 
 def device_ceilings() -> Ceilings:
-    """Of the first GPU, by PyTorch."""
+    """Return those of the first GPU, by PyTorch."""
     torch = import_optional("torch", "bench")
     types = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     rates = {precision: _device_rate(torch, dtype) for precision, dtype in types.items()}
@@ -143,7 +142,7 @@ def device_ceilings() -> Ceilings:
 
 
 def _device_rate(torch: Any, dtype: Any) -> float:
-    """Multiply-adds a second of the GPU."""
+    """Return the multiply-adds a second of the GPU."""
     one, other = (torch.ones(DEVICE_SIDE, DEVICE_SIDE, dtype=dtype, device="cuda") for _ in range(2))
     return float(DEVICE_SIDE**3) / _best(_synchronised(torch, lambda: one @ other), time.perf_counter)
 
@@ -157,7 +156,7 @@ def _synchronised(torch: Any, run: Callable[[], object]) -> Callable[[], None]:
 
 
 def _best(run: Callable[[], object], now: Callable[[], float]) -> float:
-    """Seconds of the fastest of some runs, after one that warms up, by a clock."""
+    """Return the seconds of the fastest of some runs, after one that warms up, by a clock."""
     run()
     return min(_seconds(run, now) for _ in range(TRIALS))
 
@@ -169,13 +168,13 @@ def _seconds(run: Callable[[], object], now: Callable[[], float]) -> float:
 
 
 def precisions_of(arithmetic: str) -> tuple[str, ...]:
-    """The precisions that a description of what runs names, in its order."""
+    """Return the precisions that a description of what runs names, in its order."""
     words = arithmetic.replace(",", " ").replace("+", " ").split()
     return tuple(dict.fromkeys(word for word in words if word in ("fp32", "bf16", "fp16", "int8")))
 
 
 def multiplying(precisions: Iterable[str]) -> str | None:
-    """The precision in which products are computed, of those that a description names.
+    """Return the precision in which products are computed, of those that a description names.
 
     Where one is named beside fp32, as in `int8 and fp32`, it is that one; None where none or several are.
     """

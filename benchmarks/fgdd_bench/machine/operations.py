@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fgdd_bench.harness.ways import StageName
+from fgdd_bench.harness.implementation import StageName
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.models.grounded_tensors import BOXES, SCORES

@@ -1,4 +1,4 @@
-"""How the references start their worker processes."""
+"""How the references start their worker processes, and an environment that is left as it was."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
@@ -40,12 +42,19 @@ def _start_server() -> None:
 
 def _start_safely() -> None:
     """Start the server so that it imports nothing of the current folder (from Python 3.11 on)."""
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
+    with variable("PYTHONSAFEPATH", "1"):
         forkserver.ensure_running()
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Within the block an environment variable has another value; then it is as it was before."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
     finally:
         if before is None:
-            del os.environ["PYTHONSAFEPATH"]
+            os.environ.pop(name, None)
         else:
-            os.environ["PYTHONSAFEPATH"] = before
+            os.environ[name] = before

@@ -1,3 +1,3 @@
-"""This project along each path that is compared."""
+"""This project, as the benchmark runs it: through an ordinary pipeline, and stage by stage."""
 
-__all__ = ["grounded", "mosaics", "small_networks", "whole"]
+__all__ = ["grounded_parts", "mosaics", "pipeline"]

@@ -1,67 +1,130 @@
-"""The three networks within an exported Grounded SAM 2, each as a graph of its own, to be timed alone.
+"""The networks of a Grounded SAM 2 one by one, to be timed alone.
 
-The product runs detector, image encoder and mask decoder as one graph, or as two in the split form. That very
-graph is cut where the image encoder ends, so that each of its nodes is in exactly one of the three.
+This project runs detector, image encoder and mask decoder as one graph, or as two in the split form. That
+very graph is cut where the image encoder ends, so that each of its nodes is in exactly one of the three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fgdd_engines.base import Device, Engine, TensorSpec
+import numpy as np
+
+from fgdd_bench.harness.implementation import Stage, Step, as_stages
+from fgdd_bench.harness.subject import Subject
+from fgdd_bench.machine.operations import IMAGE_ENCODER
+from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Role, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.tensorrt_backend.api import Flavour, import_tensorrt
+from fgdd_engines.tensorrt_backend.api import PACKAGES, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
 from fgdd_export.graphs.graph import cut_model, serialise, tensor_specs
 from fgdd_fast.errors import BundleError
-from fgdd_fast.models.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.foreground import Inputs
+from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.grounded_tensors import (
+    BOXES,
+    DETECTOR_OUTPUTS,
+    SCORES,
+    SEGMENTER_OUTPUTS,
+    TEXT_FEATURES,
+    TEXT_POSITIONS,
+    check_grounded,
+)
+from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.prompts import PromptTokenizer
 
-_ENCODER = "/image_encoder/"  # in the names of its nodes: that of the module which was traced
-_FLAVOURS: Mapping[Device, Flavour] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
+_Tensors = dict[str, Array]
 
 
-@dataclass(frozen=True)
-class GroundedParts:
-    """The networks of a Grounded SAM 2, open.
+class Apart:
+    """The networks one by one, as stages run them, opened as the pipeline opens them.
 
-    Attributes:
-        detector: from a canvas and a prompt's features to boxes and scores.
-        encoder: from images to what the decoder takes of them.
-        decoder: from that, boxes and scores to occupancy and mask.
+    Args:
+        subject: what is looked for.
+        model: asks for a class.
     """
 
-    detector: Engine
-    encoder: Engine
-    decoder: Engine
+    def __init__(self, subject: Subject, model: GroundedSam2) -> None:
+        self._model = model
+        bundle = subject.foreground_bundle(grounded=True)
+        runtime, parts = subject.runtime(bundle), check_grounded(bundle)
+        self._tokenizer = PromptTokenizer(bundle.file("tokenizer.json"), parts.prompting)
+        with ExitStack() as opened, TemporaryDirectory() as folder:
+            self._text = opened.enter_context(closing(BatchedNetwork(parts.text, runtime, batch=1)))
+            detector, encoder, decoder = (
+                opened.enter_context(_open(part, runtime, subject.batch))
+                for part in cut_parts(bundle, runtime, Path(folder))
+            )
+            self._opened = opened.pop_all()
+        self._steps = (
+            Step("detector", partial(_run, detector)),
+            Step("mask encoder", partial(_run, encoder)),
+            Step("mask decoder", partial(_run, decoder)),
+        )
+
+    def stages(
+        self,
+        images: Sequence[SourceImage],
+        prepared: Sequence[Inputs],
+        batches: Sequence[Sequence[int]],
+        size: int,
+    ) -> list[Stage]:
+        """Return the stages of the networks, for images that the model has prepared, in batches of a size."""
+        texts = {name: self._encode(name) for name in dict.fromkeys(image.class_name for image in images)}
+        inputs = [
+            _stacked([{**prepared[index], **texts[images[index].class_name]} for index in batch])
+            for batch in batches
+        ]
+        networks, _ = as_stages(self._steps, batches, inputs=inputs, images=size)
+        return [text_stage(images, self._encode), *networks]
+
+    def _encode(self, class_name: str) -> _Tensors:
+        """Return what the detector takes of a class's prompt, which is encoded now."""
+        prompt = self._tokenizer.encode(self._model.prompt(class_name))
+        names = ("input_ids", "self_mask", "position_ids")
+        feeds = {name: getattr(prompt, name) for name in names}
+        encoded = self._text.run(_stacked([feeds]), [TEXT_FEATURES.name, TEXT_POSITIONS.name])
+        masks = {"text_mask": prompt.mask, "text_self_mask": prompt.self_mask}
+        return {**masks, **{name: array[0] for name, array in encoded.items()}}
 
     def close(self) -> None:
         """Free the runtimes' memory."""
-        for engine in (self.detector, self.encoder, self.decoder):
-            engine.close()
+        self._opened.close()
 
 
-def open_parts(bundle: Bundle, runtime: Runtime, batch: int, folder: Path) -> GroundedParts:
-    """Cut a bundle's graphs, or the variants that run in their place, and open the parts as it is opened.
+def text_stage(images: Sequence[SourceImage], encode: Callable[[str], Any], threads: int = 1) -> Stage:
+    """Return the stage that encodes the prompt of each class of some images once.
 
-    TensorRT builds plans of the parts, which takes as long as those of the bundle did.
+    Args:
+        images: of the benchmark; a call covers as many as a class has, on average.
+        encode: encodes the prompt of a class.
+        threads: processor threads that a call keeps busy.
+    """
+    classes = list(dict.fromkeys(image.class_name for image in images))
+    covered = -(-len(images) // len(classes))
+    return Stage("text encoder", lambda index: encode(classes[index]), len(classes), covered, threads)
+
+
+def cut_parts(bundle: Bundle, runtime: Runtime, folder: Path) -> tuple[Bundle, Bundle, Bundle]:
+    """Cut detector, image encoder and mask decoder out of a bundle's graphs, or of variants in their place.
 
     Args:
         bundle: a Grounded SAM 2, in either form.
-        runtime: how its engines are opened.
-        batch: images an inference.
-        folder: where the cut graphs are put; not needed once this returns.
+        runtime: with the variants.
+        folder: where the cut graphs are put; not needed once they are open.
 
     Raises:
         BundleError: the bundle's graph has no image encoder to be cut off.
-        EngineError: the runtime cannot load a part.
     """
     joint = runtime.variants.get(bundle.sha256, bundle)
     segmenter = joint
@@ -72,22 +135,14 @@ def open_parts(bundle: Bundle, runtime: Runtime, batch: int, folder: Path) -> Gr
     if segmenter is joint:
         detector = _Cutter(joint, folder).cut("detector", _names(DETECTOR_OUTPUTS))
     cutter = _Cutter(segmenter, folder)
-    between = cutter.boundary(_ENCODER)
+    between = cutter.boundary()
     encoder = cutter.cut("image-encoder", between)
-    decoder = cutter.cut("mask-decoder", _names(SEGMENTER_OUTPUTS), given=(*between, BOXES.name, SCORES.name))
-    with ExitStack() as opened:
-        engines = [opened.enter_context(_open(part, runtime, batch)) for part in (detector, encoder, decoder)]
-        opened.pop_all()
-    return GroundedParts(*engines)
+    given = (*between, BOXES.name, SCORES.name)
+    return detector, encoder, cutter.cut("mask-decoder", _names(SEGMENTER_OUTPUTS), given)
 
 
 class _Cutter:
-    """Cuts pieces out of a graph.
-
-    Args:
-        bundle: the graph.
-        folder: where the pieces are put.
-    """
+    """Cuts pieces out of a bundle's graph, and puts them into a folder."""
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         onnx: Any = import_optional("onnx", "models")
@@ -96,32 +151,23 @@ class _Cutter:
         self._model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(bundle.graph()))
         self._extractor = onnx.utils.Extractor(self._model)
 
-    def boundary(self, mark: str) -> tuple[str, ...]:
-        """The tensors that leave the part of the graph which the nodes with a mark in their names end.
+    def boundary(self) -> tuple[str, ...]:
+        """Return the tensors that leave the part of the graph which the image encoder ends.
 
         Raises:
-            BundleError: there is no such node.
+            BundleError: there is no image encoder.
         """
-        ends = [name for node in self._model.graph.node if mark in node.name for name in node.output]
+        graph = self._model.graph
+        ends = [name for node in graph.node if IMAGE_ENCODER in node.name for name in node.output]
         if not ends:
-            raise BundleError(
-                f"The graph {self._bundle.onnx} has no node with '{mark}' in its name to be cut at"
-            )
+            raise BundleError(f"The graph {self._bundle.onnx} has no node with '{IMAGE_ENCODER}' in its name")
         nodes, _ = cut_model(self._model, ends)
         inside = {name for node in nodes for name in node.output}
-        taken = {
-            name for node in self._model.graph.node if inside.isdisjoint(node.output) for name in node.input
-        }
+        taken = {name for node in graph.node if inside.isdisjoint(node.output) for name in node.input}
         return tuple(sorted(inside & taken))
 
     def cut(self, role: Role, outputs: Sequence[str], given: Sequence[str] | None = None) -> Bundle:
-        """The part of the graph that makes some tensors, as a bundle.
-
-        Args:
-            role: of the bundle.
-            outputs: the tensors wanted.
-            given: the tensors that it is made from; the graph's inputs, as far as they are needed, when None.
-        """
+        """Return the part of the graph that makes some tensors, of the graph's inputs or of tensors given."""
         if given is None:
             nodes, _ = cut_model(self._model, outputs)
             needed = {name for node in nodes for name in node.input}
@@ -144,8 +190,11 @@ class _Cutter:
 
 
 def _open(part: Bundle, runtime: Runtime, batch: int) -> Engine:
+    """Open a part; TensorRT builds a plan of it, which takes as long as that of the bundle did."""
     axes = {"batch": batch}
-    if flavour := _FLAVOURS.get(runtime.device):
+    for flavour in PACKAGES:
+        if flavour != runtime.device:
+            continue
         tensorrt = import_tensorrt(flavour)
         built = build_plan(tensorrt, part, Profile(batch, batch, batch), axes={})
         return TensorRtEngine(tensorrt, part, built.plan, axes)
@@ -156,3 +205,13 @@ def _open(part: Bundle, runtime: Runtime, batch: int) -> Engine:
 
 def _names(specs: Sequence[TensorSpec]) -> tuple[str, ...]:
     return tuple(spec.name for spec in specs)
+
+
+def _run(engine: Engine, _: Sequence[int], tensors: Mapping[str, Array]) -> _Tensors:
+    """Return the tensors of a batch, with those that an engine makes of them."""
+    feeds = {spec.name: tensors[spec.name] for spec in engine.inputs}
+    return {**tensors, **engine.run(feeds)}
+
+
+def _stacked(samples: Sequence[Inputs]) -> _Tensors:
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from fgdd_bench.harness.sources import whole_and_crops
-from fgdd_bench.harness.steps import Step, run_steps
-from fgdd_bench.harness.ways import Task
+from fgdd_bench.harness.implementation import Step, run_steps
+from fgdd_bench.harness.subject import Task, whole_and_crops
 from fgdd_bench.machine.processes import worker_context
-from fgdd_bench.references.pictures import cut_tile, decode_opencv, read_content, resize_pixels
+from fgdd_bench.references.pictures import cut_tile, decode_opencv, read_content, resize_opencv
 from fgdd_engines.base import Array
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.resize import Pixels, ResizeMethod
+from fgdd_fast.images.resize import Pixels
 from fgdd_fast.parallel import batched
+
+Preprocess = Callable[[SourceImage, Pixels], Array]
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,26 @@ class Tiles:
     """Cuts an image into tiles uint8 [1 + crops, tile, tile, 3]: the whole of it, then its crops."""
 
     task: Task
-    resize: ResizeMethod
 
     def __call__(self, image: SourceImage, pixels: Pixels) -> Array:
         height, width = pixels.shape[:2]
         boxes = whole_and_crops(image, width, height, self.task)
-        return np.stack([cut_tile(pixels, box, self.task.tile_size, self.resize) for box in boxes])
+        return np.stack([cut_tile(pixels, box, self.task.tile_size) for box in boxes])
 
 
 @dataclass(frozen=True)
 class Whole:
-    """Resizes the whole of an image to uint8 [height, width, 3]."""
+    """Resizes the whole of an image to uint8 [height, width, 3], of a size (width, height)."""
 
-    size: tuple[int, int]  # width and height
-    resize: ResizeMethod
+    size: tuple[int, int]
 
     def __call__(self, _: SourceImage, pixels: Pixels) -> Array:
-        return resize_pixels(pixels, self.size, self.resize)
+        return resize_opencv(pixels, self.size)
 
 
-def worker_steps(preprocess: Tiles | Whole) -> tuple[Step, ...]:
-    """What a worker does with an image."""
-    return (
-        Step("read", read_content),
-        Step("decode", decode_opencv),
-        Step("preprocess", preprocess),
-    )
+def worker_steps(preprocess: Preprocess) -> tuple[Step, ...]:
+    """Return what a worker does with an image."""
+    return Step("read", read_content), Step("decode", decode_opencv), Step("preprocess", preprocess)
 
 
 class ImageLoader:
@@ -83,7 +78,7 @@ class ImageLoader:
         list(self.load([]))  # starts the workers
 
     def load(self, images: Sequence[SourceImage]) -> Iterator[Tensor]:
-        """Batches of what the workers make of the images, in their order; the last may be smaller.
+        """Yield batches of what the workers make of the images, in their order; the last may be smaller.
 
         Raises:
             DataError: an image cannot be used.

@@ -1,4 +1,4 @@
-"""Composing given mosaics without the product: Pillow, tile after tile, and OpenCV in a pool of processes."""
+"""Composing given mosaics without this project: Pillow, tile after tile; OpenCV in processes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from fgdd_bench.harness.steps import Step, run_steps
-from fgdd_bench.harness.subject import Subject
-from fgdd_bench.harness.ways import Column, Task
+from fgdd_bench.harness.implementation import Name, Step, run_steps
+from fgdd_bench.harness.subject import Task
 from fgdd_bench.machine.processes import worker_context
-from fgdd_bench.ours.mosaics import ComposingWay, Job
+from fgdd_bench.ours.mosaics import Composing, Job
 from fgdd_bench.references.pictures import cut_tile, decode_opencv, decode_pillow, read_content
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import OutputError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.folder import writing
-from fgdd_fast.planning import MosaicSettings
+from fgdd_fast.planning import MosaicSettings, Plan
 
-# JPEG as the product writes it; PNG as each library does by default.
+# JPEG as this project writes it; PNG as each library does by default.
 _PILLOW_OPTIONS: dict[str, dict[str, Any]] = {"png": {}, "jpg": {"quality": 95, "subsampling": 0}}
 _OPENCV_OPTIONS = {
     "png": [],
@@ -38,13 +37,13 @@ _OPENCV_OPTIONS = {
 }
 
 
-class PublishedMosaics(ComposingWay):
+class PublishedMosaics(Composing):
     """Each tile is opened, cropped, resized and pasted with Pillow, one after the other."""
 
-    column = "published"
+    name = "published"
 
-    def __init__(self, task: Task, subject: Subject) -> None:
-        super().__init__(task, subject)
+    def __init__(self, task: Task, plan: Plan) -> None:
+        super().__init__(task, plan)
         self.arithmetic = f"Pillow {PIL.__version__}"
 
     def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
@@ -83,16 +82,16 @@ class PublishedMosaics(ComposingWay):
         return file
 
 
-class FairMosaics(ComposingWay):
+class FairMosaics(Composing):
     """Each mosaic is made with OpenCV in one of a pool of processes, which stay.
 
     Args:
-        column: `fair`, or `compiled`, which is the same: nothing here can be compiled.
+        name: `fair`, or `compiled`, which is the same: nothing here can be compiled.
     """
 
-    def __init__(self, task: Task, subject: Subject, *, column: Column) -> None:
-        super().__init__(task, subject)
-        self.column = column
+    def __init__(self, task: Task, plan: Plan, *, name: Name) -> None:
+        super().__init__(task, plan)
+        self.name = name
         self.arithmetic = f"OpenCV {cv2.__version__}, {task.threads} processes"
         self._pool = ProcessPoolExecutor(task.threads, worker_context(), cv2.setNumThreads, (1,))
         self._problem = "The processes that compose mosaics failed"
@@ -117,7 +116,7 @@ class FairMosaics(ComposingWay):
         )
 
     def close(self) -> None:
-        """See `Way.close`."""
+        """See `Implementation.close`."""
         self._pool.shutdown(cancel_futures=True)
         super().close()
 
@@ -135,7 +134,7 @@ def _decoded(job: Job, contents: Sequence[bytes]) -> list[Pixels]:
 
 def _tiles(settings: MosaicSettings, job: Job, pictures: Sequence[Pixels]) -> list[Pixels]:
     tiles = zip(pictures, job.mosaic.tiles, strict=True)
-    return [cut_tile(pixels, tile.box, settings.tile_size, settings.resize) for pixels, tile in tiles]
+    return [cut_tile(pixels, tile.box, settings.tile_size) for pixels, tile in tiles]
 
 
 def _joined(factor: int, _: Job, tiles: Sequence[Pixels]) -> Pixels:

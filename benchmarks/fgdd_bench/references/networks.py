@@ -1,4 +1,4 @@
-"""The networks of a benchmark in PyTorch, and how their images are normalised."""
+"""The networks of a benchmark in PyTorch, how images are normalised, and how a teacher is shown tiles."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
-from fgdd_bench.harness.ways import Task
+from fgdd_bench.harness.subject import Task
 from fgdd_bench.references.onnx_network import first_convolution_input, pytorch_network
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import EngineError, SettingsError
+from fgdd_fast.images.views import view_size
 
 _TOLERANCE = 1e-4
 
@@ -31,29 +33,60 @@ class Normalisation:
         return (planes - self.mean) / self.std
 
 
-def teacher_network(bundle: Bundle) -> fx.GraphModule:
-    """A teacher from normalised planes, float32 [batch, 3, height, width], to logits [batch, classes]."""
-    side = bundle.preprocessing.width
+@dataclass(frozen=True)
+class Shown:
+    """How normalised tiles, float32 [n, 3, tile, tile], become what a teacher is shown of them.
+
+    Attributes:
+        tile: side of a tile in pixels.
+        side: of what is shown.
+        enlarged: whether the tile is enlarged to that; else zeros go around it.
+    """
+
+    tile: int
+    side: int
+    enlarged: bool
+
+    @classmethod
+    def of(cls, task: Task, bundle: Bundle) -> Shown:
+        """Return how a task shows tiles to a teacher.
+
+        Raises:
+            SettingsError: the view cannot show such tiles.
+        """
+        side = view_size(task.view, task.tile_size, bundle.preprocessing.width)
+        return cls(task.tile_size, side, task.view != "pad")
+
+    def __call__(self, planes: Tensor) -> Tensor:
+        if self.enlarged:
+            return functional.interpolate(planes, (self.side, self.side), mode="bilinear")
+        before = (self.side - self.tile) // 2
+        after = self.side - self.tile - before
+        return functional.pad(planes, (before, after, before, after))
+
+
+def teacher_network(bundle: Bundle, side: int | None = None) -> fx.GraphModule:
+    """Return a teacher from normalised planes, float32 [batch, 3, side, side], to logits [batch, classes]."""
+    side = side or bundle.preprocessing.width
     return pytorch_network(bundle, [first_convolution_input(bundle)], ["logits"], height=side, width=side)
 
 
 def saliency_network(bundle: Bundle) -> fx.GraphModule:
-    """A saliency model from images uint8 [batch, height, width, 3] to its occupancies and masks."""
+    """Return a saliency model from images uint8 [batch, height, width, 3] to its occupancies and masks."""
     height, width = bundle.preprocessing.height, bundle.preprocessing.width
     return pytorch_network(bundle, ["images"], ["occupancy", "mask"], height=height, width=width)
 
 
 def find_normalisation(bundle: Bundle) -> Normalisation:
-    """How a teacher's graph normalises its images, found out by what it makes of black and of white ones.
+    """Find out how a teacher's graph normalises its images, by what it makes of black and of white ones.
 
     Raises:
         SettingsError: it does anything else with them before its first convolution.
     """
     side = bundle.preprocessing.width
     prefix = pytorch_network(bundle, ["images"], [first_convolution_input(bundle)], height=side, width=side)
-    noise = torch.randint(
-        0, 256, (1, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (1, side, side, 3), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
         black, white = (
             prefix(torch.full_like(noise, value))[0].mean((1, 2)).reshape(3, 1, 1) for value in (0, 255)
@@ -70,7 +103,7 @@ def find_normalisation(bundle: Bundle) -> Normalisation:
 
 
 def reference_device(task: Task) -> torch.device:
-    """Where the references run.
+    """Return where the references run.
 
     Raises:
         EngineError: there is no GPU.
@@ -81,11 +114,17 @@ def reference_device(task: Task) -> torch.device:
 
 
 def busy_threads(task: Task) -> int:
-    """Processor threads that a network keeps busy: all that it is given, or the one that feeds a GPU."""
+    """Return the processor threads that a network keeps busy: all that are given, or one that feeds a GPU."""
     return 1 if task.device == "cuda" else task.threads
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU is done with all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def pytorch_on(device: torch.device) -> str:
-    """PyTorch's version and what it runs on, in words."""
+    """Return PyTorch's version and what it runs on, in words."""
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     return f"PyTorch {torch.__version__}, {place}"

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from fgdd_bench.harness.sources import unusable
-from fgdd_fast.images.crops import Box
+from fgdd_bench.harness.subject import unusable
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.resize import Pixels, ResizeMethod
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.selection.records import Box
 
 
 def read_content(image: SourceImage, _: object = None) -> bytes:
-    """The bytes of an image's file.
+    """Return the bytes of an image's file.
 
     Raises:
         DataError: it cannot be read.
@@ -36,7 +36,8 @@ def decode_pillow(image: SourceImage, content: bytes) -> Image.Image:
         with Image.open(io.BytesIO(content)) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except Exception as error:  # its readers raise whatever they trip over
-        raise unusable(image.source, f"Pillow cannot decode it: {_reason(error)}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise unusable(image.source, f"Pillow cannot decode it: {reason}") from error
 
 
 def decode_opencv(image: SourceImage, content: bytes) -> Pixels:
@@ -54,21 +55,15 @@ def decode_opencv(image: SourceImage, content: bytes) -> Pixels:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), np.uint8)
 
 
-def resize_pixels(pixels: Pixels, size: tuple[int, int], method: ResizeMethod) -> Pixels:
-    """Resize uint8 [height, width, 3] to (width, height): `area` with OpenCV, `pil` with Pillow itself."""
-    if method == "pil":
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+def resize_opencv(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize uint8 [height, width, 3] to (width, height)."""
     # INTER_AREA averages only where no axis grows.
     shrunk = (min(pixels.shape[1], size[0]), min(pixels.shape[0], size[1]))
     pixels = np.asarray(cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def cut_tile(pixels: Pixels, box: Box, tile_size: int, method: ResizeMethod) -> Pixels:
-    """A box of an image as a tile, uint8 [tile_size, tile_size, 3]."""
+def cut_tile(pixels: Pixels, box: Box, tile_size: int) -> Pixels:
+    """Return a box of an image as a tile, uint8 [tile_size, tile_size, 3]."""
     part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
-    return resize_pixels(part, (tile_size, tile_size), method)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return resize_opencv(part, (tile_size, tile_size))

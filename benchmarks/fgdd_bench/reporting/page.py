@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from fgdd_bench.harness.ways import STAGES
+from fgdd_bench.harness.implementation import STAGES
 from fgdd_bench.reporting.report import (
     NAMES,
     NOTHING,
@@ -30,7 +30,7 @@ _GIB = 2**30
 
 
 def page(result: Result) -> str:
-    """The page of a result.
+    """Return the page of a result.
 
     Raises:
         MissingExtraError: Jinja is not installed.
@@ -56,16 +56,16 @@ def page(result: Result) -> str:
 
 
 def _headline(path: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """A row of the first table."""
+    """Return a row of the first table."""
     row = {"name": PATHS[path["path"]], "passed": path["passed"], "failures": path["failures"]}
     if not path["passed"]:
         return row
     ratios = [path["speedup"].get(name) for name in columns]
-    product = path["columns"]["product"]
+    ours = path["implementations"]["ours"]
     return {
         **row,
-        "rate": number(product["images_per_second"]["median"]),
-        "arithmetic": product["arithmetic"],
+        "rate": number(ours["images_per_second"]["median"]),
+        "arithmetic": ours["arithmetic"],
         "ratios": [
             None
             if ratio is None
@@ -79,9 +79,10 @@ def _headline(path: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]
 
 
 def _path(path: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """The section of a path; the rates are left out where the answers differ."""
-    ways = [(name, path["columns"][name]) for name in ("product", *columns) if name in path["columns"]]
-    lanes = [_lane(name, NAMES[name], way, path["images"]) for name, way in ways]
+    """Return the section of a path; the rates are left out where the answers differ."""
+    there = [name for name in ("ours", *columns) if name in path["implementations"]]
+    found = [(name, path["implementations"][name]) for name in there]
+    lanes = [_lane(name, NAMES[name], one, path["images"]) for name, one in found]
     if "limit" in path:
         lanes.append(_lane("limit", path["limit"]["name"], path["limit"], path["images"]))
     return {
@@ -91,24 +92,24 @@ def _path(path: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
         "passed": path["passed"],
         "failures": path["failures"],
         **(_dots(lanes) if path["passed"] else {}),
-        "ways": [_way(name, way, path) for name, way in ways] if path["passed"] else [],
-        "stages": [name for name in STAGES if any(_has(way, name) for _, way in ways)],
+        "implementations": [_facts_of(name, one, path) for name, one in found] if path["passed"] else [],
+        "stages": [name for name in STAGES if any(_has(one, name) for _, one in found)],
         "parity": parity_rows(path, ("fp32", *columns)),
     }
 
 
-def _has(way: Mapping[str, Any], stage: str) -> bool:
-    return any(row["name"] == stage for row in way["stages"])
+def _has(one: Mapping[str, Any], stage: str) -> bool:
+    return any(row["name"] == stage for row in one["stages"])
 
 
-def _lane(key: str, name: str, way: Mapping[str, Any], images: int) -> dict[str, Any]:
-    rates = [images / seconds for seconds in way["turns"]["seconds"]]
+def _lane(key: str, name: str, one: Mapping[str, Any], images: int) -> dict[str, Any]:
+    rates = [images / seconds for seconds in one["turns"]["seconds"]]
     middle = sorted(rates)[len(rates) // 2]
     return {"key": key, "name": name, "rates": rates, "middle": middle}
 
 
 def _dots(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where each turn's rate stands on an axis from 0, in percent of its length."""
+    """Return where each turn's rate stands on an axis from 0, in percent of its length."""
     ticks = axis(max(rate for lane in lanes for rate in lane["rates"]))
     end = ticks[-1]
     return {
@@ -126,38 +127,38 @@ def _dots(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def axis(highest: float) -> list[float]:
-    """Round numbers from 0 to at least `highest`, which is above 0."""
+    """Return round numbers from 0 to at least `highest`, which is above 0."""
     rough = highest / TICKS
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(step * unit for step in (1, 2, 2.5, 5, 10) if step * unit >= rough)
     return [step * place for place in range(math.ceil(highest / step) + 1)]
 
 
-def _way(name: str, way: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, Any]:
-    """What a way did from end to end, and its stages."""
-    memory = way["peak_memory"]
+def _facts_of(name: str, one: Mapping[str, Any], path: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an implementation did from end to end, and its stages."""
+    memory = one["peak_memory"]
     resident = memory["process"] + memory["children"]
     facts = {
-        "images/s": spread(way["images_per_second"], number),
-        "processor s an image": number(way["processor_seconds_per_image"]),
-        "bound by": way["bound_by"] or NOTHING,
-        "threads busy": percent(way["busy"]),
+        "images/s": spread(one["images_per_second"], number),
+        "processor s an image": number(one["processor_seconds_per_image"]),
+        "bound by": one["bound_by"] or NOTHING,
+        "threads busy": percent(one["busy"]),
         "of OpenCV's decoding, a core": percent(share_of_limit(path, name)) if "limit" in path else None,
-        "GPU busy": None if way["device_busy"] is None else percent(way["device_busy"]),
-        "images an inference": way["batch"],
-        "opened in": f"{number(way['load_seconds'])} s",
+        "GPU busy": None if one["device_busy"] is None else percent(one["device_busy"]),
+        "images an inference": one["batch"],
+        "opened in": f"{number(one['load_seconds'])} s",
         "peak memory": f"{resident / _GIB:.2f} GiB",
         "GPU memory": None if memory["device"] is None else f"{memory['device'] / _GIB:.2f} GiB",
-        "prompts encoded": way["text_encodings"],
-        "same bits every turn": "yes" if way["repeatable"] else "no",
-        **{f"J an image, {source}": number(joules) for source, joules in way["joules_per_image"].items()},
+        "prompts encoded": one["text_encodings"],
+        "same bits every turn": "yes" if one["repeatable"] else "no",
+        **{f"J an image, {source}": number(joules) for source, joules in one["joules_per_image"].items()},
     }
     return {
         "key": name,
         "name": NAMES[name],
-        "arithmetic": way["arithmetic"],
+        "arithmetic": one["arithmetic"],
         "facts": {term: fact for term, fact in facts.items() if fact is not None},
-        "stages": [_stage(stage) for stage in way["stages"]],
+        "stages": [_stage(stage) for stage in one["stages"]],
     }
 
 
@@ -175,7 +176,7 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(result: Result) -> Iterator[tuple[str, str]]:
-    """The environment and the settings, by name."""
+    """Yield the environment and the settings, by name."""
     machine = result["environment"]
     clocks = machine["clocks"]
     yield "processor", f"{machine['processor']}; {machine['cores']} cores given"

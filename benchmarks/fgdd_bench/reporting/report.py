@@ -12,14 +12,15 @@ from typing import Any
 
 import click
 
+from fgdd_bench.harness.result import upgraded
 from fgdd_fast.errors import DataError, FgddError
 
 Result = Mapping[str, Any]
 
 NOTHING = "—"
-COLUMNS = ("fair", "compiled", "published")  # the references, in the order in which they are shown
+SHOWN = ("fair", "compiled", "published")  # the references, in the order in which they are shown
 NAMES: Mapping[str, str] = {
-    "product": "fgdd-fast",
+    "ours": "fgdd-fast",
     "fair": "fair PyTorch",
     "compiled": "compiled PyTorch",
     "published": "published style",
@@ -35,12 +36,12 @@ PATHS: Mapping[str, str] = {
 
 
 def percent(value: float | None) -> str:
-    """A share; `NOTHING` for what is unknown."""
+    """Return a share in words; `NOTHING` for what is unknown."""
     return NOTHING if value is None else f"{100 * value:.1f} %"
 
 
 def number(value: float | None) -> str:
-    """Three digits that count, with thousands apart; `NOTHING` for what is unknown."""
+    """Return three digits that count, with thousands apart; `NOTHING` for what is unknown."""
     if value is None:
         return NOTHING
     if abs(value) >= 100:
@@ -49,12 +50,12 @@ def number(value: float | None) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio."""
+    """Return a ratio in words."""
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def spread(figures: Mapping[str, float], form: Callable[[float], str]) -> str:
-    """A median with the lowest and the highest."""
+    """Return a median with the lowest and the highest."""
     return f"{form(figures['median'])} ({form(figures['lowest'])} to {form(figures['highest'])})"
 
 
@@ -84,22 +85,22 @@ FIGURES: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
 
 
 def figure(name: str, value: float | None) -> str:
-    """A figure of parity, written as its kind is."""
+    """Return a figure of parity, written as its kind is."""
     return FIGURES.get(name, (name, number))[1](value)
 
 
 def label(name: str) -> str:
-    """What a figure of parity is called."""
+    """Return what a figure of parity is called."""
     return FIGURES.get(name, (name.replace("_", " "), number))[0]
 
 
 def references(result: Result) -> list[str]:
-    """The references of a result, in the order in which they are shown."""
-    return [name for name in COLUMNS if any(name in path["columns"] for path in result["paths"])]
+    """Return the references of a result, in the order in which they are shown."""
+    return [name for name in SHOWN if any(name in path["implementations"] for path in result["paths"])]
 
 
 def summary(result: Result) -> str:
-    """What was measured, and on what, in a line."""
+    """Return what was measured, and on what, in a line."""
     data, settings, machine = result["data"], result["settings"], result["environment"]
     threads = settings["threads"]
     return (
@@ -109,11 +110,11 @@ def summary(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """The tables of a result."""
+    """Return the tables of a result."""
     parts = [
         summary(result) + ". Ratios are medians of those within a turn, with the lowest and the highest.",
         _table(headline_rows(result)),
-        _table(_ways(result)),
+        _table(_implementations(result)),
         _table(_stages(result)),
         _table(_parity(result)),
     ]
@@ -121,7 +122,7 @@ def markdown(result: Result) -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; empty where there is nothing below the headings."""
+    """Return a Markdown table; empty where there is nothing below the headings."""
     headings, *body = rows
     if not body:
         return ""
@@ -136,28 +137,28 @@ def _cells(row: Sequence[str]) -> Iterator[str]:
 
 
 def headline_rows(result: Result) -> Iterator[list[str]]:
-    """How many times as fast as each reference; none for a path whose answers differ."""
-    columns = references(result)
-    yield ["path", *(f"against {NAMES[name]}" for name in columns), "images/s", "answers"]
+    """Yield how many times as fast as each reference; none for a path whose answers differ."""
+    others = references(result)
+    yield ["path", *(f"against {NAMES[name]}" for name in others), "images/s", "answers"]
     for path in result["paths"]:
         if not path["passed"]:
             verdict = f"no speed-up: {'; '.join(path['failures'])}"
-            yield [PATHS[path["path"]], *[NOTHING] * (len(columns) + 1), verdict]
+            yield [PATHS[path["path"]], *[NOTHING] * (len(others) + 1), verdict]
             continue
-        ratios = [path["speedup"].get(name) for name in columns]
+        ratios = [path["speedup"].get(name) for name in others]
         yield [
             PATHS[path["path"]],
             *(NOTHING if ratio is None else spread(ratio, times) for ratio in ratios),
-            number(path["columns"]["product"]["images_per_second"]["median"]),
+            number(path["implementations"]["ours"]["images_per_second"]["median"]),
             "agree",
         ]
 
 
-def _ways(result: Result) -> Iterator[list[str]]:
-    """Each way from end to end."""
+def _implementations(result: Result) -> Iterator[list[str]]:
+    """Yield each implementation from end to end."""
     yield [
         "path",
-        "way",
+        "implementation",
         "arithmetic",
         "images/s",
         "processor s/image",
@@ -167,32 +168,32 @@ def _ways(result: Result) -> Iterator[list[str]]:
         "load, s",
     ]
     for path in _accepted(result):
-        for name in ("product", *COLUMNS):
-            if name in path["columns"]:
-                way = path["columns"][name]
+        for name in ("ours", *SHOWN):
+            if name in path["implementations"]:
+                one = path["implementations"][name]
                 yield [
                     PATHS[path["path"]],
                     NAMES[name],
-                    way["arithmetic"],
-                    spread(way["images_per_second"], number),
-                    number(way["processor_seconds_per_image"]),
-                    way["bound_by"] or NOTHING,
-                    percent(way["busy"]),
+                    one["arithmetic"],
+                    spread(one["images_per_second"], number),
+                    number(one["processor_seconds_per_image"]),
+                    one["bound_by"] or NOTHING,
+                    percent(one["busy"]),
                     percent(share_of_limit(path, name)),
-                    number(way["load_seconds"]),
+                    number(one["load_seconds"]),
                 ]
 
 
 def share_of_limit(path: Mapping[str, Any], name: str) -> float | None:
-    """What a way reaches, for each core, of the limit of its path; None where the path has none."""
+    """Return what is reached, for each core, of the limit of a path; None where it has none."""
     return path["limit"]["shares_per_core"][name]["median"] if "limit" in path else None
 
 
 def _stages(result: Result) -> Iterator[list[str]]:
-    """Each stage of the product alone."""
+    """Yield each of our stages alone."""
     yield ["path", "stage", "images/s a core", "p50, ms", "p90, ms", "p99, ms", "share", "of its limit"]
     for path in _accepted(result):
-        for stage in path["columns"]["product"]["stages"]:
+        for stage in path["implementations"]["ours"]["stages"]:
             yield [
                 PATHS[path["path"]],
                 stage["name"],
@@ -208,27 +209,27 @@ def _accepted(result: Result) -> list[Any]:
 
 
 def _parity(result: Result) -> Iterator[list[str]]:
-    """How the product's answers compare with those of the others; with what is accepted, where it is held."""
+    """Yield how our answers compare with those of the others, and what is accepted."""
     columns = ["fp32", *references(result)]
     yield ["path", "figure", *(NAMES[name] for name in columns)]
     for path in result["paths"]:
         for row in parity_rows(path, columns):
-            yield [PATHS[path["path"]], row["label"], *(_held(cell) for cell in row["cells"])]
+            yield [PATHS[path["path"]], row["label"], *(_judged(cell) for cell in row["cells"])]
 
 
 def parity_rows(path: Mapping[str, Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The figures of a path: `label`, and `cells` with `value`, `bar` and `failed`, one for each column."""
+    """Return the figures of a path: `label`, and `cells` with `value`, `tolerance` and `failed`."""
     names = {name: None for parity in path["parity"].values() for name in parity["figures"]}
     rows = []
     for name in sorted(names, key=list(FIGURES).index):
         cells = []
         for column in columns:
-            parity = path["parity"].get(column, {"figures": {}, "bars": {}, "failed": []})
+            parity = path["parity"].get(column, {"figures": {}, "tolerances": {}, "failed": []})
             there = name in parity["figures"]
             cells.append(
                 {
                     "value": figure(name, parity["figures"][name]) if there else "",
-                    "bar": parity["bars"].get(name, ""),
+                    "tolerance": parity["tolerances"].get(name, ""),
                     "failed": name in parity["failed"],
                 }
             )
@@ -236,10 +237,10 @@ def parity_rows(path: Mapping[str, Any], columns: Sequence[str]) -> list[dict[st
     return rows
 
 
-def _held(cell: Mapping[str, Any]) -> str:
-    if not cell["bar"]:
+def _judged(cell: Mapping[str, Any]) -> str:
+    if not cell["tolerance"]:
         return str(cell["value"])
-    return f"{'**failed** ' if cell['failed'] else ''}{cell['value']} ({cell['bar']})"
+    return f"{'**failed** ' if cell['failed'] else ''}{cell['value']} ({cell['tolerance']})"
 
 
 def read_result(file: Path) -> Result:
@@ -249,7 +250,7 @@ def read_result(file: Path) -> Result:
         DataError: it is none.
     """
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = upgraded(json.loads(file.read_text(encoding="utf-8")))
         summary(result)
         result["paths"]
     except (OSError, ValueError, KeyError, TypeError) as error:

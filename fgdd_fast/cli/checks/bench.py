@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,23 +12,24 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
 from rich.table import Table
 
-from fgdd_bench.harness.bench import measure_path
+from fgdd_bench.harness.implementation import PATHS, REFERENCES
 from fgdd_bench.harness.opening import EXTRA, reference_module
 from fgdd_bench.harness.parity import DisagreementError
-from fgdd_bench.harness.result import path_result, to_text
-from fgdd_bench.harness.ways import PATHS, REFERENCES
-from fgdd_bench.machine.environment import load_average, thread_settings
+from fgdd_bench.harness.result import to_text
+from fgdd_bench.harness.session import BenchOptions, open_bench
+from fgdd_bench.machine.environment import command_line
 from fgdd_bench.machine.resources import end_descendants
 from fgdd_bench.reporting.page import page
 from fgdd_bench.reporting.report import headline_rows, markdown
 from fgdd_engines.bundle.files import stage_file, write_file
 from fgdd_engines.optional_imports import import_optional
-from fgdd_fast.cli.checks.bench_models import BenchOptions
-from fgdd_fast.cli.checks.bench_session import BenchSession, open_bench
+from fgdd_engines.progress import Progress, Task
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
+from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.errors import OutputError
 from fgdd_fast.output.folder import writing
 
@@ -115,9 +118,7 @@ def output_option(kind: str, what: str) -> Callable[[Any], Any]:
     metavar="NAME,…",
     help="Which PyTorch references: image by image as published, fair (batched, lower precision), compiled.",
 )
-@click.option(
-    "--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of all ways."
-)
+@click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of all.")
 @click.option(
     "--images",
     type=click.IntRange(min=1),
@@ -160,19 +161,20 @@ def bench(
     shown and the command fails. The foreground model 'grounded-sam2-random' is Grounded SAM 2 at its
     published size with random weights, for its times.
     """
-    console = Console(stderr=True)
     outputs = Outputs(json=json_file, html=html_file, markdown=markdown_file)
     settings = BenchOptions(**options)
     outputs.check()
     for name in settings.references:
         published = name == "published"
         reference_module("fgdd_bench.references.published" if published else "fgdd_bench.references.fair")
+    target = console()
     try:
-        with open_bench(data, settings, console) as session:
-            failures = _measure(session, settings, outputs, console)
+        with open_bench(data, settings, command_line(["fgdd-fast", *sys.argv[1:]])) as session:
+            progress = _Drawn(target) if target.is_terminal else console_progress(target)
+            failures = session.measure(outputs.write, progress=progress)
     except KeyboardInterrupt:
         end_descendants()  # also those that had only been asked for
-        console.print("Stopped. What was finished has been written; the same command begins anew.")
+        target.print("Stopped. What was finished has been written; the same command begins anew.")
         raise click.exceptions.Exit(130) from None
     _show(session.result, Console())
     if failures:
@@ -182,42 +184,31 @@ def bench(
         )
 
 
-def _measure(session: BenchSession, options: BenchOptions, outputs: Outputs, console: Console) -> list[str]:
-    """Measure path by path, writing the result after each; returns what is not accepted."""
-    result, failures = session.result, []
-    ways = sum(1 + len(options.references_along(path)) for path in options.paths)
-    ways += "decode" in options.paths  # its limit
-    # Drawn between runs only, for it would take time from them.
-    with Progress(console=console, auto_refresh=False, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=ways * options.repeats)
+class _Drawn(Progress):
+    """A bar that is drawn between runs only, for drawing it would take time from them."""
 
-        def watch(line: str, counts: bool) -> None:
-            bar.update(task, description=line, advance=int(counts), refresh=True)
+    def __init__(self, target: Console) -> None:
+        self._console = target
 
-        for path in options.paths:
-            contest = measure_path(
-                path,
-                session.opener,
-                session.originals,
-                session.task,
-                references=options.references_along(path),
-                repeats=options.repeats,
-                watch=watch,
-            )
-            failures += [f"{path}: {failure}" for failure in contest.failures]
-            result["paths"].append(path_result(contest, session.task, session.limits))
-            result["unfinished"].remove(path)
-            result["load_average_after"] = load_average()
-            result["environment"]["threads"] = thread_settings()
-            outputs.write(result)
-    return failures
+    @contextmanager
+    def task(self, name: str, total: int | None = None) -> Iterator[Task]:
+        with Bars(console=self._console, auto_refresh=False) as bars:
+            yield _Bar(bars, bars.add_task(name, total=total))
 
 
-def _show(result: dict[str, Any], console: Console) -> None:
+class _Bar:
+    def __init__(self, bars: Bars, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, steps: int = 1) -> None:
+        self._bars.update(self._task, advance=steps, refresh=True)
+
+
+def _show(result: dict[str, Any], target: Console) -> None:
     headings, *rows = headline_rows(result)
     table = Table()
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if 0 < place < len(headings) - 1 else "left")
     for row in rows:
         table.add_row(*map(escape, row))
-    console.print(table)
+    target.print(table)

@@ -1,3 +1,3 @@
-"""Grounded SAM 2 in PyTorch along the path `foreground`."""
+"""Grounded SAM 2 in PyTorch: as published, as a good engineer would run it, and with random weights."""
 
-__all__ = ["random_grounded", "random_networks", "subject", "ways"]
+__all__ = ["fair", "published", "random_grounded", "random_networks"]

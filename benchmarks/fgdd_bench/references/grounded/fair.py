@@ -1,11 +1,11 @@
 """Grounded SAM 2 as a good PyTorch engineer would run it: worker processes, batches, autocast in bf16.
 
-The networks are transformers' own. Each prompt is encoded once, when the way is opened, and looked up from
-then on; images come to the product's canvas; SAM 2 sees only images in which boxes were found, and decodes
+The networks are transformers' own. Each prompt is encoded once, when it is opened, and looked up from
+then on; images come to this project's canvas; SAM 2 sees only images in which boxes were found, and decodes
 all boxes of a batch at once; the union of an image's masks is enlarged once, not each of its masks.
 Channels-last layouts change nothing here: nearly all of the arithmetic is in matrix products.
 
-The column `compiled` has SAM 2's image encoder compiled by `torch.compile`, and on a GPU the detector too.
+`compiled` has SAM 2's image encoder compiled by `torch.compile`, and on a GPU the detector too.
 On a processor that stays eager: compiled by PyTorch 2.13, Grounding DINO tiny takes 26 s of processor time
 where eager takes 10; with its backbone alone compiled, as long as eager. The mask decoder stays eager as
 well: its shapes follow the number of boxes.
@@ -13,8 +13,6 @@ well: its shapes follow the number of boxes.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fgdd_bench.harness.steps import Step, as_stages, groups
-from fgdd_bench.harness.ways import Answer, Column, Stage, Task, Way
-from fgdd_bench.references.fair import lower_precision
-from fgdd_bench.references.fair_workers import ImageLoader
-from fgdd_bench.references.grounded.canvases import Canvases
+from fgdd_bench.harness.implementation import Answer, Implementation, Name, Stage, Step, as_stages, groups
+from fgdd_bench.harness.subject import Subject, Task, asked_of
+from fgdd_bench.machine.processes import variable
+from fgdd_bench.ours.grounded_parts import text_stage
+from fgdd_bench.references.fair import PRECISIONS, lower_precision
+from fgdd_bench.references.fair_workers import ImageLoader, worker_steps
 from fgdd_bench.references.grounded.networks import (
     Boxes,
     EncodedPrompts,
@@ -39,30 +38,68 @@ from fgdd_bench.references.grounded.networks import (
     load_networks,
     normalised,
 )
-from fgdd_bench.references.grounded.subject import GroundedSubject, text_stage
-from fgdd_bench.references.networks import pytorch_on, reference_device
-from fgdd_bench.references.pictures import decode_opencv, read_content
-from fgdd_engines.errors import wrapped_as_engine_error
+from fgdd_bench.references.networks import pytorch_on, reference_device, wait_for
+from fgdd_bench.references.pictures import resize_opencv
+from fgdd_engines.base import Array
+from fgdd_engines.failures import wrapped_as_engine_error
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.models.grounded_tensors import check_grounded
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.models.grounded_sam2 import bring_to_canvas
+from fgdd_fast.models.prompts import Prompting
 
 _NOTHING = -32.0  # logit of a box that does not count
 _MASK_STRIDE = 4  # pixels of SAM 2's square for each of its mask, along each side
 # transformers checks values within its networks unless it is told not to, "in production": then no GPU need
 # be waited for, and `torch.compile` does not break a network up around each check.
 _NO_CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _PROBLEM = "PyTorch cannot run Grounded SAM 2"
 
 
 @dataclass(frozen=True)
-class _Detected:
-    """What the detector found in a batch.
+class Canvases:
+    """What the workers make of an image: bytes, all in one row, which is one copy to a GPU.
+
+    The canvas of the detector and the square of the segmenter are this project's, made by its own functions.
 
     Attributes:
-        boxes: of all images.
-        squares: uint8 [images, side, side, 3].
+        canvas: height and width of the canvas.
+        side: of the square.
+        prompting: how an image comes to the canvas.
     """
+
+    canvas: tuple[int, int]
+    side: int
+    prompting: Prompting
+
+    @property
+    def length(self) -> int:
+        """Bytes of a row."""
+        height, width = self.canvas
+        return (height * width + self.side**2) * 3 + 8
+
+    def __call__(self, _: SourceImage, pixels: Pixels) -> Array:
+        """Make a row of bytes, uint8 [n], of uint8 [height, width, 3]."""
+        canvas, valid = bring_to_canvas(pixels, self.canvas, self.prompting, "area")
+        square = resize_opencv(pixels, (self.side, self.side))
+        return np.concatenate([canvas.ravel(), square.ravel(), valid.view(np.uint8)])
+
+    def unpack(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a batch of rows, uint8 [images, n], was made of.
+
+        Returns:
+            Canvases uint8 [images, height, width, 3]; squares uint8 [images, side, side, 3]; and the rows and
+            columns of the canvas that each image fills, int32 [images, 2].
+        """
+        height, width = self.canvas
+        canvases = rows[:, : height * width * 3]
+        squares = rows[:, height * width * 3 : -8]
+        valid = rows[:, -8:].contiguous().view(torch.int32)
+        return canvases.view(-1, height, width, 3), squares.view(-1, self.side, self.side, 3), valid
+
+
+@dataclass(frozen=True)
+class _Detected:
+    """What the detector found in a batch: boxes of all images; squares uint8 [images, side, side, 3]."""
 
     boxes: Boxes
     squares: Tensor
@@ -70,68 +107,55 @@ class _Detected:
 
 @dataclass(frozen=True)
 class _Embedded:
-    """A batch as the mask decoder takes it.
-
-    Attributes:
-        boxes: of all images.
-        places: int64 [n], the images with a box.
-        embeddings: of these images, by SAM 2's image encoder.
-    """
+    """A batch as the mask decoder takes it: boxes of all images; those with a box, int64 [n]; theirs."""
 
     boxes: Boxes
     places: Tensor
     embeddings: Sequence[Tensor]
 
 
-class FairGrounded(Way):
+class FairGrounded(Implementation):
     """Grounded SAM 2 in batches, in bf16 where the device has it.
 
     Args:
         task: with the images in a batch.
         subject: what is looked for.
-        column: `fair` or `compiled`.
+        name: `fair` or `compiled`.
     """
 
     text_encodings: int
 
-    def __init__(self, task: Task, subject: GroundedSubject, *, column: Column) -> None:
-        begin = time.perf_counter()
+    def __init__(self, task: Task, subject: Subject, *, name: Name) -> None:
+        asked = asked_of(subject)
         torch.set_num_threads(task.threads)
-        os.environ[_NO_CHECKS] = "1"
-        self.column = column
+        self.name = name
         self._task = task
         self._device = reference_device(task)
         self._dtype = torch.bfloat16 if task.device == "cuda" else lower_precision(self._device)
-        self._threshold, self._most = subject.box_threshold, subject.prompting.boxes
+        self._threshold, self._most = asked.threshold, asked.most
         self._labels = {name: place for place, name in enumerate(subject.classes)}
-        parts = check_grounded(subject.bundle)
-        self._canvases = Canvases(parts.canvas, parts.side, parts.prompting, subject.resize)
-        self._networks = load_networks(subject, self._device)
-        self._detect_all: Any = self._networks.detector.model
-        self._embed_all: Any = self._networks.segmenter.model.get_image_embeddings
-        self._prompts = Prompts.of(subject.texts, self._networks.detector, self._device)
+        self._canvases = Canvases(asked.parts.canvas, asked.parts.side, asked.parts.prompting)
+        self._detector, self._segmenter = load_networks(subject, self._device)
+        self._detect_all: Any = self._detector.model
+        self._embed_all: Any = self._segmenter.model.get_image_embeddings
+        self._prompts = Prompts.of(asked.texts, self._detector, self._device)
         self._encode_all()
         gpu = self._device.type == "cuda"
-        compiled = [*["detector"] * gpu, "image encoder"] if column == "compiled" else []
+        compiled = [*["detector"] * gpu, "image encoder"] if name == "compiled" else []
         if "detector" in compiled:
             self._detect_all = torch.compile(self._detect_all, dynamic=False)
         if "image encoder" in compiled:
             self._embed_all = torch.compile(self._embed_all, dynamic=False)
         precision = self._warm_up()
         # One worker keeps up with networks on a processor; more would take threads from them.
-        self._steps = (
-            Step("read", read_content),
-            Step("decode", decode_opencv),
-            Step("preprocess", self._canvases),
-        )
+        self._steps = worker_steps(self._canvases)
         workers = task.threads if gpu else 1
         self._loader = ImageLoader(self._steps, batch=task.batch, workers=workers, pinned=gpu)
         words = [f"{' and '.join(compiled)} compiled"] if compiled else []
         self.arithmetic = ", ".join([pytorch_on(self._device), precision, *words])
-        self.load_seconds = time.perf_counter() - begin
 
     def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Way.run`."""
+        """See `Implementation.run`."""
         torch.set_num_threads(self._task.threads)
         labels = self._labels_of(images)
         parts: list[tuple[Tensor, ...]] = []
@@ -145,7 +169,7 @@ class FairGrounded(Way):
         return dict(zip(("occupancy", "masks", "boxes"), arrays, strict=True))
 
     def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Way.stages`."""
+        """See `Implementation.stages`."""
         torch.set_num_threads(self._task.threads)
         stages, rows = as_stages(self._steps, images)
         labels = self._labels_of(images)
@@ -172,19 +196,19 @@ class FairGrounded(Way):
     def close(self) -> None:
         """Let go of the networks, and end the workers."""
         self._loader.close()
-        self._detect_all = self._embed_all = self._networks = None  # type: ignore[assignment]
+        self._detect_all = self._embed_all = self._detector = self._segmenter = None  # type: ignore[assignment]
 
     def _encode_all(self) -> None:
         """Encode every prompt once, for all images to come."""
         counter = TextCounter()
-        with counter.watching(self._networks.detector.model):
+        with counter.watching(self._detector.model):
             self._encoded = self._encode(self._prompts.ids)
         self.text_encodings = counter.count
 
     @torch.no_grad()
     def _encode(self, ids: Tensor) -> EncodedPrompts:
-        encoded = EncodedPrompts(self._networks.detector.model, ids)
-        self._wait()
+        encoded = EncodedPrompts(self._detector.model, ids)
+        wait_for(self._device)
         return encoded
 
     def _warm_up(self) -> str:
@@ -198,16 +222,17 @@ class FairGrounded(Way):
             everywhere = Boxes(detected.boxes.corners, torch.ones_like(detected.boxes.scores))
             embedded = self._embed(None, _Detected(everywhere, detected.squares))
             self._segment(None, embedded)
-        return _PRECISIONS[embedded.embeddings[0].dtype]
+        return PRECISIONS[embedded.embeddings[0].dtype]
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """Inference in lower precision, where there is any, with the prompts that were encoded."""
         lower = self._dtype != torch.float32
         with (
+            variable(_NO_CHECKS, "1"),
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype if lower else None, enabled=lower),
-            self._encoded.in_place(self._networks.detector.model),
+            self._encoded.in_place(self._detector.model),
         ):
             yield
 
@@ -218,11 +243,11 @@ class FairGrounded(Way):
         """Boxes in the images that a batch of rows was made of, each asked for its label's class."""
         canvases, squares, valid = self._canvases.unpack(rows)
         count = len(rows)
-        if self.column == "compiled":  # its shapes are fixed
+        if self.name == "compiled":  # its shapes are fixed
             canvases, valid, labels = (_filled(part, self._task.batch) for part in (canvases, valid, labels))
         inside = _inside(valid, self._canvases.canvas)
-        detector = self._networks.detector
-        planes = normalised(canvases, detector.image_mean, detector.image_std) * inside[:, None]
+        mean, std = self._detector.image_mean, self._detector.image_std
+        planes = normalised(canvases, mean, std) * inside[:, None]
         outputs = self._detect_all(pixel_values=planes, pixel_mask=inside, **self._prompts.inputs(labels))
         corners, scores = best_boxes(outputs, self._threshold, self._most)
         return _Detected(Boxes(corners[:count], scores[:count]), squares)
@@ -234,10 +259,10 @@ class FairGrounded(Way):
         if not count:
             return _Embedded(detected.boxes, places, ())
         squares = detected.squares[places]
-        if self.column == "compiled":
+        if self.name == "compiled":
             squares = _filled(squares, self._task.batch)
-        segmenter = self._networks.segmenter
-        embeddings = self._embed_all(normalised(squares, segmenter.image_mean, segmenter.image_std))
+        mean, std = self._segmenter.image_mean, self._segmenter.image_std
+        embeddings = self._embed_all(normalised(squares, mean, std))
         return _Embedded(detected.boxes, places, [level[:count] for level in embeddings])
 
     def _segment(self, _: object, embedded: _Embedded) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,7 +275,7 @@ class FairGrounded(Way):
         if len(embedded.places):
             counts = scores[embedded.places] > 0
             most = int(counts.sum(1).max())
-            logits = self._networks.segmenter.model(
+            logits = self._segmenter.model(
                 image_embeddings=list(embedded.embeddings),
                 input_boxes=corners[embedded.places, :most] * self._canvases.side,
                 multimask_output=False,
@@ -268,14 +293,10 @@ class FairGrounded(Way):
         def run(item: Any, value: Any) -> Any:
             with self._arithmetic():
                 result = do(item, value)
-                self._wait()
+                wait_for(self._device)
                 return result
 
         return run
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
 
     def _labels_of(self, images: Sequence[SourceImage]) -> Tensor:
         return torch.tensor([self._labels[image.class_name] for image in images], device=self._device)

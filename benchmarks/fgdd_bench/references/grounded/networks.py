@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,24 +14,11 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
 
-from fgdd_bench.references.grounded.subject import GroundedSubject
+from fgdd_bench.harness.subject import Subject
 from fgdd_export.checkpoints.pretrained import provenance
 from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
 from fgdd_export.sam2.network import Sam2, load_sam2
 from fgdd_fast.errors import SettingsError
-
-
-@dataclass(frozen=True)
-class GroundedNetworks:
-    """The networks of a Grounded SAM 2, with all that their use needs.
-
-    Attributes:
-        detector: Grounding DINO.
-        segmenter: SAM 2.1.
-    """
-
-    detector: GroundingDino
-    segmenter: Sam2
 
 
 class Boxes(NamedTuple):
@@ -47,23 +33,26 @@ class Boxes(NamedTuple):
     scores: Tensor
 
 
-def load_networks(subject: GroundedSubject, device: torch.device) -> GroundedNetworks:
-    """Load the checkpoints that the subject's bundle was exported from.
+def load_networks(subject: Subject, device: torch.device) -> tuple[GroundingDino, Sam2]:
+    """Load the checkpoints that the subject's bundle was exported from: Grounding DINO and SAM 2.1.
 
     Raises:
         BundleError: a checkpoint cannot be used.
-        SettingsError: the bundle was exported from another one.
+        SettingsError: the bundle was exported from another one, or none are named.
     """
-    for name, checkpoint in (("detector", subject.detector), ("segmenter", subject.segmenter)):
-        exported, given = subject.bundle.source.get(name, {}), provenance(checkpoint)
+    bundle = subject.foreground_bundle(grounded=True)
+    if subject.checkpoints is None:
+        raise SettingsError("The references run the checkpoints of a Grounded SAM 2, and none are named")
+    for name, checkpoint in zip(("detector", "segmenter"), subject.checkpoints, strict=True):
+        exported, given = bundle.source.get(name, {}), provenance(checkpoint)
         if exported.get("weights") != given.get("weights"):
             raise SettingsError(
-                f"The bundle {subject.bundle.onnx} was not exported from the {name} {checkpoint}",
+                f"The bundle {bundle.onnx} was not exported from the {name} {checkpoint}",
                 "Name the checkpoint that it was exported from, so that both sides have the same weights.",
             )
-    networks = GroundedNetworks(load_grounding_dino(subject.detector), load_sam2(subject.segmenter))
-    models: tuple[Any, ...] = networks.detector.model, networks.segmenter.model
-    for model in models:
+    networks = load_grounding_dino(subject.checkpoints[0]), load_sam2(subject.checkpoints[1])
+    for network in networks:
+        model: Any = network.model
         model.to(device)
     return networks
 
@@ -111,7 +100,7 @@ class Prompts(NamedTuple):
         )
 
     def inputs(self, places: Tensor) -> dict[str, Tensor]:
-        """What a Grounding DINO takes of some of them, one for each image."""
+        """Return what a Grounding DINO takes of some of them, one for each image."""
         ids = self.ids[places]
         return {
             "input_ids": ids,
@@ -140,7 +129,7 @@ class EncodedPrompts(nn.Module):
         self.register_buffer("states", states)
 
     def forward(self, input_ids: Tensor, *_: Any, **__: Any) -> BaseModelOutput:
-        """The states of prompts that were encoded; tokens are told apart by their ids alone."""
+        """Return the states of prompts that were encoded; tokens are told apart by their ids alone."""
         places = (input_ids[:, None] == self.ids).all(-1).int().argmax(1)
         return BaseModelOutput(last_hidden_state=self.states[places])
 
@@ -156,7 +145,7 @@ class EncodedPrompts(nn.Module):
 
 
 def best_boxes(outputs: Any, threshold: float, most: int) -> Boxes:
-    """The best of a Grounding DINO's proposals.
+    """Return the best of a Grounding DINO's proposals.
 
     Args:
         outputs: of transformers' `GroundingDinoForObjectDetection`.
@@ -170,7 +159,7 @@ def best_boxes(outputs: Any, threshold: float, most: int) -> Boxes:
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images uint8 [images, height, width, 3] as float32 [images, 3, height, width]."""
+    """Return images uint8 [images, height, width, 3] as float32 [images, 3, height, width]."""
     shift = torch.tensor(mean, device=pixels.device) * 255
     scale = torch.tensor(std, device=pixels.device) * 255
     return ((pixels - shift) / scale).permute(0, 3, 1, 2)

@@ -6,12 +6,11 @@ mask of each box is enlarged to the full image.
 
 Source: the public repository IDEA-Research/Grounded-SAM-2, `grounded_sam2_hf_model_demo.py`, with what
 `SAM2ImagePredictor` does around the network written out. That takes every box above the threshold; here the
-best are taken, as many as the product takes.
+best are taken, as many as this project takes.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,11 +27,11 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
     GroundingDinoImageProcessorPil,
 )
 
-from fgdd_bench.harness.steps import Step, as_stages, run_steps
-from fgdd_bench.harness.ways import Answer, Stage, Task, Way
+from fgdd_bench.harness.implementation import Answer, Implementation, Stage, Step, as_stages, run_steps
+from fgdd_bench.harness.subject import Subject, Task, asked_of, foreground_answer
+from fgdd_bench.references.fair import PRECISIONS
 from fgdd_bench.references.grounded.networks import EncodedPrompts, TextCounter, load_networks
-from fgdd_bench.references.grounded.subject import GroundedSubject, as_answer
-from fgdd_bench.references.networks import pytorch_on, reference_device
+from fgdd_bench.references.networks import pytorch_on, reference_device, wait_for
 from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_export.grounding_dino.network import GroundingDino
@@ -75,30 +74,28 @@ class _Detected:
     embeddings: Sequence[Tensor] = ()
 
 
-class PublishedGrounded(Way):
+class PublishedGrounded(Implementation):
     """Grounded SAM 2 image by image, everything in fp32 and eager."""
 
-    column = "published"
+    name = "published"
     text_encodings: int
 
-    def __init__(self, task: Task, subject: GroundedSubject) -> None:
-        begin = time.perf_counter()
+    def __init__(self, task: Task, subject: Subject) -> None:
+        asked = asked_of(subject)
         torch.set_num_threads(task.threads)
         self._threads = task.threads
-        self._threshold, self._most = subject.box_threshold, subject.prompting.boxes
+        self._threshold, self._most = asked.threshold, asked.most
         self._device = reference_device(task)
-        networks = load_networks(subject, self._device)
-        self._detector: Any = networks.detector.model
-        self._segmenter = networks.segmenter
-        self._processor = _processor(networks.detector)
-        self._texts = dict(zip(subject.classes, subject.texts, strict=True))
+        detector, self._segmenter = load_networks(subject, self._device)
+        self._detector: Any = detector.model
+        self._processor = _processor(detector)
+        self._texts = dict(zip(subject.classes, asked.texts, strict=True))
         self._counter = TextCounter()
         self.text_encodings = 0
-        self.arithmetic = f"{pytorch_on(self._device)}, {_named(self._detector.dtype)}"
-        self.load_seconds = time.perf_counter() - begin
+        self.arithmetic = f"{pytorch_on(self._device)}, {PRECISIONS[self._detector.dtype]}"
 
     def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Way.run`."""
+        """See `Implementation.run`."""
         torch.set_num_threads(self._threads)
         steps = (*self._preparing(), Step("detector", self._detect), *self._segmenting())
         with (
@@ -107,10 +104,10 @@ class PublishedGrounded(Way):
         ):
             found = [run_steps(steps, image) for image in images]
         self.text_encodings = self._counter.count
-        return as_answer(found, self._most)
+        return foreground_answer(found, self._most)
 
     def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Way.stages`; the text encoder, which is part of the detector's call, is timed on its own."""
+        """See `Implementation.stages`; the text encoder, a part of the detector, is timed alone."""
         torch.set_num_threads(self._threads)
         threads = self._threads
         steps = (
@@ -141,7 +138,7 @@ class PublishedGrounded(Way):
         )
 
     def _prepare(self, image: SourceImage, picture: Image.Image) -> _Prepared:
-        """Normalised planes, as transformers' processor and Meta's `SAM2Transforms` make them."""
+        """Return normalised planes, as transformers' processor and Meta's `SAM2Transforms` make them."""
         text = self._texts[image.class_name]
         inputs = self._processor(images=picture, text=text, return_tensors="pt")
         planes = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous().float().div(255)
@@ -174,7 +171,7 @@ class PublishedGrounded(Way):
     @torch.no_grad()
     def _encode_text(self, _: SourceImage, prepared: _Prepared) -> tuple[_Prepared, EncodedPrompts]:
         encoded = EncodedPrompts(self._detector, prepared.inputs["input_ids"])
-        self._wait()
+        wait_for(self._device)
         return prepared, encoded
 
     def _detect_encoded(self, image: SourceImage, given: tuple[_Prepared, EncodedPrompts]) -> _Detected:
@@ -185,7 +182,7 @@ class PublishedGrounded(Way):
     @torch.no_grad()
     def _embed(self, _: SourceImage, detected: _Detected) -> _Detected:
         embeddings = self._segmenter.model.get_image_embeddings(detected.prepared.planes)
-        self._wait()
+        wait_for(self._device)
         return _Detected(detected.prepared, detected.boxes, detected.scores, embeddings)
 
     @torch.no_grad()
@@ -212,13 +209,9 @@ class PublishedGrounded(Way):
             np.asarray(cv2.resize(covered * np.uint8(255), mask.shape[::-1], interpolation=cv2.INTER_AREA)),
         )
 
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-
 
 def _processor(detector: GroundingDino) -> Any:
-    """transformers' processor of a checkpoint."""
+    """Return transformers' processor of a checkpoint."""
     processor: Any = GroundingDinoProcessor
     tokenizer: Any = PreTrainedTokenizerFast
     return processor(
@@ -229,7 +222,3 @@ def _processor(detector: GroundingDino) -> Any:
         ),
         tokenizer(tokenizer_object=Tokenizer.from_str(detector.tokenizer), pad_token="[PAD]"),
     )
-
-
-def _named(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,8 @@ SIZE = "tiny"  # of both networks
 SETTINGS = GroundedSettings(DetectorSettings(), boxes=8, split=False)
 _BUNDLE = "grounded-sam2-random.onnx"
 _PACKAGES = ("torch", "transformers", "onnx", "onnxslim")
-_MAKERS = ("random_networks.py",)  # what makes the checkpoints
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,21 @@ class RandomGrounded:
     """Grounding DINO and SAM 2.1 with random weights.
 
     Attributes:
-        detector, segmenter: folders of the checkpoints.
+        checkpoints: folders of the detector's and of the segmenter's.
         bundle: exported from them, in the joint form.
     """
 
-    detector: str
-    segmenter: str
+    checkpoints: tuple[str, str]
     bundle: Bundle
 
 
-def random_grounded(
-    folder: Path | None = None, *, progress: Callable[[str], None] = lambda _: None
-) -> RandomGrounded:
-    """The networks; made once, and kept for as long as what they depend on stays as it is.
+def random_grounded(folder: Path | None = None) -> RandomGrounded:
+    """Return the networks; made once, and kept for as long as what they depend on stays as it is.
 
     Making them takes five minutes, 8 GB of memory and 1.7 GB of the disk.
 
     Args:
         folder: where they are kept; in the cache folder by default.
-        progress: told, in one line, what is being done.
 
     Raises:
         BundleError: they cannot be written.
@@ -62,17 +59,16 @@ def random_grounded(
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(
-            folder, place.name, lambda: progress("Another process makes them: waiting")
+            folder, place.name, lambda: _log.info("Another process makes them: waiting")
         ) as staging:
             if not place.exists():
-                _make(staging / "whole", progress)
+                _make(staging / "whole")
                 (staging / "whole").rename(place)
-    detector, segmenter = _checkpoints(place)
-    return RandomGrounded(detector, segmenter, load_bundle(place / _BUNDLE, "foreground"))
+    return RandomGrounded(_checkpoints(place), load_bundle(place / _BUNDLE, "foreground"))
 
 
-def _make(folder: Path, progress: Callable[[str], None]) -> None:
-    progress("Making networks with random weights")
+def _make(folder: Path) -> None:
+    _log.info("Making networks with random weights")
     write_checkpoints(folder, SIZE, SIZE)
     export_grounded_sam2(
         *_checkpoints(folder),
@@ -86,14 +82,14 @@ def _make(folder: Path, progress: Callable[[str], None]) -> None:
 
 
 def _checkpoints(folder: Path) -> tuple[str, str]:
-    """Where `write_checkpoints` puts them."""
+    """Return where `write_checkpoints` puts them."""
     return str(folder / f"grounding-dino-{SIZE}"), str(folder / f"sam2.1-hiera-{SIZE}")
 
 
 def _key() -> str:
-    """Hash of all that the networks and their export depend on."""
+    """Return the hash of all that the networks and their export depend on."""
     digest = hashlib.sha256(json.dumps([SIZE, asdict(SETTINGS), *map(version, _PACKAGES)]).encode())
     exporter = Path(str(fgdd_export.__file__)).parent
-    for path in (*sorted(exporter.rglob("*.py")), *(Path(__file__).with_name(name) for name in _MAKERS)):
+    for path in (*sorted(exporter.rglob("*.py")), Path(__file__).with_name("random_networks.py")):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]

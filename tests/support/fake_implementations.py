@@ -1,16 +1,16 @@
-"""Ways whose answers and times are known, and an opener of them."""
+"""Implementations whose answers and times are known, and an opener of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fgdd_bench.harness.bench import Network, Watch
-from fgdd_bench.harness.originals import Original
-from fgdd_bench.harness.ways import Answer, Column, PathName, Stage, StageName, Task, Way
+from fgdd_bench.harness.bench import Network
+from fgdd_bench.harness.implementation import Answer, Implementation, Name, PathName, Stage, StageName
+from fgdd_bench.harness.subject import Original, Task
 from fgdd_bench.machine.operations import Work
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.measurement.store_format import KnownFile
@@ -38,24 +38,25 @@ def answer(path: PathName, count: int = 16, seed: int = 0) -> dict[str, np.ndarr
         "occupancy": rng.uniform(0.1, 0.9, count).astype(np.float32),
         "masks": rng.integers(0, 256, (count, 6, 8), dtype=np.uint8),
         "losses": rng.uniform(0, 4, (count, 1 + TASK.crops)).astype(np.float32),
+        "kept": np.ones((count, TASK.crops), np.float32),
     }
     names: Mapping[PathName, Sequence[str]] = {
         "decode": ("tiles",),
         "foreground": ("occupancy", "masks"),
         "teacher": ("losses",),
         "compose": ("mosaics",),
-        "all": ("occupancy", "losses", "mosaics"),
+        "all": ("occupancy", "losses", "mosaics", "kept"),
     }
     return {name: arrays[name] for name in names[path]}
 
 
-class FakeWay(Way):
+class Fake(Implementation):
     """Sleeps, and gives the answer that it was made with."""
 
     def __init__(
-        self, column: Column, given: Answer, seconds: float = 0.0, arithmetic: str = "fake, fp32"
+        self, name: Name, given: Answer, seconds: float = 0.0, arithmetic: str = "fake, fp32"
     ) -> None:
-        self.column = column
+        self.name = name
         self.arithmetic = arithmetic
         self.load_seconds = 0.25
         self.given = given
@@ -83,12 +84,12 @@ class FakeWay(Way):
 
 
 class FakeOpener:
-    """Opens fakes that all answer alike, but for those that are told otherwise.
+    """Opens fakes that all answer alike, but for those that are given another answer.
 
     Args:
         seconds: how long a run of each takes.
-        answers: other answers, by column; `fp32` is that of the product's own reference.
-        arithmetic: the product's.
+        answers: other answers, by name; `fp32` is that of our own reference.
+        arithmetic: ours.
     """
 
     def __init__(
@@ -100,30 +101,22 @@ class FakeOpener:
         self.seconds = seconds
         self.answers = answers or {}
         self.arithmetic = arithmetic
-        self.opened: list[FakeWay] = []
+        self.opened: list[Fake] = []
 
-    def open(self, path: PathName, column: Column, tell: Callable[[str], None] = lambda _: None) -> Way:
-        arithmetic = self.arithmetic if column == "product" else "fake, fp32"
-        return self._open(column, column, path, arithmetic)
+    def open(self, path: PathName, name: Name) -> Implementation:
+        arithmetic = self.arithmetic if name == "ours" else "fake, fp32"
+        return self._open(name, name, path, arithmetic)
 
-    def open_fp32(self, path: PathName) -> Way:
-        return self._open("fp32", "product", path, "fake, fp32")
+    def open_fp32(self, path: PathName) -> Implementation:
+        return self._open("fp32", "ours", path, "fake, fp32")
 
-    def _open(self, name: str, column: Column, path: PathName, arithmetic: str) -> Way:
-        given = self.answers.get(name, answer(path))
-        way = FakeWay(column, given, self.seconds.get(name, 0), arithmetic)
-        self.opened.append(way)
-        return way
+    def _open(self, key: str, name: Name, path: PathName, arithmetic: str) -> Implementation:
+        given = self.answers.get(key, answer(path))
+        self.opened.append(Fake(name, given, self.seconds.get(key, 0), arithmetic))
+        return self.opened[-1]
 
-    def batch(self, path: PathName, column: Column) -> int | None:
-        return 1 if column == "published" else 4
+    def batch(self, path: PathName, name: Name) -> int | None:
+        return 1 if name == "published" else 4
 
-    def networks(self, path: PathName, way: Way) -> Mapping[StageName, Network]:
+    def networks(self, path: PathName, opened: Implementation) -> Mapping[StageName, Network]:
         return {"teacher": Network("a teacher", Work(1_000_000, 1000, 100, 0), 1 + TASK.crops)}
-
-
-def silent(line: str, counts: bool) -> None:
-    """A watch that says nothing."""
-
-
-SILENT: Watch = silent

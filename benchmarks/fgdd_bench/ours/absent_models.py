@@ -1,6 +1,6 @@
 """A foreground model that finds nothing and a teacher that scores nothing, at next to no cost.
 
-With one of them in its place, `fgdd_fast.measurement.measurer.Measurer` measures with the other model alone.
+With one of them in its place, a pipeline measures with the other model alone.
 """
 
 from __future__ import annotations
