@@ -1,4 +1,4 @@
-"""The benchmark's ways with Grounded SAM 2 do the same work: trained miniatures, on drawn scenes."""
+"""The implementations with Grounded SAM 2 do the same work: trained miniatures, on drawn scenes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_bench.harness.ways import Answer, Column, Task, Way
-from fgdd_bench.references.grounded.subject import GroundedSubject
+from fgdd_bench.harness.implementation import Answer, Implementation, Name
+from fgdd_bench.harness.opening import open_reference
+from fgdd_bench.harness.subject import Subject, Task
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_fast.errors import BundleError, DataError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.models.factory import choose_as_exported
 from fgdd_fast.models.grounded_tensors import (
     DETECTOR_INPUTS,
     DETECTOR_OUTPUTS,
@@ -36,10 +37,10 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 import torch
 from safetensors.torch import load_file, save_file
 
-from fgdd_bench.ours.grounded_parts import open_parts
+from fgdd_bench.ours.grounded_parts import cut_parts
+from fgdd_bench.ours.pipeline import OurPipeline
 from fgdd_bench.references.grounded import fair as grounded_fair
 from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts, TextCounter
-from fgdd_bench.references.grounded.ways import open_grounded
 from fgdd_export.graphs.graph import tensor_specs
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_export.grounded_sam2 import bundle as grounded_sam2
@@ -120,29 +121,34 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[SourceImage]:
 
 
 @pytest.fixture(scope="module")
-def subject(images: list[SourceImage], tmp_path_factory: pytest.TempPathFactory) -> GroundedSubject:
+def subject(images: list[SourceImage], tmp_path_factory: pytest.TempPathFactory) -> Subject:
     classes = tuple(sorted({image.class_name for image in images}))
-    return GroundedSubject(
-        bundle=export(tmp_path_factory.mktemp("joint")),
-        runtime=Runtime("cpu", "fp32", 1),
-        detector=DETECTOR,
-        segmenter=SEGMENTER,
+    return Subject(
         classes=classes,
+        runtime=lambda _: Runtime("cpu", "fp32", 1),
+        foreground=choose_as_exported(export(tmp_path_factory.mktemp("joint")), classes),
+        checkpoints=(DETECTOR, SEGMENTER),
     )
 
 
+def open_grounded(name: Name, subject: Subject) -> Implementation:
+    if name == "ours":
+        return OurPipeline("foreground", TASK, subject)
+    return open_reference("foreground", name, TASK, subject)
+
+
 @pytest.fixture(scope="module")
-def ways(subject: GroundedSubject) -> Iterator[dict[Column, Way]]:
-    """Every way; what is compiled runs as it is, for compiling it takes minutes."""
+def everyone(subject: Subject) -> Iterator[dict[Name, Implementation]]:
+    """Every implementation; what is compiled runs as it is, for compiling it takes minutes."""
     with ExitStack() as opened, pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda network, **_: network)
-        columns: tuple[Column, ...] = ("product", "published", "fair", "compiled")
-        yield {column: opened.enter_context(open_grounded(column, TASK, subject)) for column in columns}
+        names: tuple[Name, ...] = ("ours", "published", "fair", "compiled")
+        yield {name: opened.enter_context(open_grounded(name, subject)) for name in names}
 
 
 @pytest.fixture(scope="module")
-def answers(ways: Mapping[Column, Way], images: list[SourceImage]) -> dict[Column, Answer]:
-    return {column: way.run(images) for column, way in ways.items()}
+def answers(everyone: Mapping[Name, Implementation], images: list[SourceImage]) -> dict[Name, Answer]:
+    return {name: one.run(images) for name, one in everyone.items()}
 
 
 def differences(expected: Answer, found: Answer) -> dict[str, float]:
@@ -165,7 +171,7 @@ def differences(expected: Answer, found: Answer) -> dict[str, float]:
     return figures
 
 
-def test_answers_have_the_declared_form(answers: Mapping[Column, Answer]) -> None:
+def test_answers_have_the_declared_form(answers: Mapping[Name, Answer]) -> None:
     for answer in answers.values():
         assert (answer["occupancy"].dtype, answer["occupancy"].shape) == (np.float32, (SCENES,))
         assert (answer["masks"].dtype, answer["masks"].shape) == (np.uint8, (SCENES, 32, 32))
@@ -178,12 +184,10 @@ def test_answers_have_the_declared_form(answers: Mapping[Column, Answer]) -> Non
         assert answer["occupancy"][:-1].min() > 0
 
 
-@pytest.mark.parametrize("column", ["fair", "compiled"])
-def test_references_on_the_same_canvas_find_the_same(
-    answers: Mapping[Column, Answer], column: Column
-) -> None:
+@pytest.mark.parametrize("name", ["fair", "compiled"])
+def test_references_on_the_same_canvas_find_the_same(answers: Mapping[Name, Answer], name: Name) -> None:
     """In bf16, where the processor has it."""
-    figures = differences(answers["product"], answers[column])
+    figures = differences(answers["ours"], answers[name])
     assert figures["unmatched"] == 0
     assert figures["occupancy"] < 5e-3
     assert figures["corner"] < 0.02
@@ -192,23 +196,23 @@ def test_references_on_the_same_canvas_find_the_same(
 
 
 def test_fair_in_fp32_finds_the_very_same(
-    subject: GroundedSubject,
+    subject: Subject,
     images: list[SourceImage],
-    answers: Mapping[Column, Answer],
+    answers: Mapping[Name, Answer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grounded_fair, "lower_precision", lambda _: torch.float32)
-    with open_grounded("fair", TASK, subject) as way:
+    with open_grounded("fair", subject) as way:
         assert way.arithmetic.endswith("fp32")
-        figures = differences(answers["product"], way.run(images))
+        figures = differences(answers["ours"], way.run(images))
     assert figures["unmatched"] == 0
     assert max(figures[name] for name in ("occupancy", "corner", "score")) < 1e-4
     assert figures["mask"] < 1e-3
 
 
-def test_the_published_style_finds_nearly_the_same(answers: Mapping[Column, Answer]) -> None:
+def test_the_published_style_finds_nearly_the_same(answers: Mapping[Name, Answer]) -> None:
     """It sees images at the detector's own size instead of on a canvas, and masks at full resolution."""
-    figures = differences(answers["product"], answers["published"])
+    figures = differences(answers["ours"], answers["published"])
     assert figures["unmatched"] <= 1
     assert figures["occupancy"] < 0.03
     assert figures["corner"] < 0.05
@@ -216,24 +220,24 @@ def test_the_published_style_finds_nearly_the_same(answers: Mapping[Column, Answ
 
 
 def test_prompts_are_encoded_once_a_class_but_in_the_published_style(
-    ways: Mapping[Column, Way], answers: Mapping[Column, Answer], images: list[SourceImage]
+    everyone: Mapping[Name, Implementation], answers: Mapping[Name, Answer], images: list[SourceImage]
 ) -> None:
     classes = len({image.class_name for image in images})
     assert len(images) > classes > 1
-    for column in ("product", "fair", "compiled"):
-        assert ways[column].text_encodings == classes
-    assert ways["published"].text_encodings == len(images)
-    ways["product"].run(images)
-    assert ways["product"].text_encodings == classes
-    ways["published"].run(images[:2])
-    assert ways["published"].text_encodings == len(images) + 2
+    for name in ("ours", "fair", "compiled"):
+        assert everyone[name].text_encodings == classes
+    assert everyone["published"].text_encodings == len(images)
+    everyone["ours"].run(images)
+    assert everyone["ours"].text_encodings == classes
+    everyone["published"].run(images[:2])
+    assert everyone["published"].text_encodings == len(images) + 2
 
 
-@pytest.mark.parametrize("column", ["product", "published", "fair", "compiled"])
+@pytest.mark.parametrize("name", ["ours", "published", "fair", "compiled"])
 def test_every_stage_runs_alone(
-    ways: Mapping[Column, Way], images: list[SourceImage], column: Column
+    everyone: Mapping[Name, Implementation], images: list[SourceImage], name: Name
 ) -> None:
-    way = ways[column]
+    way = everyone[name]
     before = way.text_encodings
     stages = way.stages(images)
     assert tuple(stage.name for stage in stages) == STAGES
@@ -246,28 +250,29 @@ def test_every_stage_runs_alone(
 
 @pytest.mark.parametrize("form", ["joint", "split"])
 def test_the_parts_of_the_graph_together_give_its_answer(
-    subject: GroundedSubject,
+    subject: Subject,
     images: list[SourceImage],
-    answers: Mapping[Column, Answer],
+    answers: Mapping[Name, Answer],
     tmp_path: Path,
     form: str,
 ) -> None:
     if form == "split":
-        subject = replace(subject, bundle=split_form(subject.bundle, tmp_path))
-    with open_grounded("product", TASK, subject) as way:
+        bundle = split_form(subject.foreground_bundle(grounded=True), tmp_path)
+        subject = replace(subject, foreground=choose_as_exported(bundle, subject.classes))
+    with open_grounded("ours", subject) as way:
         *_, decoder = way.stages(images)
         found = [decoder.run(index) for index in range(decoder.calls)]
     for name in ("occupancy", "mask", "scores"):
         assert all(len(tensors[name]) == 1 for tensors in found)
     occupancies = np.concatenate([tensors["occupancy"] for tensors in found])
-    assert occupancies == pytest.approx(answers["product"]["occupancy"], abs=1e-5)
+    assert occupancies == pytest.approx(answers["ours"]["occupancy"], abs=1e-5)
     masks = np.concatenate([tensors["mask"] for tensors in found])
-    assert (masks == answers["product"]["masks"]).mean() > 0.9999
+    assert (masks == answers["ours"]["masks"]).mean() > 0.9999
 
 
 def test_a_graph_without_an_image_encoder_cannot_be_cut(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no node with '/image_encoder/'"):
-        open_parts(write_grounded_bundle(tmp_path), Runtime("cpu", "fp32", 1), 1, tmp_path)
+        cut_parts(write_grounded_bundle(tmp_path), Runtime("cpu", "fp32", 1), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -298,40 +303,35 @@ def test_prompts_looked_up_are_as_good_as_encoded(detector: GroundingDino) -> No
     assert torch.equal(found.logits, expected.logits)
 
 
-def test_other_weights_on_the_two_sides_are_refused(subject: GroundedSubject, tmp_path: Path) -> None:
+def test_other_weights_on_the_two_sides_are_refused(subject: Subject, tmp_path: Path) -> None:
     other = tmp_path / "sam2"
     shutil.copytree(SEGMENTER, other)
     tensors = load_file(other / "model.safetensors")
     name = min(tensors)
     save_file({**tensors, name: tensors[name] + 1}, other / "model.safetensors", {"format": "pt"})
-    for column in ("published", "fair"):
+    for name in ("published", "fair"):
         with pytest.raises(SettingsError, match="was not exported from the segmenter"):
-            open_grounded(column, TASK, replace(subject, segmenter=str(other)))
+            open_grounded(name, replace(subject, checkpoints=(DETECTOR, str(other))))
 
 
-@pytest.mark.parametrize("column", ["product", "published", "fair"])
+@pytest.mark.parametrize("name", ["ours", "published", "fair"])
 def test_an_image_that_cannot_be_read_is_named(
-    ways: Mapping[Column, Way], images: list[SourceImage], tmp_path: Path, column: Column
+    everyone: Mapping[Name, Implementation], images: list[SourceImage], tmp_path: Path, name: Name
 ) -> None:
     broken = replace(images[0], root=tmp_path)
     broken.path.parent.mkdir()
     broken.path.write_bytes(images[0].path.read_bytes()[:300])
     with pytest.raises(DataError, match=broken.source):
-        ways[column].run([images[1], broken])
-    assert len(ways[column].run(images[:1])["occupancy"]) == 1  # and the way goes on working
+        everyone[name].run([images[1], broken])
+    assert len(everyone[name].run(images[:1])["occupancy"]) == 1  # and the way goes on working
 
 
-def test_a_bundle_that_is_asked_for_no_class_is_refused(subject: GroundedSubject, tmp_path: Path) -> None:
-    saliency = replace(subject, bundle=tiny.foreground_bundle(tmp_path))
-    for column in ("product", "published", "fair"):
-        with pytest.raises(BundleError, match="cannot be asked for a class"):
-            open_grounded(column, TASK, saliency)
-
-
-def test_the_threshold_is_the_same_for_all(subject: GroundedSubject, images: list[SourceImage]) -> None:
+def test_the_threshold_is_the_same_for_all(subject: Subject, images: list[SourceImage]) -> None:
     """No score is higher than 1, so nothing is found."""
-    for column in ("product", "published", "fair"):
-        with open_grounded(column, TASK, replace(subject, threshold=1.0)) as way:
+    assert subject.foreground is not None
+    strict = replace(subject, foreground=replace(subject.foreground, box_threshold=1.0))
+    for name in ("ours", "published", "fair"):
+        with open_grounded(name, strict) as way:
             answer = way.run(images[:2])
         assert not answer["boxes"].any()
         assert not answer["masks"].any()

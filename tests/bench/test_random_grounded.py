@@ -47,7 +47,7 @@ def test_networks_are_made_once(exports: list[Path], tmp_path: Path) -> None:
     assert first == second
     assert len(exports) == 1
     assert first.bundle.prompting is not None
-    assert Path(first.detector).parent == Path(first.segmenter).parent == first.bundle.onnx.parent
+    assert Path(first.checkpoints[0]).parent == Path(first.checkpoints[1]).parent == first.bundle.onnx.parent
     assert [place.name for place in tmp_path.iterdir()] == [first.bundle.onnx.parent.name]
 
 
@@ -83,14 +83,15 @@ def test_of_two_that_want_them_at_once_one_makes_them(
     exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, waiting = module._make, threading.Event()
+    monkeypatch.setattr(module._log, "info", lambda text: waiting.set() if "Another" in text else None)
 
-    def make(folder: Path, progress: Any) -> None:
+    def make(folder: Path) -> None:
         other.start()
         assert waiting.wait(30)
-        alone(folder, progress)
+        alone(folder)
 
     def want() -> None:
-        made.append(random_grounded(tmp_path, progress=lambda _: waiting.set()).bundle)
+        made.append(random_grounded(tmp_path).bundle)
 
     made: list[Bundle] = []
     other = threading.Thread(target=want)

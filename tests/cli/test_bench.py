@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,10 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("PIL", reason="Pillow is not installed")
 pytest.importorskip("jinja2", reason="Jinja is not installed")
 
-from fgdd_bench.harness import batches, opening, parity, timing
+from fgdd_bench.harness import opening, parity, session, timing
 from fgdd_bench.machine import ceilings
 from fgdd_bench.references import fair
 from fgdd_fast.cli import main
-from fgdd_fast.cli.checks import bench_session
 from fgdd_fast.errors import EngineError
 
 
@@ -36,7 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(ceilings, "SIDE", 128)
     monkeypatch.setattr(ceilings, "COPIED", 1 << 20)
     monkeypatch.setattr(timing, "FEWEST_CALLS", 1)
-    monkeypatch.setattr(batches, "TRIALS", 1)
+    monkeypatch.setattr(opening, "TRIALS", 1)
     monkeypatch.setattr(opening, "CANDIDATES", {"cpu": (2,)})
     tiny.squares(tmp_path, 5)
     tiny.saliency(tmp_path)
@@ -70,14 +70,14 @@ def test_everything_is_measured_and_written(place: Path) -> None:
     for path in data["paths"]:
         assert path["passed"], path["failures"]
         assert path["speedup"].keys() == {"published", "fair"}
-        for name, way in path["columns"].items():
-            assert len(way["turns"]["seconds"]) == 2, name
-            assert way["arithmetic"]
-            assert way["stages"]
-    teacher = data["paths"][0]["columns"]
-    assert teacher["product"]["networks"]["teacher"]["samples_per_image"] == 4
-    assert teacher["product"]["networks"]["teacher"]["multiply_adds"] > 0
-    assert (teacher["product"]["batch"], teacher["fair"]["batch"], teacher["published"]["batch"]) == (1, 2, 1)
+        for name, one in path["implementations"].items():
+            assert len(one["turns"]["seconds"]) == 2, name
+            assert one["arithmetic"]
+            assert one["stages"]
+    teacher = data["paths"][0]["implementations"]
+    assert teacher["ours"]["networks"]["teacher"]["samples_per_image"] == 4
+    assert teacher["ours"]["networks"]["teacher"]["multiply_adds"] > 0
+    assert (teacher["ours"]["batch"], teacher["fair"]["batch"], teacher["published"]["batch"]) == (1, 2, 1)
     assert data["paths"][1]["parity"]["fp32"]["figures"]["same_tiles"] == 1
     assert data["models"]["teacher"]["sha256"] == tiny.teacher(place).sha256
     for file in files.values():
@@ -90,15 +90,15 @@ def test_everything_is_measured_and_written(place: Path) -> None:
 def test_a_reference_that_decides_otherwise_fails_the_command(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold = parity.hold
+    compare = parity.compare
 
     def strict(*arguments: Any) -> Any:
-        found = hold(*arguments)
+        found = compare(*arguments)
         if arguments[0] == "teacher":
             found.figures["loss_rank_correlation"] = 0.5
         return found
 
-    monkeypatch.setattr("fgdd_bench.harness.bench.hold", strict)
+    monkeypatch.setattr("fgdd_bench.harness.bench.compare", strict)
     file = place / "result.json"
     found = run(
         place, "--stages", "teacher,decode", "--against", "fair", "--repeats", "1", "--images", "6",
@@ -145,11 +145,11 @@ def test_without_data_pictures_are_drawn_and_a_teacher_is_fitted(
     def fit(data: Path, output: Path, **options: Any) -> Any:
         fitted.append(data)
         names = sorted(entry.name for entry in data.iterdir())
-        return tiny_pipeline.teacher_bundle(output.parent, classes=names[:3])
+        return SimpleNamespace(bundle=tiny_pipeline.teacher_bundle(output.parent, classes=names[:3]))
 
-    monkeypatch.setattr(bench_session, "DRAWN_PER_CLASS", 2)
-    monkeypatch.setattr(bench_session, "pull_models", lambda names, console: pulled.extend(names))
-    monkeypatch.setattr(bench_session, "fit_teacher", fit)
+    monkeypatch.setattr(session, "DRAWN_PER_CLASS", 2)
+    monkeypatch.setattr(session, "pull_model", pulled.append)
+    monkeypatch.setattr(session, "fit_teacher", fit)
     file = place / "result.json"
     common = ["bench", "--stages", "decode,compose", "--against", "published", "--repeats", "1"]
     found = CliRunner().invoke(main, [*common, "--images", "6", "--threads", "1", "--json", str(file)])
@@ -181,7 +181,7 @@ REFUSED: list[tuple[list[str], str]] = [
 def test_what_cannot_work_is_refused_at_once(
     place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("fgdd_fast.cli.checks.bench.measure_path", None)  # never gets there
+    monkeypatch.setattr("fgdd_bench.harness.session.measure_path", None)  # never gets there
     monkeypatch.chdir(place)
     found = run(place, *words)
     assert found.exit_code in (1, 2)

@@ -171,8 +171,9 @@ class OurPipeline(Implementation):
             stages += self._foreground_stages(images, pixels, found)
         if self._path in SCORED:
             stages += self._teacher_stages(images, pixels, found)
-        rows = list(zip(images, pixels, found, strict=True))
-        stages.append(Stage("write", lambda _: self._write(rows), 1, len(images), 1))
+        if self._apart is None or self._path in SCORED:  # what is found apart is not put together again
+            rows = list(zip(images, pixels, found, strict=True))
+            stages.append(Stage("write", lambda _: self._write(rows), 1, len(images), 1))
         if self._settings is not None:
             if self._plan is None:
                 self.run(images)
