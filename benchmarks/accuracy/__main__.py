@@ -193,7 +193,9 @@ def make_grid(data: Path, validation: Path, teacher: str, foreground: str, **opt
     Raises:
         FgddError: an option cannot be met.
     """
-    from benchmarks.accuracy.grid import Grid, SelectionGrid, TrainingGrid  # noqa: PLC0415 - imports PyTorch
+    from benchmarks.accuracy.grid import Grid  # noqa: PLC0415 - imports PyTorch
+    from benchmarks.accuracy.selection import SelectionGrid  # noqa: PLC0415
+    from benchmarks.accuracy.training import TrainingGrid  # noqa: PLC0415
     from fgdd_fast.students.architectures import find_architecture  # noqa: PLC0415
     from fgdd_fast.students.training.recipe import StudentRecipe  # noqa: PLC0415
 

@@ -33,7 +33,7 @@ from benchmarks.studies.study import Study, data_argument, number_option, runtim
 from fgdd_engines.child_python import python_command
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.images.dataset import DataSet, SourceImage, scan
-from fgdd_fast.images.tiles import SCORE_VIEWS
+from fgdd_fast.images.views import SCORE_VIEWS
 from fgdd_fast.seeding import seeded_hash
 
 COMMANDS = ("measure", "measure again", "distill")  # all is measured; nothing is missing; mosaics are made
@@ -149,8 +149,9 @@ def run_size(photographs: Sequence[SourceImage], images: int, options: Sequence[
         data, store, out = (Path(name, part) for part in ("data", "store", "out"))
         make_data_set(photographs, images, data)
         common = ["--pool", "all", "--store", str(store), *options]
-        measure = ["measure", str(data), *common]
-        first, again = (_run(Path(name), measure, images, known) for known in (False, True))
+        first, again = (
+            _run(Path(name), ["measure", str(data), *common], images, known) for known in (False, True)
+        )
         size = sum(file.stat().st_size for file in store.iterdir())
         distilled = _run(Path(name), ["distill", str(data), str(out), "--ipc", str(ipc), *common], images)
     return {

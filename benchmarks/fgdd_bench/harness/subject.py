@@ -308,7 +308,7 @@ def record_of(
     return ImageRecord(image.source, file.sha256, image.class_name, occupancy, View(full, first), views)
 
 
-def kept_of(originals: Sequence[Original], task: Task, masks: Sequence[Array]) -> Array:
+def kept_of(originals: Sequence[Original], task: Task, masks: Array) -> Array:
     """Return the share of the foreground that each candidate crop keeps, float32 [images, crops]."""
     rows = []
     for original, mask in zip(originals, masks, strict=True):
