@@ -14,6 +14,7 @@ import tiny_pipeline as tiny
 from tiny_catalogue import install_tiny_models
 
 import fgdd_fast
+from fgdd_engines.backends import DEVICES, find_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
@@ -87,6 +88,17 @@ def test_every_public_name_has_a_section_with_one_example() -> None:
     sections = re.split(r"^## ", API.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     examples = {section.split("\n")[0].strip("`"): section.count("```python") for section in sections}
     assert examples == dict.fromkeys(fgdd_fast.PUBLIC, 1)
+
+
+def test_the_page_on_running_has_every_device() -> None:
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if re.match(r"\| `[a-z]", line)]
+    shown = {
+        device.strip(" `"): (set(re.findall(r"fp32|fp16|bf16|int8", precisions)), extra.strip(" `"))
+        for device, _, precisions, extra in rows
+    }
+    backends = {device: find_backend(device) for device in DEVICES}
+    assert shown == {name: (set(known.variants), known.extra) for name, known in backends.items()}
 
 
 def test_the_readme_is_short() -> None:
