@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import onnx
 import pytest
 from image_files import picture
 from installed_devices import available_devices
-from tiny_models import CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
+from tiny_models import CHANNELS, CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
 
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_export.classifier import bundle as classifier
 from fgdd_export.classifier.bundle import export_teacher, measure_parity
+from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import Array
+from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
 from fgdd_fast.images.resize import resize
 from fgdd_fast.models.catalogue.catalogue import find_bundle
@@ -202,23 +205,69 @@ def test_parity_finds_the_largest_differences(count: int) -> None:
         found = found + alone * (len(found) == 1)
         return {"logits": found, "loss": loss + last * (np.array(places) == count - 1)}
 
-    same = measure_parity(run, images, logits)
-    assert same["max_logit_difference"] == 0
-    assert same["max_loss_difference"] < 1e-12
-    assert (same["images"], same["top1_agreement"], same["max_logit"]) == (count, 1, 100)
-    assert same["tolerance"] == pytest.approx(2e-3)
-    assert measure_parity(lambda feeds: run(feeds, alone=0.5), images, logits)[
-        "max_logit_difference"
-    ] == pytest.approx(0.5)
-    assert measure_parity(lambda feeds: run(feeds, last=-0.25), images, logits)[
-        "max_loss_difference"
-    ] == pytest.approx(0.25)
-    assert np.isnan(
-        measure_parity(lambda feeds: run(feeds, alone=np.nan), images, logits)["max_logit_difference"]
-    )
+    def measured(**errors: float) -> tuple[float, float]:
+        parity = measure_parity(partial(run, **errors), images, logits)
+        assert (parity["images"], parity["max_logit"]) == (count, 100)
+        assert parity["tolerance"] == pytest.approx(2e-3)
+        return parity["max_logit_difference"], parity["max_loss_difference"]
+
+    assert measured() == pytest.approx((0, 0), abs=1e-12)
+    assert measured(alone=0.5)[0] == pytest.approx(0.5)
+    assert measured(last=-0.25)[1] == pytest.approx(0.25)
+    assert np.isnan(measured(alone=np.nan)[0])
 
 
-def test_a_checkpoint_that_is_nowhere(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    with pytest.raises(FgddError, match=r"There is no file absent\.pth"):
-        export_teacher("absent.pth", tmp_path / "mine.onnx")
+# Teachers of a head that was fitted
+
+
+HEAD_CLASSES = ("hat", "shoe", "t-shirt")
+
+
+def head(scale: float = 1.0) -> tuple[Array, Array]:
+    rng = np.random.default_rng(1)
+    weight = scale * rng.normal(size=(len(HEAD_CLASSES), CHANNELS))
+    return weight.astype(np.float32), rng.normal(size=len(HEAD_CLASSES)).astype(np.float32)
+
+
+def with_head(
+    backbone: Bundle, path: Path, weight: Array, bias: Array, classes: Any = HEAD_CLASSES
+) -> Bundle:
+    return build_teacher(backbone, weight, bias, classes, path, source={"fitted": "here"}, accuracy={})
+
+
+@pytest.mark.parametrize("device", available_devices())
+@pytest.mark.parametrize("scale", [1.0, 3000.0])
+def test_logits_and_losses_of_a_head(backbone: str, tmp_path: Path, device: Device, scale: float) -> None:
+    weight, bias = head(scale)
+    teacher = with_head(load_bundle(Path(backbone)), tmp_path / "mine.onnx", weight, bias)
+    images, labels = drawn_images(SIDE, SIDE), np.array([0, 2, 1, 1], np.int32)
+    with open_engine(
+        load_bundle(Path(backbone)), device=device, precision="fp32", axes={"batch": 4}, threads=1
+    ) as engine:
+        features = engine.run({"images": images})["features"].astype(np.float64)
+    with open_engine(teacher, device=device, precision="fp32", axes={"batch": 4}, threads=1) as engine:
+        found = engine.run({"images": images, "labels": labels})
+    logits = features @ weight.T + bias
+    best = logits.max(axis=1)
+    expected = np.log(np.exp(logits - best[:, None]).sum(axis=1)) + best - logits[range(4), labels]
+    np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-4 * scale)
+    np.testing.assert_allclose(found["loss"], expected, atol=1e-3 * scale if scale > 1 else 1e-4)
+    assert (found["loss"] >= 0).all()
+    assert scale == 1 or logits.max() > 100  # where exp(z) is beyond float32
+    operators = {node.op_type for node in onnx.load(teacher.onnx).graph.node}
+    assert "MatMul" not in operators  # of the backbone's own head, which is not needed
+
+
+def test_heads_that_do_not_fit_are_refused(backbone: str, tmp_path: Path) -> None:
+    bundle, (weight, bias) = load_bundle(Path(backbone)), head()
+    for problem, changed, matrix, classes in (
+        ("3 classes on 16 features", bundle, weight[:, 1:], HEAD_CLASSES),
+        ("2 classes", bundle, weight, HEAD_CLASSES[:2]),
+        ("same name", bundle, weight, ("hat", "hat", "shoe")),
+        ("not finite", bundle, weight * np.float32(np.nan), HEAD_CLASSES),
+        ("no output 'features'", replace(bundle, outputs=()), weight, HEAD_CLASSES),
+        ("cannot be read", replace(bundle, onnx=tmp_path / "absent.onnx"), weight, HEAD_CLASSES),
+    ):
+        with pytest.raises(FgddError, match=problem):
+            with_head(changed, tmp_path / "mine.onnx", matrix, bias, classes)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,6 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from image_files import clothing_photographs, needs_clothing
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -30,8 +29,6 @@ from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.graphs.parity import drawn_images  # noqa: E402
 from fgdd_fast.errors import FgddError, SettingsError  # noqa: E402
-from fgdd_fast.images.decode import read_image  # noqa: E402
-from fgdd_fast.images.resize import resize  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -186,18 +183,6 @@ def test_a_network_in_training_is_exported_for_inference(tmp_path: Path, own: Ca
     assert_parity(teacher, network)
 
 
-@needs_clothing
-def test_photographs(tmp_path: Path) -> None:
-    folder = tiny.save_pretrained(tmp_path / "network", "convnext")
-    photographs = [read_image(path).pixels for path in clothing_photographs(5)]
-    teacher = export_teacher(str(folder), tmp_path / "mine.onnx", check=photographs)
-    assert teacher.parity["images"] == 5
-    assert teacher.parity["max_logit_difference"] < 1e-4
-    network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
-    images = [resize(pixels, (SIDE, SIDE), "area") for pixels in photographs]
-    assert_parity(teacher, network, images=images)
-
-
 def test_the_bundle_says_what_it_is(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", "resnet")
     teacher = export_teacher(str(folder), tmp_path / "mine.onnx", licence="Apache-2.0")
@@ -216,12 +201,7 @@ def test_the_bundle_says_what_it_is(tmp_path: Path) -> None:
     readers = [node.op_type for node in graph.graph.node if "images" in node.input]
     assert readers == ["Cast"]  # what TensorRT asks of a uint8 input
     assert teacher.parity["batches"] == [4, 1]
-
-
-def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path) -> None:
-    folder = tiny.save_pretrained(tmp_path / "network", "convnext")
-    first, second = (export_teacher(str(folder), tmp_path / f"{name}.onnx") for name in "ab")
-    assert first.sha256 == second.sha256
+    assert export_teacher(str(folder), tmp_path / "again.onnx").sha256 == teacher.sha256
 
 
 def test_own_normalisation_and_names_come_first(tmp_path: Path) -> None:
@@ -283,12 +263,6 @@ def test_networks_that_are_no_teachers(
     tmp_path: Path, make: Any, problem: str, own: Callable[..., str]
 ) -> None:
     check_refused(own(make), tmp_path, problem)
-
-
-def test_a_network_that_differs_can_be_forced(tmp_path: Path, own: Callable[..., str]) -> None:
-    name = own(lambda: Around(lambda logits: logits - logits.mean(0)))
-    teacher = export_teacher(name, tmp_path / "mine.onnx", **INPUT, force=True)
-    assert teacher.parity["max_logit_difference"] > teacher.parity["tolerance"]
 
 
 def test_what_is_not_finite_cannot_be_forced(

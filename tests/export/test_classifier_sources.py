@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from tiny_classifiers import SIDE  # noqa: E402
 
 from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_export.classifier.sources import load_classifier  # noqa: E402
-from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, BasicBlock, ConvNet, ResNet, logits_of  # noqa: E402  # noqa: E402
+from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, ConvNet, logits_of  # noqa: E402  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Detected pickle")
@@ -107,19 +108,23 @@ def test_hub_names_without_a_network() -> None:
 # RDED
 
 
-@pytest.mark.parametrize("wrapping", ["model", "state_dict", "bare", "parallel", "safetensors"])
+WRAPPINGS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "model": lambda tensors: {"model": tensors, "epoch": 3, "optimizer": {"state": {}}},
+    "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3},
+    "bare": lambda tensors: tensors,
+    "long ago": lambda tensors: {k: v for k, v in tensors.items() if "num_batches" not in k},
+    "parallel": lambda tensors: {"model": {f"module.{name}": each for name, each in tensors.items()}},
+}
+
+
+@pytest.mark.parametrize("wrapping", [*WRAPPINGS, "safetensors"])
 def test_rded_checkpoints(tmp_path: Path, wrapping: str) -> None:
     network = tiny.randomise(ConvNet(3, 8, 3, 5, 4))
-    tensors = network.state_dict()
     path = tmp_path / ("mine.safetensors" if wrapping == "safetensors" else "mine.pth")
     if wrapping == "safetensors":
-        save_file(tensors, path)
-    elif wrapping == "bare":
-        torch.save(tensors, path)
-    elif wrapping == "parallel":
-        torch.save({"model": {f"module.{name}": tensor for name, tensor in tensors.items()}}, path)
+        save_file(network.state_dict(), path)
     else:
-        torch.save({wrapping: tensors, "epoch": 3, "optimizer": {"state": {}}}, path)
+        torch.save(WRAPPINGS[wrapping](network.state_dict()), path)
     classifier = load_classifier(str(path))
     assert (classifier.size, classifier.classes) == (32, None)
     assert (classifier.mean, classifier.std) == (IMAGENET_MEAN, IMAGENET_STD)
@@ -129,15 +134,6 @@ def test_rded_checkpoints(tmp_path: Path, wrapping: str) -> None:
         "checkpoint": path.name,
         "weights": {path.name: file_sha256(path)},
     }
-    assert_same(classifier.module, network)
-
-
-def test_rded_resnet_for_small_images(tmp_path: Path) -> None:
-    network = tiny.randomise(ResNet([1, 1, 1, 1], 8, 3, 5, block=BasicBlock, small=True))
-    tensors = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}  # as long ago
-    torch.save({"model": tensors}, tmp_path / "mine.pth")
-    classifier = load_classifier(str(tmp_path / "mine.pth"))
-    assert classifier.size is None  # 32 and 64 have the same tensors
     assert_same(classifier.module, network)
 
 
@@ -249,63 +245,47 @@ def test_bad_functions_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 # timm and torchvision
 
 
-@pytest.fixture
-def timm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = ModuleType("timm")
-
-    def create_model(name: str, pretrained: bool, num_classes: int = 7) -> Any:
-        if name != "small.in1k":
-            raise RuntimeError(f"Unknown model ({name})")
-        network = tiny.convolutional(classes=num_classes)
-        return network if pretrained else tiny.randomise(network, seed=5)
-
-    module.create_model = create_model  # type: ignore[attr-defined]
-    module.data = SimpleNamespace(  # type: ignore[attr-defined]
-        resolve_model_data_config=lambda model: {
-            "input_size": (3, 40, 40),
-            "mean": tiny.MEAN,
-            "std": tiny.STD,
-        }
-    )
-    monkeypatch.setitem(sys.modules, "timm", module)
-    return module
+def make(name: str, published: bool, classes: int) -> Any:
+    if name not in ("small", "small.in1k"):
+        raise RuntimeError(f"Unknown model ({name})")
+    network = tiny.convolutional(classes=classes)
+    return network if published else tiny.randomise(network, seed=5)
 
 
-@pytest.fixture
-def torchvision(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    module = ModuleType("torchvision")
-    weights = SimpleNamespace(
-        meta={"categories": list("abcdefg")},
-        transforms=lambda: SimpleNamespace(crop_size=[40], mean=list(tiny.MEAN), std=list(tiny.STD)),
-    )
-
-    def get_model(name: str, *, weights: Any, num_classes: int = 7) -> Any:
-        network = tiny.convolutional(classes=num_classes)
-        return network if weights is not None else tiny.randomise(network, seed=5)
-
-    def get_model_weights(name: str) -> Any:
-        if name != "small":
-            raise ValueError(f"Unknown model {name}")
-        return SimpleNamespace(DEFAULT=weights)
-
-    module.models = SimpleNamespace(  # type: ignore[attr-defined]
-        get_model=get_model, get_model_weights=get_model_weights
-    )
-    monkeypatch.setitem(sys.modules, "torchvision", module)
-    return module
+def weights_of(name: str) -> Any:
+    make(name, True, 7)
+    transforms = SimpleNamespace(crop_size=[40], mean=list(tiny.MEAN), std=list(tiny.STD))
+    weights = SimpleNamespace(meta={"categories": list("abcdefg")}, transforms=lambda: transforms)
+    return SimpleNamespace(DEFAULT=weights)
 
 
-def check_package(kind: str, name: str, folder: Path, classes: tuple[str, ...] | None) -> None:
+CONFIG = {"input_size": (3, 40, 40), "mean": tiny.MEAN, "std": tiny.STD}
+PACKAGES: dict[str, dict[str, Any]] = {
+    "timm": {
+        "create_model": lambda name, pretrained, num_classes=7: make(name, pretrained, num_classes),
+        "data": SimpleNamespace(resolve_model_data_config=lambda model: CONFIG),
+    },
+    "torchvision": {
+        "models": SimpleNamespace(
+            get_model=lambda name, weights, num_classes=7: make(name, weights is not None, num_classes),
+            get_model_weights=weights_of,
+        )
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [("timm", "small.in1k"), ("torchvision", "small")])
+def test_networks_of_packages(kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType(kind)
+    vars(module).update(PACKAGES[kind])
+    monkeypatch.setitem(sys.modules, kind, module)
     published = load_classifier(f"{kind}:{name}")
-    assert (published.size, tuple(published.mean or ()), tuple(published.std or ())) == (
-        40,
-        tiny.MEAN,
-        tiny.STD,
-    )
-    assert published.classes == classes
+    assert published.size == 40
+    assert (tuple(published.mean or ()), tuple(published.std or ())) == (tiny.MEAN, tiny.STD)
+    assert published.classes == (tuple("abcdefg") if kind == "torchvision" else None)
     assert published.source == {"kind": kind, "checkpoint": name, "architecture": name}
     assert_same(published.module, tiny.convolutional(classes=7))
-    path = folder / "weights.pth"
+    path = tmp_path / "weights.pth"
     for count in (7, 3):  # as published, and with a head of one's own
         network = tiny.randomise(tiny.convolutional(classes=count), seed=9)
         torch.save(network.state_dict(), path)
@@ -319,16 +299,6 @@ def check_package(kind: str, name: str, folder: Path, classes: tuple[str, ...] |
     with pytest.raises(BundleError, match=f"{kind} cannot make large: .*Unknown model") as told:
         load_classifier(f"{kind}:large")
     assert f"{kind}:large@FILE" in told.value.advice
-
-
-@pytest.mark.usefixtures("timm")
-def test_timm(tmp_path: Path) -> None:
-    check_package("timm", "small.in1k", tmp_path, None)
-
-
-@pytest.mark.usefixtures("torchvision")
-def test_torchvision(tmp_path: Path) -> None:
-    check_package("torchvision", "small", tmp_path, tuple("abcdefg"))
 
 
 @pytest.mark.parametrize("package", ["timm", "torchvision"])

@@ -14,10 +14,10 @@ import onnx
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from tiny_convolutions import Layers
 
-from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_export.precision.conversion import Converted, convert_to_half, convert_to_int8
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, SettingsError
@@ -27,73 +27,25 @@ from fgdd_fast.runtime.sample_images import SampleImage, check_images, drawn_sam
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
-SIDE, CHANNELS = 32, 16
-CLASSES = ("blue", "green", "red")
+CHANNELS = 16
 
 
 def convolutional_teacher(folder: Path, loudness: float = 1.0) -> Bundle:
     """A teacher of three convolutions with random weights; the second gives `loudness` times more."""
-    rng = np.random.default_rng(0)
-
-    def filters(inputs: int) -> np.ndarray:
-        return rng.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3)).astype(np.float32)
-
-    constants = {
-        "scale": np.float32(1 / 255),
-        "first filters": filters(3),
-        "loud filters": filters(CHANNELS) * np.float32(loudness),
-        "quiet filters": filters(CHANNELS) / np.float32(loudness),
-        "head": rng.normal(0, 3, (CHANNELS, len(CLASSES))).astype(np.float32),
-        "one": np.array([1], np.int64),
-    }
-    steps = [
-        ("Cast", ["images"], "pixels", {"to": TensorProto.FLOAT}),
-        ("Mul", ["pixels", "scale"], "scaled", {}),
-        ("Transpose", ["scaled"], "planes", {"perm": [0, 3, 1, 2]}),
-        ("Conv", ["planes", "first filters"], "first", {"pads": [1] * 4, "strides": [2, 2]}),
-        ("Relu", ["first"], "first active", {}),
-        ("Conv", ["first active", "loud filters"], "loud", {"pads": [1] * 4}),
-        ("Relu", ["loud"], "loud active", {}),
-        ("Conv", ["loud active", "quiet filters"], "quiet", {"pads": [1] * 4}),
-        ("Relu", ["quiet"], "quiet active", {}),
-        ("ReduceMean", ["quiet active"], "features", {"axes": [2, 3], "keepdims": 0}),
-        ("MatMul", ["features", "head"], "logits", {}),
-        ("LogSoftmax", ["logits"], "scores", {"axis": 1}),
-        ("Unsqueeze", ["labels", "one"], "columns", {}),
-        ("GatherElements", ["scores", "columns"], "score", {"axis": 1}),
-        ("Neg", ["score"], "losses", {}),
-        ("Squeeze", ["losses", "one"], "loss", {}),
-    ]
-    inputs = (
-        TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3)),
-        TensorSpec("labels", "int32", ("batch",)),
-    )
-    outputs = (TensorSpec("logits", "float32", ("batch", 3)), TensorSpec("loss", "float32", ("batch",)))
-    graph = helper.make_graph(
-        [
-            helper.make_node(operator, sources, [result], name=f"make {result}", **attributes)
-            for operator, sources, result, attributes in steps
-        ],
-        "convolutional",
-        [tiny._value(spec) for spec in inputs],
-        [tiny._value(spec) for spec in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    bundle = Bundle(
-        onnx=folder / "teacher.onnx",
-        name="teacher",
-        role="teacher",
-        sha256="",
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=Preprocessing(SIDE, SIDE, "pixels / 255", pad_value=(0, 0, 0)),
-        classes=CLASSES,
-        source={"made": "by the tests"},
-        licence="Apache-2.0",
-    )
-    return write_bundle(bundle, model.SerializeToString())
+    rng, layers = np.random.default_rng(0), Layers(0)
+    tensor = layers.planes()
+    for name, inputs, stride, gain in (
+        ("first", 3, 2, 1.0),
+        ("loud", CHANNELS, 1, loudness),
+        ("quiet", CHANNELS, 1, 1 / loudness),
+    ):
+        filters = rng.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3)) * gain
+        constant = layers.builder.constant(filters)
+        tensor = layers.builder.node("Conv", tensor, constant, pads=[1] * 4, strides=[stride] * 2)
+        layers.builder.nodes[-1].name = name
+        tensor = layers.builder.node("Relu", tensor)
+    bundle = layers.bundle(folder, tensor, CHANNELS)
+    return write_bundle(replace(bundle, classes=tiny.CLASSES), bundle.graph())
 
 
 @pytest.fixture(scope="module")
@@ -141,30 +93,12 @@ def test_what_overflows_in_fp16_stays_in_fp32_and_is_named(
 ) -> None:
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     converted = half(bundle, "fp16", images)
-    assert "make loud" in converted.sensitive
+    assert "loud" in converted.sensitive
     assert converted.parity.accepted
     assert converted.bundle.source["conversion"]["guilty"] == list(converted.sensitive)
     assert (
         half(convolutional_teacher(tmp_path, loudness=1e5), "bf16", images).sensitive == ()
     )  # its range suffices
-
-
-def test_a_variant_that_decides_otherwise_is_written_only_when_accepted(
-    tmp_path: Path, images: Sequence[SampleImage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
-    bundle = convolutional_teacher(tmp_path, loudness=1e5)
-    with pytest.raises(BundleError, match="decides otherwise than in fp32: loss rank correlation is nan"):
-        half(bundle, "fp16", images)
-    assert bundle.find_variant("fp16") is None
-    accepted = half(bundle, "fp16", images, force=True)
-    assert not accepted.parity.accepted
-    assert bundle.find_variant("fp16") == accepted.bundle
-    assert accepted.bundle.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
-
-
-def _find_nothing(*_: object, **__: object) -> None:
-    raise BundleError("out of reach, whatever stays in fp32")
 
 
 def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[SampleImage]) -> None:
@@ -205,16 +139,26 @@ def test_the_command_says_what_it_wrote_and_how_it_compares(tmp_path: Path) -> N
     assert load_bundle(tmp_path / "teacher.fp16.onnx").variant_of == bundle.sha256
 
 
-def test_force_is_also_known_by_its_old_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", _find_nothing)
+def test_a_variant_that_decides_otherwise_is_written_only_with_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_nothing(*_: object, **__: object) -> None:
+        raise BundleError("out of reach, whatever stays in fp32")
+
+    monkeypatch.setattr("fgdd_export.precision.conversion.find_sensitive", find_nothing)
     bundle = convolutional_teacher(tmp_path, loudness=1e5)
     refused = convert(bundle.onnx, "--precision", "fp16", "--check-images", 4)
     assert refused.exit_code == 1
+    assert "decides otherwise than in fp32" in " ".join(refused.output.split())
     assert "--force" in refused.output
+    assert bundle.find_variant("fp16") is None
     result = convert(bundle.onnx, "--precision", "fp16", "--check-images", 4, "--accept-parity")
     assert result.exit_code == 0, result.output
     assert "--accept-parity is called --force now" in result.output
     assert "--accept-parity" not in convert("--help").output
+    variant = bundle.find_variant("fp16")
+    assert variant is not None
+    assert variant.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
 
 
 def test_int8_needs_images(tmp_path: Path) -> None:

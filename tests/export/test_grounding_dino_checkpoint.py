@@ -1,20 +1,25 @@
-"""Checkpoints of Grounding DINO: what is read of them, and what is refused."""
+# ruff: noqa: E402 - what needs PyTorch is imported once it is known to be there
+"""Checkpoints as transformers saves them, with Grounding DINO as the example: what is read and refused."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config, tiny_tokenizer
 
 from fgdd_bench.references.grounded.random_networks import random_detector
+from fgdd_export.checkpoints.pretrained import load_config
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_fast.errors import BundleError
 
@@ -88,15 +93,74 @@ def test_missing_and_damaged_files_are_named(copied: Path, file: str, content: b
         load_grounding_dino(str(copied))
 
 
-def test_missing_tensors_are_refused(copied: Path) -> None:
+def test_tensors_that_do_not_fill_the_network_are_refused(copied: Path) -> None:
     tensors = load_file(copied / "model.safetensors")
+    more = tensors | {"more": tensors["model.level_embed"].clone()}
+    save_file(more, copied / "model.safetensors", metadata={"format": "pt"})
+    assert load_grounding_dino(str(copied)).unused == ("more",)
     name = "model.encoder.layers.1.fusion_layer.attn.vision_proj.weight"
-    del tensors[name]
+    fewer = {key: tensor for key, tensor in tensors.items() if key != name}
+    save_file(fewer, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BundleError, match=f"lacks 1 of .*: {name}"):
+        load_grounding_dino(str(copied))
     save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BundleError, match=name):
+    edit_json(copied / "config.json", {"num_queries": 21})
+    with pytest.raises(BundleError, match="wrong shape for 1"):
         load_grounding_dino(str(copied))
 
 
+@pytest.mark.parametrize("length", [0, 900])
+def test_truncated_weights_are_refused(copied: Path, length: int) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:length])
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        load_grounding_dino(str(copied))
+
+
+class Harmful:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_pickle_that_would_execute_code_is_refused(copied: Path) -> None:
+    harm = copied / "harm"
+    (copied / "model.safetensors").unlink()
+    torch.save({"weight": Harmful(harm)}, copied / "pytorch_model.bin")
+    with pytest.raises(BundleError, match="more than tensors"):
+        load_grounding_dino(str(copied))
+    assert not harm.exists()
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="There is no checkpoint"):
+    with pytest.raises(BundleError, match="There is no checkpoint") as caught:
         load_grounding_dino(str(tmp_path / "nowhere"))
+    assert "config.json" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("shown", "hub_shown", "fails"), [(True, True, False), (True, False, True), (False, True, False)]
+)
+def test_progress_bars_and_logging_are_left_as_they_were(
+    checkpoint: Path, tmp_path: Path, shown: bool, hub_shown: bool, fails: bool
+) -> None:
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging as bars
+
+    (bars.enable_progress_bar if shown else bars.disable_progress_bar)()
+    (hub.enable_progress_bars if hub_shown else hub.disable_progress_bars)()
+    bars.set_verbosity_info()
+    try:
+        with pytest.raises(BundleError) if fails else nullcontext():
+            load_config(str(tmp_path if fails else checkpoint))
+        assert bars.is_progress_bar_enabled() is shown
+        assert hub.are_progress_bars_disabled() is not hub_shown
+        assert bars.get_verbosity() == bars.INFO
+    finally:
+        bars.enable_progress_bar()
+        hub.enable_progress_bars()
+        bars.set_verbosity_warning()

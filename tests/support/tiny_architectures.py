@@ -1,12 +1,18 @@
-"""Miniatures of what networks are made of, as ONNX graphs with random weights."""
+"""Miniatures of what networks are made of, as ONNX graphs, and what holds of every lowered graph."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from fgdd_engines.base import TensorSpec
 from fgdd_export.graphs.graph import GraphBuilder
+from fgdd_export.precision.graph import LowPrecision
+
+TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 def convolutional(rng: np.random.Generator) -> onnx.ModelProto:
@@ -70,3 +76,22 @@ def transformer(rng: np.random.Generator) -> onnx.ModelProto:
         [TensorSpec("tokens", "float32", ("batch", 6, 16)), TensorSpec("mask", "float32", ("batch", 1, 6))],
         [TensorSpec("scores", "float32", ("batch", 6, 3))],
     )
+
+
+def check_wellformed(model: onnx.ModelProto, lowered: onnx.ModelProto, precision: LowPrecision) -> None:
+    """Valid by every check of ONNX, the same from outside, and with no conversion that could be spared."""
+    onnx.checker.check_model(lowered, full_check=True)
+    onnx.shape_inference.infer_shapes(lowered, check_type=True, strict_mode=True)
+    assert list(lowered.graph.input) == list(model.graph.input)
+    assert list(lowered.graph.output) == list(model.graph.output)
+    nodes = lowered.graph.node
+    assert len({node.name for node in nodes}) == len(nodes)
+    casts = [node for node in nodes if node.op_type == "Cast"]
+    assert max(Counter((node.input[0], node.attribute[0].i) for node in casts).values()) == 1
+    cast = {node.output[0]: node for node in casts}
+    low = TYPES[precision]
+    for node in casts:
+        if node.attribute[0].i in (TensorProto.FLOAT, low) and node.input[0] in cast:
+            assert cast[node.input[0]].attribute[0].i not in (TensorProto.FLOAT, low)
+    read = {name for node in nodes for name in node.input}
+    assert all(constant.name in read for constant in lowered.graph.initializer)
