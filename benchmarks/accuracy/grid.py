@@ -25,10 +25,8 @@ from fgdd_fast.images.dataset import DataSet, pool
 from fgdd_fast.labels.training_views import ViewRecipe, default_batch
 from fgdd_fast.models.factory import choose_foreground
 from fgdd_fast.models.network import Teacher
-from fgdd_fast.students.inputs.labelled_images import LabelledImages
-from fgdd_fast.students.inputs.online_labels import class_logits
-from fgdd_fast.students.inputs.training_set import TrainingSet
-from fgdd_fast.students.inputs.validation import read_validation
+from fgdd_fast.students.inputs.labelled_images import LabelledImages, read_validation
+from fgdd_fast.students.inputs.training_set import TrainingSet, class_logits
 from fgdd_fast.students.results.result import Student
 from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 from fgdd_fast.students.training.loop import train_students

@@ -33,7 +33,7 @@ from benchmarks.studies.study import Study, data_argument, number_option, runtim
 from fgdd_engines.child_python import python_command
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.images.dataset import DataSet, SourceImage, scan
-from fgdd_fast.images.views import SCORE_VIEWS
+from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.seeding import seeded_hash
 
 COMMANDS = ("measure", "measure again", "distill")  # all is measured; nothing is missing; mosaics are made

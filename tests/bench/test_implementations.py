@@ -35,7 +35,7 @@ from fgdd_fast.errors import DataError, EngineError, FgddError, SettingsError, T
 from fgdd_fast.images.dataset import SourceImage  # noqa: E402
 from fgdd_fast.images.decode import read_image  # noqa: E402
 from fgdd_fast.images.headers import read_header  # noqa: E402
-from fgdd_fast.images.views import tile_pixels  # noqa: E402
+from fgdd_fast.images.tiles import tile_pixels  # noqa: E402
 from fgdd_fast.models.network import Runtime  # noqa: E402
 from fgdd_fast.runtime.machine import read_machine  # noqa: E402
 

@@ -89,7 +89,7 @@ class ImplementationOpener:
         if path in SCORED:
             teacher, _ = self.subject.known_teacher()
             tiles = opened.arithmetic.endswith("tiles")
-            form = teacher.find_tile_form(self.task.tile_size) if tiles else None
+            form = teacher.find_cropped_graph(self.task.tile_size) if tiles else None
             networks["teacher"] = _network(form or teacher, 1 + self.task.crops)
         return networks
 

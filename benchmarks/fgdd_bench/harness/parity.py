@@ -20,38 +20,39 @@ from fgdd_bench.harness.subject import Original, Task, records_of
 from fgdd_engines.base import Array
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_fast.errors import DataError, FgddError
-from fgdd_fast.runtime.tolerances import Bar, loss_figures, occupancy_figures, same_path
-from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.images.crops import Box
+from fgdd_fast.runtime.tolerances import Tolerance, loss_figures, occupancy_figures, same_path
+from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.select import PLAIN, select
 from fgdd_fast.selection.thresholds import parse_rule
 
 Figures = Mapping[str, float]
-Tolerances = Mapping[str, Bar]
+Tolerances = Mapping[str, Tolerance]
 
 FP32 = "fp32"  # what this project's own reference is called in a report
 FOREGROUND = 128  # a mask's value from which a pixel is foreground
 # Nothing is shown where the reference finds nothing in any image.
-_SOME = Bar(1e-3, at_least=True)
+_SOME = Tolerance(1e-3, at_least=True)
 # Against fp32 in ONNX Runtime.
 DECISIONS: Tolerances = {
-    "mean_tile_error": Bar(0.5),
-    "mean_mosaic_error": Bar(0.5),
+    "mean_tile_error": Tolerance(0.5),
+    "mean_mosaic_error": Tolerance(0.5),
     "with_foreground": _SOME,
-    "same_path": Bar(0.99, at_least=True),
-    "same_or_near_crop": Bar(0.99, at_least=True),
+    "same_path": Tolerance(0.99, at_least=True),
+    "same_or_near_crop": Tolerance(0.99, at_least=True),
 }
 # int8 takes crops that are almost as good more often: it is judged by what that costs, as by `--device auto`.
 INT8_DECISIONS: Tolerances = {
     **{name: bar for name, bar in DECISIONS.items() if name != "same_or_near_crop"},
-    "mean_regret": Bar(0.02),
+    "mean_regret": Tolerance(0.02),
 }
 # Against a PyTorch reference, which may resize by another library, in another precision.
 SAME_WORK: Tolerances = {
-    "mean_tile_error": Bar(6),
-    "mean_mosaic_error": Bar(6),
+    "mean_tile_error": Tolerance(6),
+    "mean_mosaic_error": Tolerance(6),
     "with_foreground": _SOME,
-    "mean_occupancy_error": Bar(0.05),
-    "loss_rank_correlation": Bar(0.97, at_least=True),
+    "mean_occupancy_error": Tolerance(0.05),
+    "loss_rank_correlation": Tolerance(0.97, at_least=True),
 }
 
 

@@ -26,7 +26,7 @@ from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_export.catalogue.prepare import pull_model
 from fgdd_fast.errors import EngineError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, scan
-from fgdd_fast.images.views import default_view
+from fgdd_fast.images.tiles import default_view
 from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
 from fgdd_fast.models.factory import asked_by_class, choose_foreground
 from fgdd_fast.models.fitting import BACKBONE, fit_teacher
@@ -151,7 +151,7 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
         bundles = [bundle for bundle in sources if bundle is not None]
         task = _task(options, teacher, [runtimes(bundle) for bundle in bundles])
         task.mosaics(1)  # refuses what cannot be cut into equal tiles
-        form = None if teacher is None else teacher.find_tile_form(task.tile_size)
+        form = None if teacher is None else teacher.find_cropped_graph(task.tile_size)
         if form is not None:
             with suppress(SettingsError, EngineError):  # then the teacher itself runs
                 runtimes(form)  # chosen now: to compare what can run it takes long where it is new

@@ -14,22 +14,22 @@ from fgdd_bench.harness.implementation import Answer
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import DataError, ImageError, SettingsError
-from fgdd_fast.images.crops import candidate_boxes
+from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.views import ScoreView
+from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.measurement.coverage import kept_shares
-from fgdd_fast.measurement.store import KnownFile
+from fgdd_fast.measurement.store_format import KnownFile
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice
 from fgdd_fast.models.grounded_tensors import GroundedBundle, check_grounded
 from fgdd_fast.models.network import Runtime, check_classes
 from fgdd_fast.models.prompts import phrases_of, prompt_text
-from fgdd_fast.options import MeasureOptions, mosaic_settings
+from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.runtime.sample_images import in_turn
 from fgdd_fast.seeding import seeded_hash
-from fgdd_fast.selection.records import Box, ImageRecord, View
+from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import PLAIN, SelectionSettings, select
 
 
@@ -68,9 +68,8 @@ class Task:
         Raises:
             SettingsError: the mosaics cannot be cut into equal tiles.
         """
-        return mosaic_settings(
-            MeasureOptions(size=self.size, factor=self.factor, seed=self.seed, crops=self.crops), ipc=ipc
-        )
+        options = MeasureOptions(size=self.size, factor=self.factor, seed=self.seed, crops=self.crops)
+        return PlanOptions(ipc=ipc).settings(options)
 
 
 @dataclass(frozen=True, kw_only=True)

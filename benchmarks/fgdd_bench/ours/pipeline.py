@@ -31,11 +31,13 @@ from fgdd_bench.ours.absent_models import NoForeground, NoTeacher
 from fgdd_bench.ours.grounded_parts import Apart
 from fgdd_bench.ours.mosaics import READING, OurMosaics, tiles_of
 from fgdd_engines.base import Array
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.decode import read_file, read_image
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.measurement.missing import Inventory, MeasureSettings
-from fgdd_fast.measurement.store import KnownFile, Store, file_signature
+from fgdd_fast.measurement.missing import Found, MeasureSettings, StoreLookup
+from fgdd_fast.measurement.store import Store
+from fgdd_fast.measurement.store_format import KnownFile, file_signature
 from fgdd_fast.models.factory import open_foreground
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundModel
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
@@ -45,7 +47,7 @@ from fgdd_fast.parallel import batched
 from fgdd_fast.pipeline import Pipeline
 from fgdd_fast.planning import MosaicSettings, Plan
 from fgdd_fast.runtime.choose import RuntimeOptions
-from fgdd_fast.selection.records import Box, ImageRecord
+from fgdd_fast.selection.records import ImageRecord
 
 _Result = tuple[Foreground, Mapping[Box, float]]  # of an image: its foreground, and the loss of each view
 
@@ -232,21 +234,18 @@ class OurPipeline(Implementation):
         task, batch = self._task, self._subject.batch
         settings = MeasureSettings(self._crops, task.seed, "area", batch, task.threads)
         with TemporaryDirectory() as folder, Store(Path(folder)) as store:
-            inventory = Inventory(self._foreground, self._teacher, settings, store, self._subject.classes)
+            lookup = StoreLookup(self._foreground, self._teacher, settings, store, self._subject.classes)
             for part in batched(rows, batch):
-                store.add(
-                    inventory.measurement(
-                        image,
-                        file_signature(image.path),
-                        KnownFile(read_file(image.path).sha256, pixels.shape[1], pixels.shape[0]),
-                        *found,
-                    )
-                    for image, pixels, found in part
-                )
+                store.add(lookup.measurements([_found(*row) for row in part]))
 
     def close(self) -> None:
         """See `Implementation.close`."""
         self._opened.close()
+
+
+def _found(image: SourceImage, pixels: Pixels, result: _Result) -> Found:
+    known = KnownFile(read_file(image.path).sha256, pixels.shape[1], pixels.shape[0])
+    return Found(image, file_signature(image.path), known, *result)
 
 
 def _refuse(skipped: Sequence[Skipped]) -> None:

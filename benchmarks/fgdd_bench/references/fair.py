@@ -46,7 +46,7 @@ from fgdd_bench.references.networks import (
     teacher_network,
     wait_for,
 )
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.runtime.machine import read_machine

@@ -12,7 +12,7 @@ from fgdd_bench.harness.subject import Task
 from fgdd_bench.references.onnx_network import first_convolution_input, pytorch_network
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import EngineError, SettingsError
-from fgdd_fast.images.views import view_size
+from fgdd_fast.images.tiles import view_size
 
 _TOLERANCE = 1e-4
 

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fgdd_bench.harness.subject import unusable
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.selection.records import Box
 
 
 def read_content(image: SourceImage, _: object = None) -> bytes:

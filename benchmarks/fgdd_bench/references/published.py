@@ -40,7 +40,7 @@ from fgdd_bench.references.networks import (
 )
 from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.base import Array
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 

@@ -41,7 +41,7 @@ from fgdd_bench.references.grounded.networks import (
 from fgdd_bench.references.networks import pytorch_on, reference_device, wait_for
 from fgdd_bench.references.pictures import resize_opencv
 from fgdd_engines.base import Array
-from fgdd_engines.failures import wrapped_as_engine_error
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.models.grounded_sam2 import bring_to_canvas
