@@ -11,5 +11,4 @@ __all__ = [
     "linear_head",
     "network",
     "prompts",
-    "saliency",
 ]
