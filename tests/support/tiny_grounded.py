@@ -252,7 +252,11 @@ def _detector() -> tuple[list[onnx.NodeProto], _Constants]:
         node("Unsqueeze", ["is_box", "axis_2"], ["is_box_column"]),
         node("Where", ["is_box_column", "found_in_order", "zero"], ["boxes"]),
     ]
-    constants = {
+    return nodes, _detector_constants()
+
+
+def _detector_constants() -> _Constants:
+    return {
         "zero": np.float32(0),
         "one": np.float32(1),
         "white": np.float32(255),
@@ -270,7 +274,6 @@ def _detector() -> tuple[list[onnx.NodeProto], _Constants]:
         "count": np.array([BOXES]),
         "edges": np.array([1, 1, 4]),
     }
-    return nodes, constants
 
 
 def _edges(index: str, length: str, low: str, high: str) -> list[onnx.NodeProto]:

@@ -121,9 +121,9 @@ def export_teacher(
     """Export a classifier together with its cross-entropy, and prove that it still decides the same.
 
     Args:
-        checkpoint: a folder or hub name of transformers; `timm:NAME`, `torchvision:NAME`, or
-            `MODULE:FUNCTION` (whose function is executed and returns a `torch.nn.Module`), each with `@FILE`
-            for weights of one's own; a TorchScript file; a file of RDED's; or a backbone bundle.
+        checkpoint: a folder or hub name of transformers; `timm:NAME`, `torchvision:NAME` or `MODULE:FUNCTION`
+            (which is executed and returns a `torch.nn.Module`), each with `@FILE` for other weights; a
+            TorchScript file; a file of RDED's; or a backbone bundle.
         onnx: where the ONNX file goes; the sidecar goes beside it, and its stem is the bundle's name.
         classes: names in the order of the outputs; the checkpoint's own when None.
         size: pixels of each side of the input; the checkpoint's own when None.
@@ -151,10 +151,8 @@ def export_teacher(
     images = _inputs(check, candidate)
     _log.info("Running the network as published on %d images", len(images))
     logits = _reference(candidate, images, checkpoint)
-    _log.info("Exporting it to ONNX")
     network, making = candidate.export()
     model = add_loss(network, candidate.outputs)
-    _log.info("Running the bundle on the same images")
     parity = measure_parity(load_model(serialise(model)), images, logits)
     _refuse(onnx.stem, parity, force)
     bundle = bundle_of(
