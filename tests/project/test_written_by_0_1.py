@@ -205,7 +205,7 @@ def test_the_bundles_open() -> None:
     assert load_bundle(Path("models/tiny-foreground.onnx")).role == "foreground"
     grounded = load_bundle(Path("models/tiny-grounded.onnx"))
     assert grounded.prompting is not None
-    assert grounded.prompting.threshold == 0.4
+    assert grounded.prompting["threshold"] == 0.4
     assert grounded.part("text").role == "text-encoder"
     assert grounded.file("tokenizer.json").exists()
 
