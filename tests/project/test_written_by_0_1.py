@@ -193,7 +193,7 @@ def test_a_sheet_is_drawn(name: str) -> None:
 
 def test_the_bundles_open() -> None:
     teacher = load_bundle(Path("models/teacher.onnx"), "teacher")
-    (form,) = teacher.tile_forms()
+    (form,) = teacher.cropped_graphs()
     assert form.tile_of == teacher.sha256
     assert form.preprocessing.width == 32
     for bundle in (teacher, form):
@@ -205,7 +205,7 @@ def test_the_bundles_open() -> None:
     assert load_bundle(Path("models/tiny-foreground.onnx")).role == "foreground"
     grounded = load_bundle(Path("models/tiny-grounded.onnx"))
     assert grounded.prompting is not None
-    assert grounded.prompting.threshold == 0.4
+    assert grounded.prompting["threshold"] == 0.4
     assert grounded.part("text").role == "text-encoder"
     assert grounded.file("tokenizer.json").exists()
 
@@ -219,7 +219,7 @@ def test_the_teacher_knows_its_classes(precision: str) -> None:
 
 def test_the_plan_is_found() -> None:
     store = PlanStore()
-    plan = store.find(plan_files.KEY)
+    plan = store.load(plan_files.KEY)[0]
     assert (plan.key, plan.layers, plan.state) == (plan_files.KEY, plan_files.LAYERS, "passed")
     assert store.plan_bytes(plan) == b"kernels"
     assert (store.damaged(), len(store.timing_caches())) == ((), 1)
