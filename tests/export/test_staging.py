@@ -75,17 +75,6 @@ def test_a_failure_leaves_the_older_bundle_as_it_was(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_part_of_another_bundle_is_refused(tmp_path: Path) -> None:
-    first, second = tmp_path / "one.onnx", tmp_path / "two.onnx"
-    for onnx in (first, second):
-        with staging_folder(onnx) as place:
-            publish(staged_bundle(place, onnx.stem.encode()), onnx, {})
-    for suffix in ("onnx", "json"):
-        (tmp_path / f"two.text.{suffix}").replace(tmp_path / f"one.text.{suffix}")
-    with pytest.raises(BundleError, match="does not belong"):
-        load_bundle(first).part("text")
-
-
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(BundleError, match="cannot be written"), staging_folder(tmp_path / "file" / "x.onnx"):

@@ -1,24 +1,25 @@
-"""The foreground model that a user names is found, checked and opened."""
+"""The foreground model that a user names is found: a bundle, a family of the project, or one of a plug-in."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
+from click.testing import CliRunner, Result
+from plugin_packages import install_plugin
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.errors import BundleError, SettingsError
-from fgdd_fast.images.dataset import SourceImage
+from fgdd_engines.bundle.bundle import write_bundle
+from fgdd_engines.plugins import FOREGROUNDS
+from fgdd_fast.cli import main
+from fgdd_fast.errors import BundleError, FgddError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
-from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.factory import choose_as_exported, choose_foreground, list_families, open_foreground
 from fgdd_fast.models.network import Runtime
-
-RUNTIME = Runtime("cpu", "fp32", 2)
-IMAGE = SourceImage("red/0.jpg", "red", Path("data"))
 
 
 @pytest.fixture(autouse=True)
@@ -26,58 +27,18 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
 
 
-def test_a_prompted_bundle_is_asked_for_every_class(tmp_path: Path) -> None:
-    bundle = write_grounded_bundle(tmp_path)
-    choice = choose_foreground(str(bundle.onnx), ["red", "blue_green"], prompts={"red": ("a", "b")})
-    assert (choice.name, choice.source) == (bundle.name, bundle)
-    assert choice.prompts == {"red": ("a", "b"), "blue_green": ("blue green",)}
-    assert choice.box_threshold == 0.4  # the bundle's own
-    assert choose_foreground(str(bundle.onnx), ["red"], box_threshold=0.0).box_threshold == 0
-
-
 def test_a_threshold_of_zero_is_an_option_too(tmp_path: Path) -> None:
     bundle = tiny.foreground_bundle(tmp_path)
     with pytest.raises(SettingsError, match="--box-threshold does not apply"):
         choose_foreground(str(bundle.onnx), ["red"], box_threshold=0.0)
-
-
-def test_what_cannot_be_looked_for_is_told_without_opening_anything(tmp_path: Path) -> None:
-    bundle = write_grounded_bundle(tmp_path)
-    with pytest.raises(SettingsError, match="'n02123045'"):
-        choose_foreground(str(bundle.onnx), ["red", "n02123045"])
+    prompted = write_grounded_bundle(tmp_path)
+    assert choose_foreground(str(prompted.onnx), ["red"], box_threshold=0.0).box_threshold == 0
 
 
 @pytest.mark.parametrize("name", ["masks", "mask:folder", "nothing"])
 def test_what_is_no_model_is_refused(name: str) -> None:
     with pytest.raises(BundleError, match="neither a foreground bundle"):
         choose_foreground(name, ["red"])
-
-
-def test_each_kind_finds_a_red_square(tmp_path: Path) -> None:
-    picture = tiny.square("red", 0.4)
-    coloured = np.ptp(picture.astype(int), axis=2) > 60
-    (tmp_path / "masks" / "red").mkdir(parents=True)
-    assert cv2.imwrite(str(tmp_path / "masks" / "red" / "0.png"), coloured.astype(np.uint8) * 255)
-    names = {
-        str(tiny.foreground_bundle(tmp_path).onnx): True,
-        str(write_grounded_bundle(tmp_path).onnx): True,
-        f"masks:{tmp_path / 'masks'}": False,
-    }
-    opened: list[str] = []
-
-    def runtime(bundle: Bundle) -> Runtime:
-        opened.append(str(bundle.onnx))
-        return RUNTIME
-
-    for name in names:
-        choice = choose_foreground(name, tiny.CLASSES)
-        model = open_foreground(choice, runtime=runtime, batch=2, resize="area", threads=2)
-        (found,) = model.find([model.prepare(picture, IMAGE)], masks=True)
-        assert found.occupancy == pytest.approx(coloured.mean(), abs=0.08)
-        assert found.mask is not None
-        assert (found.mask > 127).mean() == pytest.approx(found.occupancy, abs=1e-6)
-        model.close()
-    assert opened == [name for name, has_engine in names.items() if has_engine]
 
 
 def test_the_exported_model_has_a_name_of_its_own() -> None:
@@ -98,3 +59,124 @@ def test_the_exported_model_has_a_name_of_its_own() -> None:
 def test_saliency_is_short_for_the_model_of_the_catalogue() -> None:
     with pytest.raises(BundleError, match="saliency-u2netp has not been pulled"):
         choose_foreground("saliency", ["red"])
+
+
+# A family from outside: an installed package offers it, and no file of this project knows it
+
+CIRCLE = '''
+import hashlib
+import numpy as np
+from fgdd_fast.models.foreground import Foreground, ForegroundFamily
+
+class Circles:
+    """Finds the same circle in every image."""
+
+    def __init__(self, radius):
+        self.radius, self.name, self.description, self.streams = radius, "circle", "a fixed circle", 1
+        self.sha256 = hashlib.sha256(str(radius).encode()).hexdigest()
+
+    def fingerprint(self, class_name):
+        return {"radius": str(self.radius)}
+
+    def prepare(self, pixels, image):
+        return {"radius": np.asarray(self.radius)}
+
+    def find(self, prepared, *, masks=False):
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        mask = np.uint8(255) * (x * x + y * y < self.radius**2).astype(np.uint8)
+        return [Foreground(float((mask > 0).mean()), mask=mask if masks else None) for _ in prepared]
+
+    def close(self):
+        pass
+
+class Family(ForegroundFamily):
+    name = spelling = "circle"
+
+    def find(self, argument):
+        return argument or "0.5"
+
+    def open(self, choice, **_):
+        return Circles(float(choice.source) if isinstance(choice.source, str) else 0.25)
+
+PLUGIN = Family()
+'''
+
+
+@pytest.fixture
+def circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    install_plugin(
+        monkeypatch,
+        folder,
+        group=FOREGROUNDS,
+        name="circle",
+        module="circle_family",
+        code=CIRCLE,
+        distribution="toy-circles",
+    )
+
+
+def distill(folder: Path, foreground: str, out: str) -> Result:
+    words = ["distill", folder / "data", folder / out, "--ipc", 1, "--foreground", foreground]
+    words += ["--teacher", folder / "tiny-teacher.onnx", "--store", folder / "store", "--device", "cpu"]
+    return CliRunner().invoke(main, [*map(str, words)])
+
+
+def test_a_family_from_outside_distils(workplace: Path, circle: None) -> None:
+    result = distill(workplace, "circle:0.6", "out")
+    assert result.exit_code == 0, result.output
+    data = json.loads((workplace / "out" / "manifest.json").read_text())
+    assert data["models"]["foreground"]["name"] == "circle"
+    assert data["models"]["foreground"]["plug-in"] == "toy-circles 1.2"
+    assert "plug-in" not in data["models"]["teacher"]
+    (occupancy,) = {tile["occupancy"] for image in data["images"] for tile in image["tiles"]}
+    assert occupancy == pytest.approx(np.pi * 0.6**2 / 4, abs=0.02)
+    words = ["sheet", workplace / "out", workplace / "data", "-o", workplace / "sheet.png"]
+    sheet = CliRunner().invoke(main, [*map(str, words)])
+    assert sheet.exit_code == 1  # of another radius, which the manifest does not know
+    assert "not the one" in sheet.output
+
+
+def test_the_version_of_the_package_is_part_of_the_fingerprint(workplace: Path, circle: None) -> None:
+    options = {"runtime": lambda _: Runtime("cpu", "fp32", 1), "batch": 1, "resize": "area", "threads": 1}
+    model = open_foreground(choose_foreground("circle", tiny.CLASSES), **options)  # type: ignore[arg-type]
+    assert model.fingerprint("red") == {"radius": "0.5", "plug-in": "toy-circles 1.2"}
+    own = tiny.foreground_bundle(workplace)
+    model = open_foreground(choose_foreground(str(own.onnx), tiny.CLASSES), **options)  # type: ignore[arg-type]
+    assert "plug-in" not in model.fingerprint("red")
+    model.close()
+
+
+def test_a_bundle_names_its_family(workplace: Path, circle: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny.foreground_bundle(workplace)
+    bundle = write_bundle(replace(bundle, prompting={"family": "circle"}), bundle.onnx.read_bytes())
+    choice = choose_foreground(str(bundle.onnx), tiny.CLASSES)
+    assert (choice.name, str(choice.plugin)) == (bundle.name, "toy-circles 1.2")
+    assert choose_as_exported(bundle, tiny.CLASSES) == choice
+    monkeypatch.setattr("fgdd_fast.models.factory._plugins", dict)
+    with pytest.raises(BundleError, match="the family 'circle', which is not installed"):
+        choose_foreground(str(bundle.onnx), tiny.CLASSES)
+
+
+def test_a_broken_family_is_named_and_stops_nothing_else(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_plugin(
+        monkeypatch,
+        workplace,
+        group=FOREGROUNDS,
+        name="broken",
+        module="broken_family",
+        code="raise RuntimeError('half-installed')",
+    )
+    with pytest.raises(FgddError, match=r"broken_family 1\.2.*half-installed"):
+        choose_foreground("broken", tiny.CLASSES)
+    result = distill(workplace, "broken", "never")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert distill(workplace, str(workplace / "tiny-foreground.onnx"), "out").exit_code == 0
+    *known, broken = list_families()
+    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "masks:FOLDER"]
+    assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
+    assert "half-installed" in broken.problem

@@ -79,13 +79,6 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, text: str | bytes, pr
     assert caught.value.advice
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="nowhere cannot be read: No such file"):
-        read_prompts(tmp_path / "nowhere")
-    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
-        read_prompts(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "phrase"),
     [

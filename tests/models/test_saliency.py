@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import tiny_pipeline as tiny
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
 from fgdd_fast.models.foreground import ForegroundModel
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.models.saliency import SaliencyModel
 
 IMAGE = SourceImage("red/00.png", "red", Path("data"))
@@ -66,3 +68,12 @@ def test_the_number_of_threads_plays_no_part_in_reports_and_keys(tmp_path: Path)
     assert [model.streams for model in models] == [1, 3]
     for model in models:
         model.close()
+
+
+def test_a_graph_without_a_variant_stays_as_it_is_beside_others_that_have_one(tmp_path: Path) -> None:
+    bundle, other = tiny.teacher_bundle(tmp_path), tiny.foreground_bundle(tmp_path)
+    runtime = Runtime("cpu", "int8", 1, {bundle.sha256: replace(bundle, variant="int8-u8")})
+    with closing(BatchedNetwork(bundle, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("int8")
+    with closing(BatchedNetwork(other, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("fp32")
