@@ -98,13 +98,6 @@ def test_an_image_that_changed_or_went_is_refused(squares: DataSet, tmp_path: Pa
             features.measure(tiles, paths_of(squares))
 
 
-def test_a_teacher_without_features_says_how_to_get_some(squares: DataSet, tmp_path: Path) -> None:
-    with opened(tmp_path, features=False) as features, pytest.raises(TeacherError) as caught:
-        features.measure(tiles_of(squares), paths_of(squares))
-    assert "gives no features" in caught.value.problem
-    assert "fgdd-fast teacher fit" in caught.value.advice
-
-
 @pytest.mark.parametrize(("value", "kept"), [(1e6, 65504.0), (-np.inf, None), (np.nan, None)])
 def test_features_beyond_half_precision(
     squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, kept: float | None

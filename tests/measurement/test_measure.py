@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,20 +13,16 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_measuring import SETTINGS, measure, measurer
 
-from fgdd_engines.onnxruntime_backend.cpu import OnnxRuntimeEngine
-from fgdd_fast.errors import EngineError, ImageError
+from fgdd_fast.errors import EngineError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.resize import resize_arithmetic
 from fgdd_fast.measurement.missing import MeasureSettings
-from fgdd_fast.measurement.store import FILE_NAME, Store
+from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
 from fgdd_fast.models.given_masks import GivenMasks
-from fgdd_fast.models.network import Runtime, Teacher, fingerprint_text
+from fgdd_fast.models.network import Teacher, fingerprint_text
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.selection.records import ImageRecord
-
-RUNTIME = Runtime("cpu", "fp32", 1)
 
 
 @pytest.fixture
@@ -67,33 +59,6 @@ def test_threads_and_batches_change_nothing(
 ) -> None:
     (tmp_path / "other").mkdir()
     assert measure(squares, tmp_path)[1] == measure(squares, tmp_path / "other", settings)[1]
-
-
-def test_openvino_measures_the_same(squares: DataSet, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    (tmp_path / "other").mkdir()
-    expected, found = (
-        measure(squares, folder, device=device)[1]
-        for folder, device in ((tmp_path, "cpu"), (tmp_path / "other", "openvino"))
-    )
-    for one, other in zip(expected, found, strict=True):
-        assert isinstance(one, ImageRecord)
-        assert isinstance(other, ImageRecord)
-        assert one.occupancy == pytest.approx(other.occupancy, abs=1e-6)
-        assert [view.box for view in one.crops] == [view.box for view in other.crops]
-        assert [view.loss for view in one.crops] == pytest.approx(
-            [view.loss for view in other.crops], abs=1e-4
-        )
-
-
-def test_a_second_run_reads_nothing(
-    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, records = measure(squares, tmp_path)
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.read_file", _fail)
-    measured, again = measure(squares, tmp_path)
-    assert (measured.measured, measured.reused) == (0, 18)
-    assert again == records
 
 
 def test_a_moved_data_set_is_hashed_but_not_decoded(
@@ -141,22 +106,6 @@ def test_another_seed_keeps_occupancies_and_draws_other_crops(squares: DataSet, 
         assert one.crops != other.crops
 
 
-def test_bad_files_are_skipped_with_their_reason_and_the_others_measured(tmp_path: Path) -> None:
-    root = tiny.write_squares(tmp_path / "data", 3)
-    (root / "red" / "empty.jpg").write_bytes(b"")
-    (root / "red" / "text.jpg").write_text("no image at all, but long enough to look like one")
-    (root / "red" / os.fsdecode(b"\xff '\"\xf0\x9f\x90\xb1.png")).write_bytes(
-        (root / "red" / "00.png").read_bytes()
-    )
-    data = scan(root)
-    measured, records = measure(data, tmp_path)
-    assert measured.measured == 10
-    assert [item.source for item in measured.skipped] == ["red/empty.jpg", "red/text.jpg"]
-    assert all(item.reason and str(tmp_path) not in item.reason for item in measured.skipped)
-    usable = [record for record in records if isinstance(record, ImageRecord)]
-    assert len(usable) == 10
-
-
 def test_a_file_that_vanishes_is_skipped(squares: DataSet, tmp_path: Path) -> None:
     squares.images[3].path.unlink()
     measured, _ = measure(squares, tmp_path)
@@ -201,26 +150,20 @@ def test_ctrl_c_stops_at_once_and_keeps_what_was_measured(squares: DataSet, tmp_
 
 
 class ByClass:
-    """A foreground model that is asked for a class: occupancy and box follow the class's place alone.
-
-    It has nothing to say of images whose source is in `unknown`, and counts what it finds in `found`.
-    """
+    """A foreground model that is asked for a class: occupancy and box follow the class's place alone."""
 
     name = "by class"
     sha256 = "0" * 64
     description = "no runtime"
     streams = 2
 
-    def __init__(self, unknown: Sequence[str] = ()) -> None:
-        self._unknown = unknown
+    def __init__(self) -> None:
         self.found: list[bool] = []
 
     def fingerprint(self, class_name: str) -> dict[str, str]:
         return {"model": self.sha256, "prompt": class_name}
 
     def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
-        if image.source in self._unknown:
-            raise ImageError("has no mask")
         return {"place": np.array(tiny.CLASSES.index(image.class_name))}
 
     def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
@@ -260,58 +203,6 @@ def test_the_same_bytes_in_two_classes_have_two_foregrounds(tmp_path: Path) -> N
             boxes = store.boxes(sha256, fingerprint(store, model, name))
             assert boxes == (ScoredBox(0, 0, 0.5, 1, (1 + place) / 4),) * place
     assert measure(scan(root), tmp_path, model=model)[0].reused == 3
-
-
-def test_an_image_of_which_the_model_has_nothing_to_say_is_skipped(squares: DataSet, tmp_path: Path) -> None:
-    model = ByClass(unknown=["green/02.png"])
-    measured, records = measure(squares, tmp_path, model=model)
-    assert measured.skipped == (Skipped("green/02.png", "has no mask"),)
-    assert measured.measured == 17
-    assert [record.source for record in records if isinstance(record, Skipped)] == ["green/02.png"]
-
-
-def test_the_mask_that_is_kept_is_the_model_s(squares: DataSet, tmp_path: Path) -> None:
-    measure(squares, tmp_path, replace(SETTINGS, batch=4))
-    with Store(tmp_path / "store") as store:
-        bundle = tiny.foreground_bundle(tmp_path)
-        model = SaliencyModel(bundle, Runtime("cpu", "fp32", 1), batch=4, resize="area")
-        for image in squares.images:
-            decoded = read_image(image.path)
-            mask = store.mask(decoded.sha256, fingerprint(store, model, image.class_name))
-            (found,) = model.find([model.prepare(decoded.pixels, image)], masks=True)
-            assert np.array_equal(mask, found.mask)
-        model.close()
-
-
-def test_what_the_first_version_measured_is_known(squares: DataSet, tmp_path: Path) -> None:
-    """A saliency model and a teacher keep the keys under which older stores hold their measurements.
-
-    Only where Intel's IPP resizes now has the key of the resizing changed.
-    """
-    with measurer(tmp_path):
-        pass
-    with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
-        texts = [row[0] for row in database.execute("SELECT fingerprint FROM fingerprints ORDER BY id")]
-    runtime = OnnxRuntimeEngine(tiny.foreground_bundle(tmp_path), {"batch": 1}, 1).arithmetic
-    assert [json.loads(text) for text in texts] == [
-        {
-            "batch": "1",
-            "model": tiny.foreground_bundle(tmp_path).sha256,
-            "resize": resize_arithmetic("area"),
-            "runtime": runtime,
-            "size": "16x16",
-        },
-        {
-            "batch": "6",
-            "model": tiny.teacher_bundle(tmp_path).sha256,
-            "resize": resize_arithmetic("area"),
-            "runtime": runtime,
-            "size": "16x16",
-            "tile": "8",
-            "view": "pad",
-        },
-    ]
-    assert texts == [json.dumps(json.loads(text), sort_keys=True) for text in texts]
 
 
 def test_a_warm_pool_takes_few_queries_and_gives_the_same_records(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,14 +96,6 @@ def test_another_fingerprint_label_signature_or_content_is_unknown(tmp_path: Pat
         assert store.features(1, [(SHA, BOX)]) == store.features(2, [(SHA, Box(1, 2, 3, 5))]) == {}
 
 
-def test_a_changed_file_replaces_its_old_content(tmp_path: Path) -> None:
-    path = tmp_path / "a.jpg"
-    with Store(tmp_path) as store:
-        for sha256 in (SHA, "cd" * 32):
-            store.add([measurement(path, sha256=sha256)])
-        assert store.known_files({path: "signature"})[path].sha256 == "cd" * 32
-
-
 def test_what_another_process_measured_first_stays(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.add([measurement(tmp_path / "a.jpg", foreground=WITH_BOX)])
@@ -125,29 +116,6 @@ def test_masks_come_back_as_black_and_white(
         assert found is not None
         assert found.dtype == np.uint8
         assert np.array_equal(found, np.where(mask > 127, 255, 0))
-
-
-def test_masks_are_compact_and_may_come_later(tmp_path: Path) -> None:
-    mask = np.zeros((320, 320), np.uint8)
-    cv2.ellipse(mask, (150, 160), (100, 60), 30, 0, 360, 255, -1)
-    with Store(tmp_path) as store:
-        store.add([measurement(tmp_path / "a.jpg")])
-        assert store.mask(SHA, 1) is None
-        store.add([measurement(tmp_path / "a.jpg", foreground=Foreground(0.25, mask=mask))])
-        assert store.mask(SHA, 1) is not None
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
-        (size,) = database.execute("SELECT length(png) FROM masks").fetchone()
-    assert size < 1000
-
-
-def test_many_are_found_by_few_queries(tmp_path: Path) -> None:
-    keys = [(f"{number:064x}", 1) for number in range(1000)]
-    with Store(tmp_path) as store:
-        store.add(measurement(tmp_path / f"{sha256}.jpg", sha256=sha256) for sha256, _ in keys)
-        queries: list[str] = []
-        store._database.set_trace_callback(queries.append)
-        assert store.occupancies(keys) == dict.fromkeys(keys, FOUND.occupancy)
-        assert len(queries) <= 3
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -181,19 +149,6 @@ def test_a_store_of_an_older_version_is_upgraded_and_loses_nothing(tmp_path: Pat
             assert store.perceptual_hashes([SHA, other]) == {other: 1}
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
-
-
-def test_features_come_back_in_half_precision(tmp_path: Path) -> None:
-    vector = np.array([0.1, -65504, 3], np.float16)
-    with Store(tmp_path) as store:
-        store.add_features(2, [(SHA, BOX, vector), (SHA, Box(0, 0, 1, 1), 2 * vector[:1])])
-        store.add_features(2, [(SHA, BOX, 0 * vector)])  # by another process; the first ones stay
-        found = store.features(2, [(SHA, BOX)])[SHA, BOX]
-        assert found.dtype == np.float16
-        assert np.array_equal(found, vector)
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
-        (size,) = database.execute("SELECT max(length(vector)) FROM features").fetchone()
-    assert size == 2 * len(vector)
 
 
 def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -261,13 +216,6 @@ def test_two_stores_on_one_folder_see_each_others_work(tmp_path: Path) -> None:
         second.add([measurement(tmp_path / "b.jpg", sha256="cd" * 32)])
         keys = [(SHA, 1), ("cd" * 32, 1)]
         assert first.occupancies(keys) == second.occupancies(keys) == dict.fromkeys(keys, 0.25)
-
-
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match="not a database") as caught:
-        Store(tmp_path)
-    assert "remove it" in caught.value.advice
 
 
 def test_a_store_of_a_later_format_is_refused(tmp_path: Path) -> None:

@@ -7,30 +7,17 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_fast.images.decode import read_image
 from fgdd_fast.output.manifest_reading import read_manifest
-
-
-def coloured(file: Path) -> np.ndarray:
-    """Where a drawn square is, bool [height, width]."""
-    return np.ptp(read_image(file).pixels.astype(int), axis=2) > 60
 
 
 @pytest.fixture
 def masks(workplace: Path) -> Path:
-    """Masks of the squares, exact: what is not grey."""
-    for file in (workplace / "data").rglob("*.png"):
-        mask = workplace / "masks" / file.relative_to(workplace / "data")
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(mask), coloured(file).astype(np.uint8) * 255)
-    return workplace / "masks"
+    return tiny.write_masks(workplace)
 
 
 def test_given_masks_say_the_occupancy_exactly(workplace: Path, masks: Path) -> None:
@@ -41,18 +28,9 @@ def test_given_masks_say_the_occupancy_exactly(workplace: Path, masks: Path) -> 
     assert manifest.prompts == {}
     assert "box_threshold" not in manifest.settings
     for tile in (tile for image in manifest.images for tile in image.tiles):
-        assert tile.occupancy == coloured(workplace / "data" / tile.source).mean()
+        assert tile.occupancy == tiny.coloured(workplace / "data" / tile.source).mean()
     assert distill(workplace, "again", foreground=f"masks:{masks}", store=workplace / "new").exit_code == 0
     assert contents(workplace / "again") == contents(workplace / "out")
-
-
-def test_an_image_without_a_mask_is_skipped(workplace: Path, masks: Path) -> None:
-    (masks / "red" / "03.png").unlink()
-    result = distill(workplace, foreground=f"masks:{masks}")
-    assert result.exit_code == 0, result.output
-    (skipped,) = read_manifest(workplace / "out").skipped
-    assert skipped.source == "red/03.png"
-    assert "no mask" in skipped.reason
 
 
 def test_a_class_of_which_no_image_can_be_used_is_named_with_the_reasons(
@@ -81,7 +59,7 @@ def test_grounded_sam2_is_asked_for_each_class_by_its_name(workplace: Path, spli
     assert manifest.prompts == {name: (name,) for name in tiny.CLASSES}
     assert manifest.box_threshold == bundle.prompting["threshold"]
     for tile in (tile for image in manifest.images for tile in image.tiles):
-        truth = coloured(workplace / "data" / tile.source).mean()
+        truth = tiny.coloured(workplace / "data" / tile.source).mean()
         assert tile.occupancy == pytest.approx(truth, abs=0.08)  # the mask has 16 x 16 pixels
     with closing(sqlite3.connect(workplace / "store" / "measurements.sqlite3")) as database:
         for table in ("boxes", "masks"):

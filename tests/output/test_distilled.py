@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ import tiny_pipeline as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_distillation import distill
-from tiny_distilled import ODD_CLASSES, write_distilled
+from tiny_distilled import write_distilled
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.distilled import open_distilled, split_tiles
 from fgdd_fast.output.mosaic import compose
@@ -68,23 +66,6 @@ def test_tiles_are_cut_as_they_were_joined(factor: int, side: int, seed: int) ->
     assert cut.flags.c_contiguous
 
 
-@pytest.mark.parametrize("format", ["png", "jpg"])
-def test_any_class_name_and_either_format(tmp_path: Path, format: Any) -> None:
-    found = write_distilled(tmp_path, ODD_CLASSES, format=format)
-    assert found.manifest.classes == ODD_CLASSES
-    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    for index in range(len(found)):
-        assert found.path(index).suffix == f".{format}"
-        assert (found.read(index) == read_image(found.path(index)).pixels).all()
-
-
-def test_it_can_be_sent_to_another_process(out: Path) -> None:
-    found = open_distilled(out)
-    copy = pickle.loads(pickle.dumps(found))
-    assert (copy.read_all() == found.read_all()).all()
-    assert copy.labels.tolist() == found.labels.tolist()
-
-
 def test_hidden_files_and_stored_labels_are_no_images(out: Path) -> None:
     (out / "images" / ".DS_Store").write_text("x")
     (out / "images" / "cat" / "._cat_00000.png").write_text("x")
@@ -121,11 +102,6 @@ def test_a_missing_folder_of_images_is_refused(out: Path, instead: str) -> None:
         (out / "images").write_text("x")
     with pytest.raises(DataError, match="images"):
         open_distilled(out)
-
-
-def test_a_folder_that_is_no_distilled_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="There is no manifest"):
-        open_distilled(tmp_path)
 
 
 CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

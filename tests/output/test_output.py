@@ -28,6 +28,15 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def refused(out: Path, data: Path | None, match: str, *, overwrite: bool = False) -> None:
+    """OUT is refused before the long work, if there are data, and again when it is to be written."""
+    if data is not None:
+        with pytest.raises(OutputError, match=match):
+            check_output(out, data, overwrite=overwrite)
+    with pytest.raises(OutputError, match=match), output_folder(out, overwrite=overwrite):
+        pytest.fail("the block must not run")
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     (tmp_path / "data" / "cat").mkdir(parents=True)
@@ -42,53 +51,37 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-def test_a_new_folder_appears_at_the_end(place: Path) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_new_folder_appears_at_the_end(place: Path, data: Path, empty: bool) -> None:
+    """Also where there is an empty one."""
     out = place / "a" / "b" / "out"
+    if empty:
+        out.mkdir(parents=True)
+    check_output(out, data, overwrite=False)
     with output_folder(out, overwrite=False) as folder:
         assert folder.parent == out.parent
         fill(folder)
-        assert not out.exists()
+        assert not (out / "manifest.json").exists()
     assert set(tree(out)) == {"manifest.json", "images/cat/cat_00000.png"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-def test_an_empty_folder_may_be_there(place: Path, data: Path) -> None:
-    out = place / "out"
-    out.mkdir()
-    check_output(out, data, overwrite=False)
-    with output_folder(out, overwrite=False) as folder:
-        fill(folder)
-    assert (out / "manifest.json").exists()
-    assert [path.name for path in place.iterdir()] == ["out"]
-
-
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit(1)])
-def test_a_failure_leaves_nothing(place: Path, error: BaseException) -> None:
-    def run() -> None:
-        with output_folder(place / "out", overwrite=False) as folder:
-            fill(folder)
+def test_a_failure_leaves_nothing_but_the_older_data_set(place: Path, error: BaseException) -> None:
+    def run(*, overwrite: bool) -> None:
+        with output_folder(place / "out", overwrite=overwrite) as folder:
+            fill(folder, b"new")
             raise error
 
     with pytest.raises(type(error)):
-        run()
+        run(overwrite=False)
     assert list(place.iterdir()) == []
-
-
-def test_a_failure_leaves_the_older_data_set(place: Path) -> None:
-    out = place / "out"
-    with output_folder(out, overwrite=False) as folder:
+    with output_folder(place / "out", overwrite=False) as folder:
         fill(folder, b"old")
-    before = tree(out)
-
-    def run() -> None:
-        with output_folder(out, overwrite=True) as folder:
-            fill(folder, b"new")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run()
-    assert tree(out) == before
-    assert [path.name for path in place.iterdir()] == ["out"]
+    before = tree(place)
+    with pytest.raises(type(error)):
+        run(overwrite=True)
+    assert tree(place) == before
 
 
 def test_overwrite_replaces_an_older_data_set_whole(place: Path, data: Path) -> None:
@@ -96,10 +89,7 @@ def test_overwrite_replaces_an_older_data_set_whole(place: Path, data: Path) -> 
     with output_folder(out, overwrite=False) as folder:
         fill(folder, b"old")
         write_image(folder, "dog", 0, b"old", "png")
-    with pytest.raises(OutputError, match="--overwrite"):
-        check_output(out, data, overwrite=False)
-    with pytest.raises(OutputError, match="--overwrite"), output_folder(out, overwrite=False):
-        pytest.fail("the block must not run")
+    refused(out, data, "--overwrite")
     for name in HARMLESS:  # of file managers, and of `fgdd-fast sheet`
         (out / name).touch()
     check_output(out, data, overwrite=True)
@@ -133,10 +123,7 @@ def test_overwrite_never_touches_another_folder(place: Path, data: Path, files: 
         (out / name).write_text(text, encoding="latin-1")
     before = tree(out)
     for overwrite in (False, True):
-        with pytest.raises(OutputError):
-            check_output(out, data, overwrite=overwrite)
-        with pytest.raises(OutputError), output_folder(out, overwrite=overwrite):
-            pytest.fail("the block must not run")
+        refused(out, data, ".", overwrite=overwrite)
     assert tree(out) == before
     assert [path.name for path in place.iterdir()] == ["out"]
 
@@ -198,10 +185,7 @@ def test_out_beside_data_with_a_name_that_begins_alike_is_fine(data: Path) -> No
 def test_a_file_in_the_way(place: Path, data: Path) -> None:
     (place / "file").write_text("mine")
     for out in (place / "file", place / "file" / "out"):
-        with pytest.raises(OutputError, match=r"file|[Nn]ot a directory"):
-            check_output(out, data, overwrite=True)
-        with pytest.raises(OutputError), output_folder(out, overwrite=True):
-            pytest.fail("the block must not run")
+        refused(out, data, r"file|[Nn]ot a directory", overwrite=True)
     assert (place / "file").read_text() == "mine"
 
 
@@ -218,10 +202,7 @@ def test_a_link_to_a_folder_is_followed(place: Path, data: Path) -> None:
 def test_a_loop_of_links(place: Path, data: Path) -> None:
     (place / "a").symlink_to(place / "b")
     (place / "b").symlink_to(place / "a")
-    with pytest.raises(OutputError):
-        check_output(place / "a", data, overwrite=False)
-    with pytest.raises(OutputError), output_folder(place / "a", overwrite=False):
-        pytest.fail("the block must not run")
+    refused(place / "a", data, "leads nowhere|symbolic links")
 
 
 def test_a_mount_point_is_refused_with_a_place_inside_it(data: Path) -> None:
@@ -235,10 +216,7 @@ def test_a_mount_point_is_refused_with_a_place_inside_it(data: Path) -> None:
 
 def test_names_too_long(place: Path, data: Path) -> None:
     for out in (place / ("n" * 300), place / ("n" * 250), place / ("n" * 300) / "out"):
-        with pytest.raises(OutputError, match="Shorten"):
-            check_output(out, data, overwrite=False)
-        with pytest.raises(OutputError, match="Shorten"), output_folder(out, overwrite=False):
-            pytest.fail("the block must not run")
+        refused(out, data, "Shorten")
     with pytest.raises(OutputError, match="Shorten"):
         write_image(place, "n" * 250, 0, b"", "png")
 
@@ -247,10 +225,8 @@ def test_names_too_long(place: Path, data: Path) -> None:
 def test_a_folder_that_may_not_be_written(place: Path, data: Path) -> None:
     place.chmod(0o555)
     try:
-        with pytest.raises(OutputError, match="may write"):
-            check_output(place / "new" / "out", data, overwrite=False)
-        with pytest.raises(OutputError, match="may write"), output_folder(place / "out", overwrite=False):
-            pytest.fail("the block must not run")
+        refused(place / "new" / "out", data, "may write")
+        refused(place / "out", None, "may write")
     finally:
         place.chmod(0o755)
 
@@ -271,10 +247,7 @@ def test_a_refusal_of_the_system_comes_early_and_with_advice(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(OutputError, match=advice):
-        check_output(place / "new" / "out", data, overwrite=False)
-    with pytest.raises(OutputError, match=advice), output_folder(place / "new" / "out", overwrite=False):
-        pytest.fail("the block must not run")
+    refused(place / "new" / "out", data, advice)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -47,6 +47,20 @@ def write_squares(folder: Path, images_per_class: int, classes: Sequence[str] = 
     return folder
 
 
+def coloured(file: Path) -> np.ndarray:
+    """Where the square of a drawn file is, bool [height, width]: it is what is not grey."""
+    return np.asarray(np.ptp(cv2.imread(str(file)).astype(int), axis=2) > 60)
+
+
+def write_masks(folder: Path) -> Path:
+    """Write exact masks of the squares in `folder/data` below `folder/masks`."""
+    for file in (folder / "data").rglob("*.png"):
+        mask = folder / "masks" / file.relative_to(folder / "data")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(mask), coloured(file).astype(np.uint8) * 255)
+    return folder / "masks"
+
+
 def foreground_bundle(folder: Path) -> Bundle:
     """A foreground model: a pixel belongs to the foreground if its channels differ by more than 60."""
     nodes = [
