@@ -11,10 +11,12 @@ import click
 
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import PRECISIONS
+from fgdd_engines.bundle.files import write_file
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import SPELLINGS
+from fgdd_fast.output.folder import writing
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
 from fgdd_fast.selection.select import KEEP_FOREGROUND
@@ -65,6 +67,32 @@ def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if value not in ("auto", *DEVICES):
         find_backend(value)
     return value
+
+
+def json_option() -> Callable[[F], F]:
+    """The result as JSON; see `write_json`."""
+    return click.option(
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path, allow_dash=True),
+        is_flag=False,
+        flag_value="-",
+        metavar="[FILE]",
+        help="Write the result as JSON to FILE; without FILE, print it.",
+    )
+
+
+def write_json(file: Path, text: str) -> None:
+    """Write a result to a file, which is replaced whole; or print it where the file is `-`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if str(file) == "-":
+        click.echo(text)
+        return
+    with writing(file):
+        write_file(file, f"{text}\n".encode())
 
 
 def seed_option() -> Callable[[F], F]:

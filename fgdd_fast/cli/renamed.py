@@ -11,7 +11,8 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
     "convert": {"--accept-parity": "--force"},
     "distill": {"--labels": "--label-epochs"},
     "evaluate": {"--val": "--validation", "--batch": "--student-batch", "--arithmetic": "--precision"},
-    "engine": {"--accept-parity": "--force"},
+    "engine": {"--accept-parity": "--force", "--batch": "--batch-profile"},
+    "label": {"--view": "--label-view"},
 }
 
 

@@ -73,16 +73,16 @@ def table_rows(output: str) -> dict[str, list[str]]:
 
 def test_build_says_what_it_built_and_how_it_compares(machine: Machine, teacher: Bundle) -> None:
     add_variant(teacher, "fp16")
-    output = run("build", teacher.onnx, "--precision", "fp16", "--batch", "1:2:4", "--workspace", 64)
+    output = run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4", "--workspace", 64)
     (plan,) = PlanStore().list()
     assert output.splitlines()[-1] == str(plan.path)
     row = table_rows(output)["tiny"]
     assert row == ["tiny", "fp16", "1:12:24", "2 fp16, 1 fp32", "0.0 MB", "1.5 s", "passed"]
     assert table_rows(output)["same path"] == ["same path", "1", "at least 0.95"]
     assert plan.workspace_mib == 64
-    run("build", teacher.onnx, "--precision", "fp16", "--batch", "1:2:4")
+    run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4")
     assert machine.built == [("tiny.fp16.onnx", "1:12:24")]
-    run("build", teacher.onnx, "--precision", "fp16", "--batch", "1:2:4", "--rebuild")
+    run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4", "--rebuild")
     assert len(machine.built) == 2
 
 
@@ -125,7 +125,7 @@ def test_build_without_a_gpu_says_that_nothing_was_checked(machine: Machine, tea
 
 @pytest.mark.parametrize("batch", ["8:4:1", "0", "1:2", "a:b:c", ""])
 def test_batches_are_in_order(machine: Machine, teacher: Bundle, batch: str) -> None:
-    result = CliRunner().invoke(engine, ["build", str(teacher.onnx), "--batch", batch])
+    result = CliRunner().invoke(engine, ["build", str(teacher.onnx), "--batch-profile", batch])
     assert result.exit_code == 2
     assert "1:4:8" in result.output or "MIN:OPT:MAX" in result.output
 
@@ -286,7 +286,7 @@ def test_an_engine_from_its_build_to_its_end(teacher: Bundle, monkeypatch: pytes
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     for module in (engine_building, engine_checking, plan_usability):
         monkeypatch.setattr(module, "find_cuda_device", lambda: None)
-    output = run("build", teacher.onnx, "--device", "tensorrt-rtx", "--batch", "1:1:2")
+    output = run("build", teacher.onnx, "--device", "tensorrt-rtx", "--batch-profile", "1:1:2")
     (plan,) = PlanStore().list()
     assert str(plan.path) in output
     output = run("list")
@@ -299,7 +299,7 @@ def test_an_engine_from_its_build_to_its_end(teacher: Bundle, monkeypatch: pytes
     content[len(content) // 2] ^= 1
     plan.path.write_bytes(content)
     assert "has changed since it was built" in refused("verify")[1]
-    assert "has changed since it was built" in run("build", teacher.onnx, "--batch", "1:1:2")
+    assert "has changed since it was built" in run("build", teacher.onnx, "--batch-profile", "1:1:2")
     assert "whole" in run("verify")
     run("remove", "tiny")
     assert PlanStore().list() == ()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
-from fgdd_fast.cli import renamed, terminal
+from fgdd_fast.cli import main, renamed, terminal
 
 
 def recorded(**options: bool) -> tuple[Console, io.StringIO]:
@@ -62,3 +65,14 @@ def test_an_old_spelling_is_accepted_and_warned_about(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.count("--old is called --new now") == 2
     assert renamed.with_new_spellings("other", given) == given
     assert capsys.readouterr().err == ""
+
+
+def test_json_is_printed_or_written_in_one_way_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+    printed = CliRunner().invoke(main, ["cache", "list", "--json"])
+    written = CliRunner().invoke(main, ["cache", "list", "--json", str(tmp_path / "cache.json")])
+    assert printed.exit_code == written.exit_code == 0
+    assert json.loads(printed.output) == json.loads((tmp_path / "cache.json").read_bytes())
+    assert written.output == ""

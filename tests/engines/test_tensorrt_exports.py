@@ -31,7 +31,17 @@ def run(*arguments: object) -> None:
 
 def built(bundle: Path, precision: str = "fp32") -> dict[str, Plan]:
     """The engines that the command builds of a bundle, by model."""
-    run("engine", "build", bundle, "--device", "tensorrt-rtx", "--precision", precision, "--batch", "1:1:2")
+    run(
+        "engine",
+        "build",
+        bundle,
+        "--device",
+        "tensorrt-rtx",
+        "--precision",
+        precision,
+        "--batch-profile",
+        "1:1:2",
+    )
     return {plan.key.model: plan for plan in PlanStore().list() if plan.key.precision == precision}
 
 

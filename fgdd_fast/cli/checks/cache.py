@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.cli.checks.doctor import readable_size
+from fgdd_fast.cli.options import json_option, write_json
 from fgdd_fast.runtime.cached import KINDS, Cached, list_cached, prune_cache
 
 
@@ -22,13 +24,13 @@ def cache() -> None:
 
 
 @cache.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def list_cache(as_json: bool) -> None:
+@json_option()
+def list_cache(json_file: Path | None) -> None:
     """List what is kept, with its size and the days since it was last read or written."""
     items = list_cached()
-    if as_json:
+    if json_file is not None:
         rows = [{**asdict(item), "paths": [str(path) for path in item.paths]} for item in items]
-        click.echo(json.dumps({"folder": str(cache_folder()), "items": rows}, indent=2))
+        write_json(json_file, json.dumps({"folder": str(cache_folder()), "items": rows}, indent=2))
         return
     _show(items)
     click.echo(f"{readable_size(sum(item.bytes for item in items))} in {cache_folder()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from fgdd_engines.probing.probes import Probe
 from fgdd_export.catalogue.prepare import verify as verify_model
+from fgdd_fast.cli.options import json_option, write_json
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.factory import FamilyState
 from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine
@@ -23,8 +25,8 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def doctor(as_json: bool) -> None:
+@json_option()
+def doctor(json_file: Path | None) -> None:
     """Find out what this machine can run, by running it, and what is missing.
 
     Each device is given a tiny model to run. At the end stands, for everything that is missing and could be
@@ -32,8 +34,8 @@ def doctor(as_json: bool) -> None:
     """
     with Console(stderr=True).status("Looking at this machine"):
         report = examine(_model_states())
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
+    if json_file is not None:
+        write_json(json_file, json.dumps(report.to_json(), indent=2))
     else:
         _show(report, Console(highlight=False))
 

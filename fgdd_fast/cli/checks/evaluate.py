@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fgdd_bench.machine.environment import command_line, environment
 from fgdd_engines.backends import DEVICES
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
-from fgdd_fast.cli.options import folder, seed_option
+from fgdd_fast.cli.options import folder, json_option, seed_option
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.students.architectures import NAMES
@@ -134,7 +135,7 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option(
     "--checkpoints", type=folder(), metavar="FOLDER", help="Keeps students, to go on with after a stop."
 )
-@click.option("--json", "json_file", type=folder(), metavar="FILE", help="Write all results to FILE.")
+@json_option()
 @click.option("--plot", type=folder(), metavar="FILE", help="Draw accuracy by epoch into the PNG FILE.")
 def evaluate(
     data: Path,
@@ -151,7 +152,8 @@ def evaluate(
     """
     if plot is not None:
         import_optional("matplotlib", EXTRA)
-    check_outputs(json_file, plot)
+    printed = json_file is not None and str(json_file) == "-"
+    check_outputs(None if printed else json_file, plot)
     runtime = RuntimeOptions(device=teacher_device, precision=teacher_precision, threads=options["threads"])
     progress = console_progress(console())
     try:
@@ -165,7 +167,11 @@ def evaluate(
         raise click.exceptions.Exit(130) from None
     console().print(_table(evaluation))
     if json_file is not None:
-        evaluation.write_json(json_file, {**environment(), "command": command_line(sys.argv[1:])})
+        made = {**environment(), "command": command_line(sys.argv[1:])}
+        if printed:
+            click.echo(json.dumps(evaluation.to_json(made), indent=1))
+        else:
+            evaluation.write_json(json_file, made)
     if plot is not None:
         evaluation.draw(plot)
     for summary in evaluation.summaries:

@@ -35,7 +35,8 @@ from fgdd_fast.output.folder import LABELS
 )
 @click.option("--cutmix/--no-cutmix", default=True, show_default=True, help="Whether views are mixed.")
 @click.option(
-    "--view",
+    "--label-view",
+    "view",
     type=click.Choice(["resize", "native"]),
     default="resize",
     show_default=True,

@@ -26,7 +26,7 @@ from fgdd_engines.tensorrt_backend.plans.usability import (
 )
 from fgdd_fast.cli.networks.convert import parity_table
 from fgdd_fast.cli.networks.engine_words import engine_table, plan_table, sidecar_lines
-from fgdd_fast.cli.options import combined, folder
+from fgdd_fast.cli.options import combined, folder, json_option, write_json
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.models.factory import asked_by_class, find_network
@@ -117,7 +117,8 @@ def engine() -> None:
     help="All but fp32 take the variant that 'fgdd-fast convert' makes.",
 )
 @click.option(
-    "--batch",
+    "--batch-profile",
+    "batch",
     callback=batches,
     metavar="MIN:OPT:MAX",
     show_default="1:1:8; 1:1:1 for Grounded SAM 2",
@@ -182,15 +183,19 @@ def list_engines() -> None:
 
 
 @engine.command()
-@click.argument("name", metavar="NAME")
+@click.argument("name", required=False, metavar="NAME")
 @click.option("--layers", is_flag=True, help="List every layer with its precision.")
-@click.option("--json", "as_json", is_flag=True, help="The sidecar as it is.")
-def inspect(name: str, layers: bool, as_json: bool) -> None:
+@json_option()
+def inspect(name: str | None, layers: bool, json_file: Path | None) -> None:
     """Show what is known of engines: what they were built of, their precisions and their parity."""
+    if name is None and json_file is not None:  # 'inspect --json NAME'
+        name, json_file = str(json_file), Path("-")
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.")
     plans = _named_plans(PlanStore(), name)
-    if as_json:
+    if json_file is not None:
         sidecars = [json.loads(plan.sidecar.read_bytes()) for plan in plans]
-        click.echo(json.dumps(sidecars[0] if len(sidecars) == 1 else sidecars, indent=2))
+        write_json(json_file, json.dumps(sidecars[0] if len(sidecars) == 1 else sidecars, indent=2))
         return
     here = platforms_here()
     for plan in plans:
