@@ -92,28 +92,6 @@ def test_training_seeds_are_resampled_within_a_selection_seed() -> None:
     assert shares == pytest.approx({0.0: 0.25, 0.5: 0.5, 1.0: 0.25}, abs=0.02)
 
 
-def test_one_selection_seed_has_no_small_sample_interval() -> None:
-    found = paired_difference(constant(0.5))
-    assert found.small_sample is None
-    assert (found.bootstrap.low, found.bootstrap.high) == pytest.approx((0.5, 0.5))
-
-
-def test_resampling_repeats_itself_and_follows_its_seed() -> None:
-    parts = [np.random.default_rng(seed).normal(size=(2, 20)) for seed in range(3)]
-    first = resampled_means(parts, resamples=700, seed=3)
-    assert first.tolist() == resampled_means(parts, resamples=700, seed=3).tolist()
-    assert first.tolist() != resampled_means(parts, resamples=700, seed=4).tolist()
-
-
-def test_exchanging_the_rows_turns_the_intervals_round() -> None:
-    parts = [np.random.default_rng(seed).normal(0.3, size=(2, 20)) for seed in range(3)]
-    there, back = paired_difference(parts), paired_difference([-part for part in parts])
-    assert there.mean == pytest.approx(-back.mean)
-    assert (there.bootstrap.low, there.bootstrap.high) == pytest.approx(
-        (-back.bootstrap.high, -back.bootstrap.low)
-    )
-
-
 def test_measures_of_dd_ranking() -> None:
     assert label_robust_score(1.0, -1.0) == pytest.approx(1)
     assert label_robust_score(-1.0, 1.0) == pytest.approx(0)

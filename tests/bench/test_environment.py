@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fgdd_bench.machine import environment as module
 from fgdd_bench.machine.environment import command_line, environment, thread_settings
 
 
@@ -42,11 +41,6 @@ def test_threads_as_they_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["OMP_NUM_THREADS"] == "3"
     assert "MKL_NUM_THREADS" not in found
     assert found["affinity"] == len(os.sched_getaffinity(0))
-
-
-def test_packages_that_are_absent_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PACKAGES", ("numpy", "no-such-package"))
-    assert environment()["packages"]["no-such-package"] == "absent"  # type: ignore[index]
 
 
 def test_a_command_without_folders() -> None:

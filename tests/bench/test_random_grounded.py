@@ -10,7 +10,6 @@ import pytest
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.errors import BundleError
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -51,13 +50,6 @@ def test_networks_are_made_once(exports: list[Path], tmp_path: Path) -> None:
     assert [place.name for place in tmp_path.iterdir()] == [first.bundle.onnx.parent.name]
 
 
-def test_by_default_they_are_in_the_cache(
-    exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path))
-    assert random_grounded().bundle.onnx.is_relative_to(tmp_path)
-
-
 @pytest.mark.parametrize("changed", ["version", "SIZE"])
 def test_what_they_depend_on_makes_others(
     exports: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
@@ -67,16 +59,6 @@ def test_what_they_depend_on_makes_others(
     monkeypatch.setattr(module, changed, other)
     assert random_grounded(tmp_path).bundle.onnx != first.bundle.onnx
     assert len(exports) == 2
-
-
-def test_nothing_half_made_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise BundleError("No space left")
-
-    monkeypatch.setattr(module, "write_checkpoints", fail)
-    with pytest.raises(BundleError, match="No space left"):
-        random_grounded(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_of_two_that_want_them_at_once_one_makes_them(

@@ -62,7 +62,7 @@ def pytorch_network(
 
 
 def first_convolution_input(bundle: Bundle) -> str:
-    """The tensor that enters a graph's first convolution: the images, normalised, float32 [batch, 3, …].
+    """Return the tensor that enters a graph's first convolution: normalised images, float32 [batch, 3, …].
 
     Raises:
         SettingsError: it has none.
@@ -97,7 +97,7 @@ class _Builder:
         return fx.GraphModule(self.root, self.graph).eval()
 
     def value(self, name: str) -> Any:
-        """The node that gives a tensor; nodes before it are added as they are needed."""
+        """Return the node that gives a tensor; nodes before it are added as they are needed."""
         waiting = [name]
         while waiting:
             tensor = waiting[-1]
@@ -122,7 +122,7 @@ class _Builder:
         return _OPERATORS[node.op_type](self, node, attributes)
 
     def unknown(self, node: onnx.NodeProto) -> SettingsError:
-        """What is raised at an operator that has no counterpart."""
+        """Return what is raised at an operator that has no counterpart."""
         return SettingsError(
             f"The PyTorch reference lacks the operator {node.op_type} of '{self._name}'",
             "Leave its stage out: --stages.",
@@ -149,17 +149,17 @@ class _Builder:
         return self.graph.call_function(function, args, kwargs)
 
     def operand(self, node: onnx.NodeProto, place: int) -> Any:
-        """An input that was given; None where it is left out."""
+        """Return an input that was given; None where it is left out."""
         name = node.input[place] if place < len(node.input) else ""
         return self.value(name) if name else None
 
     def array(self, node: onnx.NodeProto, place: int) -> np.ndarray[Any, Any] | None:
-        """An input that is a constant; None where it is left out, or no constant."""
+        """Return an input that is a constant; None where it is left out, or no constant."""
         name = node.input[place] if place < len(node.input) else ""
         return self.constants.get(name)
 
     def sides(self, tensor: str) -> list[int]:
-        """Height and width of a tensor [batch, channels, height, width]."""
+        """Return height and width of a tensor [batch, channels, height, width]."""
         return self._shapes[tensor][2:]
 
 
@@ -193,7 +193,7 @@ def _convolution(builder: _Builder, node: onnx.NodeProto, attributes: Attributes
 def _same_upper(
     sides: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 ) -> list[int]:
-    """Padding as TensorFlow's `SAME`: top, left, bottom, right."""
+    """Return padding as TensorFlow's `SAME`: top, left, bottom, right."""
     before, after = [], []
     for side, size, step, spread in zip(sides, kernel, stride, dilation, strict=True):
         total = max((-(-side // step) - 1) * step + (size - 1) * spread + 1 - side, 0)
@@ -262,38 +262,6 @@ def _numbers(array: np.ndarray[Any, Any] | None) -> list[int]:
     return [int(number) for number in array]
 
 
-def _squeeze(builder: _Builder, node: onnx.NodeProto, _: Attributes) -> fx.Node:
-    return builder.call(torch.squeeze, builder.operand(node, 0), tuple(_numbers(builder.array(node, 1))))
-
-
-def _unsqueeze(builder: _Builder, node: onnx.NodeProto, _: Attributes) -> fx.Node:
-    (axis,) = _numbers(builder.array(node, 1))
-    return builder.call(torch.unsqueeze, builder.operand(node, 0), axis)
-
-
-def _reshape(builder: _Builder, node: onnx.NodeProto, _: Attributes) -> fx.Node:
-    shape = _numbers(builder.array(node, 1))
-    return builder.call(torch.reshape, builder.operand(node, 0), shape)
-
-
-def _gather_elements(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
-    places = builder.call(Tensor.to, builder.operand(node, 1), torch.int64)
-    return builder.call(torch.gather, builder.operand(node, 0), attributes.get("axis", 0), places)
-
-
-def _cast(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
-    return builder.call(Tensor.to, builder.operand(node, 0), _DTYPES[attributes["to"]])
-
-
-def _concatenate(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
-    parts = [builder.value(name) for name in node.input]
-    return builder.call(torch.cat, parts, dim=attributes["axis"])
-
-
-def _transpose(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
-    return builder.call(torch.permute, builder.operand(node, 0), list(attributes["perm"]))
-
-
 def _along_axis(function: Callable[..., Tensor]) -> Operator:
     def add(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
         return builder.call(function, builder.operand(node, 0), dim=attributes.get("axis", -1))
@@ -301,16 +269,8 @@ def _along_axis(function: Callable[..., Tensor]) -> Operator:
     return add
 
 
-def _flatten(builder: _Builder, node: onnx.NodeProto, attributes: Attributes) -> fx.Node:
-    return builder.call(torch.flatten, builder.operand(node, 0), attributes.get("axis", 1))
-
-
-def _pool_all(builder: _Builder, node: onnx.NodeProto, _: Attributes) -> fx.Node:
-    return builder.module(nn.AdaptiveAvgPool2d(1), builder.operand(node, 0))
-
-
 def _plain(function: Callable[..., Any]) -> Operator:
-    """A function of the node's inputs, in their order."""
+    """Apply a function of the node's inputs, in their order."""
 
     def add(builder: _Builder, node: onnx.NodeProto, _: Attributes) -> fx.Node:
         return builder.call(function, *(builder.value(name) for name in node.input))
@@ -319,7 +279,7 @@ def _plain(function: Callable[..., Any]) -> Operator:
 
 
 def _largest(first: Any, second: Any) -> Tensor:
-    """The larger of two, one of which may be a number."""
+    """Return the larger of two, one of which may be a number."""
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.maximum(first, second)
     tensor, number = (first, second) if isinstance(first, Tensor) else (second, first)
@@ -329,15 +289,28 @@ def _largest(first: Any, second: Any) -> Tensor:
 Operator = Callable[[_Builder, onnx.NodeProto, Attributes], fx.Node]
 _OPERATORS: Mapping[str, Operator] = {
     "Add": _plain(operator.add),
-    "Cast": _cast,
+    "Cast": lambda builder, node, attributes: builder.call(
+        Tensor.to, builder.operand(node, 0), _DTYPES[attributes["to"]]
+    ),
     "Clip": _clip,
-    "Concat": _concatenate,
+    "Concat": lambda builder, node, attributes: builder.call(
+        torch.cat, list(map(builder.value, node.input)), dim=attributes["axis"]
+    ),
     "Conv": _convolution,
     "Div": _plain(operator.truediv),
-    "Flatten": _flatten,
-    "GatherElements": _gather_elements,
+    "Flatten": lambda builder, node, attributes: builder.call(
+        torch.flatten, builder.operand(node, 0), attributes.get("axis", 1)
+    ),
+    "GatherElements": lambda builder, node, attributes: builder.call(
+        torch.gather,
+        builder.operand(node, 0),
+        attributes.get("axis", 0),
+        builder.call(Tensor.to, builder.operand(node, 1), torch.int64),
+    ),
     "Gemm": _linear,
-    "GlobalAveragePool": _pool_all,
+    "GlobalAveragePool": lambda builder, node, _: builder.module(
+        nn.AdaptiveAvgPool2d(1), builder.operand(node, 0)
+    ),
     "Greater": _plain(operator.gt),
     "LogSoftmax": _along_axis(functional.log_softmax),
     "MatMul": _linear,
@@ -349,12 +322,20 @@ _OPERATORS: Mapping[str, Operator] = {
     "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin),
     "Relu": _plain(functional.relu),
-    "Reshape": _reshape,
+    "Reshape": lambda builder, node, _: builder.call(
+        torch.reshape, builder.operand(node, 0), _numbers(builder.array(node, 1))
+    ),
     "Resize": _resize,
     "Round": _plain(torch.round),
     "Sigmoid": _plain(torch.sigmoid),
-    "Squeeze": _squeeze,
+    "Squeeze": lambda builder, node, _: builder.call(
+        torch.squeeze, builder.operand(node, 0), tuple(_numbers(builder.array(node, 1)))
+    ),
     "Sub": _plain(operator.sub),
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Transpose": lambda builder, node, attributes: builder.call(
+        torch.permute, builder.operand(node, 0), list(attributes["perm"])
+    ),
+    "Unsqueeze": lambda builder, node, _: builder.call(
+        torch.unsqueeze, builder.operand(node, 0), *_numbers(builder.array(node, 1))
+    ),
 }
