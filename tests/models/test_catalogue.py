@@ -144,26 +144,20 @@ def test_a_bundle_is_found_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_bundle(str(tmp_path / given), "teacher") == bundle
 
 
-def test_an_unknown_name_gets_suggestions() -> None:
+def test_an_unknown_name_gets_suggestions(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         find_bundle("saliancy-u2netp", "foreground")
     assert "Did you mean saliency-u2netp?" in caught.value.advice
     assert "efficientnet" not in caught.value.advice  # another role
     with pytest.raises(BundleError, match="path of a bundle"):
         find_bundle("my-teacher", "teacher")
-    with pytest.raises(FgddError, match="Did you mean"):
-        load_catalogue()["imagenet-efficientnet-lite1"]
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="absent"):
         find_bundle(str(tmp_path / "absent"), "teacher")
-
-
-def test_a_name_that_nothing_has_whatever_its_role() -> None:
     with pytest.raises(BundleError, match="neither a bundle's path nor a model of the catalogue") as caught:
-        find_bundle("salience-u2netp")
+        find_bundle("salience-u2netp")  # whatever its role
     assert "saliency-u2netp" in caught.value.advice
+    with pytest.raises(FgddError, match="Did you mean"):
+        load_catalogue()["imagenet-efficientnet-lite1"]
 
 
 # Sources are fetched and checked
