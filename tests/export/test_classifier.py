@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from image_files import picture
 from installed_devices import available_devices
 from tiny_models import CHANNELS, CLASSES, SIDE, tiny_description, tiny_feeds, tiny_graph, tiny_reference
@@ -19,7 +23,7 @@ from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_export.classifier import bundle as classifier
-from fgdd_export.classifier.bundle import export_teacher, measure_parity
+from fgdd_export.classifier.bundle import export_teacher, measure_parity, read_class_names
 from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import Array
 from fgdd_export.graphs.parity import drawn_images
@@ -271,3 +275,62 @@ def test_heads_that_do_not_fit_are_refused(backbone: str, tmp_path: Path) -> Non
         with pytest.raises(FgddError, match=problem):
             with_head(changed, tmp_path / "mine.onnx", matrix, bias, classes)
     assert list(tmp_path.iterdir()) == []
+
+
+# Files of class names
+
+
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cf", "Z")), min_size=1)
+NAMES = st.lists(st.lists(WORDS, min_size=1).map(" ".join), min_size=1)
+
+
+@given(names=NAMES, line_end=st.sampled_from(["\n", "\r\n"]), final=st.sampled_from(["", "\n", "\n\n"]))
+def test_names_come_back(names: list[str], line_end: str, final: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if not names[0].startswith("["):
+            text = Path(folder, "names.txt")
+            text.write_bytes(line_end.join(names).encode() + final.encode())
+            assert read_class_names(text) == tuple(names)
+        data = Path(folder, "names.json")
+        data.write_text(json.dumps(names), encoding="utf-8")
+        assert read_class_names(data) == tuple(names)
+        assert read_class_names(data.rename(Path(folder, "names"))) == tuple(names)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("hat\nshoe\n", encoding="utf-8-sig")
+    assert read_class_names(path) == ("hat", "shoe")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "no class names"),
+        (b"\n \n", "no class names"),
+        (b"hat\n\nshoe\n", "Name 2 .* is empty"),
+        (b"h\xe4t\n", "no UTF-8"),
+        (b'["hat", "shoe"', "no JSON"),
+        (b'["hat", 3]', "no JSON list of names"),
+        (b"[]", "no class names"),
+        (b"[" * 100_000, "no JSON"),
+        (b'["hat", " "]', "Name 2 .* is empty"),
+        (b'["", ""]', "no class names"),
+    ],
+)
+def test_bad_files_are_told(tmp_path: Path, content: bytes, problem: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=problem):
+        read_class_names(path)
+
+
+def test_what_is_no_file_or_no_list_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        read_class_names(tmp_path / "absent.txt")
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        read_class_names(tmp_path)
+    path = tmp_path / "names.json"
+    path.write_text('{"0": "hat"}', encoding="utf-8")
+    with pytest.raises(SettingsError, match="no JSON list"):
+        read_class_names(path)

@@ -128,20 +128,6 @@ def test_torchscript(tmp_path: Path, how: str) -> None:
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(teacher.onnx).graph.node}
 
 
-@pytest.mark.parametrize("norm", ["group", "instance", "layer"])
-def test_normalisations(tmp_path: Path, norm: str, own: Callable[..., str]) -> None:
-    layers = {
-        "group": nn.GroupNorm(4, 8),
-        "instance": nn.InstanceNorm2d(8, affine=True),
-        "layer": nn.LayerNorm([8, 15, 15]),
-    }
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), layers[norm], nn.ReLU(), nn.AvgPool2d(5), nn.Flatten(), nn.Linear(72, 5)
-    )
-    tiny.randomise(network)
-    assert_parity(export_teacher(own(lambda: network), tmp_path / "mine.onnx", **INPUT), network)
-
-
 class Attention(nn.Module):
     """PyTorch's own transformer, for which it has a fused operator in inference."""
 
@@ -156,9 +142,26 @@ class Attention(nn.Module):
         return self.head(self.encoder(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
 
 
-def test_fused_attention(tmp_path: Path, own: Callable[..., str]) -> None:
-    network = tiny.randomise(Attention())
-    assert_parity(export_teacher(own(lambda: network), tmp_path / "mine.onnx", **INPUT), network)
+def normalised(norm: nn.Module) -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), norm, nn.ReLU(), nn.AvgPool2d(5), nn.Flatten())
+    return nn.Sequential(*network, nn.Linear(72, 5))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: normalised(nn.GroupNorm(4, 8)),
+        lambda: normalised(nn.InstanceNorm2d(8, affine=True)),
+        lambda: normalised(nn.LayerNorm([8, 15, 15])),
+        Attention,
+        lambda: nn.Sequential(*tiny.convolutional(), nn.Dropout(0.9)),
+    ],
+)
+def test_layers(tmp_path: Path, make: Callable[[], nn.Module], own: Callable[..., str]) -> None:
+    network = tiny.randomise(make()).train()
+    teacher = export_teacher(own(lambda: network), tmp_path / "mine.onnx", **INPUT)
+    assert not any(part.training for part in network.modules())
+    assert_parity(teacher, network)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -174,13 +177,6 @@ def test_fused_attention(tmp_path: Path, own: Callable[..., str]) -> None:
 def test_what_networks_return(tmp_path: Path, change: Any, own: Callable[..., str]) -> None:
     teacher = export_teacher(own(lambda: Around(change)), tmp_path / "mine.onnx", **INPUT)
     assert_parity(teacher, tiny.convolutional())
-
-
-def test_a_network_in_training_is_exported_for_inference(tmp_path: Path, own: Callable[..., str]) -> None:
-    network = nn.Sequential(*tiny.convolutional(), nn.Dropout(0.9)).train()
-    teacher = export_teacher(own(lambda: network), tmp_path / "mine.onnx", **INPUT)
-    assert not any(part.training for part in network.modules())
-    assert_parity(teacher, network)
 
 
 def test_the_bundle_says_what_it_is(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 import tiny_classifiers as tiny  # noqa: E402
+from hostile_pickles import Harmful  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tiny_classifiers import SIDE  # noqa: E402
 
@@ -37,16 +38,6 @@ def images(seed: int = 3) -> Any:
 @torch.no_grad()
 def assert_same(found: Any, expected: Any) -> None:
     torch.testing.assert_close(logits_of(found(images())), logits_of(expected(images())))
-
-
-class Exploit:
-    """Would write a file when unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.target,)
 
 
 # transformers
@@ -93,7 +84,7 @@ def test_a_malicious_pickle_of_transformers_is_refused(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "mine", "resnet")
     (folder / "model.safetensors").unlink()
     target = tmp_path / "executed"
-    torch.save({"weight": Exploit(target)}, folder / "pytorch_model.bin")
+    torch.save({"weight": Harmful(target)}, folder / "pytorch_model.bin")
     with pytest.raises(BundleError):
         load_classifier(str(folder))
     assert not target.exists()
@@ -142,7 +133,7 @@ def test_bad_files_of_tensors_are_refused(tmp_path: Path) -> None:
     tensors = ConvNet(3, 8, 3, 5, 4).state_dict()
     lacking = {name: tensor for name, tensor in tensors.items() if name != "layers.conv.1.bias"}
     for content, problem in (
-        ({"model": Exploit(target)}, "pickle that holds more than tensors"),
+        ({"model": Harmful(target)}, "pickle that holds more than tensors"),
         ({"model": lacking}, r"lacks 1 of .*layers\.conv\.1\.bias"),
         ({"model": {**tensors, "layers.norm.1.weight": torch.zeros(3)}}, "wrong shape"),
         ({"model": {**tensors, "extra": torch.zeros(3)}}, "no place: extra"),
@@ -155,7 +146,7 @@ def test_bad_files_of_tensors_are_refused(tmp_path: Path) -> None:
         torch.save(content, path)
         with pytest.raises(BundleError, match=problem):
             load_classifier(str(path))
-    path.write_bytes(pickle.dumps(Exploit(target)))
+    path.write_bytes(pickle.dumps(Harmful(target)))
     with pytest.raises(BundleError):
         load_classifier(str(path))
     assert not target.exists()
@@ -178,7 +169,7 @@ def test_files_that_are_nowhere() -> None:
 def test_bad_torchscript_is_refused(tmp_path: Path, member: str) -> None:
     good, bad, target = tmp_path / "good.ts", tmp_path / "bad.ts", tmp_path / "executed"
     torch.jit.save(torch.jit.script(tiny.convolutional()), good)
-    for content in (b"damage here", pickle.dumps(Exploit(target))):
+    for content in (b"damage here", pickle.dumps(Harmful(target))):
         with zipfile.ZipFile(good) as archive, zipfile.ZipFile(bad, "w") as copy:
             for name in archive.namelist():
                 copy.writestr(name, content if name.endswith(member) else archive.read(name))

@@ -92,26 +92,19 @@ def prompt_feeds(prompts: list[list[int]]) -> dict[str, Array]:
     }
 
 
-def encode(exports: Exports, prompts: list[list[int]]) -> dict[str, Array]:
-    """What the detector takes of the prompts."""
-    feeds = prompt_feeds(prompts)
-    text_mask = feeds.pop("text_mask")
-    return {
-        **exports.run_text(feeds),
-        "text_mask": text_mask,
-        "text_self_mask": feeds["self_mask"],
-    }
-
-
 @pytest.fixture(scope="module")
 def feeds(exports: Exports) -> dict[str, Array]:
     """All images in one batch, each with its own prompt."""
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (len(IMAGES), HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
+    prompts = prompt_feeds(prompt_tokens([words for _, words in IMAGES.values()]))
+    text_mask = prompts.pop("text_mask")
     return {
         "canvas": coarse.repeat(8, axis=1).repeat(8, axis=2),
         "valid": np.array([valid for valid, _ in IMAGES.values()], np.int32),
-        **encode(exports, prompt_tokens([words for _, words in IMAGES.values()])),
+        **exports.run_text(prompts),
+        "text_mask": text_mask,
+        "text_self_mask": prompts["self_mask"],
     }
 
 
@@ -120,20 +113,18 @@ def found(exports: Exports, feeds: dict[str, Array]) -> dict[str, Array]:
     return exports.run_detector(feeds)
 
 
-def normalised(loaded: GroundingDino, canvas: Array, valid: Array) -> tuple[torch.Tensor, torch.Tensor]:
-    """One image as transformers' processor hands it over: normalised, then padded, with a mask of pixels."""
+def unpatched(loaded: GroundingDino, canvas: Array, valid: Array, prompt: list[int]) -> tuple[Array, Array]:
+    """Logits [queries, tokens] and boxes of transformers' model for one image and a prompt not filled up.
+
+    As transformers' processor hands the image over: normalised, then padded, with a mask of pixels.
+    """
     pixels = torch.from_numpy(canvas.astype(np.float32) / 255)
     pixels = (pixels - torch.tensor(loaded.image_mean)) / torch.tensor(loaded.image_std)
     mask = torch.zeros(1, *canvas.shape[:2], dtype=torch.int64)
     mask[:, : valid[0], : valid[1]] = 1
-    return pixels.permute(2, 0, 1)[None] * mask[:, None], mask
-
-
-def unpatched(exports: Exports, canvas: Array, valid: Array, prompt: list[int]) -> tuple[Array, Array]:
-    """Logits [queries, tokens] and boxes of transformers' model for one image and a prompt not filled up."""
-    pixels, mask = normalised(exports.loaded, canvas, valid)
+    pixels = pixels.permute(2, 0, 1)[None] * mask[:, None]
     with torch.no_grad():
-        result = exports.loaded.model(pixel_values=pixels, pixel_mask=mask, input_ids=torch.tensor([prompt]))
+        result = loaded.model(pixel_values=pixels, pixel_mask=mask, input_ids=torch.tensor([prompt]))
     return result.logits[0, :, : len(prompt)].numpy(), result.pred_boxes[0].numpy()
 
 
@@ -175,7 +166,7 @@ def test_detector_equals_the_model(
     row = list(IMAGES).index(name)
     valid, _ = IMAGES[name]
     prompt = prompt_tokens([words for _, words in IMAGES.values()])[row]
-    expected = unpatched(exports, feeds["canvas"][row], np.array(valid), prompt)
+    expected = unpatched(exports.loaded, feeds["canvas"][row], np.array(valid), prompt)
     check_same_rows(found["logits"][row, :, : len(prompt)], found["boxes"][row], *expected)
     assert expected[0].std(axis=0).max() > 0.1  # the queries do differ
     assert (found["logits"][row, :, len(prompt) :] < -1e3).all()
@@ -198,7 +189,7 @@ def test_images_do_not_depend_on_their_neighbours(
             )
 
 
-def test_pixels_outside_the_image_do_not_matter(
+def test_what_lies_outside_the_image_or_fills_up_the_prompt_does_not_matter(
     exports: Exports, feeds: dict[str, Array], found: dict[str, Array]
 ) -> None:
     canvas = feeds["canvas"].copy()
@@ -207,14 +198,8 @@ def test_pixels_outside_the_image_do_not_matter(
     changed = exports.run_detector(feeds | {"canvas": canvas})
     np.testing.assert_array_equal(changed["logits"], found["logits"])
     np.testing.assert_array_equal(changed["boxes"], found["boxes"])
-
-
-def test_tokens_that_fill_up_do_not_matter(
-    exports: Exports, feeds: dict[str, Array], found: dict[str, Array]
-) -> None:
-    filling = feeds["text_mask"][..., None] == 0
     noise = np.random.default_rng(0).normal(0, 3, feeds["text_features"].shape).astype(np.float32)
-    features = np.where(filling, noise, feeds["text_features"])
+    features = np.where(feeds["text_mask"][..., None] == 0, noise, feeds["text_features"])
     changed = exports.run_detector(feeds | {"text_features": features})
     np.testing.assert_array_equal(changed["boxes"], found["boxes"])
 
@@ -284,13 +269,10 @@ def test_a_small_canvas_leaves_the_network_as_it_was(checkpoint: Path) -> None:
             torch.testing.assert_close(level, expected)
 
 
-def test_text_length_has_bounds(exports: Exports) -> None:
+def test_text_length_and_canvas_have_bounds(exports: Exports) -> None:
     assert text_network(exports.loaded, 32).inputs[0].shape == ("batch", 32)
     for length in (0, 33):
         with pytest.raises(SettingsError, match="1 to 32 tokens"):
             text_network(exports.loaded, length)
-
-
-def test_canvas_with_fewer_places_than_queries_is_refused(exports: Exports) -> None:
     with pytest.raises(SettingsError, match="fewer than the 20 queries"):
         detector_network(exports.loaded, 24, 24, TOKENS)

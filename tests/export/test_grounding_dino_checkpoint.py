@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from hostile_pickles import Harmful
 from safetensors.torch import load_file, save_file
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config, tiny_tokenizer
 
@@ -115,16 +114,6 @@ def test_truncated_weights_are_refused(copied: Path, length: int) -> None:
     weights.write_bytes(weights.read_bytes()[:length])
     with pytest.raises(BundleError, match="cannot be loaded"):
         load_grounding_dino(str(copied))
-
-
-class Harmful:
-    """Unpickled, it would make a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
 
 
 def test_a_pickle_that_would_execute_code_is_refused(copied: Path) -> None:

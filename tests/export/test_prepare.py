@@ -1,19 +1,144 @@
+"""Models of the catalogue are made of their sources: U2-Netp, and what every recipe is held to."""
+
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
+import onnx
 import pytest
 from catalogue_files import catalogue_data, real_source, write_catalogue
+from image_files import clothing_photographs, needs_clothing
 from installed_devices import available_devices
+from numpy.typing import NDArray
 from saliency_source import saliency_source
 
 from fgdd_engines.factory import open_engine
 from fgdd_export.catalogue import prepare as module
 from fgdd_export.catalogue.prepare import Status, prepare, pull_model, verify
+from fgdd_export.catalogue.u2netp import build_u2netp, compare, prepare_u2netp, reference_probabilities
+from fgdd_export.graphs.graph import OPSET, load_model, run_model, serialise
 from fgdd_export.graphs.parity import drawn_images
-from fgdd_fast.errors import BundleError
-from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
+from fgdd_fast.errors import BundleError, SettingsError
+from fgdd_fast.models.catalogue.catalogue import Preparation, bundle_path, find_bundle, load_catalogue
+
+BLACK = np.zeros((2, 64, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    return build_u2netp(saliency_source(), 96)
+
+
+def test_graph_has_the_form_of_a_foreground_bundle(model: onnx.ModelProto) -> None:
+    operators = {node.op_type for node in model.graph.node}
+    assert not operators & {"Shape", "Slice", "Unsqueeze", "Gather"}
+    readers = [node.op_type for node in model.graph.node if "images" in node.input]
+    assert readers == ["Cast"]  # all that TensorRT allows a uint8 input
+    assert [entry.version for entry in model.opset_import] == [OPSET]
+    assert [value.name for value in model.graph.output] == ["mask", "occupancy"]
+    batch = {value.type.tensor_type.shape.dim[0].dim_param for value in model.graph.output}
+    assert batch == {"batch"}
+
+
+def test_graph_is_the_published_network(model: onnx.ModelProto) -> None:
+    images = drawn_images(96, 96)
+    reference = reference_probabilities(saliency_source(), images)
+    found = run_model(serialise(model), {"images": images})
+    assert found["mask"].dtype == np.uint8
+    assert np.abs(found["mask"] - reference * 255).max() < 0.51  # rounded to the nearest grey level
+    np.testing.assert_allclose(found["occupancy"], (reference > 0.5).mean(axis=(1, 2)), atol=1e-3)
+    assert found["occupancy"].std() > 0.01
+    assert found["mask"].min() == 0
+    assert (found["mask"].max(axis=(1, 2)) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "images"),
+    [
+        pytest.param(saliency_source(gain=0.1, bias=-5), drawn_images(64, 64), id="nothing likely"),
+        pytest.param(saliency_source(gain=0, bias=3), drawn_images(64, 64), id="flat map"),
+        pytest.param(saliency_source(gain=0.1, bias=-5), BLACK, id="black images"),
+    ],
+)
+def test_where_nothing_is_found_occupancy_is_zero(source: bytes, images: NDArray[np.uint8]) -> None:
+    found = run_model(serialise(build_u2netp(source, 64)), {"images": images})
+    assert (found["occupancy"] == 0).all()
+    assert (found["mask"] == 0).all()
+
+
+def test_prepare_measures_parity(tmp_path: Path) -> None:
+    path = tmp_path / "source.onnx"
+    path.write_bytes(saliency_source())
+    prepared = prepare_u2netp(path, Preparation("u2netp", 64))
+    assert prepared.role == "foreground"
+    assert prepared.parity["max_probability_difference"] < 0.51 / 255
+    assert prepared.parity["mask_iou_loss"] < 1e-3
+    with pytest.raises(SettingsError, match="multiple of 32"):
+        prepare_u2netp(path, Preparation("u2netp", 100))
+    with pytest.raises(SettingsError, match="multiple of 32"):
+        prepare_u2netp(path, Preparation("u2netp", None))
+
+
+def test_an_exporter_fault_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "source.onnx"
+    path.write_bytes(saliency_source())
+    monkeypatch.setattr("fgdd_export.catalogue.u2netp.MEAN", (0.0, 0.0, 0.0))
+    wrong = build_u2netp(path.read_bytes(), 64)
+    monkeypatch.undo()
+    monkeypatch.setattr("fgdd_export.catalogue.u2netp.build_u2netp", lambda source, size: wrong)
+    with pytest.raises(BundleError, match="differs from its source"):
+        prepare_u2netp(path, Preparation("u2netp", 64))
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(BundleError, match="no ONNX model"):
+        build_u2netp(b"not a model", 64)
+    with pytest.raises(BundleError, match="no U2-Netp"):
+        build_u2netp(serialise(build_u2netp(saliency_source(), 64)), 64)
+
+
+@needs_clothing
+def test_real_weights_on_photographs() -> None:
+    source = real_source("saliency-u2netp").read_bytes()
+    photographs = []
+    for path in clothing_photographs(4):
+        photograph = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        photographs.append(cv2.resize(photograph, (256, 256), interpolation=cv2.INTER_AREA))
+    images = np.stack(photographs)
+    run = load_model(serialise(build_u2netp(source, 256)))
+    found = run({"images": images})
+    parity = compare(found, reference_probabilities(source, images))
+    assert parity["mask_iou_loss"] < 1e-3
+    assert parity["max_occupancy_error"] < 1e-3
+    assert 0.3 < found["occupancy"].mean() < 0.6
+    empty = np.stack([np.full((256, 256, 3), grey, np.uint8) for grey in (0, 128, 255)])
+    assert (run({"images": empty})["occupancy"] == 0).all()
+
+
+def test_preparing_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    """onnxslim imports ONNX Runtime, whose telemetry would leave an identifier there."""
+    (tmp_path / "source.onnx").write_bytes(saliency_source())
+    script = (
+        "import sys\n"
+        "from fgdd_export.catalogue.u2netp import build_u2netp\n"
+        "build_u2netp(open(sys.argv[1], 'rb').read(), 64)\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    environment.pop("XDG_CACHE_HOME", None)
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "source.onnx")], env=environment, check=True)
+    assert list(home.rglob("*")) == []
+
+
+# From the catalogue's source to a bundle
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from fgdd_export.precision.quantisation import (
     MIN_DECIBELS,
     Calibration,
     Form,
+    Quantised,
     calibrate,
     quantise_calibrated,
 )
@@ -67,6 +68,11 @@ def form(request: pytest.FixtureRequest) -> Form:
     return chosen
 
 
+@pytest.fixture
+def quantised(form: Form) -> Quantised:
+    return quantise_calibrated(*calibrated(), form)
+
+
 def constants(model: onnx.ModelProto) -> Mapping[str, Array]:
     return {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
 
@@ -78,171 +84,166 @@ def relative_error(model: onnx.ModelProto, reference: onnx.ModelProto) -> float:
     return float(np.sqrt(np.square(found - exact).mean()) / exact.std())
 
 
-class TestWhatIsQuantised:
-    def test_all_but_the_last_layer_and_what_lies_outside(self, form: Form) -> None:
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, form)
-        assert set(quantised.quantised) == {*WEIGHTED[:-1], *CONNECTING} - {"residual"}
-        assert list(quantised.kept) == ["last"]
-
-    def test_what_leads_only_into_a_node_that_is_kept_is_not_rounded_for_it(self, form: Form) -> None:
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, form, keep=["joined"])
-        assert set(quantised.quantised) == {"outer", "pool", "inner", "fine"}
-        assert quantised.kept == {"joined": "asked for", "last": quantised.kept["last"]}
-        readers = {node.name: node for node in quantised.model.graph.node}
-        assert readers["join"].input[0] == readers["enlarged"].output[0]
-
-    def test_a_node_whose_signal_int8_cannot_hold_is_found(self, form: Form) -> None:
-        model, calibration = calibrated(OFFSET)
-        assert {name for name, harm in calibration.harm[form].items() if harm.decibels < MIN_DECIBELS} == {
-            "joined"
-        }
-        quantised = quantise_calibrated(model, calibration, form)
-        assert "dB of signal over noise" in quantised.kept["joined"]
-        assert "joined" not in quantised.quantised
-        assert relative_error(quantised.model, model) < 0.05
+def test_all_but_the_last_layer_and_what_lies_outside(quantised: Quantised) -> None:
+    assert set(quantised.quantised) == {*WEIGHTED[:-1], *CONNECTING} - {"residual"}
+    assert list(quantised.kept) == ["last"]
+    assert relative_error(quantised.model, calibrated()[0]) < 0.05
 
 
-class TestNumbers:
-    def test_it_stays_close_to_fp32(self, form: Form) -> None:
-        model, calibration = calibrated()
-        assert relative_error(quantise_calibrated(model, calibration, form).model, model) < 0.05
-
-    def test_activations_are_signed_without_or_unsigned_with_a_zero_point(self, form: Form) -> None:
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, form).model
-        values = constants(quantised)
-        zeros = [values[node.input[2]] for node in quantised.graph.node if node.op_type == "QuantizeLinear"]
-        assert {zero.dtype.name for zero in zeros} == {"uint8" if form == "int8-u8" else "int8"}
-        assert form == "int8-u8" or not any(zero.any() for zero in zeros)
-
-    def test_weights_are_signed_with_a_scale_for_each_output(self, form: Form) -> None:
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, form).model
-        values, original = constants(quantised), constants(model)
-        weights = {node.name: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
-        origins = {
-            node.output[0]: node for node in quantised.graph.node if node.op_type == "DequantizeLinear"
-        }
-        convolutions = [node for node in quantised.graph.node if node.name in WEIGHTED[:-1]]
-        assert len(convolutions) == len(WEIGHTED) - 1
-        for node in convolutions:
-            levels, scales, zeros = (values[name] for name in origins[node.input[1]].input)
-            assert levels.dtype == np.int8
-            assert scales.shape == zeros.shape == (CHANNELS,)
-            assert not zeros.any()
-            restored = levels * scales[:, None, None, None]
-            assert np.abs(restored - original[weights[node.name]]).max() <= scales.max() * 0.5001
-
-    def test_only_u8_graphs_have_integer_biases(self, form: Form) -> None:
-        """ONNX Runtime fuses no convolution without, and TensorRT takes none."""
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, form).model
-        kinds = {value.dtype.name for value in constants(quantised).values()}
-        assert ("int32" in kinds) == (form == "int8-u8")
-
-    @pytest.mark.parametrize("unsigned", [False, True])
-    def test_the_mean_error_of_a_node_is_what_one_computes_by_hand(self, unsigned: bool) -> None:
-        model = one_tone()
-        name = model.graph.node[2].name
-        ranges = {model.graph.node[2].input[0]: (0.0, 1000.0)}
-        feeds = {"images": np.full((1, SIDE, SIDE, 3), 37, np.uint8)}
-        step = 1000 / 255 if unsigned else 1000 / 127
-        error = 37 - round(37 / step) * step
-        harm = measure_harm(model, ranges, [feeds], unsigned=unsigned)[name]
-        np.testing.assert_allclose(harm.shift, [error, -2 * error, 0.5 * error], rtol=1e-5)
-        assert harm.decibels == pytest.approx(20 * np.log10(37 / abs(error)), abs=0.01)
-
-    def test_biases_take_the_mean_error_back(self, form: Form) -> None:
-        """Where an image is the same all over, rounding is too, and no error averages out."""
-        model = one_tone()
-        tone = {"images": np.full((1, SIDE, SIDE, 3), 37, np.uint8)}
-        ranges = {model.graph.node[2].input[0]: (0.0, 1000.0)}
-        harm = measure_harm(model, ranges, [tone], unsigned=form == "int8-u8")
-        errors = {}
-        for corrected, measured in (True, harm), (False, {}):
-            quantised = quantise_calibrated(model, Calibration(ranges, {form: measured}), form).model
-            exact, found = (run_model(serialise(each), tone)["maps"] for each in (model, quantised))
-            errors[corrected] = float(np.abs(exact - found).max())
-        assert errors[False] > 0.1
-        assert errors[True] < 0.02
+def test_what_leads_only_into_a_node_that_is_kept_is_not_rounded_for_it(form: Form) -> None:
+    model, calibration = calibrated()
+    quantised = quantise_calibrated(model, calibration, form, keep=["joined"])
+    assert set(quantised.quantised) == {"outer", "pool", "inner", "fine"}
+    assert quantised.kept == {"joined": "asked for", "last": quantised.kept["last"]}
+    readers = {node.name: node for node in quantised.model.graph.node}
+    assert readers["join"].input[0] == readers["enlarged"].output[0]
 
 
-class TestGraph:
-    def test_inputs_outputs_and_operators_are_the_same(self, form: Form) -> None:
-        model, calibration = calibrated()
-        before = serialise(model)
-        quantised = quantise_calibrated(model, calibration, form).model
-        assert serialise(model) == before
-        assert tensor_specs(quantised.graph.input) == tensor_specs(model.graph.input)
-        assert tensor_specs(quantised.graph.output) == tensor_specs(model.graph.output)
-        assert [(each.domain, each.version) for each in quantised.opset_import] == [("", 17)]
-        assert quantised.ir_version == model.ir_version
-
-    def test_any_batch(self, form: Form) -> None:
-        model, calibration = calibrated()
-        quantised = serialise(quantise_calibrated(model, calibration, form).model)
-        feeds = np.concatenate([each["images"] for each in samples(5)])
-        together = run_model(quantised, {"images": feeds})["occupancy"]
-        alone = [run_model(quantised, {"images": image[None]})["occupancy"][0] for image in feeds]
-        np.testing.assert_array_equal(together, alone)
-
-    def test_the_same_bytes_every_time(self, form: Form) -> None:
-        model = u_shape()
-        first, second = (
-            quantise_calibrated(model, calibrate(model, samples(3)), form).model for _ in range(2)
-        )
-        assert serialise(first) == serialise(second)
+def test_a_node_whose_signal_int8_cannot_hold_is_found(form: Form) -> None:
+    model, calibration = calibrated(OFFSET)
+    assert {name for name, harm in calibration.harm[form].items() if harm.decibels < MIN_DECIBELS} == {
+        "joined"
+    }
+    quantised = quantise_calibrated(model, calibration, form)
+    assert "dB of signal over noise" in quantised.kept["joined"]
+    assert "joined" not in quantised.quantised
+    assert relative_error(quantised.model, model) < 0.05
 
 
-class TestRuntimes:
-    def openvino(self, model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pytest.importorskip("openvino")
-        core = openvino_core()
-        compiled = core.compile_model(
-            core.read_model(serialise(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
-        return np.asarray(compiled({"images": images})["occupancy"])
-
-    def test_openvino_computes_u8_as_onnx_runtime_does(self) -> None:
-        model, calibration = calibrated()
-        quantised = quantise_calibrated(model, calibration, "int8-u8").model
-        images = np.concatenate([each["images"] for each in samples(8, seed=1)])
-        expected = run_model(serialise(quantised), {"images": images})["occupancy"]
-        np.testing.assert_allclose(self.openvino(quantised, images), expected, atol=5e-3)
-
-    def test_tensorrt_builds_s8(self) -> None:
-        trt = pytest.importorskip("tensorrt_rtx")
-        model, calibration = calibrated()
-        logger = trt.Logger(trt.Logger.ERROR)
-        builder = trt.Builder(logger)
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        parser = trt.OnnxParser(network, logger)
-        data = serialise(quantise_calibrated(model, calibration, "int8").model)
-        assert parser.parse(data), [parser.get_error(place) for place in range(parser.num_errors)]
-        settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
-        profile.set_shape("images", *((batch, SIDE, SIDE, 3) for batch in (1, 2, 4)))
-        settings.add_optimization_profile(profile)
-        assert builder.build_serialized_network(network, settings)
+def test_it_stays_close_to_fp32(form: Form) -> None:
+    model, calibration = calibrated()
+    assert relative_error(quantise_calibrated(model, calibration, form).model, model) < 0.05
 
 
-class TestRefusals:
-    def test_no_samples(self) -> None:
-        with pytest.raises(SettingsError, match="--calibrate DATA"):
-            calibrate(u_shape(), [])
+def test_activations_are_signed_without_or_unsigned_with_a_zero_point(
+    form: Form, quantised: Quantised
+) -> None:
+    """And only u8 graphs integer biases: ONNX Runtime fuses nothing without, and TensorRT takes none."""
+    values, nodes = constants(quantised.model), quantised.model.graph.node
+    zeros = [values[node.input[2]] for node in nodes if node.op_type == "QuantizeLinear"]
+    assert {zero.dtype.name for zero in zeros} == {"uint8" if form == "int8-u8" else "int8"}
+    assert form == "int8-u8" or not any(zero.any() for zero in zeros)
+    assert any(value.dtype == np.int32 for value in values.values()) == (form == "int8-u8")
 
-    def test_nothing_left_to_quantise(self) -> None:
-        model, calibration = calibrated()
-        with pytest.raises(BundleError, match="can be quantised"):
-            quantise_calibrated(model, calibration, "int8", keep=WEIGHTED)
 
-    @pytest.mark.filterwarnings("ignore:All-NaN axis")
-    def test_values_that_are_not_finite(self) -> None:
-        model = u_shape()
-        weight = model.graph.initializer[1]
-        values = numpy_helper.to_array(weight).copy()
-        values.flat[0] = np.inf
-        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-        with pytest.raises(BundleError, match="not finite"):
-            calibrate(model, samples(2))
+def test_weights_are_signed_with_a_scale_for_each_output(quantised: Quantised) -> None:
+    model, nodes = calibrated()[0], quantised.model.graph.node
+    values, original = constants(quantised.model), constants(model)
+    weights = {node.name: node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    origins = {node.output[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
+    convolutions = [node for node in nodes if node.name in WEIGHTED[:-1]]
+    assert len(convolutions) == len(WEIGHTED) - 1
+    for node in convolutions:
+        levels, scales, zeros = (values[name] for name in origins[node.input[1]].input)
+        assert levels.dtype == np.int8
+        assert scales.shape == zeros.shape == (CHANNELS,)
+        assert not zeros.any()
+        restored = levels * scales[:, None, None, None]
+        assert np.abs(restored - original[weights[node.name]]).max() <= scales.max() * 0.5001
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_the_mean_error_of_a_node_is_what_one_computes_by_hand(unsigned: bool) -> None:
+    model = one_tone()
+    name = model.graph.node[2].name
+    ranges = {model.graph.node[2].input[0]: (0.0, 1000.0)}
+    feeds = {"images": np.full((1, SIDE, SIDE, 3), 37, np.uint8)}
+    step = 1000 / 255 if unsigned else 1000 / 127
+    error = 37 - round(37 / step) * step
+    harm = measure_harm(model, ranges, [feeds], unsigned=unsigned)[name]
+    np.testing.assert_allclose(harm.shift, [error, -2 * error, 0.5 * error], rtol=1e-5)
+    assert harm.decibels == pytest.approx(20 * np.log10(37 / abs(error)), abs=0.01)
+
+
+def test_biases_take_the_mean_error_back(form: Form) -> None:
+    """Where an image is the same all over, rounding is too, and no error averages out."""
+    model = one_tone()
+    tone = {"images": np.full((1, SIDE, SIDE, 3), 37, np.uint8)}
+    ranges = {model.graph.node[2].input[0]: (0.0, 1000.0)}
+    harm = measure_harm(model, ranges, [tone], unsigned=form == "int8-u8")
+    errors = {}
+    for corrected, measured in (True, harm), (False, {}):
+        quantised = quantise_calibrated(model, Calibration(ranges, {form: measured}), form).model
+        exact, found = (run_model(serialise(each), tone)["maps"] for each in (model, quantised))
+        errors[corrected] = float(np.abs(exact - found).max())
+    assert errors[False] > 0.1
+    assert errors[True] < 0.02
+
+
+def test_inputs_outputs_and_operators_are_the_same(form: Form) -> None:
+    model, calibration = calibrated()
+    before = serialise(model)
+    quantised = quantise_calibrated(model, calibration, form).model
+    assert serialise(model) == before
+    assert tensor_specs(quantised.graph.input) == tensor_specs(model.graph.input)
+    assert tensor_specs(quantised.graph.output) == tensor_specs(model.graph.output)
+    assert [(each.domain, each.version) for each in quantised.opset_import] == [("", 17)]
+    assert quantised.ir_version == model.ir_version
+
+
+def test_any_batch(quantised: Quantised) -> None:
+    graph = serialise(quantised.model)
+    feeds = np.concatenate([each["images"] for each in samples(5)])
+    together = run_model(graph, {"images": feeds})["occupancy"]
+    alone = [run_model(graph, {"images": image[None]})["occupancy"][0] for image in feeds]
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_the_same_bytes_every_time(form: Form) -> None:
+    model = u_shape()
+    first, second = (quantise_calibrated(model, calibrate(model, samples(3)), form).model for _ in range(2))
+    assert serialise(first) == serialise(second)
+
+
+def openvino(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    pytest.importorskip("openvino")
+    core = openvino_core()
+    compiled = core.compile_model(
+        core.read_model(serialise(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return np.asarray(compiled({"images": images})["occupancy"])
+
+
+def test_openvino_computes_u8_as_onnx_runtime_does() -> None:
+    model, calibration = calibrated()
+    quantised = quantise_calibrated(model, calibration, "int8-u8").model
+    images = np.concatenate([each["images"] for each in samples(8, seed=1)])
+    expected = run_model(serialise(quantised), {"images": images})["occupancy"]
+    np.testing.assert_allclose(openvino(quantised, images), expected, atol=5e-3)
+
+
+def test_tensorrt_builds_s8() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    model, calibration = calibrated()
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    data = serialise(quantise_calibrated(model, calibration, "int8").model)
+    assert parser.parse(data), [parser.get_error(place) for place in range(parser.num_errors)]
+    settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    profile.set_shape("images", *((batch, SIDE, SIDE, 3) for batch in (1, 2, 4)))
+    settings.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, settings)
+
+
+def test_no_samples() -> None:
+    with pytest.raises(SettingsError, match="--calibrate DATA"):
+        calibrate(u_shape(), [])
+
+
+def test_nothing_left_to_quantise() -> None:
+    model, calibration = calibrated()
+    with pytest.raises(BundleError, match="can be quantised"):
+        quantise_calibrated(model, calibration, "int8", keep=WEIGHTED)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN axis")
+def test_values_that_are_not_finite() -> None:
+    model = u_shape()
+    weight = model.graph.initializer[1]
+    values = numpy_helper.to_array(weight).copy()
+    values.flat[0] = np.inf
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    with pytest.raises(BundleError, match="not finite"):
+        calibrate(model, samples(2))

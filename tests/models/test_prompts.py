@@ -106,13 +106,6 @@ def test_a_name_that_says_nothing_is_refused(name: str) -> None:
     caught.value.problem.encode()  # can be printed
 
 
-def test_a_prompt_goes_before_the_name() -> None:
-    prompts = {"n01440764": ("tench", "Tinca tinca"), "cat": ("tabby",)}
-    assert phrases_of("n01440764", prompts) == ("tench", "Tinca tinca")
-    assert phrases_of("cat", prompts) == ("tabby",)
-    assert phrases_of("dog", prompts) == ("dog",)
-
-
 def test_phrases_follow_each_other_in_lower_case() -> None:
     assert prompt_text(["Cat"], "a {}.") == "a cat."
     assert prompt_text(["cat", "Tabby Kitten"], "a {}.") == "a cat. a tabby kitten."

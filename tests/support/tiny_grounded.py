@@ -115,17 +115,9 @@ def write_grounded_bundle(folder: Path, *, split: bool = False) -> Bundle:
         nodes, constants = [*detect, *segment], {**detector_constants, **segmenter_constants}
     tokenizer = path.with_name(f"{path.stem}.tokenizer.json")
     write_file(tokenizer, tokenizer_json().encode())
-    return _write(
-        path,
-        "",
-        "foreground",
-        nodes,
-        constants,
-        inputs,
-        outputs,
-        parts={name: part.sha256 for name, part in parts.items()},
-        files={"tokenizer.json": file_sha256(tokenizer)},
-    )
+    hashes = {name: part.sha256 for name, part in parts.items()}
+    files = {"tokenizer.json": file_sha256(tokenizer)}
+    return _write(path, "", "foreground", nodes, constants, inputs, outputs, parts=hashes, files=files)
 
 
 def tokenizer_json() -> str:
@@ -133,48 +125,31 @@ def tokenizer_json() -> str:
     words = {index: word for word, index in VOCABULARY.items()}
     vocabulary = {words.get(index, f"[unused{index}]"): index for index in range(max(words) + 1)}
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     first, last = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("[CLS]", "[SEP]"))
     sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    added = [{"id": VOCABULARY[name], "content": name, **flags, "special": True} for name in special]
+    ends = {name: {"id": name, "ids": [VOCABULARY[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")}
+    normalizer = {"clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True}
+    pair = [first, sequence, last, {"Sequence": {"id": "B", "type_id": 1}}, last]
+    processor = {"single": [first, sequence, last], "pair": pair, "special_tokens": ends}
+    model = {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": vocabulary,
+    }
     data = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": VOCABULARY[name],
-                "content": name,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for name in special
-        ],
-        "normalizer": {
-            "type": "BertNormalizer",
-            "clean_text": True,
-            "handle_chinese_chars": True,
-            "strip_accents": None,
-            "lowercase": True,
-        },
+        "added_tokens": added,
+        "normalizer": {"type": "BertNormalizer", **normalizer},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [first, sequence, last],
-            "pair": [first, sequence, last, {"Sequence": {"id": "B", "type_id": 1}}, last],
-            "special_tokens": {
-                name: {"id": name, "ids": [VOCABULARY[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")
-            },
-        },
+        "post_processor": {"type": "TemplateProcessing", **processor},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
-        "model": {
-            "type": "WordPiece",
-            "unk_token": "[UNK]",
-            "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100,
-            "vocab": vocabulary,
-        },
+        "model": model,
     }
     return json.dumps(data)
 
@@ -193,13 +168,8 @@ def _text_encoder() -> tuple[list[onnx.NodeProto], _Constants]:
         helper.make_node("Unsqueeze", ["places", "last"], ["place"]),
         helper.make_node("Expand", ["place", "channels"], ["text_positions"]),
     ]
-    constants = {
-        "embeddings": embeddings,
-        "none": np.float32(0),
-        "whole": np.float32(1),
-        "last": np.array([2]),
-        "channels": np.array([1, 1, DIM]),
-    }
+    constants = {"embeddings": embeddings, "none": np.float32(0), "whole": np.float32(1)}
+    constants |= {"last": np.array([2]), "channels": np.array([1, 1, DIM])}
     return nodes, constants
 
 
@@ -378,5 +348,5 @@ def _write(
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
-    return helper.make_tensor_value_info(spec.name, types[spec.dtype], list(spec.shape))
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return helper.make_tensor_value_info(spec.name, kind, list(spec.shape))
