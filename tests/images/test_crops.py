@@ -1,4 +1,4 @@
-"""Candidate crops: inside the image, reproducible, and distributed as torchvision's."""
+"""Candidate crops, reproducible and distributed as torchvision's; and what the teacher is shown of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import picture
 
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.crops import Box, candidate_boxes
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize
+from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView, teacher_view, tile_pixels, view_size
+from fgdd_fast.seeding import seeded_hash, source_bytes
 
 SIDES = st.integers(1, 5000)
 SOURCES = st.binary(min_size=1).map(lambda name: name.decode("utf-8", "surrogateescape"))
@@ -66,15 +71,6 @@ def test_boxes_are_the_same_for_ever() -> None:
     assert candidate_boxes("cat/\udcff.jpg", 333, 500, count=2, seed=-7) == GOLDEN_ODD_NAME
 
 
-def test_seed_and_source_change_the_boxes() -> None:
-    boxes = {
-        candidate_boxes(source, 640, 480, count=5, seed=seed)
-        for source in ("a", "b", "a0")
-        for seed in range(3)
-    }
-    assert len(boxes) == 9
-
-
 def test_a_strip_falls_back_to_its_middle() -> None:
     # Every square of 8 % of the area is higher than the strip.
     assert set(candidate_boxes("strip", 1000, 10, count=20, seed=0)) == {Box(495, 0, 10, 10)}
@@ -98,13 +94,68 @@ def test_boxes_are_distributed_as_torchvisions(width: int, height: int) -> None:
         assert quantiles_differ([measure(box) for box in expected], [measure(box) for box in drawn]) < bound
 
 
-def test_the_boxes_of_an_image_are_independent() -> None:
-    pairs = np.array(
-        [
-            [value for box in candidate_boxes(str(i), 200, 200, count=2, seed=0) for value in box[:3]]
-            for i in range(4000)
-        ],
-        float,
+GREY = (124, 116, 104)
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+def test_a_tile_is_the_box_resized(method: ResizeMethod) -> None:
+    image = picture(60, 50)
+    tile = tile_pixels(image, Box(7, 11, 30, 20), 16, method)
+    assert (tile == resize(image[11:31, 7:37].copy(), (16, 16), method)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(tile_size=st.integers(1, 30), border=st.integers(0, 31))
+def test_pad_puts_the_tile_in_the_middle(tile_size: int, border: int) -> None:
+    tile = picture(tile_size, tile_size)
+    side = tile_size + border
+    shown = teacher_view(tile, "pad", side, GREY)
+    before, after = border // 2, border - border // 2
+    expected = np.stack(
+        [np.pad(tile[..., channel], (before, after), constant_values=GREY[channel]) for channel in range(3)],
+        axis=-1,
     )
-    correlation = np.corrcoef(pairs.T)[:3, 3:]
-    assert np.abs(correlation).max() < 4 / math.sqrt(4000)
+    assert (shown == expected).all()
+
+
+def test_pad_refuses_a_tile_larger_than_the_input() -> None:
+    with pytest.raises(SettingsError, match="tiles of 25 pixels in an input of 24"):
+        teacher_view(picture(25, 25), "pad", 24, GREY)
+
+
+def test_resize_shows_the_whole_tile_at_the_input_size() -> None:
+    tile = picture(16, 16)
+    shown = teacher_view(tile, "resize", 32, GREY)
+    assert shown.shape == (32, 32, 3)
+    back = resize(shown, (16, 16), "area").astype(int)
+    assert np.abs(back - tile)[1:-1, 1:-1].max() <= 2  # a smooth picture survives there and back
+
+
+@pytest.mark.parametrize("view", SCORE_VIEWS)
+@pytest.mark.parametrize(("tile_size", "input_size"), [(16, 32), (15, 32), (32, 32)])
+def test_views_have_the_size_announced(view: ScoreView, tile_size: int, input_size: int) -> None:
+    side = view_size(view, tile_size, input_size)
+    shown = teacher_view(picture(tile_size, tile_size), view, input_size, GREY)
+    assert shown.shape == (side, side, 3)
+    assert shown.dtype == np.uint8
+    assert shown.flags.c_contiguous
+
+
+def test_hashes_are_the_same_for_ever() -> None:
+    digest = seeded_hash("fgdd test", 7, "a/\udcff.jpg").hexdigest()
+    assert digest == "e50b938b91e4a82bb750e23194303fcd3f21b3241f9dacf15a31206f3b87c287"
+
+
+def test_a_seed_cannot_run_into_a_name() -> None:
+    assert seeded_hash("x", 1, "2/a").digest() != seeded_hash("x", 12, "/a").digest()
+
+
+def test_a_name_cannot_run_into_what_follows() -> None:
+    one, other = seeded_hash("x", 1, "ab"), seeded_hash("x", 1, "a")
+    one.update(b"c")
+    other.update(b"bc")
+    assert one.digest() != other.digest()
+
+
+def test_names_become_the_bytes_on_disk() -> None:
+    assert source_bytes("é/\udcff") == b"\xc3\xa9/\xff"

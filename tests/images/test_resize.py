@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,21 +50,6 @@ def test_pil_along_one_axis_is_exactly_pillow(width: int, height: int, length: i
     pixels = noise(width, height, seed)
     for size in ((length, height), (width, length)):
         assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
-
-
-@pytest.mark.skipif(
-    int(PIL.__version__.split(".")[0]) >= 13, reason="Pillow 13 may resize the height before the width"
-)
-def test_pil_is_exactly_an_older_pillow() -> None:
-    pixels = noise(200, 301, 0)
-    for size in ((112, 112), (64, 400), (400, 64), (333, 402)):
-        assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
-
-
-def test_area_averages_the_pixels_that_each_new_one_covers() -> None:
-    pixels = noise(24, 18, 0)
-    blocks = pixels.reshape(6, 3, 6, 4, 3).mean(axis=(1, 3))
-    assert np.abs(resize(pixels, (6, 6), "area") - blocks).max() <= 0.5
 
 
 @settings(max_examples=300, deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,12 @@ import pytest
 import tiny_pipeline as tiny
 from tiny_labels import IMAGES, SIZE, edit_index, label, make_out
 
-from fgdd_fast.errors import DataError
+from fgdd_fast.errors import DataError, TeacherError
 from fgdd_fast.images.resize import resize
 from fgdd_fast.images.tiles import teacher_view
 from fgdd_fast.labels.index import read_index, serialise
 from fgdd_fast.labels.stored import StoredLabels, open_labels
+from fgdd_fast.labels.teacher import check_predictions
 from fgdd_fast.labels.training_views import draw_epoch, render
 from fgdd_fast.output.distilled import open_distilled
 
@@ -77,12 +77,6 @@ def test_labels_of_views_are_the_teachers(labelled: Path) -> None:
 def test_an_index_is_written_as_version_0_1_wrote_it(folder: str) -> None:
     path = Path(__file__).parents[1] / "written_by_0_1" / folder / "labels" / "labels.json"
     assert serialise(read_index(path)) == path.read_bytes()
-
-
-def test_opened_labels_can_go_to_other_processes(labelled: Path) -> None:
-    labels = open_labels(open_distilled(labelled))
-    again = pickle.loads(pickle.dumps(labels))
-    assert np.array_equal(again.epoch(1)[1], labels.epoch(1)[1])
 
 
 @pytest.mark.parametrize("index", [-1, 3, 99])
@@ -237,3 +231,38 @@ def test_an_index_that_is_none(out: Path, change: Callable[[dict[str, Any]], obj
 def test_an_index_of_nonsense(out: Path, content: bytes) -> None:
     (out / "labels/labels.json").write_bytes(content)
     refused(out, "labels.json")
+
+
+CLASSES = ("coat", "hat", "shoe")
+
+
+LABELS = np.repeat(np.arange(3), 4)
+
+
+def logits(predictions: np.ndarray) -> np.ndarray:
+    return np.eye(len(CLASSES), dtype=np.float32)[predictions]
+
+
+def check(mosaics: np.ndarray, tiles: np.ndarray) -> None:
+    """Check a teacher with these predictions; of each image's tiles, it says the same."""
+    check_predictions(logits(mosaics), np.stack([logits(tiles)] * 4, axis=1), LABELS, CLASSES, "t")
+
+
+GUESSES = np.array([0, 1, 2, 2, 1, 0, 2, 0, 0, 0, 1, 2])
+
+
+def test_a_teacher_that_guesses_is_refused() -> None:
+    with pytest.raises(TeacherError, match=r"no better than guessing on tiles: .* of 48 tiles"):
+        check(np.zeros_like(LABELS) + (LABELS == 0), GUESSES)
+
+
+@pytest.mark.parametrize("known", ["images", "tiles"])
+def test_a_teacher_need_not_know_both_images_and_tiles(known: str) -> None:
+    swapped = np.array([1, 0, 2])[LABELS]
+    check(*((LABELS, swapped) if known == "images" else (swapped, LABELS)))
+
+
+def test_too_few_to_tell_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    few = np.array([0, 1])
+    check_predictions(logits(few), logits(few)[:, None], few, CLASSES, "t")
+    assert "Too few images to tell" in caplog.text

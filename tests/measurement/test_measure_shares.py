@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
@@ -18,39 +15,17 @@ from tiny_measuring import SETTINGS, measure
 
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, scan
-from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.near_duplicates import perceptual_hash
 from fgdd_fast.measurement.coverage import kept_shares
-from fgdd_fast.measurement.store import FILE_NAME
-from fgdd_fast.models.network import Runtime, Teacher
+from fgdd_fast.models.network import Teacher
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.selection.records import ImageRecord
 
-RUNTIME = Runtime("cpu", "fp32", 1)
 SELECTIVE = replace(SETTINGS, shares=True, hashes=True)
 
 
 @pytest.fixture
 def squares(tmp_path: Path) -> DataSet:
     return scan(tiny.write_squares(tmp_path / "data", 6))
-
-
-def test_each_crop_keeps_the_share_of_the_mask_within_it(squares: DataSet, tmp_path: Path) -> None:
-    _, records = measure(squares, tmp_path, SELECTIVE)
-    with closing(SaliencyModel(tiny.foreground_bundle(tmp_path), RUNTIME, batch=1, resize="area")) as model:
-        for image, record in zip(squares.images, records, strict=True):
-            assert isinstance(record, ImageRecord)
-            pixels = read_image(image.path).pixels
-            (found,) = model.find([model.prepare(pixels, image)], masks=True)
-            assert found.mask is not None
-            mask = cv2.resize(found.mask, pixels.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 127
-            for crop in record.crops:
-                box = crop.box
-                inside = mask[box.y : box.y + box.height, box.x : box.x + box.width]
-                assert crop.foreground == pytest.approx(inside.sum() / mask.sum(), abs=0.2)  # 16 x 16 pixels
-            assert record.full.foreground is None
-            assert record.perceptual_hash == perceptual_hash(pixels)
-    assert len({crop.foreground for record in records for crop in record.crops}) > 10  # type: ignore[union-attr]
 
 
 def test_shares_come_with_every_foreground_and_hashes_need_no_network(
@@ -70,29 +45,6 @@ def test_shares_come_with_every_foreground_and_hashes_need_no_network(
     assert measure(squares, tmp_path, SELECTIVE)[0].reused == 18
     assert all(isinstance(record, ImageRecord) and record.perceptual_hash is not None for record in records)
     assert measure(squares, tmp_path)[1] == plain
-
-
-def test_an_older_store_is_measured_again_only_where_something_new_is_needed(
-    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, plain = measure(squares, tmp_path)
-    with closing(sqlite3.connect(tmp_path / "store" / FILE_NAME)) as database:
-        database.execute("DELETE FROM shares")
-        database.execute("DELETE FROM masks")
-        database.commit()
-    assert measure(squares, tmp_path)[0].reused == 18
-    with monkeypatch.context() as patch:
-        patch.setattr(Teacher, "losses", _fail)  # only foregrounds are found again
-        measured, records = measure(squares, tmp_path, SELECTIVE)
-    assert (measured.measured, measured.reused) == (18, 0)
-    for one, other in zip(plain, records, strict=True):
-        assert isinstance(one, ImageRecord)
-        assert isinstance(other, ImageRecord)
-        assert (one.occupancy, one.full) == (other.occupancy, other.full)
-        assert [(crop.box, crop.loss) for crop in one.crops] == [
-            (crop.box, crop.loss) for crop in other.crops
-        ]
-        assert all(crop.foreground is not None for crop in other.crops)
 
 
 def test_masks_tell_the_shares_of_crops_that_were_added_later(

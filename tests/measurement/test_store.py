@@ -209,15 +209,6 @@ def test_six_processes_may_make_a_store_at_once(tmp_path: Path) -> None:
             assert sorted(store.fingerprints(list("012345"))) == [1, 2, 3, 4, 5, 6]
 
 
-def test_two_stores_on_one_folder_see_each_others_work(tmp_path: Path) -> None:
-    with Store(tmp_path) as first, Store(tmp_path) as second:
-        assert first.fingerprint("same") == second.fingerprint("same")
-        first.add([measurement(tmp_path / "a.jpg")])
-        second.add([measurement(tmp_path / "b.jpg", sha256="cd" * 32)])
-        keys = [(SHA, 1), ("cd" * 32, 1)]
-        assert first.occupancies(keys) == second.occupancies(keys) == dict.fromkeys(keys, 0.25)
-
-
 def test_a_store_of_a_later_format_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         database.execute("PRAGMA user_version = 99")

@@ -148,15 +148,6 @@ def test_a_small_class_takes_further_crops_and_says_so(workplace: Path) -> None:
     assert len({source for source, _ in tiles}) == 3
 
 
-def test_a_class_that_is_far_too_small_is_named(workplace: Path) -> None:
-    for file in sorted((workplace / "data" / "red").iterdir())[1:]:
-        file.unlink()
-    result = distill(workplace, ipc=4)
-    assert_refused(result, "'red'", "--ipc")
-    assert not (workplace / "out").exists()
-    assert not (workplace / "store").exists()  # it was seen before anything was measured
-
-
 def test_bad_images_are_listed_and_the_rest_distilled(workplace: Path) -> None:
     red = workplace / "data" / "red"
     (red / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
@@ -208,6 +199,11 @@ def test_a_bundle_of_another_role_is_refused(workplace: Path) -> None:
         ({"foreground": "saliency-u2netp"}, ["fgdd-fast models pull saliency-u2netp"]),
         ({"device": "cpu", "precision": "bf16"}, ["openvino"]),
         ({"ipc": 0}, ["--ipc"]),
+        ({"ranking": "best"}, ["--ranking", "stratified"]),
+        ({"keep_foreground": 1.5}, ["--keep-foreground"]),
+        ({"least_area": -0.1}, ["--least-area"]),
+        ({"near_duplicates": 65}, ["--near-duplicates"]),
+        ({"near_duplicates": 64, "ipc": 2}, ["too small", "--near-duplicates"]),
     ],
 )
 def test_bad_options_are_explained(workplace: Path, options: dict[str, Any], words: list[str]) -> None:

@@ -195,18 +195,3 @@ def test_a_teacher_that_guesses_may_see_too_little(
     assert result.exit_code == 0, result.output
     assert "no better than guessing" in result.output.replace("\n", " ")
     assert ("--score-view resize" in result.output.replace("\n", " ")) == advised
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"ranking": "best"}, ["--ranking", "stratified"]),
-        ({"keep_foreground": 1.5}, ["--keep-foreground"]),
-        ({"least_area": -0.1}, ["--least-area"]),
-        ({"near_duplicates": 65}, ["--near-duplicates"]),
-        ({"near_duplicates": 64, "ipc": 2}, ["too small", "--near-duplicates"]),
-    ],
-)
-def test_bad_options_are_explained(workplace: Path, options: dict[str, Any], words: list[str]) -> None:
-    assert_refused(distill(workplace, **options), *words)
-    assert not (workplace / "out").exists()

@@ -61,12 +61,6 @@ def test_each_path_fills_its_share_with_its_lowest_losses() -> None:
     assert sources(ranking("stratified")([*crops, *whole], 4)) == ["w5", "w4", "w3", "c0"]
 
 
-@pytest.mark.parametrize("name", ["stratified", "stratified-kmeans"])
-def test_a_single_path_fills_everything(name: RankingName) -> None:
-    tiles = [make_tile("x" * (index + 1), float(index)) for index in range(6)]
-    assert len(ranking(name)(tiles, 4)) == 4
-
-
 def test_a_cluster_gives_its_lowest_loss() -> None:
     features = {"a": 0, "b": 1, "c": 0.5, "d": 100, "e": 101, "f": 200}
     losses = {"a": 0.3, "b": 0.1, "c": 0.2, "d": 5.0, "e": 4.0, "f": 3.0}
@@ -136,12 +130,6 @@ def test_the_right_number_each_once_in_an_order_of_their_own(
 
 
 @quick
-@given(any_tiles(), st.integers(1, 14))
-def test_fewer_by_loss_are_the_first_of_more(tiles: list[Tile], count: int) -> None:
-    assert ranking("loss")(tiles, count) == ranking("loss")(tiles, len(tiles))[:count]
-
-
-@quick
 @given(any_tiles(), st.integers(1, 14), st.integers())
 def test_the_tile_of_lowest_loss_is_always_taken(tiles: list[Tile], count: int, seed: int) -> None:
     best = min(tiles, key=lambda tile: (tile.loss, tile.source))
@@ -185,17 +173,6 @@ def test_largest_remainder(sizes: list[int], total: int, expected: list[int]) ->
     assert apportion(sizes, total) == expected
 
 
-@quick
-@given(st.lists(st.integers(0, 500), min_size=1, max_size=5), st.floats(0, 1))
-def test_places_add_up_and_keep_the_quota(sizes: list[int], share: float) -> None:
-    total = int(share * sum(sizes))
-    places = apportion(sizes, total)
-    assert sum(places) == total
-    for size, number in zip(sizes, places, strict=True):
-        assert 0 <= number <= size
-        assert abs(number - size * total / max(sum(sizes), 1)) < 1
-
-
 def groups(labels: NDArray[np.int64]) -> set[frozenset[int]]:
     return {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
 
@@ -208,11 +185,6 @@ def test_groups_that_lie_apart_are_found(seed: int) -> None:
     expected = np.repeat(np.arange(4), [1, 5, 9, 20])
     order = rng.permutation(35)
     assert groups(cluster(points[order], 4, seed)) == groups(expected[order])
-
-
-def test_as_many_clusters_as_points() -> None:
-    points = np.arange(6, dtype=np.float32)[:, None] ** 2
-    assert len(groups(cluster(points, 6, 0))) == 6
 
 
 def test_equal_points_share_a_cluster() -> None:

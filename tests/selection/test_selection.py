@@ -17,7 +17,6 @@ from record_strategies import (
     any_rule_texts,
     any_selections,
     classes_of_records,
-    finite_losses,
     make_record,
     quick,
 )
@@ -132,16 +131,6 @@ def crops_taken(records: list[ImageRecord], count: int, **limits: float) -> list
     return [(tile.source, tile.box.x) for tile in tiles]
 
 
-def test_crops_that_lose_the_foreground_do_not_count() -> None:
-    records = [
-        make_record("a", crops=(1.0, 2.0, 3.0), kept=(0.5, 0.79, 0.9)),
-        make_record("b", crops=(4.0, 5.0, 6.0), kept=(0.8, 1.0, 0.0)),
-    ]
-    assert crops_taken(records, 2) == [("a", 0), ("b", 0)]
-    assert crops_taken(records, 2, keep_foreground=0.8) == [("a", 2), ("b", 0)]
-    assert crops_taken(records, 3, keep_foreground=0.8) == [("a", 2), ("b", 0), ("b", 1)]
-
-
 def test_a_class_that_is_too_small_takes_what_keeps_most_of_the_rest() -> None:
     records = [
         make_record("a", crops=(1.0, 2.0, 3.0), kept=(0.5, 0.79, 0.9)),
@@ -175,12 +164,6 @@ def test_a_crop_has_to_keep_both_and_the_foreground_comes_first() -> None:
     records = [make_record("a", crops=(1.0, 2.0, 3.0), kept=(0.9, 0.4, 0.7), sides=(40, 80, 60))]
     assert crops_taken(records, 1, keep_foreground=0.6, least_area=0.3) == [("a", 2)]
     assert crops_taken(records, 1, keep_foreground=0.8, least_area=0.3) == [("a", 0)]
-
-
-def test_limits_concern_crops_and_not_the_whole() -> None:
-    records = [make_record("a", full=9.0, crops=(1.0,), kept=(0.0,))]
-    strict = SelectionSettings(keep_foreground=1.0, least_area=1.0)
-    assert [tile.kind for tile in select(records, FULL, 2, 0, settings=strict).tiles] == ["full", "crop"]
 
 
 def test_near_duplicates_count_once_and_do_not_weigh_on_the_threshold() -> None:
@@ -322,20 +305,3 @@ def test_crops_that_keep_too_little_are_taken_once_all_others_are(
         used_up &= keeping <= taken
         beyond |= len(crops - keeping) > (0 if keeping else 1)
     assert used_up or not beyond
-
-
-@quick
-@given(classes_of_records(finite_losses), any_rule_texts, st.integers())
-def test_with_enough_images_each_takes_the_path_that_the_rule_decided(
-    records: list[ImageRecord], text: str, seed: int
-) -> None:
-    usable = {record.sha256: record for record in records if record.crops}
-    originals = list(usable.values())
-    if not originals:
-        return
-    rule = parse_rule(text)
-    decided = dict(
-        zip((record.source for record in originals), decide(rule, originals, seed).kinds, strict=True)
-    )
-    tiles = select(originals, rule, len(originals), seed).tiles
-    assert {tile.source: tile.kind for tile in tiles} == decided

@@ -20,28 +20,11 @@ from record_strategies import (
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.selection.records import ImageRecord
-from fgdd_fast.selection.thresholds import RULE_KINDS, Rule, decide, parse_rule, threshold_rule
+from fgdd_fast.selection.thresholds import RULE_KINDS, decide, parse_rule, threshold_rule
 
 
 def class_of(*shares: float) -> list[ImageRecord]:
     return [make_record(f"cat/{place:03}.jpg", share) for place, share in enumerate(shares)]
-
-
-@pytest.mark.parametrize(
-    ("text", "rule"),
-    [
-        ("quantile:0.3", Rule("quantile", 0.3)),
-        ("fixed:1", Rule("fixed", 1.0)),
-        ("mean", Rule("mean")),
-        ("median", Rule("median")),
-        ("always-patch", Rule("always-patch")),
-        ("always-full", Rule("always-full")),
-        ("shuffled:quantile:0.3", Rule("quantile", 0.3, "shuffled")),
-        ("inverted:mean", Rule("mean", None, "inverted")),
-    ],
-)
-def test_rules_by_name(text: str, rule: Rule) -> None:
-    assert parse_rule(text) == rule
 
 
 @quick

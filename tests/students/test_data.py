@@ -21,7 +21,7 @@ from fgdd_fast.output.distilled import open_distilled
 
 torch = pytest.importorskip("torch")
 
-from torch.utils.data import DataLoader, Subset  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
 
 from fgdd_fast.data import (  # noqa: E402
     DistilledImages,
@@ -187,16 +187,6 @@ def test_workers_see_every_epoch_and_change_nothing(labelled: Path, workers: int
         assert torch.equal(images, all_items(alone)[0])
         assert torch.equal(targets, all_items(alone)[1])
     del loader
-
-
-def test_a_loader_shuffles_images_and_collates_classes(out: Path) -> None:
-    images = DistilledImages(out)
-    loader = DataLoader(images, batch_size=4, shuffle=True, num_workers=2, multiprocessing_context="fork")
-    batches = [*loader]
-    assert [batch[0].shape for batch in batches] == [(4, 3, 16, 16), (2, 3, 16, 16)]
-    assert batches[0][1].dtype == torch.int64
-    assert sorted(torch.cat([batch[1] for batch in batches]).tolist()) == images.targets
-    assert Subset(images, [5])[0][1] == 2
 
 
 def test_data_sets_can_be_pickled(labelled: Path, tmp_path: Path) -> None:

@@ -15,13 +15,11 @@ from tiny_distillation import arguments
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
-from fgdd_fast.labels.training_views import default_batch, render
+from fgdd_fast.labels.training_views import default_batch
 from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.students.inputs.labelled_images import read_validation, read_whole
 from fgdd_fast.students.inputs.opening import LabelKind, TrainingOptions, open_training
-from fgdd_fast.students.inputs.training_set import OnlineLabels, class_logits
-from fgdd_fast.students.results.teacher_accuracy import accuracy_on_photographs, accuracy_on_views
 
 ASKED = TrainingOptions()
 RUNTIME = Runtime("cpu", "fp32", 1)
@@ -44,15 +42,6 @@ def test_validation_cuts_the_centre_of_what_is_resized_as_rded_does(tmp_path: Pa
     wide = cv2.resize(pixels, None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
     write(tmp_path / "a" / "1.png", wide)
     assert np.array_equal(read_validation(tmp_path, ["a"], 7).images, found.images)
-
-
-def test_validation_images_have_the_labels_of_the_training_set(tmp_path: Path) -> None:
-    tiny.write_squares(tmp_path, 3)
-    found = read_validation(tmp_path, ("red", "green", "blue"), 16, threads=2)
-    assert found.images.shape == (9, 16, 16, 3)
-    assert found.labels.tolist() == [2] * 3 + [1] * 3 + [0] * 3
-    assert found.sources[0] == "blue/00.png"
-    assert len(set(found.hashes)) == 9
 
 
 @pytest.mark.parametrize(
@@ -88,20 +77,6 @@ def test_real_images_to_learn_from_are_resized_whole(tmp_path: Path) -> None:
     write(tmp_path / "a" / "1.png", np.repeat(np.uint8([[[0] * 3] * 8, [[200] * 3] * 8]), 2, axis=0))
     found = read_whole(tmp_path, 4)
     assert found.images[0, :, :, 0].tolist() == [[0] * 4] * 2 + [[200] * 4] * 2
-
-
-def test_a_teacher_is_judged_by_names_on_photographs_and_on_views(tmp_path: Path) -> None:
-    tiny.write_squares(tmp_path / "val", 6)
-    classes = ("red", "green", "blue")  # the teacher has another order
-    bundle = tiny.teacher_bundle(tmp_path)
-    with closing(open_teacher(bundle, tiny.SIDE)) as teacher:
-        judged = accuracy_on_photographs(teacher, tmp_path / "val", classes, method="area", threads=2)
-    assert (judged.top1, judged.images, judged.classes) == (1.0, 18, classes)
-    validation = read_validation(tmp_path / "val", classes, 8)
-    with closing(open_teacher(bundle, 8)) as teacher:
-        assert accuracy_on_views(teacher, validation).top1 == 1.0
-        wrong = replace(validation, labels=(validation.labels + 1) % 3)
-        assert accuracy_on_views(teacher, wrong).top1 == 0.0
 
 
 @pytest.fixture
@@ -147,17 +122,6 @@ def test_stored_and_online_labels_are_the_same(out: Path) -> None:
             for name in ("image", "tiles", "box", "flip", "partner", "patch"):
                 assert np.array_equal(getattr(views, name), getattr(drawn, name))
             assert np.abs(kept - given).max() <= 2**-10 * np.abs(given).max()  # stored in 16 bits
-
-
-def test_online_labels_are_the_teachers_answers_to_the_rendered_views(out: Path) -> None:
-    training = open_training(out, ASKED, has_teacher=True).training
-    with closing(open_teacher(tiny.teacher_bundle(out.parent), 16)) as teacher:
-        source = OnlineLabels(teacher, ("red", "blue"), training.images, training.views)
-        views, logits = source(3)
-        pixels = render(training.images, views, training.views)
-        means = pixels.mean(axis=(1, 2)) * 0.1  # what the tiny teacher answers
-        assert logits == pytest.approx(means[:, [0, 2]], abs=1e-3)
-        assert np.array_equal(logits, class_logits(teacher, pixels, ("red", "blue")))
 
 
 @pytest.mark.parametrize(

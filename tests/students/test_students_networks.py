@@ -62,27 +62,6 @@ def test_logits_have_a_column_for_each_class(name: str, size: int) -> None:
     assert network(torch.randn(3, 3, size, size)).shape == (3, 7)
 
 
-def test_the_small_stem_keeps_the_size() -> None:
-    images = torch.randn(1, 3, 32, 32)
-    large, small = (find_architecture(f"resnet18{stem}-w2").new(2, 32) for stem in ("", "-small"))
-    assert large.layer1(large.maxpool(large.conv1(images))).shape[2:] == (8, 8)
-    assert small.layer1(small.maxpool(small.conv1(images))).shape[2:] == (32, 32)
-
-
-@pytest.mark.parametrize(("size", "patch"), [(224, 16), (128, 16), (64, 8), (32, 4), (48, 4)])
-def test_a_transformer_has_patches_that_suit_the_size(size: int, patch: int) -> None:
-    with torch.device("meta"):
-        network = find_architecture("vit-tiny").new(10, size)
-    assert network.patches.kernel_size == (patch, patch)
-
-
-def test_a_transformer_knows_where_its_patches_are() -> None:
-    network = find_architecture("vit-tiny").new(3, 16).eval()
-    image = torch.randn(1, 3, 16, 16)
-    with torch.no_grad():
-        assert not torch.allclose(network(image), network(image.roll(8, dims=2)))
-
-
 @pytest.mark.parametrize("name", ["", "convnet", "convnet0", "convnet3-w0", "resnet34", "vit-tiny-w8"])
 def test_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="There is no student"):

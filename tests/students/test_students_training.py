@@ -1,3 +1,5 @@
+"""Students are trained by RDED's recipe, each as if alone, and go on where they were stopped."""
+
 from __future__ import annotations
 
 import math
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fgdd_fast.students.results.result import Spread, Student, StudentResult, summarise
 
 torch = pytest.importorskip("torch")
 
@@ -33,10 +37,9 @@ from fgdd_fast.errors import DataError, SettingsError  # noqa: E402
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch, render  # noqa: E402
 from fgdd_fast.students.inputs.labelled_images import LabelledImages  # noqa: E402
 from fgdd_fast.students.inputs.training_set import TrainingSet, class_shares  # noqa: E402
-from fgdd_fast.students.results.result import Student, StudentResult  # noqa: E402
 from fgdd_fast.students.training.loop import batch_places, train_students  # noqa: E402
 from fgdd_fast.students.training.recipe import StudentRecipe, learning_rate  # noqa: E402
-from fgdd_fast.students.training.run import new_optimizer, normalised, soft_loss  # noqa: E402
+from fgdd_fast.students.training.run import new_optimizer, soft_loss  # noqa: E402
 
 RESNET = Student("resnet18-small-w2", 1)
 
@@ -68,13 +71,6 @@ def test_the_soft_loss_is_the_divergence_at_the_temperature() -> None:
     assert soft_loss(student, teacher, 20.0).item() == pytest.approx(divergence / 2, rel=1e-5)
 
 
-def test_the_soft_loss_pulls_towards_the_teacher_and_has_no_factor() -> None:
-    student = torch.tensor([[0.0, 20 * math.log(2)]], requires_grad=True)
-    soft_loss(student, torch.tensor([[20 * math.log(3), 0.0]]), 20.0).backward()
-    # (student - teacher) / T
-    assert student.grad.tolist()[0] == pytest.approx([(1 / 3 - 3 / 4) / 20, (2 / 3 - 1 / 4) / 20], rel=1e-4)
-
-
 def test_only_weights_of_several_axes_decay() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
     before = {name: value.clone() for name, value in network.named_parameters()}
@@ -85,14 +81,6 @@ def test_only_weights_of_several_axes_decay() -> None:
     for name, value in network.named_parameters():
         factor = 0.95 if value.ndim > 1 else 1.0
         assert torch.allclose(value, factor * before[name]), name
-
-
-def test_pixels_are_normalised_as_imagenets() -> None:
-    images = np.array([[[[0, 128, 255]]]], np.uint8)
-    expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
-    found = normalised(images, torch.device("cpu"))
-    assert found.shape == (1, 3, 1, 1)
-    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.integers(1, 200), st.integers(1, 60))
@@ -233,48 +221,39 @@ def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
     assert resumed == losses(tmp_path / "straight", found + 3)
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Path:
-    """A folder with a student of one epoch."""
-    train_students(
-        training_set(2), validation_set(2), [STUDENT], replace(RECIPE, epochs=1), checkpoints=tmp_path
-    )
-    return tmp_path
-
-
-def go_on(folder: Path, training: TrainingSet, recipe: StudentRecipe | None = None) -> None:
-    recipe = recipe or replace(RECIPE, epochs=1)
-    train_students(training, validation_set(2), [STUDENT], recipe, checkpoints=folder)
+def train_one_epoch(folder: Path, training: TrainingSet | None = None, epochs: int = 1) -> None:
+    training = training or training_set(2)
+    validation = replace(validation_set(2), classes=training.classes)
+    train_students(training, validation, [STUDENT], replace(RECIPE, epochs=epochs), checkpoints=folder)
 
 
 @pytest.mark.parametrize(
-    "training",
+    ("training", "epochs"),
     [
-        training_set(2, shuffle=0),
-        training_set(3),
-        training_set(2, batch=5),
-        replace(training_set(2), classes=CLASSES[::-1]),
-        replace(soft_training_set(2), views=training_set(2).views),
+        (training_set(2, shuffle=0), 1),
+        (training_set(3), 1),
+        (training_set(2, batch=5), 1),
+        (replace(training_set(2), classes=CLASSES[::-1]), 1),
+        (replace(soft_training_set(2), views=training_set(2).views), 1),
+        (training_set(2), 2),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused(kept: Path, training: TrainingSet) -> None:
-    validation = replace(validation_set(2), classes=training.classes)
+def test_a_checkpoint_of_another_training_is_refused(
+    tmp_path: Path, training: TrainingSet, epochs: int
+) -> None:
+    train_one_epoch(tmp_path)
     with pytest.raises(DataError, match="of another training"):
-        train_students(training, validation, [STUDENT], replace(RECIPE, epochs=1), checkpoints=kept)
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(kept: Path) -> None:
-    with pytest.raises(DataError, match="of another training"):
-        go_on(kept, training_set(2), replace(RECIPE, epochs=2))
+        train_one_epoch(tmp_path, training, epochs)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a checkpoint", None])
-def test_a_damaged_checkpoint_is_refused(kept: Path, content: bytes | None) -> None:
-    file = kept / f"{STUDENT}.pt"
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    train_one_epoch(tmp_path)
+    file = tmp_path / f"{STUDENT}.pt"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(DataError, match=f"{STUDENT}.pt is damaged"):
-        go_on(kept, training_set(2))
+        train_one_epoch(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +281,47 @@ def test_soft_labels_that_do_not_fit_are_refused(bad: np.ndarray) -> None:
     views = training.soft(0)[0]
     with pytest.raises(DataError, match="soft labels of epoch 0"):
         train(replace(training, soft=lambda epoch: (views, bad)))
+
+
+LABELS = np.array([0, 0, 0, 1])
+
+
+def result(architecture: str, seed: int, predictions: list[int], best: float = 0.75) -> StudentResult:
+    return StudentResult(
+        student=Student(architecture, seed),
+        parameters=5,
+        losses=(0.5, math.inf),
+        curve={1: best, 2: 0.5},
+        predictions=np.array(predictions),
+        labels=LABELS,
+        seconds=1.0,
+    )
+
+
+def test_a_result_counts_images_and_classes() -> None:
+    found = result("a", 0, [0, 1, 1, 1])
+    assert found.accuracy == 0.5
+    assert found.per_class == pytest.approx({0: 1 / 3, 1: 1.0})
+    assert found.balanced_accuracy == pytest.approx(2 / 3)
+    assert found.best_accuracy == 0.75
+    assert found.to_json()["losses"] == [0.5, None]
+
+
+def test_students_are_brought_together_by_architecture() -> None:
+    results = [
+        result("b", 0, [0, 0, 0, 0]),
+        result("a", 0, [0, 1, 1, 1]),
+        result("b", 1, [0, 0, 1, 1], best=1.0),
+    ]
+    found = summarise(results, ("x", "y"))
+    assert [(one.architecture, one.seeds) for one in found] == [("b", (0, 1)), ("a", (0,))]
+    assert found[0].top1.values == (0.75, 0.75)
+    assert found[0].best.values == (0.75, 1.0)
+    assert found[0].per_class == pytest.approx({"x": 5 / 6, "y": 1 / 2})
+
+
+def test_a_spread_has_the_sample_deviation() -> None:
+    spread = Spread((0.2, 0.4, 0.6))
+    assert (spread.mean, spread.deviation) == (pytest.approx(0.4), pytest.approx(0.2))
+    assert str(spread) == "40.0 ± 20.0"
+    assert (Spread((0.25,)).deviation, str(Spread((0.25,)))) == (None, "25.0")

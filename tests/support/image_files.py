@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,32 @@ def picture(width: int = 48, height: int = 32, channels: int = 3) -> NDArray[np.
         255 - x * 200 / width,
     )
     return np.stack(planes[:channels], axis=-1).astype(np.uint8)
+
+
+MODES = {
+    "JPEG": ["L", "RGB", "CMYK"],
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "GIF": ["1", "L", "P", "RGB"],
+    "WEBP": ["L", "RGB", "RGBA"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"],
+    "PPM": ["1", "L", "RGB"],
+}
+COMBINATIONS = [(name, mode) for name, modes in MODES.items() for mode in modes]
+
+
+def in_mode(mode: str, width: int = 48, height: int = 32) -> Image.Image:
+    """The picture in one of Pillow's modes."""
+    if mode == "I;16":
+        return Image.fromarray(picture(width, height, 1)[..., 0].astype(np.uint16) * 257)
+    return Image.fromarray(picture(width, height, 4 if mode in ("LA", "RGBA") else 3)).convert(mode)
+
+
+def bmp_with_alpha(width: int, height: int, pixels: bytes, mask: int = 0xFF000000) -> bytes:
+    """A bitmap with a BITMAPV4HEADER, stored from the top down; its pixels are BGRA."""
+    header = struct.pack("<IiiHHIIiiII", 108, width, -height, 1, 32, 3, len(pixels), 0, 0, 0, 0)
+    header += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, mask, b"BGRs") + b"\0" * 48
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + header + pixels
 
 
 def encode(image: Image.Image | NDArray[np.uint8], file_format: str, **options: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Logits as they are kept: how far they are from what the teacher gave."""
+"""Logits and views as they are kept: what comes back of them, and that nothing else is read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hypothesis.extra import numpy as arrays
 
 from fgdd_fast.errors import SettingsError, TeacherError
 from fgdd_fast.labels.compression import Compression, cost, parse_compression
+from fgdd_fast.labels.tensors import pack, pack_views, smallest_unsigned, unpack, unpack_views
+from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
 
 LOGITS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(4, 12)), elements=st.floats(-60, 60, width=32)
@@ -62,31 +64,11 @@ def test_a_known_cost() -> None:
     assert cost(teacher, teacher[:, ::-1].copy()).agreement == 0.5
 
 
-def test_each_way_costs_what_its_bytes_say() -> None:
-    logits = np.random.default_rng(0).normal(0, 4, (200, 100)).astype(np.float32)
-    sizes, costs = {}, {}
-    for how in ("float16", "int8", "top:20", "top:5"):
-        compression = parse_compression(how)
-        sizes[how] = sum(array.nbytes for array in compression.pack(logits).values()) / len(logits)
-        costs[how] = cost(logits, kept(logits, how))
-    assert sizes == {"float16": 200, "int8": 104, "top:20": 62, "top:5": 17}
-    assert costs["float16"].divergence < costs["int8"].divergence < costs["top:20"].divergence
-    assert costs["top:20"].divergence < costs["top:5"].divergence < costs["top:5"].information
-    assert costs["float16"].divergence < 1e-8
-    assert costs["int8"].divergence < 1e-6
-    assert costs["top:5"].agreement > 0.98
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 70000.0])
 @pytest.mark.parametrize("how", ["float16", "int8", "top:1"])
 def test_logits_that_cannot_be_kept_are_refused(value: float, how: str) -> None:
     with pytest.raises(TeacherError, match="not finite"):
         parse_compression(how).pack(np.array([[0, 1, value]], np.float32))
-
-
-@pytest.mark.parametrize("how", ["float16", "int8", "top:7"])
-def test_names_read_back(how: str) -> None:
-    assert str(parse_compression(how)) == how
 
 
 @pytest.mark.parametrize("how", ["", "fp16", "top", "top:", "top:0", "top:-1", "top:x", "int8:3", "TOP:3"])
@@ -109,3 +91,81 @@ def test_arrays_for_other_classes_are_refused(how: str) -> None:
         compression.unpack(arrays, 3)
     with pytest.raises(KeyError):
         compression.unpack({}, 5)
+
+
+ARRAYS = st.dictionaries(
+    st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=8).filter(
+        lambda name: name != "__metadata__"
+    ),
+    st.sampled_from([np.uint8, np.uint16, np.uint32, np.float16, np.float32]).flatmap(
+        lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=1, min_side=0, max_side=4))
+    ),
+    max_size=5,
+)
+
+
+@given(tensors=ARRAYS)
+def test_what_is_packed_comes_back(tensors: dict[str, np.ndarray]) -> None:
+    content = pack(tensors)
+    found = unpack(content)
+    assert found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        assert found[name].dtype == array.dtype
+        assert found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes()
+    assert content == pack(dict(reversed(list(tensors.items()))))
+
+
+@given(tensors=ARRAYS)
+def test_the_formats_own_library_reads_it(tensors: dict[str, np.ndarray]) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+    found = safetensors.load(pack(tensors))
+    assert found.keys() == tensors.keys()
+    assert all(found[name].tobytes() == array.tobytes() for name, array in tensors.items())
+
+
+def test_arrays_in_any_memory_order_and_byte_order() -> None:
+    array = np.arange(12, dtype=">u2").reshape(3, 4).T
+    assert np.array_equal(unpack(pack({"a": array}))["a"], array)
+
+
+@given(content=st.binary(max_size=60), cut=st.integers(1, 90))
+def test_anything_else_is_refused(content: bytes, cut: int) -> None:
+    whole = pack({"a": np.arange(6, dtype=np.uint16)})
+    for other in (content, whole[:-cut]):
+        with pytest.raises(ValueError, match=r".+"):
+            unpack(other)
+
+
+@pytest.mark.parametrize(("greatest", "dtype"), [(0, "u1"), (255, "u1"), (256, "u2"), (65536, "u4")])
+def test_the_narrowest_integers(greatest: int, dtype: str) -> None:
+    array = smallest_unsigned(np.array([0, greatest]), greatest)
+    assert array.dtype == dtype
+    assert array.tolist() == [0, greatest]
+
+
+@given(
+    size=st.integers(1, 600),
+    factor=st.integers(1, 3),
+    tile=st.integers(1, 200),
+    batch=st.integers(1, 12),
+    images=st.integers(1, 30),
+    cutmix=st.booleans(),
+)
+def test_views_come_back(size: int, factor: int, tile: int, batch: int, images: int, cutmix: bool) -> None:
+    recipe = ViewRecipe(size=size, factor=factor, batch=batch, seed=1, cutmix=cutmix)
+    views = draw_epoch(recipe, images, tile * factor, 2)
+    arrays = unpack(pack(pack_views(views, recipe, tile * factor)))
+    found = unpack_views(arrays, recipe, images)
+    for name in views.__annotations__:
+        assert np.array_equal(getattr(found, name), getattr(views, name)), name
+        assert getattr(found, name).dtype == getattr(views, name).dtype, name
+
+
+def test_views_of_another_number_of_images_are_refused() -> None:
+    recipe = ViewRecipe(size=8, factor=2, batch=5, seed=0)
+    arrays = pack_views(draw_epoch(recipe, 10, 16, 0), recipe, 16)
+    with pytest.raises(ValueError, match="shape"):
+        unpack_views(arrays, recipe, 11)
+    with pytest.raises(KeyError):
+        unpack_views({}, recipe, 10)
