@@ -9,7 +9,7 @@ import plan_files
 import pytest
 import tiny_pipeline
 from click.testing import CliRunner
-from engine_machine import BAD, ORIN, Machine, add_variant
+from engine_machine import BAD, GOOD, ORIN, Machine, add_variant
 from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
@@ -21,6 +21,7 @@ from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
 from fgdd_fast.cli.networks.engine import engine
 from fgdd_fast.errors import FgddError
+from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime import engine_building, engine_checking
 
 
@@ -72,7 +73,7 @@ def table_rows(output: str) -> dict[str, list[str]]:
 
 
 def test_build_says_what_it_built_and_how_it_compares(machine: Machine, teacher: Bundle) -> None:
-    add_variant(teacher, "fp16")
+    variant = add_variant(teacher, "fp16")
     output = run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4", "--workspace", 64)
     (plan,) = PlanStore().list()
     assert output.splitlines()[-1] == str(plan.path)
@@ -82,6 +83,10 @@ def test_build_says_what_it_built_and_how_it_compares(machine: Machine, teacher:
     assert plan.workspace_mib == 64
     run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4")
     assert machine.built == [("tiny.fp16.onnx", "1:12:24")]
+    (compared,) = machine.compared
+    assert compared["candidate"] == Runtime("tensorrt", "fp16", 1, {teacher.sha256: variant})
+    assert (compared["batch"], compared["single"]) == (4, 1)
+    assert (plan.graph, plan.bundle, plan.parity["figures"]) == (variant.onnx, teacher.onnx, GOOD.figures)
     run("build", teacher.onnx, "--precision", "fp16", "--batch-profile", "1:2:4", "--rebuild")
     assert len(machine.built) == 2
 
@@ -95,6 +100,8 @@ def test_build_fails_where_decisions_differ_unless_they_are_accepted(
     assert "same path is 0.5 (at least 0.95 is accepted)" in error.problem
     assert "--force" in error.advice
     assert "accepted" in run("build", teacher.onnx, "--force")
+    assert (len(machine.built), len(machine.compared)) == (1, 2)  # compared again, but not built
+    assert "whole; accepted" in run("verify")
 
 
 def test_build_compares_on_the_images_named(machine: Machine, teacher: Bundle, tmp_path: Path) -> None:
@@ -131,7 +138,10 @@ def test_batches_are_in_order(machine: Machine, teacher: Bundle, batch: str) -> 
 
 
 def test_what_cannot_be_built_is_told(machine: Machine, teacher: Bundle, tmp_path: Path) -> None:
-    assert "has no fp16 variant" in str(refused("build", teacher.onnx, "--precision", "fp16")[0])
+    lacking = refused("build", teacher.onnx, "--precision", "fp16")[0]
+    assert "has no fp16 variant" in lacking.problem
+    assert f"fgdd-fast convert {teacher.onnx} --precision fp16" in lacking.advice
+    assert "variant of another" in str(refused("build", add_variant(teacher, "fp16").onnx)[0])
     assert "nowhere" in str(refused("build", "nowhere")[0])
     assert "not been exported yet" in str(refused("build", "grounded-sam2")[0])
     machine.version = None

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-import numpy as np
 import pytest
 from fake_cuda import Error, FakeCuda
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice, find_cuda_device, why_no_cuda
-from fgdd_engines.tensorrt_backend.cuda_memory import DeviceBuffer, PinnedBuffer, Stream
 from fgdd_fast.errors import EngineError
 
 SPEC = TensorSpec("scores", "float32", (2, 3))
@@ -66,63 +64,6 @@ class TestDevice:
         device = find_cuda_device()
         assert (device is None) == (why_no_cuda() != "")
         assert not why_no_cuda().endswith(".")
-
-
-class TestMemory:
-    def test_an_error_code_becomes_an_error(self, cuda: FakeCuda) -> None:
-        with PinnedBuffer(SPEC) as pinned, DeviceBuffer(20) as device, Stream() as stream:
-            message = r"failed in cudaMemcpyAsync: it went wrong \(cudaErrorInvalidValue\)"
-            with pytest.raises(EngineError, match=message):
-                stream.copy_in(device, pinned)
-
-    def test_want_of_memory_comes_with_advice(self, cuda: FakeCuda) -> None:
-        cuda.failures["cudaMalloc"] = Error.cudaErrorMemoryAllocation
-        with pytest.raises(EngineError, match=r"cudaMalloc: out of memory .*\. Use a smaller batch"):
-            DeviceBuffer(24)
-
-
-class TestGraph:
-    @pytest.mark.parametrize("function", ["cudaStreamEndCapture", "cudaGraphInstantiateWithFlags"])
-    def test_a_recording_that_is_refused(self, cuda: FakeCuda, function: str) -> None:
-        with Stream() as stream:
-            cuda.failures[function] = Error.cudaErrorStreamCaptureUnsupported
-            with pytest.raises(EngineError, match=f"{function}.*cudaErrorStreamCaptureUnsupported"):
-                stream.capture(lambda: None)
-        assert cuda.events == ["error cleared"]
-        assert not cuda.graphs
-
-    def test_an_error_while_recording_ends_the_recording(self, cuda: FakeCuda) -> None:
-        def fail() -> None:
-            raise EngineError("It cannot be recorded")
-
-        with Stream() as stream:
-            with pytest.raises(EngineError, match="cannot be recorded"):
-                stream.capture(fail)
-            stream.synchronise()
-        assert cuda.is_empty
-
-
-def test_real_memory_and_streams() -> None:
-    """On a real GPU where there is one."""
-    if find_cuda_device() is None:
-        pytest.skip(why_no_cuda())
-    values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
-    with (
-        Stream() as stream,
-        PinnedBuffer(SPEC) as there,
-        PinnedBuffer(SPEC) as back,
-        DeviceBuffer(24) as device,
-    ):
-
-        def enqueue() -> None:
-            stream.copy_in(device, there)
-            stream.copy_out(back, device)
-
-        with stream.capture(enqueue) as graph:
-            there.array[...] = values
-            graph.launch(stream)
-            stream.synchronise()
-            np.testing.assert_array_equal(back.array, values)
 
 
 def test_the_bindings_have_every_call_that_is_made() -> None:

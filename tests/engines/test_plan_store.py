@@ -59,17 +59,6 @@ def test_a_plan_is_built_once_and_kept_with_all_that_is_known_of_it(store: PlanS
     assert names(store) == sorted([plan.path.name, plan.sidecar.name, timing])
 
 
-def test_the_default_folder_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path))
-    assert PlanStore().folder == tmp_path / "engines"
-    assert PlanStore().list() == PlanStore().damaged() == PlanStore().leftovers() == ()
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_everything_in_the_key_is_in_the_files_name(name: str) -> None:
-    assert key(**OTHERS[name]).stem != KEY.stem
-
-
 @given(st.text(max_size=300))
 def test_any_model_has_a_plain_file_name(name: str) -> None:
     stem = key(model=name).stem
@@ -209,16 +198,6 @@ def test_what_was_found_of_a_plan_is_not_recorded_with_another(store: PlanStore)
 
 
 # --- removing ---------------------------------------------------------------------------------------------
-
-
-def test_removing_frees_what_it_says(store: PlanStore) -> None:
-    plan, other = stored(store), stored(store, key(device="other"))
-    size = plan.path.stat().st_size + plan.sidecar.stat().st_size
-    assert store.remove(plan.path) == size
-    assert store.remove(plan.path) == 0
-    assert store.list() == (other,)
-    assert store.clear(store.timing_caches()) == 2 * len(b"timings")
-    assert names(store) == sorted([other.path.name, other.sidecar.name])
 
 
 def test_what_is_being_built_is_not_removed(store: PlanStore, tmp_path: Path) -> None:

@@ -161,8 +161,12 @@ class TestGraphs:
             assert len(full.cuda.graphs) == 2
             assert full.cuda.events.count("launch") == 2
 
-    def test_where_recording_is_refused_calls_go_on_without(self, full: Machine) -> None:
-        full.module.capturable = False
+    @pytest.mark.parametrize("by", ["", "cudaStreamEndCapture", "cudaGraphInstantiateWithFlags"])
+    def test_where_recording_is_refused_calls_go_on_without(self, full: Machine, by: str) -> None:
+        """TensorRT refuses it while it is recorded, or CUDA afterwards."""
+        if by:
+            full.cuda.failures[by] = Error.cudaErrorStreamCaptureUnsupported
+        full.module.capturable = bool(by)
         with full.open(streams=1) as engine:
             for seed in range(3):
                 feeds = tiny_feeds(BATCH, seed)

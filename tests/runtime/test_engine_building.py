@@ -20,8 +20,7 @@ from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.errors import EngineError, MissingExtraError
 from fgdd_fast.runtime import engine_building, engine_checking
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
@@ -33,7 +32,6 @@ from fgdd_fast.runtime.engine_checking import (
     profile_of,
     verify_engines,
 )
-from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 
 def no_images(bundle: Bundle) -> tuple[()]:
@@ -115,53 +113,7 @@ def test_named_sizes_are_those_of_the_model(tmp_path: Path) -> None:
     assert graph.key(HERE["tensorrt"]).axes == {"height": 24, "width": 24}
 
 
-def test_a_precision_without_its_variant_says_how_to_make_it(
-    tmp_path: Path, machine: Machine, store: PlanStore
-) -> None:
-    bundle = tiny_bundle(tmp_path)
-    with pytest.raises(FgddError) as caught:
-        build(bundle, store, precision="fp16")
-    assert f"fgdd-fast convert {bundle.onnx} --precision fp16" in caught.value.advice
-    with pytest.raises(SettingsError, match="variant of another"):
-        build(add_variant(bundle, "fp16"), store)
-    assert machine.built == []
-
-
 # --- building and checking --------------------------------------------------------------------------------
-
-
-def test_engines_that_decide_alike_are_used_and_not_built_again(
-    tmp_path: Path, machine: Machine, store: PlanStore
-) -> None:
-    bundle = tiny_bundle(tmp_path)
-    variant = add_variant(bundle, "fp16")
-    images = drawn_sample_images(2, named=False)
-    checked = build_engines(
-        bundle,
-        BuildSettings(precision="fp16", batch=Profile(1, 2, 4), workspace_mib=64),
-        lambda _: images,
-        store=store,
-    )
-    (plan,) = checked.plans
-    assert (plan.state, plan.workspace_mib, plan.graph) == ("passed", 64, variant.onnx)
-    assert plan.bundle == bundle.onnx
-    assert plan.parity["figures"] == GOOD.figures
-    assert plan.parity["shortfalls"] == []
-    assert (plan.parity["images"], plan.parity["batch"]) == (2, 4)
-    assert checked.parity == GOOD
-    (compared,) = machine.compared
-    assert compared == {
-        "candidate": Runtime("tensorrt", "fp16", 1, {bundle.sha256: variant}),
-        "images": images,
-        "batch": 4,
-        "single": 1,
-    }
-    assert store.load(wanted(plan))[0] == plan
-    again = build(bundle, store, precision="fp16", batch=Profile(1, 2, 4))
-    assert again == Checked((plan,))
-    assert len(machine.built) == len(machine.compared) == 1
-    assert build(bundle, store, precision="fp16", batch=Profile(1, 2, 4), rebuild=True).parity == GOOD
-    assert len(machine.built) == len(machine.compared) == 2
 
 
 def test_what_running_would_ask_for_is_built(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
@@ -180,25 +132,6 @@ def test_an_engine_runs_before_it_may_be_used_only_to_be_compared(
     machine.while_comparing = lambda: found.append(store.load(wanted(store.list()[0]))[0])
     (plan,) = build(tiny_bundle(tmp_path), store).plans
     assert found == [replace(plan, state="unchecked", parity={})]
-
-
-def test_engines_that_decide_otherwise_are_kept_out_of_use_unless_accepted(
-    tmp_path: Path, machine: Machine, store: PlanStore
-) -> None:
-    bundle = tiny_bundle(tmp_path)
-    machine.parity = BAD
-    checked = build(bundle, store)
-    (plan,) = checked.plans
-    assert plan.state == "below bar"
-    assert plan.parity["shortfalls"] == list(BAD.shortfalls)
-    with pytest.raises(EngineError, match="kept out of use"):
-        store.load(wanted(plan))[0]
-    assert build(bundle, store).plans[0].state == "below bar"  # compared again, but not built
-    accepted = build(bundle, store, force=True)
-    assert accepted.plans[0].state == "accepted"
-    assert store.load(wanted(plan))[0] == accepted.plans[0]
-    assert len(machine.built) == 1
-    assert len(machine.compared) == 3
 
 
 def test_a_comparison_that_fails_leaves_engines_unused(
@@ -229,14 +162,6 @@ def test_a_shared_text_encoder_is_not_to_blame_for_the_others(
         "tiny-grounded.text.onnx",
         "tiny-grounded.fp16.onnx",
     ]
-
-
-def test_without_a_gpu_nothing_is_compared(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
-    machine.device = None
-    checked = build(tiny_bundle(tmp_path), store)
-    assert checked.unchecked == "there is no GPU to run them"
-    assert checked.plans[0].state == "unchecked"
-    assert checked.plans[0].key.device == "none"
 
 
 def test_a_network_on_which_no_decision_depends_is_built_only(
@@ -304,12 +229,6 @@ def test_verifying_compares_again_and_records_the_outcome(
     machine.parity = GOOD
     assert not verify(store)["tiny-grounded-split"].wrong
     assert {plan.state for plan in store.list()} == {"passed"}
-
-
-def test_verifying_keeps_what_the_user_accepted(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
-    machine.parity = BAD
-    build(tiny_bundle(tmp_path), store, force=True)
-    assert verify(store)["tiny"] == Finding(store.list()[0].path.name, "whole; accepted", wrong=False)
 
 
 def test_verifying_says_what_is_wrong(tmp_path: Path, machine: Machine, store: PlanStore) -> None:

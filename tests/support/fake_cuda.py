@@ -71,6 +71,8 @@ class FakeCuda(ModuleType):
             code = self.failures[name]
 
             def fail(*_: object) -> tuple[Error, ...]:
+                if name == "cudaStreamEndCapture":
+                    self._recording.clear()
                 return (code, None) if name.endswith(("Malloc", "Alloc", "EndCapture")) else (code,)
 
             fail.__name__ = name
