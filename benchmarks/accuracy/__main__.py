@@ -199,8 +199,7 @@ def make_grid(data: Path, validation: Path, teacher: str, foreground: str, **opt
     from fgdd_fast.students.architectures import find_architecture  # noqa: PLC0415
     from fgdd_fast.students.training.recipe import StudentRecipe  # noqa: PLC0415
 
-    dataset = scan(data)
-    bundle = find_bundle(teacher, "teacher")
+    dataset, bundle = scan(data), find_bundle(teacher, "teacher")
     check_classes(bundle, dataset.classes)
     choose_foreground(foreground, dataset.classes)
     size, workers, epochs = options["size"], options["workers"], options["epochs"]

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
     "engines",
@@ -91,17 +89,14 @@ def old_names() -> Iterator[str]:
                 yield said(file, f"line {number} names {found[0]}")
 
 
-@pytest.mark.xfail(reason="rooms are being cleared")
 def test_a_folder_holds_a_dozen_modules() -> None:
     assert list(crowded_folders()) == []
 
 
-@pytest.mark.xfail(reason="rooms are being cleared")
 def test_a_module_is_read_in_one_go() -> None:
     assert list(long_modules()) == []
 
 
-@pytest.mark.xfail(reason="rooms are being cleared")
 def test_a_function_fits_on_a_screen() -> None:
     assert list(long_functions()) == []
 

@@ -122,6 +122,13 @@ class BenchSession:
         return failures
 
 
+def _limits(files: Sequence[Path], task: Task) -> Limits:
+    """Measure what this machine could do at the most."""
+    _log.info("Measuring the limits of this machine")
+    device = device_ceilings() if task.device == "cuda" else None
+    return Limits(opencv_decode_rate(files), processor_ceilings(), device)
+
+
 @contextmanager
 def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterator[BenchSession]:
     """Find the images and models, and measure the limits.
@@ -165,10 +172,7 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
             batch=options.batch,
         )
         opener = ImplementationOpener(task=task, subject=subject, originals=originals)
-        _log.info("Measuring the limits of this machine")
-        files = [original.image.path for original in originals]
-        device = device_ceilings() if task.device == "cuda" else None
-        limits = Limits(opencv_decode_rate(files), processor_ceilings(), device)
+        limits = _limits([original.image.path for original in originals], task)
         names = ("repeats", "crops", "size", "factor", "seed", "threads", "batch", "device", "precision")
         result: dict[str, Any] = rounded(
             {
