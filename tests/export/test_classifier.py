@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,34 +189,6 @@ def test_nothing_out_of_tolerance_is_written_unless_forced(
     assert list(tmp_path.iterdir()) == []
     teacher = export_teacher(backbone, tmp_path / "mine.onnx", classes=CLASSES, force=True)
     assert load_bundle(teacher.onnx).parity["tolerance"] < teacher.parity["max_loss_difference"]
-
-
-@pytest.mark.parametrize("count", [1, 19])
-def test_parity_finds_the_largest_differences(count: int) -> None:
-    rng = np.random.default_rng(count)
-    logits = rng.normal(size=(count, 5))
-    logits[-1] = [1, 2, 3, 4, 100]
-    order = rng.permutation(256)[:count]
-    images = np.broadcast_to(order[:, None, None, None].astype(np.uint8), (count, 2, 2, 3))
-
-    def run(feeds: Mapping[str, Array], *, alone: float = 0.0, last: float = 0.0) -> dict[str, Array]:
-        places = [list(order).index(image[0, 0, 0]) for image in feeds["images"]]
-        found = logits[places]
-        scores = found - np.log(np.exp(found).sum(axis=1, keepdims=True))
-        loss = -scores[np.arange(len(found)), feeds["labels"]]
-        found = found + alone * (len(found) == 1)
-        return {"logits": found, "loss": loss + last * (np.array(places) == count - 1)}
-
-    def measured(**errors: float) -> tuple[float, float]:
-        parity = measure_parity(partial(run, **errors), images, logits)
-        assert (parity["images"], parity["max_logit"]) == (count, 100)
-        assert parity["tolerance"] == pytest.approx(2e-3)
-        return parity["max_logit_difference"], parity["max_loss_difference"]
-
-    assert measured() == pytest.approx((0, 0), abs=1e-12)
-    assert measured(alone=0.5)[0] == pytest.approx(0.5)
-    assert measured(last=-0.25)[1] == pytest.approx(0.25)
-    assert np.isnan(measured(alone=np.nan)[0])
 
 
 # Teachers of a head that was fitted

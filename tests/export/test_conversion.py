@@ -16,6 +16,7 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 from onnx import TensorProto
 from tiny_convolutions import Layers
+from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_export.precision.conversion import Converted, convert_to_half, convert_to_int8
@@ -115,16 +116,6 @@ def test_int8_variants_for_both_runtimes(tmp_path: Path, images: Sequence[Sample
     assert Comparison(bundle, images).compare(cpu, batch=2).parity.figures["batch_loss_error"] < 1e-5
 
 
-def test_a_model_that_is_asked_by_name_is_not_quantised(
-    tmp_path: Path, images: Sequence[SampleImage]
-) -> None:
-    from tiny_grounded import write_grounded_bundle
-
-    bundle = write_grounded_bundle(tmp_path)
-    with pytest.raises(SettingsError, match="Convert it to fp16 or bf16"):
-        convert_to_int8(bundle, images, images, force=True)
-
-
 def convert(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["convert", *map(str, arguments)])
 
@@ -161,24 +152,22 @@ def test_a_variant_that_decides_otherwise_is_written_only_with_force(
     assert variant.parity["figures"]["mean_loss_error"] is None  # it is infinite: fp16 overflowed
 
 
-def test_int8_needs_images(tmp_path: Path) -> None:
+def test_what_cannot_be_converted_is_told(tmp_path: Path) -> None:
     bundle = convolutional_teacher(tmp_path)
-    result = convert(bundle.onnx, "--precision", "int8")
-    assert result.exit_code == 1
-    assert "--calibrate DATA" in result.output
-
-
-def test_what_is_no_fp32_graph_or_decides_nothing_alone_is_not_converted(tmp_path: Path) -> None:
-    bundle = convolutional_teacher(tmp_path)
-    for changes, problem in (
-        ({"variant": "bf16", "variant_of": "0" * 64}, "is the bf16 variant"),
-        ({"role": "segmenter"}, "no decision of the pipeline depends on it alone"),
-    ):
-        other = replace(bundle, onnx=tmp_path / "other.onnx", **changes)  # type: ignore[arg-type]
+    variant = replace(bundle, onnx=tmp_path / "variant.onnx", variant="bf16", variant_of="0" * 64)
+    segmenter = replace(bundle, onnx=tmp_path / "segmenter.onnx", role="segmenter")
+    for other in (variant, segmenter):
         write_bundle(other, bundle.onnx.read_bytes())
-        result = convert(other.onnx, "--precision", "fp16")
+    for given, precision, problem in (
+        (bundle, "int8", "--calibrate DATA"),
+        (variant, "fp16", "is the bf16 variant"),
+        (segmenter, "fp16", "no decision of the pipeline depends on it alone"),
+    ):
+        result = convert(given.onnx, "--precision", precision)
         assert result.exit_code == 1
         assert problem in result.output
+    with pytest.raises(SettingsError, match="Convert it to fp16 or bf16"):
+        convert_to_int8(write_grounded_bundle(tmp_path), (), (), force=True)
 
 
 def test_what_is_written_does_not_depend_on_how_python_hashes(tmp_path: Path) -> None:

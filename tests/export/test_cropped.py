@@ -201,9 +201,5 @@ def test_the_first_layers_compute_less(make: Make, tmp_path: Path) -> None:
     assert 12 <= shape.dim[2].dim_value <= 16  # of 48
 
 
-def test_a_network_whose_first_layers_see_everything_has_no_tile_graph(tmp_path: Path) -> None:
-    assert tile_graph(tiny.mixing(tmp_path), 32) is None
-
-
 def test_a_tile_that_nearly_fills_the_view_saves_nothing(tmp_path: Path) -> None:
     assert tile_graph(tiny.inverted_residuals(tmp_path), tiny.SIDE - 2) is None

@@ -227,19 +227,12 @@ def test_tensorrt_builds_s8() -> None:
     assert builder.build_serialized_network(network, settings)
 
 
-def test_no_samples() -> None:
+@pytest.mark.filterwarnings("ignore:All-NaN axis")
+def test_what_cannot_be_quantised_is_told() -> None:
     with pytest.raises(SettingsError, match="--calibrate DATA"):
         calibrate(u_shape(), [])
-
-
-def test_nothing_left_to_quantise() -> None:
-    model, calibration = calibrated()
     with pytest.raises(BundleError, match="can be quantised"):
-        quantise_calibrated(model, calibration, "int8", keep=WEIGHTED)
-
-
-@pytest.mark.filterwarnings("ignore:All-NaN axis")
-def test_values_that_are_not_finite() -> None:
+        quantise_calibrated(*calibrated(), "int8", keep=WEIGHTED)
     model = u_shape()
     weight = model.graph.initializer[1]
     values = numpy_helper.to_array(weight).copy()

@@ -1,13 +1,17 @@
-"""Masks that are given: found by name, read whatever their form, checked against their images."""
+"""Foreground models: masks that are given, whatever their form, and saliency models."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_pipeline as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import encode, exif, picture
@@ -16,8 +20,11 @@ from PIL import Image
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import decode_image
-from fgdd_fast.models.foreground import Foreground
+from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
+from fgdd_fast.models.foreground import Foreground, ForegroundModel
 from fgdd_fast.models.given_masks import GivenMasks, _check_aspect
+from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.saliency import SaliencyModel
 
 HEIGHT, WIDTH = 20, 30
 TRUTH = np.zeros((HEIGHT, WIDTH), bool)
@@ -187,6 +194,10 @@ def test_the_hash_names_the_masks(tmp_path: Path) -> None:
     assert one.name == two.name == "masks"
     assert one.fingerprint("cat") == two.fingerprint("cat")
     assert one.fingerprint("cat") != one.fingerprint("dog")
+    for name in ("cat/._1.png", ".cache/1.png", "cat/notes.txt", "cat/1.jpg"):
+        write(tmp_path / "two", b"else", name)
+    (tmp_path / "two" / "cat" / "lost.png").symlink_to("nowhere")
+    assert GivenMasks(tmp_path / "two", streams=1).sha256 == one.sha256  # other files do not matter
 
 
 @pytest.mark.parametrize("change", ["content", "name", "another", "gone"])
@@ -209,15 +220,6 @@ def test_every_change_of_the_masks_changes_the_hash(tmp_path: Path, change: str)
     assert after.fingerprint("cat") != before.fingerprint("cat")
 
 
-def test_other_files_do_not_matter(tmp_path: Path) -> None:
-    write(tmp_path, png(white()))
-    before = GivenMasks(tmp_path, streams=1).sha256
-    for name in ("cat/._1.png", ".cache/1.png", "cat/notes.txt", "cat/1.jpg"):
-        write(tmp_path, b"else", name)
-    (tmp_path / "cat" / "lost.png").symlink_to("nowhere")
-    assert GivenMasks(tmp_path, streams=1).sha256 == before
-
-
 def test_links_are_followed_and_not_in_circles(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere", png(white()), "1.png")
     masks = tmp_path / "masks"
@@ -237,3 +239,68 @@ def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no mask") as caught:
         GivenMasks(tmp_path, streams=1)
     assert "MASKS/cat/1.png" in caught.value.advice
+
+
+# A saliency model, and networks in batches
+
+
+IMAGE = SourceImage("red/00.png", "red", Path("data"))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[ForegroundModel]:
+    model = SaliencyModel(tiny.foreground_bundle(tmp_path), Runtime("cpu", "fp32", 2), batch=4, resize="area")
+    yield model
+    model.close()
+
+
+def test_occupancies_and_masks_are_those_of_each_image(model: ForegroundModel) -> None:
+    pictures = [tiny.square("red", share) for share in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    prepared = [model.prepare(pixels, IMAGE) for pixels in pictures]
+    for pixels, inputs, found in zip(pictures, prepared, model.find(prepared, masks=True), strict=True):
+        coloured = np.ptp(pixels.astype(int), axis=2) > 60
+        assert found.occupancy == pytest.approx(coloured.mean(), abs=0.08)  # seen at 16 x 16
+        assert found.mask is not None
+        assert (found.mask > 127).mean() == pytest.approx(found.occupancy, abs=1e-6)
+        assert found.boxes == ()
+        alone = model.find([inputs])[0]
+        assert (alone.occupancy, alone.mask) == (found.occupancy, None)
+    assert model.find([], masks=True) == []
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+def test_images_are_resized_as_asked_and_the_fingerprint_says_so(
+    tmp_path: Path, method: ResizeMethod
+) -> None:
+    bundle = tiny.foreground_bundle(tmp_path)
+    model = SaliencyModel(bundle, Runtime("cpu", "fp32", 1), batch=1, resize=method)
+    pixels = tiny.square("green", 0.4)
+    expected = resize(pixels, (tiny.SIDE, tiny.SIDE), method)
+    assert np.array_equal(model.prepare(pixels, IMAGE)["images"], expected)
+    assert model.fingerprint("red") == model.fingerprint("green")
+    assert model.fingerprint("red")["resize"] == resize_arithmetic(method)
+    assert (model.name, model.sha256) == ("tiny-foreground", bundle.sha256)
+    model.close()
+
+
+def test_the_number_of_threads_plays_no_part_in_reports_and_keys(tmp_path: Path) -> None:
+    models = [
+        SaliencyModel(
+            tiny.foreground_bundle(tmp_path), Runtime("cpu", "fp32", threads), batch=1, resize="area"
+        )
+        for threads in (1, 3)
+    ]
+    assert models[0].description == models[1].description
+    assert models[0].fingerprint("red") == models[1].fingerprint("red")
+    assert [model.streams for model in models] == [1, 3]
+    for model in models:
+        model.close()
+
+
+def test_a_graph_without_a_variant_stays_as_it_is_beside_others_that_have_one(tmp_path: Path) -> None:
+    bundle, other = tiny.teacher_bundle(tmp_path), tiny.foreground_bundle(tmp_path)
+    runtime = Runtime("cpu", "int8", 1, {bundle.sha256: replace(bundle, variant="int8-u8")})
+    with closing(BatchedNetwork(bundle, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("int8")
+    with closing(BatchedNetwork(other, runtime, batch=1)) as network:
+        assert network.engine.arithmetic.endswith("fp32")
