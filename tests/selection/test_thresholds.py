@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_strategies import (
-    any_rule_texts,
-    classes_of_records,
-    make_record,
-    quick,
-    rule_texts,
-)
+from record_strategies import any_rule_texts, classes_of_records, make_record, quick, rule_texts
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.selection.records import ImageRecord
