@@ -209,16 +209,8 @@ def test_places_can_be_rendered_in_any_company(recipe: ViewRecipe, tile: int, da
 @pytest.mark.parametrize(
     ("classes", "ipc", "batch"),
     [
-        (10, 1, 10),
-        (10, 10, 50),
-        (10, 50, 100),
-        (10, 500, 100),
-        (100, 10, 100),
-        (1000, 50, 200),
-        (2, 1, 2),
-        (10, 5, 28),
-        (10, 30, 75),
-        (100, 1, 20),
+        *((10, 1, 10), (10, 5, 28), (10, 10, 50), (10, 30, 75), (10, 50, 100), (10, 500, 100)),
+        *((2, 1, 2), (100, 1, 20), (100, 10, 100), (1000, 50, 200)),
     ],
 )
 def test_the_batch_is_rdeds(classes: int, ipc: int, batch: int) -> None:
