@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,58 +153,44 @@ def test_many_links_between_folders_are_searched_once(tmp_path: Path) -> None:
     assert len(dataset.skipped) == 144
 
 
-class _ShuffledEntries:
-    """os.scandir with its entries in another order."""
-
-    def __init__(self, entries: Any, dice: random.Random) -> None:
-        with entries:
-            self._entries = list(entries)
-        dice.shuffle(self._entries)
-
-    def __enter__(self) -> Iterator[Any]:
-        return iter(self._entries)
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
 def test_the_order_on_disk_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, *(f"{c}/{d}/{i}.jpg" for c in "ab" for d in "cde" for i in range(4)), "x.heic", "y.jpg")
     for c in "ab":
         for name in "pqr":
             (tmp_path / c / name).symlink_to(tmp_path / "b")
-    expected = scan(tmp_path)
-    listed = os.scandir
+    expected, listed = scan(tmp_path), os.scandir
+
+    def shuffled(path: Path, dice: random.Random) -> Any:
+        entries = sorted(listed(path), key=lambda entry: dice.random())
+        return contextlib.nullcontext(iter(entries))
+
     for seed in range(5):
         dice = random.Random(seed)
-        monkeypatch.setattr(os, "scandir", lambda path, dice=dice: _ShuffledEntries(listed(path), dice))
+        monkeypatch.setattr(os, "scandir", lambda path, dice=dice: shuffled(path, dice))
         assert scan(tmp_path) == expected
 
 
 def test_an_unreadable_folder_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a/1.jpg", "a/locked/2.jpg")
-    _lock(monkeypatch, tmp_path / "a/locked")
-    dataset = scan(tmp_path)
-    assert sources(dataset) == ["a/1.jpg"]
-    assert reasons(dataset) == {"a/locked": "folder cannot be read: Permission denied"}
-
-
-def _lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Refuse to list a folder, for root too."""
-    listed = os.scandir
+    listed, locked = os.scandir, tmp_path / "a/locked"
 
     def scandir(path: Path) -> Any:
-        if Path(path) == folder:
+        if Path(path) == locked:  # for root too
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
+    dataset = scan(tmp_path)
+    assert sources(dataset) == ["a/1.jpg"]
+    assert reasons(dataset) == {"a/locked": "folder cannot be read: Permission denied"}
+    locked = tmp_path
+    refused(tmp_path, "cannot be read: Permission denied")
 
 
 def refused(root: Path, problem: str) -> None:
     with pytest.raises(DataError, match=problem) as caught:
         scan(root)
-    assert caught.value.advice or problem == "cannot be read"
+    assert caught.value.advice or "cannot be read" in problem
 
 
 def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
@@ -218,12 +204,6 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "2.jpg", "x.zip")
     refused(tmp_path, r"holds images, such as '1\.jpg', but no class folders")
     refused(tmp_path / "x.zip", "is a file, not a folder")
-
-
-def test_an_unreadable_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _lock(monkeypatch, tmp_path)
-    with pytest.raises(DataError, match="cannot be read: Permission denied"):
-        scan(tmp_path)
 
 
 def test_classes_without_images_are_named(tmp_path: Path) -> None:

@@ -119,36 +119,23 @@ def test_any_bytes_give_a_header_or_an_image_error(signature: bytes, rest: bytes
     check_calm(signature + rest)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\xff\xd8" + b"\xff" * 4_000_000,
-        b"\xff\xd8" + b"\xff\x01" * 1_000_000,
-        b"\xff\xd8" + b"\xff\x00" * 2_000_000,
-        b"GIF89a\1\0\1\0\0\0\0" + b"\x21\xfe\0" * 500_000,
-        b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + b"\0\0\0\1" * 2 + b"\x08\2\0\0\0" + b"\0" * 4_000_000,
-        b"RIFF\0\x09\x3d\0WEBP" + b"\0" * 4_000_000,
-        b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 256, 4, 16, 8) * 65535,
-        b"P5" + b" " * 4_000_000,
-        b"P5 " + b"#\n" * 1_000_000,
-        b"P5 " + b"#" * 2_000_000,
-        b"P5 " + b"1" * 2_000_000,
-    ],
-    ids=[
-        "fill",
-        "markers",
-        "escapes",
-        "comments",
-        "chunks",
-        "riff",
-        "tags",
-        "spaces",
-        "hashes",
-        "hash",
-        "digits",
-    ],
-)
-def test_hostile_bytes_take_bounded_time(content: bytes) -> None:
+HOSTILE = {
+    "fill": b"\xff\xd8" + b"\xff" * 4_000_000,
+    "markers": b"\xff\xd8" + b"\xff\x01" * 1_000_000,
+    "escapes": b"\xff\xd8" + b"\xff\x00" * 2_000_000,
+    "comments": b"GIF89a\1\0\1\0\0\0\0" + b"\x21\xfe\0" * 500_000,
+    "chunks": b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + b"\0\0\0\1" * 2 + b"\x08\2\0\0\0" + b"\0" * 4_000_000,
+    "riff": b"RIFF\0\x09\x3d\0WEBP" + b"\0" * 4_000_000,
+    "tags": b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 256, 4, 16, 8) * 65535,
+    "spaces": b"P5" + b" " * 4_000_000,
+    "hashes": b"P5 " + b"#\n" * 1_000_000,
+    "hash": b"P5 " + b"#" * 2_000_000,
+    "digits": b"P5 " + b"1" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bytes_take_bounded_time(kind: str) -> None:
     begin = time.process_time()
-    check_calm(content)
+    check_calm(HOSTILE[kind])
     assert time.process_time() - begin < 5

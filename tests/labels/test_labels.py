@@ -180,17 +180,6 @@ def test_a_file_damaged_after_opening(out: Path) -> None:
         labels.epoch(2)
 
 
-def test_opening_reads_no_epoch(out: Path) -> None:
-    """However many there are: 300 epochs of a large data set are gigabytes."""
-    path = out / "labels" / "epoch-00001.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(bytes(len(content)))
-    labels = open_labels(open_distilled(out))
-    labels.epoch(0)
-    path.write_bytes(content)
-    labels.epoch(1)
-
-
 def test_a_file_that_holds_something_else(out: Path) -> None:
     def exchange(data: dict[str, Any]) -> None:
         data["files"]["epoch-00000.safetensors"] = data["files"]["images.safetensors"]

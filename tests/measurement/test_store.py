@@ -164,24 +164,6 @@ def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
         assert store.known_contents([SHA]) != {}
 
 
-def test_what_was_added_outlives_a_kill(tmp_path: Path) -> None:
-    script = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from fgdd_fast.measurement.store import Store\n"
-        "from fgdd_fast.measurement.store_format import KnownFile, Measurement\n"
-        "from fgdd_fast.models.foreground import Foreground\n"
-        f"row = Measurement(Path('a.jpg'), 's', KnownFile('{SHA}', 4, 3), Foreground(0.5), 1, {{}}, 0, 2)\n"
-        "store = Store(Path(sys.argv[1]))\n"
-        "store.add([row])\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
-    assert result.returncode == -signal.SIGKILL
-    with Store(tmp_path) as store:
-        assert store.occupancies([(SHA, 1)]) == {(SHA, 1): 0.5}
-
-
 def test_six_processes_may_make_a_store_at_once(tmp_path: Path) -> None:
     script = (
         "import sys\n"

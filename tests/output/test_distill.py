@@ -170,23 +170,14 @@ def test_names_with_spaces_quotes_emoji_and_broken_bytes(workplace: Path) -> Non
     assert odd in read_manifest(workplace / "out").classes
 
 
-def test_without_a_teacher_it_says_how_to_fit_one(workplace: Path) -> None:
+def test_models_that_do_not_fit_are_refused(workplace: Path) -> None:
+    teacher = workplace / "tiny-teacher.onnx"
     assert_refused(distill(workplace, teacher=None), "fgdd-fast teacher fit")
-
-
-def test_a_teacher_of_other_classes_is_refused(workplace: Path) -> None:
+    assert_refused(distill(workplace, foreground=teacher), "teacher", "foreground")
+    teacher.write_bytes(teacher.read_bytes() + b"\0")
+    assert_refused(distill(workplace), "SHA-256")
     tiny.teacher_bundle(workplace, ("cat", "dog", "red"))
     assert_refused(distill(workplace), "'blue', 'green'", "'cat'")
-
-
-def test_a_bundle_with_the_wrong_hash_is_refused(workplace: Path) -> None:
-    with (workplace / "tiny-teacher.onnx").open("ab") as file:
-        file.write(b"\0")
-    assert_refused(distill(workplace), "SHA-256")
-
-
-def test_a_bundle_of_another_role_is_refused(workplace: Path) -> None:
-    assert_refused(distill(workplace, foreground=workplace / "tiny-teacher.onnx"), "teacher", "foreground")
 
 
 @pytest.mark.parametrize(

@@ -91,25 +91,14 @@ def measure(
 
 
 def assert_same(
-    images: list[Image.Image],
-    *,
-    ipc: int,
-    factor: int,
-    size: int,
-    input_size: int,
-    seed: int,
+    images: list[Image.Image], *, ipc: int, factor: int, size: int, input_size: int, seed: int
 ) -> None:
     """Hold the product against the reference: the same tiles, cells and pixels, and no thanks to luck."""
     teacher = TinyTeacher(seed)
     label = seed % CLASSES
     sources = [f"class/{place:03}.png" for place in range(len(images))]
     records = [
-        measure(
-            *(source, image, label, teacher),
-            tile_size=size // factor,
-            input_size=input_size,
-            seed=seed,
-        )
+        measure(*(source, image, label, teacher), tile_size=size // factor, input_size=input_size, seed=seed)
         for source, image in zip(sources, images, strict=True)
     ]
     expected = synthesise(

@@ -19,7 +19,7 @@ from fgdd_fast.labels.training_views import default_batch
 from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.students.inputs.labelled_images import read_validation, read_whole
-from fgdd_fast.students.inputs.opening import LabelKind, TrainingOptions, open_training
+from fgdd_fast.students.inputs.opening import TrainingOptions, open_training
 
 ASKED = TrainingOptions()
 RUNTIME = Runtime("cpu", "fp32", 1)
@@ -126,11 +126,7 @@ def test_stored_and_online_labels_are_the_same(out: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "advice"),
-    [
-        ({"size": 8}, "--size"),
-        ({"batch": 3}, "--student-batch"),
-        ({"epochs": 3}, "--epochs 3"),
-    ],
+    [({"size": 8}, "--size"), ({"batch": 3}, "--student-batch"), ({"epochs": 3}, "--epochs 3")],
 )
 def test_what_stored_labels_cannot_give_is_refused(out: Path, asked: dict[str, Any], advice: str) -> None:
     label(out, "--epochs", "2")
@@ -145,12 +141,6 @@ def test_stored_labels_without_epochs_are_refused(out: Path) -> None:
     label(out, "--epochs", "0")
     with pytest.raises(DataError, match="of whole images and tiles alone"):
         open_training(out, ASKED, has_teacher=False)
-
-
-@pytest.mark.parametrize("kind", [None, "online"])
-def test_soft_labels_need_somebody_who_gives_them(out: Path, kind: LabelKind | None) -> None:
-    with pytest.raises(TeacherError, match="no teacher is named"):
-        open_training(out, replace(ASKED, labels=kind), has_teacher=False)
 
 
 def test_a_folder_of_images_has_hard_labels(workplace: Path) -> None:

@@ -154,11 +154,7 @@ def test_what_is_built_in_has_no_origin(tmp_path: Path) -> None:
         ("own_raising:net", "def net(*_): raise KeyError('x')", "for 8 classes and 12 pixels: KeyError"),
         ("own_arguments:net", "def net(): pass", "TypeError"),
         ("own_other:net", "def net(*_): return 3", "gives a int, and not a torch.nn.Module"),
-        (
-            "own_shape:net",
-            f"{LINEAR}\nnet = lambda n, size: linear(n + 1, size)",
-            r"gives \[2, 9\]",
-        ),
+        ("own_shape:net", f"{LINEAR}\nnet = lambda n, size: linear(n + 1, size)", r"gives \[2, 9\]"),
         ("own_size:net", f"{LINEAR}\nnet = lambda n, size: linear(n, 5)", "cannot be shown"),
     ],
 )
