@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_cuda import Error, FakeCuda, FakeTensorRt, fake_plan
-from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_feeds, tiny_reference
+from every_engine import BATCH, FakeMachine, compute, fake_machine
+from fake_cuda import Error, fake_plan
+from tiny_models import SIDE, tiny_bundle, tiny_feeds, tiny_reference
 
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
+from fgdd_engines.tensorrt_backend.api import TensorRt, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device, why_no_cuda
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
 from fgdd_fast.errors import EngineError, FgddError
 
-BATCH = 4
 IMAGES = BATCH * SIDE * SIDE * 3
 EVERYTHING_IN = [f"copy in {IMAGES}", f"copy in {BATCH * 4}"]
-
-
-def compute(feeds: dict[str, Array]) -> dict[str, Array]:
-    """The tiny classifier in NumPy."""
-    logits, losses = tiny_reference(feeds)
-    return {"logits": logits, "loss": losses, "mask": feeds["images"][..., 0] > 127}
 
 
 @pytest.fixture(scope="module")
@@ -37,35 +30,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-@dataclass
-class Machine:
-    """A machine with a GPU, as far as the engine can see."""
-
-    cuda: FakeCuda
-    module: FakeTensorRt
-    tensorrt: TensorRt
-    bundle: Bundle
-
-    def open(self, *, batch: int = BATCH, plan: bytes | None = None, streams: int = 2) -> TensorRtEngine:
-        plan = plan or fake_plan(self.bundle.inputs, self.bundle.outputs, (1, 4, 8))
-        return TensorRtEngine(self.tensorrt, self.bundle, plan, {"batch": batch}, streams=streams)
-
-
-def machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, flavour: Flavour) -> Machine:
-    cuda = FakeCuda()
-    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
-    module = FakeTensorRt(cuda, compute)
-    return Machine(cuda, module, TensorRt(module, flavour, "10.3.0"), bundle)
-
-
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
-def either(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return machine(bundle, monkeypatch, request.param)
+def either(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return fake_machine(bundle, monkeypatch, request.param)
 
 
 @pytest.fixture
-def full(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return machine(bundle, monkeypatch, "tensorrt")
+def full(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return fake_machine(bundle, monkeypatch, "tensorrt")
 
 
 def check_results(results: dict[str, Array], feeds: dict[str, Array]) -> None:
@@ -74,36 +46,7 @@ def check_results(results: dict[str, Array], feeds: dict[str, Array]) -> None:
 
 
 class TestRunning:
-    def test_it_computes_what_the_network_does_call_after_call(self, either: Machine) -> None:
-        with either.open(streams=1) as engine:
-            for seed in range(4):
-                feeds = tiny_feeds(BATCH, seed)
-                results = engine.run(feeds)
-                assert list(results) == ["logits", "loss", "mask"]
-                assert [
-                    (results[spec.name].dtype.name, results[spec.name].shape) for spec in engine.outputs
-                ] == [
-                    ("float32", (BATCH, len(CLASSES))),
-                    ("float32", (BATCH,)),
-                    ("uint8", (BATCH, SIDE, SIDE)),
-                ]
-                check_results(results, feeds)
-
-    def test_results_are_the_callers_own(self, either: Machine) -> None:
-        with either.open(streams=1) as engine:
-            first = engine.run(tiny_feeds(BATCH, 0))
-            kept = {name: array.copy() for name, array in first.items()}
-            engine.run(tiny_feeds(BATCH, 1))
-        assert all(np.array_equal(first[name], kept[name]) for name in kept)
-
-    def test_feeds_may_be_read_only_and_strided(self, either: Machine) -> None:
-        feeds = {name: np.flip(np.flip(feed).copy()) for name, feed in tiny_feeds(BATCH).items()}
-        for feed in feeds.values():
-            feed.setflags(write=False)
-        with either.open() as engine:
-            check_results(engine.run(feeds), feeds)
-
-    def test_only_the_outputs_wanted_are_copied(self, full: Machine) -> None:
+    def test_only_the_outputs_wanted_are_copied(self, full: FakeMachine) -> None:
         with full.open(streams=1) as engine:
             engine.run(tiny_feeds(BATCH), ["loss"])
             assert full.cuda.events == [*EVERYTHING_IN, "execute", f"copy out {BATCH * 4}"]
@@ -114,7 +57,7 @@ class TestRunning:
             check_results(results, feeds)
             assert full.cuda.events[-2:] == [f"copy out {BATCH * 4}", f"copy out {BATCH * SIDE * SIDE}"]
 
-    def test_calls_in_flight_have_memory_of_their_own(self, either: Machine) -> None:
+    def test_calls_in_flight_have_memory_of_their_own(self, either: FakeMachine) -> None:
         with either.open(streams=2) as engine, ThreadPoolExecutor(4) as threads:
             assert len(either.cuda.streams) == len(either.module.contexts) == 2
             assert len(either.cuda.device) == len(either.cuda.pinned) == 2 * 5
@@ -122,19 +65,19 @@ class TestRunning:
             for feeds, results in zip(many, threads.map(engine.run, many), strict=True):
                 check_results(results, feeds)
 
-    def test_a_failure_of_the_network_says_why(self, either: Machine) -> None:
+    def test_a_failure_of_the_network_says_why(self, either: FakeMachine) -> None:
         with either.open() as engine:
             either.module.refuses = "execute_async_v3"
             with pytest.raises(EngineError, match=r"failed to run the engine: Error Code 1: Cask"):
                 engine.run(tiny_feeds(BATCH))
 
-    def test_a_failure_of_the_gpu_says_where(self, either: Machine) -> None:
+    def test_a_failure_of_the_gpu_says_where(self, either: FakeMachine) -> None:
         with either.open() as engine:
             either.cuda.failures["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
             with pytest.raises(EngineError, match=r"cudaStreamSynchronize.*cudaErrorIllegalAddress"):
                 engine.run(tiny_feeds(BATCH))
 
-    def test_what_it_computes_with_is_described(self, either: Machine) -> None:
+    def test_what_it_computes_with_is_described(self, either: FakeMachine) -> None:
         with either.open() as engine:
             label = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}[either.tensorrt.flavour]
             assert engine.arithmetic == f"{label} 10.3.0, Orin, fp32"
@@ -143,7 +86,7 @@ class TestRunning:
 
 
 class TestGraphs:
-    def test_the_second_call_is_launched_whole(self, full: Machine) -> None:
+    def test_the_second_call_is_launched_whole(self, full: FakeMachine) -> None:
         with full.open(streams=1) as engine:
             assert engine.uses_cuda_graphs is None
             engine.run(tiny_feeds(BATCH))
@@ -154,7 +97,7 @@ class TestGraphs:
             engine.run(tiny_feeds(BATCH, 1))
             assert full.cuda.events == ["launch", *plain]
 
-    def test_each_choice_of_outputs_has_its_own(self, full: Machine) -> None:
+    def test_each_choice_of_outputs_has_its_own(self, full: FakeMachine) -> None:
         with full.open(streams=1) as engine:
             for wanted in (["loss"], ["mask", "loss"], ["loss", "mask"], ["loss"]):
                 engine.run(tiny_feeds(BATCH), wanted)
@@ -162,7 +105,7 @@ class TestGraphs:
             assert full.cuda.events.count("launch") == 2
 
     @pytest.mark.parametrize("by", ["", "cudaStreamEndCapture", "cudaGraphInstantiateWithFlags"])
-    def test_where_recording_is_refused_calls_go_on_without(self, full: Machine, by: str) -> None:
+    def test_where_recording_is_refused_calls_go_on_without(self, full: FakeMachine, by: str) -> None:
         """TensorRT refuses it while it is recorded, or CUDA afterwards."""
         if by:
             full.cuda.failures[by] = Error.cudaErrorStreamCaptureUnsupported
@@ -179,7 +122,7 @@ class TestGraphs:
     def test_tensorrt_for_rtx_records_by_itself(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        rtx = machine(bundle, monkeypatch, "tensorrt-rtx")
+        rtx = fake_machine(bundle, monkeypatch, "tensorrt-rtx")
         with rtx.open() as engine:
             for seed in range(2):
                 engine.run(tiny_feeds(BATCH, seed))
@@ -190,7 +133,7 @@ class TestGraphs:
 
 
 class TestClosing:
-    def test_everything_is_freed_once(self, either: Machine) -> None:
+    def test_everything_is_freed_once(self, either: FakeMachine) -> None:
         engine = either.open()
         engine.run(tiny_feeds(BATCH))
         assert not either.cuda.is_empty
@@ -212,7 +155,7 @@ class TestClosing:
         ],
     )
     def test_an_engine_that_cannot_be_opened_leaves_nothing(
-        self, either: Machine, refuse: str, problem: str
+        self, either: FakeMachine, refuse: str, problem: str
     ) -> None:
         either.module.refuses = refuse
         with pytest.raises(EngineError, match=problem):
@@ -221,7 +164,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("function", ["cudaMalloc", "cudaHostAlloc"])
     def test_want_of_memory_leaves_nothing(
-        self, either: Machine, function: str, monkeypatch: pytest.MonkeyPatch
+        self, either: FakeMachine, function: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real: Callable[..., tuple[Error, int]] = getattr(either.cuda, function)
         calls = iter(range(100))
@@ -237,7 +180,7 @@ class TestClosing:
 
 
 class TestPlans:
-    def test_a_plan_that_is_none(self, either: Machine) -> None:
+    def test_a_plan_that_is_none(self, either: FakeMachine) -> None:
         message = r"cannot load the plan of 'tiny': Error Code 1: Magic tag does not match\. Build it again"
         with pytest.raises(EngineError, match=message):
             either.open(plan=b"not a plan")
@@ -251,18 +194,18 @@ class TestPlans:
         ],
     )
     def test_a_batch_for_which_it_was_not_built(
-        self, either: Machine, batches: tuple[int, int, int], batch: int, problem: str
+        self, either: FakeMachine, batches: tuple[int, int, int], batch: int, problem: str
     ) -> None:
         plan = fake_plan(either.bundle.inputs, either.bundle.outputs, batches)
         with pytest.raises(EngineError, match=problem):
             either.open(plan=plan, batch=batch)
 
-    def test_a_plan_for_one_batch(self, either: Machine) -> None:
+    def test_a_plan_for_one_batch(self, either: FakeMachine) -> None:
         plan = fake_plan(either.bundle.inputs, either.bundle.outputs, (2, 2, 2))
         with either.open(plan=plan, batch=2) as engine:
             check_results(engine.run(tiny_feeds(2)), tiny_feeds(2))
 
-    def test_a_plan_of_another_network(self, either: Machine) -> None:
+    def test_a_plan_of_another_network(self, either: FakeMachine) -> None:
         inputs, outputs = either.bundle.inputs, either.bundle.outputs
         others = [
             fake_plan(inputs[:1], outputs, (1, 4, 8)),
@@ -277,7 +220,7 @@ class TestPlans:
                 either.open(plan=plan)
         assert either.cuda.is_empty
 
-    def test_without_a_gpu(self, either: Machine) -> None:
+    def test_without_a_gpu(self, either: FakeMachine) -> None:
         either.cuda.driver = 0
         with pytest.raises(EngineError, match=r"cannot run 'tiny': There is no NVIDIA driver"):
             either.open()

@@ -1,4 +1,4 @@
-"""TensorRT builds what is exported from PyTorch on its own: teachers, and SAM 2's two networks."""
+"""TensorRT builds what is exported from PyTorch: teachers, SAM 2 alone, and Grounded SAM 2 in both forms."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from tiny_classifiers import CONFIGS, save_pretrained
 
 from fgdd_engines.tensorrt_backend.api import TensorRt
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
 
-SAM2 = Path(__file__).parents[1] / "miniatures" / "sam2"
+MINIATURES = Path(__file__).parents[1] / "miniatures"
+DETECTOR, SAM2 = MINIATURES / "grounding-dino", MINIATURES / "sam2"
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,18 @@ def test_sam2_alone_for_a_fixed_number_of_boxes(tmp_path: Path, rtx: TensorRt) -
     plans = built(tmp_path / "sam.onnx")
     assert plans.keys() == {"sam", "sam.decoder"}
     assert plans["sam.decoder"].key.axes == {"boxes": 8}
+
+
+@pytest.mark.parametrize("form", [[], ["--split"]])
+def test_grounded_sam2_in_both_forms(tmp_path: Path, rtx: TensorRt, form: list[str]) -> None:
+    words = ["--canvas", "128x160", "--text-length", "12", "--check-images", "1", "--force", *form]
+    run("export", "grounded-sam2", DETECTOR, SAM2, "-o", tmp_path / "found.onnx", *words)
+    plans = built(tmp_path / "found.onnx")
+    assert plans.keys() == {"found", "found.text", *(["found.segmenter"] if form else [])}
+    for plan in plans.values():
+        assert plan.bytes == plan.path.stat().st_size > 1000
+        assert plan.precisions.keys() <= {"fp32"}
+        assert (plan.key.flavour, plan.state) == (
+            "tensorrt-rtx",
+            "unchecked" if find_cuda_device() is None else "passed",
+        )

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from every_engine import in_low_precision
+from onnx import helper, numpy_helper
 from tiny_builds import altered, build, model, precisions, tiny_variant
 from tiny_models import tiny_bundle
 
@@ -24,31 +25,11 @@ from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers
 from fgdd_fast.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
-ELEMENT_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_bundle(tmp_path_factory.mktemp("bundle"))
-
-
-def in_low_precision(precision: str, operations: tuple[str, ...]) -> onnx.ModelProto:
-    """The tiny classifier with these operations between casts to another type and back."""
-    changed = model()
-    nodes = []
-    for node in changed.graph.node:
-        if node.op_type in operations:
-            low = [f"{name}_low" for name in node.input]
-            casts = zip(node.input, low, strict=True)
-            nodes += [helper.make_node("Cast", [a], [b], to=ELEMENT_TYPES[precision]) for a, b in casts]
-            output = node.output[0]
-            node.input[:], node.output[:] = low, [f"{output}_low"]
-            nodes += [node, helper.make_node("Cast", node.output, [output], to=TensorProto.FLOAT)]
-        else:
-            nodes.append(node)
-    del changed.graph.node[:]
-    changed.graph.node.extend(nodes)
-    return changed
 
 
 def quantised(*, weights: bool = True) -> onnx.ModelProto:
