@@ -72,11 +72,9 @@ _Constants = dict[str, Array]
 
 
 def scene(size: tuple[int, int], **patches: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """A grey picture uint8 [height, width, 3] with patches of colour.
+    """A grey picture uint8 [height, width, 3] of some height and width, with patches of colour.
 
-    Args:
-        size: height and width.
-        patches: left, top, right and bottom edge in pixels by colour, as in `red=(0, 0, 8, 8)`.
+    A patch is its left, top, right and bottom edge in pixels, as in `red=(0, 0, 8, 8)`.
     """
     pixels = np.full((*size, 3), 127, np.uint8)
     for name, (left, top, right, bottom) in patches.items():
