@@ -18,7 +18,7 @@ import onnx
 import pytest
 import tiny_pipeline as tiny
 from numpy.typing import NDArray
-from tiny_architectures import TYPES, check_wellformed
+from tiny_architectures import TYPES, check_wellformed, parse_lowered
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
@@ -322,3 +322,9 @@ def test_coordinates_and_scores_are_in_fp32_from_the_last_product(
             if maker.op_type not in ends:
                 waiting.extend(name for name in maker.input if "shape" not in name.lower())
     assert len(seen) > 100
+
+
+@both
+def test_tensorrt_takes_a_detector_in_low_precision(finder: Finder, precision: LowPrecision) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
+    parse_lowered(trt, finder[0], precision)  # its engine takes minutes

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from saliency_source import saliency_source
-from tiny_architectures import TYPES, check_wellformed, convolutional, transformer, upscaling
+from tiny_architectures import (
+    TYPES,
+    check_wellformed,
+    convolutional,
+    operators_of,
+    parse_lowered,
+    transformer,
+    upscaling,
+)
 
 from fgdd_engines.base import TensorSpec
 from fgdd_export.catalogue.u2netp import build_u2netp
@@ -39,11 +47,6 @@ def saliency() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def classifier() -> onnx.ModelProto:
     return convolutional(np.random.default_rng(0))
-
-
-def operators_of(model: onnx.ModelProto) -> dict[str, str]:
-    """The operator of each node, by the name under which it is reported."""
-    return {node.name or node.output[0]: node.op_type for node in model.graph.node}
 
 
 @both
@@ -208,20 +211,7 @@ def test_tensorrt_takes_the_types_as_they_are(
         model = {"transformer": transformer, "upscaling": upscaling}[network](np.random.default_rng(0))
     else:
         model = request.getfixturevalue(network)
-    lowered = lower_precision(model, precision)
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(definition, builder.logger)
-    assert parser.parse(serialise(lowered.model)), [str(parser.get_error(0))]
-    products = Counter(
-        layer.get_output(0).dtype
-        for layer in map(definition.get_layer, range(definition.num_layers))
-        if layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
-    )
-    low = {"fp16": trt.float16, "bf16": trt.bfloat16}[precision]
-    operators = operators_of(model)
-    assert products[low] == sum(operators[name] in ("Conv", "MatMul") for name in lowered.lowered)
-    assert products.keys() <= {low, trt.float32}
+    builder, definition, _parser = parse_lowered(trt, model, precision)
     profile, config = builder.create_optimization_profile(), builder.create_builder_config()
     for tensor in map(definition.get_input, range(definition.num_inputs)):
         profile.set_shape(tensor.name, *((batch, *tensor.shape[1:]) for batch in (1, 2, 4)))

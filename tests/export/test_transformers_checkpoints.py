@@ -19,7 +19,8 @@ pytest.importorskip("transformers")
 from hostile_pickles import Harmful
 from image_files import picture
 from safetensors.torch import load_file, save_file
-from tiny_networks import save_grounding_dino, tiny_grounding_dino_config, tiny_tokenizer
+from tiny_grounded import tokenizer_json
+from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
 
 from fgdd_bench.references.grounded.random_networks import random_detector
 from fgdd_export.checkpoints.pretrained import ProcessorSettings, load_config, read_processor
@@ -35,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_loading_reads_the_processor_and_the_tokenizer(checkpoint: Path) -> None:
     loaded = load_grounding_dino(str(checkpoint))
-    assert loaded.tokenizer == tiny_tokenizer()
+    assert loaded.tokenizer == tokenizer_json()
     assert loaded.image_mean == (0.485, 0.456, 0.406)
     assert loaded.image_std == (0.229, 0.224, 0.225)
     assert (loaded.shortest_edge, loaded.longest_edge) == (80, 133)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
 from fgdd_engines.base import TensorSpec
-from fgdd_export.graphs.graph import GraphBuilder
+from fgdd_export.graphs.graph import GraphBuilder, serialise
 from fgdd_export.precision.graph import LowPrecision
+from fgdd_export.precision.mixed_precision import lower_precision
 
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -95,3 +97,31 @@ def check_wellformed(model: onnx.ModelProto, lowered: onnx.ModelProto, precision
             assert cast[node.input[0]].attribute[0].i not in (TensorProto.FLOAT, low)
     read = {name for node in nodes for name in node.input}
     assert all(constant.name in read for constant in lowered.graph.initializer)
+
+
+def operators_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The operator of each node, by the name under which it is reported."""
+    return {node.name or node.output[0]: node.op_type for node in model.graph.node}
+
+
+def parse_lowered(trt: Any, model: onnx.ModelProto, precision: LowPrecision) -> tuple[Any, Any, Any]:
+    """Parse a lowered graph in TensorRT, which has to take its types as they are.
+
+    Returns:
+        The builder, the network, and the parser, which owns the network's weights.
+    """
+    lowered = lower_precision(model, precision)
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, builder.logger)
+    assert parser.parse(serialise(lowered.model)), [str(parser.get_error(0))]
+    products = Counter(
+        layer.get_output(0).dtype
+        for layer in map(definition.get_layer, range(definition.num_layers))
+        if layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+    )
+    low = {"fp16": trt.float16, "bf16": trt.bfloat16}[precision]
+    operators = operators_of(model)
+    assert products[low] == sum(operators[name] in ("Conv", "MatMul") for name in lowered.lowered)
+    assert products.keys() <= {low, trt.float32}
+    return builder, definition, parser

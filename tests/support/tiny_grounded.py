@@ -68,6 +68,7 @@ TEXT_INPUTS = (
     TensorSpec("self_mask", "float32", ("batch", TEXT_LENGTH, TEXT_LENGTH)),
     TensorSpec("position_ids", "int32", ("batch", TEXT_LENGTH)),
 )
+TEXT = (TEXT_INPUTS, (FEATURES, POSITIONS))
 _Constants = dict[str, Array]
 
 
@@ -97,16 +98,13 @@ def random_scene(seed: int) -> NDArray[np.uint8]:
 def write_grounded_bundle(folder: Path, *, split: bool = False) -> Bundle:
     """Write the bundle with its parts and its tokenizer into a folder."""
     path = folder / ("tiny-grounded-split.onnx" if split else "tiny-grounded.onnx")
-    text_outputs = (FEATURES, POSITIONS)
-    parts = {"text": _write(path, "text", "text-encoder", *_text_encoder(), TEXT_INPUTS, text_outputs)}
+    parts = {"text": _write(path, "text", "text-encoder", *_text_encoder(), *TEXT)}
     detect, detector_constants = _detector()
     segment, segmenter_constants = _segmenter()
     inputs, outputs = DETECTOR_INPUTS, (BOXES_SPEC, SCORES)
     if split:
-        inputs_of_part = (IMAGES, BOXES_SPEC, SCORES)
-        parts["segmenter"] = _write(
-            path, "segmenter", "segmenter", segment, segmenter_constants, inputs_of_part, (OCCUPANCY, MASK)
-        )
+        segmenter = (segment, segmenter_constants, (IMAGES, BOXES_SPEC, SCORES), (OCCUPANCY, MASK))
+        parts["segmenter"] = _write(path, "segmenter", "segmenter", *segmenter)
         nodes, constants = detect, detector_constants
     else:
         inputs, outputs = (*inputs, IMAGES), (OCCUPANCY, *outputs, MASK)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tiny_grounded import tokenizer_json
 from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
 
 SPECIAL_TOKENS = (101, 102, 1012, 1029)  # [CLS], [SEP], "." and "?" in BERT's vocabulary
@@ -45,20 +45,10 @@ def tiny_grounding_dino_config(**changes: object) -> GroundingDinoConfig:
     return GroundingDinoConfig(**(settings | changes))
 
 
-def tiny_tokenizer() -> str:
-    """A tokenizer of whole words over BERT's special tokens."""
-    words = {f"word{index}": index for index in range(VOCABULARY)}
-    special = dict(zip(("[CLS]", "[SEP]", ".", "?"), SPECIAL_TOKENS, strict=True))
-    vocabulary = {word: index for word, index in words.items() if index not in SPECIAL_TOKENS} | special
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="word1"))
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer.to_str()
-
-
 def save_grounding_dino(model: GroundingDinoForObjectDetection, folder: Path) -> Path:
     """Save a network as a checkpoint of the hub is laid out."""
     model.save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(tiny_tokenizer(), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     settings = {
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
