@@ -72,19 +72,6 @@ def test_where_nothing_is_found_occupancy_is_zero(source: bytes, images: NDArray
     assert (found["mask"] == 0).all()
 
 
-def test_prepare_measures_parity(tmp_path: Path) -> None:
-    path = tmp_path / "source.onnx"
-    path.write_bytes(saliency_source())
-    prepared = prepare_u2netp(path, Preparation("u2netp", 64))
-    assert prepared.role == "foreground"
-    assert prepared.parity["max_probability_difference"] < 0.51 / 255
-    assert prepared.parity["mask_iou_loss"] < 1e-3
-    with pytest.raises(SettingsError, match="multiple of 32"):
-        prepare_u2netp(path, Preparation("u2netp", 100))
-    with pytest.raises(SettingsError, match="multiple of 32"):
-        prepare_u2netp(path, Preparation("u2netp", None))
-
-
 def test_an_exporter_fault_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "source.onnx"
     path.write_bytes(saliency_source())
@@ -94,6 +81,9 @@ def test_an_exporter_fault_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("fgdd_export.catalogue.u2netp.build_u2netp", lambda source, size: wrong)
     with pytest.raises(BundleError, match="differs from its source"):
         prepare_u2netp(path, Preparation("u2netp", 64))
+    for size in (100, None):
+        with pytest.raises(SettingsError, match="multiple of 32"):
+            prepare_u2netp(path, Preparation("u2netp", size))
 
 
 def test_other_models_are_refused() -> None:
@@ -157,6 +147,8 @@ def test_pull_makes_a_bundle_that_runs(own_catalogue: Path, caplog: pytest.LogCa
     bundle = pull_model("mine")
     assert "Preparing mine" in caplog.messages
     assert find_bundle("mine", "foreground") == bundle
+    assert bundle.parity["max_probability_difference"] < 0.51 / 255
+    assert bundle.parity["mask_iou_loss"] < 1e-3
     assert bundle.licence == "MIT"
     assert bundle.source["file"] == "net.onnx"
     assert str(own_catalogue.parent) not in bundle.sidecar.read_text()

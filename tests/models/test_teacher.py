@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,6 +17,7 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from watched_progress import Watched
 
 import fgdd_fast
 from fgdd_engines.bundle.bundle import load_bundle
@@ -233,18 +232,8 @@ def test_swapped_classes_are_cycles_of_majorities() -> None:
 
 
 def test_the_functions_behind_the_commands_say_the_same(workplace: Path) -> None:
-    tasks: list[tuple[str, int | None]] = []
-    steps: list[int] = []
-
-    class Watching:
-        @contextmanager
-        def task(self, name: str, total: int | None = None) -> Iterator[Any]:
-            tasks.append((name, total))
-            yield SimpleNamespace(advance=lambda count=1: steps.append(count))
-
-    threads = cv2.getNumThreads()
-    runtime = RuntimeOptions(device="cpu")
-    options: dict[str, Any] = {"runtime": runtime, "progress": Watching()}
+    watched, threads = Watched(), cv2.getNumThreads()
+    options: dict[str, Any] = {"runtime": RuntimeOptions(device="cpu"), "progress": watched}
     cv2.setNumThreads(3)
     try:
         fitted = fgdd_fast.fit_teacher(
@@ -253,8 +242,9 @@ def test_the_functions_behind_the_commands_say_the_same(workplace: Path) -> None
         assert cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(threads)
-    assert tasks == [("Reading images", 30), ("Reading images", 6)]
-    assert sum(steps) == 36
+    assert {name for name, _ in watched.steps} == {"Reading images"}
+    assert max(watched.steps)[1] == 30
+    assert watched.steps[-1][1] == 6  # held out
     assert fitted.bundle == load_bundle(workplace / "mine.onnx", "teacher")
     assert fitted.accuracy.top1 == fitted.bundle.accuracy["top1"]
     assert fit(workplace).exit_code == 0
