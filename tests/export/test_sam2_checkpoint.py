@@ -12,6 +12,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 import tiny_sam2 as tiny
 from hostile_pickles import Harmful
+from safetensors.torch import save_file
 from tiny_sam2 import assert_same_weights
 from torch import Tensor
 from transformers import Sam2Model, SamConfig
@@ -66,12 +67,7 @@ def test_loads_a_file_of_meta(meta_model: Sam2Model, meta_file: MetaFile) -> Non
     assert loaded.unused == ("head.weight",)
     assert_same_weights(loaded.model, meta_model)
 
-
-def test_a_file_of_meta_may_be_safetensors(
-    meta_model: Sam2Model, meta_file: MetaFile, tmp_path: Path
-) -> None:
-    save_file = pytest.importorskip("safetensors.torch").save_file
-    path = tmp_path / "sam2.1_hiera_miniature.safetensors"
+    path = meta_file.path.with_suffix(".safetensors")
     save_file({name: tensor.clone() for name, tensor in meta_file.tensors.items()}, path)
     assert_same_weights(load_sam2(str(path)).model, meta_model)
 

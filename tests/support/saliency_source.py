@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -25,36 +27,26 @@ def saliency_source(side: int = 64, bias: float = 0.0, gain: float = 1.0) -> byt
         "zero": np.array([0], np.int64),
         "none": np.array([], np.float32),
     }
+    node, floats = helper.make_node, partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    linear = {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}
     nodes = [
-        helper.make_node("Conv", ["input.1", "filters"], ["maps"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["maps"], ["active"]),
-        helper.make_node("MaxPool", ["active"], ["small"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
-        helper.make_node("Shape", ["active"], ["shape"]),
-        helper.make_node("Slice", ["shape", "two", "four", "zero"], ["sides"]),
-        helper.make_node("Shape", ["small"], ["small_shape"]),
-        helper.make_node("Slice", ["small_shape", "zero", "two", "zero"], ["planes"]),
-        helper.make_node("Concat", ["planes", "sides"], ["target"], axis=0),
-        helper.make_node(
-            "Resize",
-            ["small", "none", "none", "target"],
-            ["large"],
-            mode="linear",
-            coordinate_transformation_mode="pytorch_half_pixel",
-        ),
-        helper.make_node("Conv", ["large", "merge", "bias"], ["fused"]),
-        helper.make_node("Sigmoid", ["fused"], ["d0"]),
-        helper.make_node("Sigmoid", ["maps"], ["d1"]),
+        node("Conv", ["input.1", "filters"], ["maps"], pads=[1, 1, 1, 1]),
+        node("Relu", ["maps"], ["active"]),
+        node("MaxPool", ["active"], ["small"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+        node("Shape", ["active"], ["shape"]),
+        node("Slice", ["shape", "two", "four", "zero"], ["sides"]),
+        node("Shape", ["small"], ["small_shape"]),
+        node("Slice", ["small_shape", "zero", "two", "zero"], ["planes"]),
+        node("Concat", ["planes", "sides"], ["target"], axis=0),
+        node("Resize", ["small", "none", "none", "target"], ["large"], **linear),
+        node("Conv", ["large", "merge", "bias"], ["fused"]),
+        node("Sigmoid", ["fused"], ["d0"]),
+        node("Sigmoid", ["maps"], ["d1"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "source",
-        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, side, side])],
-        [
-            helper.make_tensor_value_info("d0", TensorProto.FLOAT, [1, 1, side, side]),
-            helper.make_tensor_value_info("d1", TensorProto.FLOAT, [1, 4, side, side]),
-        ],
-        [numpy_helper.from_array(values, name) for name, values in constants.items()],
-    )
+    inputs = [floats("input.1", shape=[1, 3, side, side])]
+    outputs = [floats("d0", shape=[1, 1, side, side]), floats("d1", shape=[1, 4, side, side])]
+    weights = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    graph = helper.make_graph(nodes, "source", inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
