@@ -90,22 +90,6 @@ def find_plugins(group: str, reserved: Collection[str] = ()) -> dict[str, Plugin
     return found
 
 
-def load_plugins(group: str, kind: type[Thing], reserved: Collection[str] = ()) -> dict[str, Thing]:
-    """Return what the plug-ins of a group offer, by their names; of a broken one there is a warning.
-
-    Args:
-        group, reserved: see `find_plugins`.
-        kind: the type that each has to be of.
-    """
-    loaded: dict[str, Thing] = {}
-    for name, plugin in find_plugins(group, reserved).items():
-        try:
-            loaded[name] = plugin.load(kind)
-        except PluginError as error:
-            _warn(str(error))
-    return loaded
-
-
 @cache
 def _warn(text: str) -> None:
     """Say something once in this process."""

@@ -31,6 +31,10 @@ from fgdd_fast.output.contact_sheet import (
 )
 from fgdd_fast.selection.records import TileKind
 
+Pixels = npt.NDArray[np.uint8]
+THUMB = 200
+GREY = 90
+
 
 def distilled(folder: Path, **options: Any) -> None:
     result = distill(folder, **options)
@@ -106,11 +110,6 @@ def test_masks_are_named_again(workplace: Path, monkeypatch: pytest.MonkeyPatch)
     assert "is not the one" in draw(workplace, masks)
 
 
-Pixels = npt.NDArray[np.uint8]
-THUMB = 200
-GREY = 90
-
-
 def grey(height: int, width: int) -> Pixels:
     return np.full((height, width, 3), GREY, np.uint8)
 
@@ -130,18 +129,14 @@ def sheet_of(*classes: SheetClass) -> Pixels:
     return contact_sheet(classes, total=len(classes), thumb=THUMB)
 
 
-def where(sheet: Pixels, tone: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom (just outside) of a colour below the header."""
-    rows, columns = np.nonzero((sheet[124:] == tone).all(axis=2))
-    return int(columns.min()), int(rows.min()) + 124, int(columns.max()) + 1, int(rows.max()) + 125
+def thumbnail(source: SheetSource) -> Pixels:
+    """The square in which a source is shown."""
+    return sheet_of(a_class(source))[178 : 178 + THUMB, 36 : 36 + THUMB]
 
 
-def framed_box(box: Box, kind: TileKind, *, height: int = 400, width: int = 400) -> tuple[int, int, int, int]:
-    """Where a box of an image is framed, relative to the thumbnail's square."""
-    sheet = sheet_of(a_class(a_source(grey(height, width), box=box, kind=kind)))
-    x, y = 36, 124 + 54
-    window = sheet[y : y + THUMB, x : x + THUMB]
-    rows, columns = np.nonzero((window == KIND_COLOURS[kind]).all(axis=2))
+def span(window: Pixels, tone: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom (just outside) of a colour."""
+    rows, columns = np.nonzero((window == tone).all(axis=2))
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
@@ -160,8 +155,7 @@ def test_a_sheet_is_a_picture_of_whole_rows() -> None:
 def test_the_outline_runs_along_the_border_of_the_mask() -> None:
     mask = np.zeros((50, 50), np.uint8)
     mask[10:40, 15:35] = 255
-    sheet = sheet_of(a_class(a_source(grey(400, 400), mask=mask)))
-    window = sheet[178 : 178 + THUMB, 36 : 36 + THUMB].astype(int)
+    window = thumbnail(a_source(grey(400, 400), mask=mask)).astype(int)
     yellow = window[..., 0] - window[..., 2] > 80
     dark = window.sum(axis=2) < 3 * 60
 
@@ -174,31 +168,30 @@ def test_the_outline_runs_along_the_border_of_the_mask() -> None:
     assert dark[100, 55:66].any()
 
 
-def test_a_whole_image_is_framed_at_its_edges_with_its_aspect_kept() -> None:
-    assert framed_box(Box(0, 0, 400, 400), "full") == (0, 0, 200, 200)
-    assert framed_box(Box(0, 0, 400, 200), "full", height=200) == (0, 50, 200, 150)
-
-
-def test_a_crop_is_framed_at_its_scaled_place() -> None:
-    assert framed_box(Box(100, 40, 200, 120), "crop") == (50, 20, 150, 80)
-    assert framed_box(Box(100, 40, 200, 120), "crop", height=200) == (50, 70, 150, 130)
-
-
-def test_outside_a_crop_the_image_is_faded() -> None:
-    sheet = sheet_of(a_class(a_source(grey(400, 400), box=Box(100, 100, 200, 200), kind="crop")))
-
-    assert (sheet[178 + 100, 36 + 100] == GREY).all()
-    assert (sheet[178 + 20, 36 + 20] > GREY + 30).all()
+@pytest.mark.parametrize(
+    ("box", "kind", "height", "frame"),
+    [
+        (Box(0, 0, 400, 400), "full", 400, (0, 0, 200, 200)),
+        (Box(0, 0, 400, 200), "full", 200, (0, 50, 200, 150)),
+        (Box(100, 40, 200, 120), "crop", 400, (50, 20, 150, 80)),
+        (Box(100, 40, 200, 120), "crop", 200, (50, 70, 150, 130)),
+    ],
+)
+def test_what_is_taken_is_framed_and_the_rest_faded(
+    box: Box, kind: TileKind, height: int, frame: tuple[int, int, int, int]
+) -> None:
+    window = thumbnail(a_source(grey(height, 400), box=box, kind=kind))
+    assert span(window, KIND_COLOURS[kind]) == frame
+    assert (window[(frame[1] + frame[3]) // 2, 100] == GREY).all()
+    assert kind == "full" or (window[frame[3] + 10, 20] > GREY + 30).all()
 
 
 def test_mosaics_stand_beside_the_sources() -> None:
     mosaic = np.full((50, 50, 3), (1, 2, 3), np.uint8)
     sheet = sheet_of(SheetClass("mug", 0.4, 10, 7, [a_source(grey(40, 40))], [mosaic]))
-
-    left, top, right, bottom = where(sheet, (1, 2, 3))
-    assert (right - left, bottom - top) == (THUMB, THUMB)
+    left, top, right, bottom = span(sheet, (1, 2, 3))
+    assert (right - left, bottom - top, top) == (THUMB, THUMB, 178)
     assert left > 36 + 6 * THUMB
-    assert top == 178
 
 
 @settings(max_examples=25, deadline=None)
@@ -247,12 +240,9 @@ def test_a_sheet_of_many_classes_ends_in_time_and_asks_for_no_more() -> None:
 
 def test_what_was_found_is_framed_thinly() -> None:
     found = ScoredBox(0.25, 0.1, 0.75, 0.6, 0.5)
-    sheet = sheet_of(a_class(replace(a_source(grey(400, 400)), found=(found,))))
-    x, y = 36, 124 + 54
-    left, top, right, bottom = where(sheet, FOREGROUND)
-    assert (left - x, top - y, right - x, bottom - y) == (50, 20, 150, 120)
-    inside = sheet[y + 30 : y + 110, x + 60 : x + 140]
-    assert (inside == GREY).all()
+    window = thumbnail(replace(a_source(grey(400, 400)), found=(found,)))
+    assert span(window, FOREGROUND) == (50, 20, 150, 120)
+    assert (window[30:110, 60:140] == GREY).all()
 
 
 def test_a_found_box_may_reach_over_the_edges() -> None:

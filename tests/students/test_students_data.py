@@ -9,11 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
-from click.testing import CliRunner
-from tiny_distillation import arguments
+from tiny_labels import label, make_out
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.labels.training_views import default_batch
 from fgdd_fast.models.network import Runtime, Teacher
@@ -81,16 +79,12 @@ def test_real_images_to_learn_from_are_resized_whole(tmp_path: Path) -> None:
 
 @pytest.fixture
 def out(workplace: Path) -> Path:
-    """A distilled set of three mosaics a class, with 2 x 2 tiles of 8 pixels."""
-    result = CliRunner().invoke(main, arguments(workplace, ipc=3, threads=1))
-    assert result.exit_code == 0, result.output
-    return workplace / "out"
+    """A distilled set of two mosaics a class, with 2 x 2 tiles of 8 pixels."""
+    return make_out(workplace)
 
 
-def label(out: Path, *words: str) -> None:
-    teacher = out.parent / "tiny-teacher.onnx"
-    fixed = ["--teacher", str(teacher), "--device", "cpu", "--threads", "1"]
-    result = CliRunner().invoke(main, ["label", str(out), *fixed, *words])
+def labelled(out: Path, **options: Any) -> None:
+    result = label(out, **{"student_batch": None, **options})
     assert result.exit_code == 0, result.output
 
 
@@ -102,13 +96,13 @@ def test_a_distilled_set_is_opened_with_its_own_size_and_rdeds_batch(out: Path) 
     assert np.array_equal(training.labels, distilled.labels)
     assert training.classes == tiny.CLASSES
     assert (training.views.size, training.views.factor) == (16, 2)
-    assert training.views.batch == default_batch(3, 3)
+    assert training.views.batch == default_batch(3, 2)
     tiles = [tile for image in distilled.manifest.images for tile in image.tiles]
     assert opened.sources == {tile.sha256 for tile in tiles}
 
 
 def test_stored_and_online_labels_are_the_same(out: Path) -> None:
-    label(out, "--epochs", "2", "--size", "12", "--student-batch", "4", "--seed", "5")
+    labelled(out, epochs=2, size=12, student_batch=4, seed=5)
     stored = open_training(out, ASKED, has_teacher=False)
     assert (stored.labels, stored.epochs) == ("stored", 2)
     asked = replace(ASKED, size=12, batch=4, seed=5)
@@ -129,7 +123,7 @@ def test_stored_and_online_labels_are_the_same(out: Path) -> None:
     [({"size": 8}, "--size"), ({"batch": 3}, "--student-batch"), ({"epochs": 3}, "--epochs 3")],
 )
 def test_what_stored_labels_cannot_give_is_refused(out: Path, asked: dict[str, Any], advice: str) -> None:
-    label(out, "--epochs", "2")
+    labelled(out, epochs=2)
     options = replace(ASKED, **asked)
     with pytest.raises(SettingsError, match="stored labels") as refusal:
         open_training(out, options, has_teacher=False)
@@ -138,7 +132,7 @@ def test_what_stored_labels_cannot_give_is_refused(out: Path, asked: dict[str, A
 
 
 def test_stored_labels_without_epochs_are_refused(out: Path) -> None:
-    label(out, "--epochs", "0")
+    labelled(out, epochs=0)
     with pytest.raises(DataError, match="of whole images and tiles alone"):
         open_training(out, ASKED, has_teacher=False)
 
