@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.descriptor import Descriptor
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
@@ -32,65 +34,34 @@ def outside(location: str, name: str = "weights") -> TensorProto:
     return tensor
 
 
-def sparse(values: str, indices: str) -> onnx.SparseTensorProto:
-    return helper.make_sparse_tensor(outside(values), outside(indices, "indices"), [8])
+def model_with(location: str) -> onnx.ModelProto:
+    """A model with one tensor whose content is in another file."""
+    return helper.make_model(helper.make_graph([], "graph", [], [], [outside(location)]))
 
 
-def node(**attributes: object) -> onnx.NodeProto:
-    return helper.make_node("Operator", [], ["result"], **attributes)
+def places(message: Descriptor, above: tuple[Descriptor, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every place in ONNX's schema where a tensor can be, as fields' names; two graphs deep."""
+    if message is TensorProto.DESCRIPTOR:
+        yield ()
+    elif above.count(message) < 2:
+        for field in message.fields:
+            if field.message_type is not None:
+                for place in places(field.message_type, (*above, message)):
+                    yield field.name, *place
 
 
-def graph(
-    nodes: tuple[onnx.NodeProto, ...] = (), initializers: tuple[TensorProto, ...] = ()
-) -> onnx.GraphProto:
-    return helper.make_graph(list(nodes), "graph", [], [], list(initializers))
+PLACES = tuple(places(onnx.ModelProto.DESCRIPTOR))
 
 
-def in_an_attribute(attribute: onnx.AttributeProto) -> onnx.ModelProto:
-    holder = node()
-    holder.attribute.append(attribute)
-    return helper.make_model(graph((holder,)))
-
-
-def in_a_function(change: Callable[[onnx.FunctionProto], None]) -> onnx.ModelProto:
-    function = helper.make_function("here", "Function", [], ["result"], [node()], [])
-    change(function)
-    return helper.make_model(graph(), functions=[function])
-
-
-def in_training(field: str) -> onnx.ModelProto:
-    model = helper.make_model(graph())
-    getattr(model.training_info.add(), field).CopyFrom(graph(initializers=(outside("a"),)))
-    return model
-
-
-def with_a_sparse_initializer() -> onnx.ModelProto:
-    model = helper.make_model(graph())
-    model.graph.sparse_initializer.append(sparse("a", "b"))
-    return model
-
-
-INNER = graph((node(value=outside("b")),), (outside("a"),))
-# Every place in ONNX's schema where a tensor can be.
-PLACES = {
-    "initializer": helper.make_model(graph(initializers=(outside("a"), outside("b")))),
-    "sparse initializer": with_a_sparse_initializer(),
-    "constant": helper.make_model(graph((node(value=outside("a")),))),
-    "list of tensors": in_an_attribute(helper.make_attribute("values", [outside("a"), outside("b")])),
-    "sparse constant": in_an_attribute(helper.make_attribute("value", sparse("a", "b"))),
-    "list of sparse tensors": in_an_attribute(
-        helper.make_attribute("values", [sparse("a", "b"), sparse("c", "d")])
-    ),
-    "branch": helper.make_model(graph((node(then_branch=INNER),))),
-    "branch in a branch": helper.make_model(graph((node(body=graph((node(then_branch=INNER),))),))),
-    "list of graphs": in_an_attribute(helper.make_attribute("bodies", [INNER, INNER])),
-    "function": in_a_function(lambda function: function.node.append(node(value=outside("a")))),
-    "default of a function": in_a_function(
-        lambda function: function.attribute_proto.append(helper.make_attribute("value", outside("a")))
-    ),
-    "training": in_training("algorithm"),
-    "initialization of training": in_training("initialization"),
-}
+def tensor_at(place: tuple[str, ...], location: str) -> onnx.ModelProto:
+    """A model with a tensor at a place of `places`, whose content is in another file."""
+    model: Any = onnx.ModelProto()
+    message = model
+    for name in place:
+        field = getattr(message, name)
+        message = field.add() if hasattr(field, "add") else field
+    message.CopyFrom(outside(location))
+    return model  # type: ignore[no-any-return]
 
 
 def field_of(number: int, content: bytes) -> bytes:
@@ -108,25 +79,13 @@ def tensors(message: object) -> Iterator[TensorProto]:
                 yield from tensors(part)
 
 
-def saved(folder: Path, model: onnx.ModelProto) -> Path:
-    """Write a model, and something in place of each file that it names."""
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    for tensor in tensors(model):
-        if external_data_helper.uses_external_data(tensor):
-            (folder / external_data_helper.ExternalDataInfo(tensor).location).touch()
-    return path
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_weights_are_found_wherever_a_tensor_can_be(tmp_path: Path, place: str) -> None:
-    expected = {
-        external_data_helper.ExternalDataInfo(tensor).location
-        for tensor in tensors(PLACES[place])
-        if external_data_helper.uses_external_data(tensor)
-    }
-    assert expected
-    assert external_files(saved(tmp_path, PLACES[place])) == tuple(sorted(expected))
+def test_weights_are_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
+    assert {place[-1] for place in PLACES} >= {"initializer", "t", "tensors", "values", "indices"}
+    assert any(place.count("node") == 2 for place in PLACES)
+    (tmp_path / "a").touch()
+    for place in PLACES:
+        (tmp_path / "model.onnx").write_bytes(tensor_at(place, "a").SerializeToString())
+        assert external_files(tmp_path / "model.onnx") == ("a",), place
 
 
 def test_what_onnx_itself_moves_out_is_found(tmp_path: Path) -> None:
@@ -147,9 +106,11 @@ def test_a_name_counts_though_the_tensor_has_its_content(tmp_path: Path) -> None
     tensor = outside("a")
     tensor.raw_data = bytes(16)
     tensor.data_location = TensorProto.DEFAULT
-    path = saved(tmp_path, helper.make_model(graph(initializers=(tensor,))))
+    model = model_with("a")
+    model.graph.initializer[0].CopyFrom(tensor)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     (tmp_path / "a").touch()
-    assert external_files(path) == ("a",)
+    assert external_files(tmp_path / "model.onnx") == ("a",)
 
 
 class TestPlaces:
@@ -177,43 +138,34 @@ class TestPlaces:
         for file in (tmp_path / "secret", folder / "weights", folder / "folder" / "weights"):
             file.touch()
         path = folder / "model.onnx"
-        path.write_bytes(helper.make_model(graph(initializers=(outside(location),))).SerializeToString())
+        path.write_bytes(model_with(location).SerializeToString())
         with pytest.raises(BundleError, match="is not the name of a file beside it"):
             external_files(path)
 
-    def model_with(self, folder: Path) -> Path:
-        path = folder / "model.onnx"
-        path.write_bytes(helper.make_model(graph(initializers=(outside("a"),))).SerializeToString())
-        return path
-
-    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(BundleError, match="'a', which is not there"):
-            external_files(self.model_with(tmp_path))
-
-    def test_a_link_that_leads_elsewhere_is_refused(self, tmp_path: Path) -> None:
-        folder = tmp_path / "bundle"
-        folder.mkdir()
-        (tmp_path / "secret").touch()
-        (folder / "a").symlink_to(tmp_path / "secret")
-        with pytest.raises(BundleError, match="'a', which is no plain file in its folder"):
-            external_files(self.model_with(folder))
-
-    def test_a_link_to_itself_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "a").symlink_to(tmp_path / "a")
-        with pytest.raises(BundleError, match="'a', which is not there"):
-            external_files(self.model_with(tmp_path))
-
-    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-    def test_what_is_no_file_is_refused(self, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    @pytest.mark.parametrize(
+        ("make", "problem"),
+        [
+            (lambda path: None, "'a', which is not there"),
+            (lambda path: path.symlink_to(path), "'a', which is not there"),
+            (lambda path: path.symlink_to(Path(__file__)), "'a', which is no plain file in its folder"),
+            (Path.mkdir, "'a', which is no plain file"),
+            (os.mkfifo, "'a', which is no plain file"),
+        ],
+        ids=["missing", "link to itself", "link elsewhere", "folder", "pipe"],
+    )
+    def test_what_is_no_file_beside_it_is_refused(
+        self, tmp_path: Path, make: Callable[[Path], None], problem: str
+    ) -> None:
         make(tmp_path / "a")
-        with pytest.raises(BundleError, match="'a', which is no plain file"):
-            external_files(self.model_with(tmp_path))
+        (tmp_path / "model.onnx").write_bytes(model_with("a").SerializeToString())
+        with pytest.raises(BundleError, match=problem):
+            external_files(tmp_path / "model.onnx")
 
     def test_a_folder_that_is_a_link_serves(self, tmp_path: Path) -> None:
         real, link = tmp_path / "real", tmp_path / "link"
         real.mkdir()
         (real / "a").touch()
-        self.model_with(real)
+        (real / "model.onnx").write_bytes(model_with("a").SerializeToString())
         link.symlink_to(real)
         assert external_files(link / "model.onnx") == ("a",)
 
@@ -237,7 +189,7 @@ class TestGarbled:
             external_files(tmp_path / "model.onnx")
 
     def test_a_name_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
-        model = helper.make_model(graph(initializers=(outside("weights"),))).SerializeToString()
+        model = model_with("weights").SerializeToString()
         (tmp_path / "model.onnx").write_bytes(model.replace(b"weights", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"))
         with pytest.raises(BundleError, match="no text"):
             external_files(tmp_path / "model.onnx")
@@ -258,7 +210,7 @@ class TestGarbled:
     @given(st.data())
     def test_damaged_models(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
         """Cut short, and with bytes changed."""
-        whole = bytearray(PLACES["branch in a branch"].SerializeToString())
+        whole = bytearray(tensor_at(max(PLACES, key=len), "b").SerializeToString())
         for _ in range(data.draw(st.integers(0, 4))):
             whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
         content = bytes(whole[: data.draw(st.integers(0, len(whole)))])

@@ -60,23 +60,11 @@ DAMAGES: dict[str, tuple[Callable[[Plan], object], str]] = {
     "plan missing": (lambda plan: plan.path.unlink(), "the plan itself cannot be read: No such file"),
     "no sidecar": (lambda plan: plan.sidecar.unlink(), "missing, so nothing is known of this plan"),
     "no JSON": (lambda plan: plan.sidecar.write_bytes(b"\xff{"), "its sidecar cannot be read"),
-    "no object": (lambda plan: plan.sidecar.write_text("[1]"), "lacks or garbles a field"),
     "no fields": (lambda plan: plan.sidecar.write_text('{"format": 1}'), "lacks or garbles a field: Key"),
     "another format": (lambda plan: edit(plan, format=2), "has format 2, and this version reads format 1"),
     "another key": (swap_sidecar, "its sidecar describes another engine, tiny-fp16-"),
     "another hash": (lambda plan: edit(plan, sha256="0" * 64), "has changed since it was built"),
-    "a garbled key": (lambda plan: edit(plan, key={}), "lacks or garbles a field"),
     "a garbled state": (lambda plan: edit(plan, state="fine"), "lacks or garbles a field"),
-    "a garbled profile": (
-        lambda plan: edit(plan, key={**KEY.as_json(), "profile": "8:4:1"}),
-        "lacks or garbles a field",
-    ),
-    "a garbled precision": (
-        lambda plan: edit(plan, key={**KEY.as_json(), "precision": "fp4"}),
-        "lacks or garbles a field",
-    ),
-    "garbled parity": (lambda plan: edit(plan, parity={"figures": 3}), "lacks or garbles a field"),
-    "garbled layers": (lambda plan: edit(plan, layers=[3]), "lacks or garbles a field"),
     "renamed": (rename, "its sidecar describes another engine, tiny-fp16-"),
 }
 

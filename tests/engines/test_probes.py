@@ -13,13 +13,14 @@ from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import Device
 from fgdd_engines.probing import probe_graph, probes
 from fgdd_engines.probing.nvidia import has_nvidia_device, jetson_model
-from fgdd_engines.probing.probes import Probe, probe, probe_all
+from fgdd_engines.probing.probes import Probe, probe
 from fgdd_engines.tensorrt_backend import descriptor
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_fast.errors import EngineError
 
 ON_GPU = [device for device in DEVICES if device not in ("cpu", "openvino")]
 RUNS = {
+    "available": "return [provider, 'CPUExecutionProvider']",
     "get_providers": "return [provider, 'CPUExecutionProvider']",
     "run": "return [feeds['x'] * 2]",
     "open": "pass",
@@ -31,7 +32,7 @@ __version__ = "9.9.9"
 provider = "CUDAExecutionProvider"
 
 def get_available_providers():
-    return [provider, "CPUExecutionProvider"]
+    {available}
 
 def set_default_logger_severity(severity):
     pass
@@ -73,13 +74,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Put a module of this source before all others, for this process and those that it starts."""
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: None) -> Callable[..., None]:
+    """Put an ONNX Runtime with these methods before all others, for this process and those that it starts."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(probes, "_is_installed", lambda package: True)
 
-    def install(name: str, source: str) -> None:
-        (tmp_path / f"{name}.py").write_text(source)
+    def install(**methods: str) -> None:
+        (tmp_path / "onnxruntime.py").write_text(ONNXRUNTIME.format(**{**RUNS, **methods}))
 
     return install
 
@@ -176,9 +177,8 @@ def test_plans_are_run_through_cuda_bindings(monkeypatch: pytest.MonkeyPatch) ->
     assert (found.runs, found.advice) == (False, "pip install cuda-bindings")
 
 
-@pytest.mark.usefixtures("gpu")
-def test_a_provider_that_computes_rightly_runs(installed: Callable[[str, str], None]) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
+def test_a_provider_that_computes_rightly_runs(installed: Callable[..., None]) -> None:
+    installed()
     assert probe("cuda") == Probe("cuda", True, "ONNX Runtime 9.9.9, CUDAExecutionProvider")
 
 
@@ -208,11 +208,10 @@ def test_a_provider_that_computes_rightly_runs(installed: Callable[[str, str], N
         ),
     ],
 )
-@pytest.mark.usefixtures("gpu")
 def test_a_provider_that_does_not_run_says_why(
-    method: str, body: str, detail: str, installed: Callable[[str, str], None]
+    method: str, body: str, detail: str, installed: Callable[..., None]
 ) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, method: body}))
+    installed(**{method: body})
     found = probe("cuda")
     assert not found.runs
     assert detail in found.detail
@@ -228,56 +227,47 @@ def test_a_provider_that_does_not_run_says_why(
         ("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1", "CUDA_VISIBLE_DEVICES"),
     ],
 )
-@pytest.mark.usefixtures("gpu")
-def test_known_failures_come_with_advice(
-    message: str, advice: str, installed: Callable[[str, str], None]
-) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": f"raise RuntimeError({message!r})"}))
+def test_known_failures_come_with_advice(message: str, advice: str, installed: Callable[..., None]) -> None:
+    installed(open=f"raise RuntimeError({message!r})")
     assert advice in probe("cuda").advice
 
 
-@pytest.mark.usefixtures("gpu")
 def test_a_library_that_cannot_be_loaded_beforehand_is_the_reason(
-    installed: Callable[[str, str], None],
+    installed: Callable[..., None],
 ) -> None:
     told = "print('Failed to load libcudart.so.13: libcudart.so.13: cannot open shared object file: No')"
-    failing = {**RUNS, "preload": told, "open": "raise RuntimeError('nodes are assigned to the CPU')"}
-    installed("onnxruntime", ONNXRUNTIME.format(**failing))
+    installed(preload=told, open="raise RuntimeError('nodes are assigned to the CPU')")
     assert probe("cuda").detail == "the library libcudart.so.13 was not found"
 
 
-@pytest.mark.usefixtures("gpu")
-def test_a_runtime_without_the_provider_is_replaced(installed: Callable[[str, str], None]) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**RUNS).replace("return [provider, ", "return ["))
+def test_a_runtime_without_the_provider_is_replaced(installed: Callable[..., None]) -> None:
+    installed(available="return []")
     found = probe("cuda")
     assert "was built without CUDAExecutionProvider" in found.detail
     assert found.advice.startswith("pip uninstall -y onnxruntime")
 
 
-@pytest.mark.usefixtures("gpu")
 def test_a_probe_that_never_ends_is_ended(
-    installed: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+    installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probes, "TIME_LIMIT", 0.5)
-    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": "time.sleep(60)"}))
+    installed(open="time.sleep(60)")
     assert "did not end within" in probe("cuda").detail
 
 
-@pytest.mark.usefixtures("gpu")
 def test_what_a_library_prints_is_kept_from_the_terminal(
-    installed: Callable[[str, str], None], capfd: pytest.CaptureFixture[str]
+    installed: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     noise = "os.write(1, b'noise'); os.write(2, b'noise'); print('noise')"
-    installed("onnxruntime", ONNXRUNTIME.format(**{**RUNS, "open": noise}))
+    installed(open=noise)
     assert probe("cuda").runs
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.usefixtures("gpu")
 def test_packages_of_the_working_folder_are_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: Callable[[str, str], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: Callable[..., None]
 ) -> None:
-    installed("onnxruntime", ONNXRUNTIME.format(**RUNS))
+    installed()
     (tmp_path / "work").mkdir()
     for name in ("json", "numpy", "fgdd_fast", "onnxruntime"):
         (tmp_path / "work" / f"{name}.py").write_text("raise SystemExit('taken')")
@@ -314,13 +304,6 @@ def test_a_jetson_shows_in_the_device_tree(tmp_path: Path) -> None:
     assert jetson_model(tmp_path) == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
     model.write_bytes(b"Raspberry Pi 5 Model B Rev 1.0\0")
     assert jetson_model(tmp_path) is None
-
-
-def test_probe_all_gives_one_answer_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "has_nvidia_device", lambda: False)
-    without(monkeypatch, "onnxruntime", "openvino")
-    assert [found.device for found in probe_all()] == list(DEVICES)
-    assert not any(found.runs for found in probe_all())
 
 
 def test_an_engine_that_loads_needs_a_gpu_that_can_run_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,35 +73,37 @@ class TestPrecision:
         assert built.read_from == "network"
         assert all(layer.is_product for layer in built.layers)
 
-    @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-    def test_a_variant(self, rtx: TensorRt, tmp_path: Path, precision: Variant) -> None:
-        changed = in_low_precision(precision, ("Conv", "MatMul"))
-        built = build(rtx, tiny_variant(tmp_path, changed, precision), Profile(1, 2, 4))
-        assert precisions(built) == {"CONVOLUTION": precision, "MATRIX_MULTIPLY": precision}
-
-    def test_parts_of_a_variant_may_stay_in_fp32(self, rtx: TensorRt, tmp_path: Path) -> None:
-        built = build(rtx, tiny_variant(tmp_path, in_low_precision("fp16", ("Conv",)), "fp16"))
-        assert precisions(built) == {"CONVOLUTION": "fp16", "MATRIX_MULTIPLY": "fp32"}
-
-    def test_int8(self, rtx: TensorRt, tmp_path: Path) -> None:
-        built = build(rtx, tiny_variant(tmp_path, quantised(), "int8"))
-        assert precisions(built) == {"CONVOLUTION": "int8", "MATRIX_MULTIPLY": "fp32"}
-
-    def test_int8_of_the_image_alone_is_none(self, rtx: TensorRt, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match=r"compute in int8, but of the 2 .* 0 do \(2 in fp32\)"):
-            build(rtx, tiny_variant(tmp_path, quantised(weights=False), "int8"))
-
-    @pytest.mark.parametrize("variant", ["fp16", "bf16", "int8", "int8-u8"])
-    def test_a_variant_that_is_fp32_in_truth_is_refused(
-        self, rtx: TensorRt, tmp_path: Path, variant: Variant
+    @pytest.mark.parametrize(
+        ("variant", "graph", "product"),
+        [
+            ("fp16", in_low_precision("fp16", ("Conv", "MatMul")), "fp16"),
+            ("bf16", in_low_precision("bf16", ("Conv", "MatMul")), "bf16"),
+            ("fp16", in_low_precision("fp16", ("Conv",)), "fp32"),  # a part of it may stay in fp32
+            ("int8", quantised(), "fp32"),
+        ],
+    )
+    def test_a_variant(
+        self, rtx: TensorRt, tmp_path: Path, variant: Variant, graph: onnx.ModelProto, product: str
     ) -> None:
-        asked = variant.partition("-")[0]
-        with pytest.raises(EngineError, match=rf"to compute in {asked}, but of the 2 .* 0 do \(2 in fp32\)"):
-            build(rtx, tiny_variant(tmp_path, model(), variant))
+        built = build(rtx, tiny_variant(tmp_path, graph, variant), Profile(1, 2, 4))
+        assert precisions(built) == {"CONVOLUTION": variant, "MATRIX_MULTIPLY": product}
 
-    def test_an_fp32_bundle_that_is_fp16_in_truth_is_refused(self, rtx: TensorRt, tmp_path: Path) -> None:
-        with pytest.raises(EngineError, match=r"to compute in fp32, but of the 2 .*1 in fp16"):
-            build(rtx, tiny_variant(tmp_path, in_low_precision("fp16", ("MatMul",))))
+    @pytest.mark.parametrize(
+        ("variant", "graph", "problem"),
+        [
+            ("fp16", model(), r"fp16, but of the 2 .* 0 do \(2 in fp32\)"),
+            ("bf16", model(), r"bf16, but of the 2 .* 0 do \(2 in fp32\)"),
+            ("int8", model(), r"int8, but of the 2 .* 0 do \(2 in fp32\)"),
+            ("int8-u8", model(), r"int8, but of the 2 .* 0 do \(2 in fp32\)"),
+            ("int8", quantised(weights=False), r"int8, but of the 2 .* 0 do \(2 in fp32\)"),
+            (None, in_low_precision("fp16", ("MatMul",)), r"fp32, but of the 2 .*1 in fp16"),
+        ],
+    )
+    def test_what_is_something_else_in_truth_is_refused(
+        self, rtx: TensorRt, tmp_path: Path, variant: Variant | None, graph: onnx.ModelProto, problem: str
+    ) -> None:
+        with pytest.raises(EngineError, match=f"to compute in {problem}"):
+            build(rtx, tiny_variant(tmp_path, graph, variant))
 
 
 def layer(name: str, kind: str, types: list[str], field: str = "Format/Datatype", **more: object) -> str:
@@ -251,22 +253,22 @@ class TestReadingBack:
         assert engine.shapes == ({"images": [4, 3]} if open_shapes else {})
 
     @pytest.mark.usefixtures("gpu")
-    def test_an_engine_that_computes_in_something_else_is_refused(
-        self, rtx: TensorRt, bundle: Bundle
+    @pytest.mark.parametrize(
+        ("engine", "problem"),
+        [
+            (FakeInspectedEngine("Half", open_shapes=False), r"in the built engine 0 do \(1 in fp16\)"),
+            (None, r"cannot load the engine that it has built: .*another GPU"),
+        ],
+    )
+    def test_an_engine_that_cannot_be_used_is_refused(
+        self, rtx: TensorRt, bundle: Bundle, engine: FakeInspectedEngine | None, problem: str
     ) -> None:
-        changed = self.with_engine(rtx, FakeInspectedEngine("Half", open_shapes=False))
-        with pytest.raises(EngineError, match=r"in the built engine 0 do \(1 in fp16\)"):
-            build(changed, bundle)
+        with pytest.raises(EngineError, match=problem):
+            build(self.with_engine(rtx, engine), bundle)
 
     @pytest.mark.usefixtures("gpu")
     def test_an_engine_that_tells_nothing_leaves_the_network(self, rtx: TensorRt, bundle: Bundle) -> None:
-        built = build(
-            self.with_engine(rtx, FakeInspectedEngine("Float", open_shapes=False, kind="kgen")), bundle
-        )
+        silent = FakeInspectedEngine("Float", open_shapes=False, kind="kgen")
+        built = build(self.with_engine(rtx, silent), bundle)
         assert built.read_from == "network"
         assert precisions(built) == {"CONVOLUTION": "fp32", "MATRIX_MULTIPLY": "fp32"}
-
-    @pytest.mark.usefixtures("gpu")
-    def test_an_engine_that_cannot_be_loaded(self, rtx: TensorRt, bundle: Bundle) -> None:
-        with pytest.raises(EngineError, match=r"cannot load the engine that it has built: .*another GPU"):
-            build(self.with_engine(rtx, None), bundle)

@@ -12,7 +12,7 @@ import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.backends import DEVICES
-from fgdd_engines.base import Array, Device
+from fgdd_engines.base import Array, Device, Precision
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.probing.probes import Probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
@@ -166,34 +166,29 @@ def test_nothing_that_agrees_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyP
         choose_runtime(bundle, "auto", "int8", 1)
 
 
-def test_the_only_way_is_taken_unmeasured(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = trials(monkeypatch)
-    only(monkeypatch, "cpu")
-    choice = choose_runtime(bundle, "auto", "auto", 2)
-    assert choice.runtime == Runtime("cpu", "fp32", 2)
-    assert not asked
-
-
-def test_a_gpu_goes_before_the_processor(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, "cpu", "openvino", "cuda")
-    asked = trials(monkeypatch, Trial("cuda", "fp32", 500.0, (), {}))
-    assert choose_runtime(bundle, "auto", "auto", 1).runtime.device == "cuda"
-    assert asked  # though there is no other way, it is held against the reference
-
-
-def test_a_gpu_that_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, "cpu", "cuda")
-    trials(monkeypatch, Trial("cuda", "fp32", 500.0, ("mean regret is 1",), {}))
-    choice = choose_runtime(bundle, "auto", "auto", 1)
-    assert choice.runtime.device == "cpu"
-    assert "mean regret is 1" in choice.reason
-
-
-def test_without_the_reference_nothing_is_compared(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = trials(monkeypatch)
-    only(monkeypatch, "openvino")
-    assert choose_runtime(bundle, "auto", "fp32", 1).runtime.device == "openvino"
-    assert not asked
+@pytest.mark.parametrize(
+    ("running", "precision", "found", "taken"),
+    [
+        (["cpu"], "auto", None, "cpu"),  # the only way is taken unmeasured
+        (["openvino"], "fp32", None, "openvino"),  # without the reference nothing can be compared
+        (["cpu", "openvino", "cuda"], "auto", Trial("cuda", "fp32", 500.0, (), {}), "cuda"),
+        (["cpu", "cuda"], "auto", Trial("cuda", "fp32", 500.0, ("mean regret is 1",), {}), "cpu"),
+    ],
+)
+def test_a_gpu_goes_before_the_processor_where_it_decides_alike(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    running: list[Device],
+    precision: Precision,
+    found: Trial | None,
+    taken: Device,
+) -> None:
+    only(monkeypatch, *running)
+    asked = trials(monkeypatch, *([found] if found else []))
+    choice = choose_runtime(bundle, "auto", precision, 2)
+    assert (choice.runtime.device, choice.runtime.threads) == (taken, 2)
+    assert bool(asked) == (found is not None)
+    assert all(shortfall in choice.reason for shortfall in (found.shortfalls if found else ()))
 
 
 def test_no_runtime_at_all_gives_the_install_line(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

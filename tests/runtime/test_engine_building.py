@@ -59,21 +59,12 @@ def wanted(plan: Plan) -> PlanKey:
 # --- graphs -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_every_graph_of_a_bundle_is_built(tmp_path: Path, split: bool) -> None:
-    bundle = write_grounded_bundle(tmp_path, split=split)
-    graphs = graphs_of(bundle, "tensorrt", "fp32", Profile(1, 2, 4))
-    found = {graph.bundle.role: str(graph.profile) for graph in graphs}
-    expected = {"foreground": "1:2:4", "text-encoder": "1:1:1"}
-    assert found == (expected | {"segmenter": "1:2:4"} if split else expected)
-    assert graphs[0].bundle == bundle
-
-
-def test_the_text_encoder_stays_in_fp32(tmp_path: Path) -> None:
+def test_every_graph_of_a_bundle_is_built_and_the_text_encoder_in_fp32(tmp_path: Path) -> None:
     bundle = write_grounded_bundle(tmp_path, split=True)
     for graph in (bundle, bundle.part("segmenter"), bundle.part("text")):
         add_variant(graph, "fp16")
-    graphs = graphs_of(bundle, "tensorrt", "fp16", Profile(1, 1, 1))
+    graphs = graphs_of(bundle, "tensorrt", "fp16", Profile(1, 2, 4))
+    assert [str(graph.profile) for graph in graphs] == ["1:2:4", "1:1:1", "1:2:4"]
     assert {graph.bundle.role: graph.bundle.variant for graph in graphs} == {
         "foreground": "fp16",
         "segmenter": "fp16",
@@ -87,18 +78,13 @@ def test_the_text_encoder_stays_in_fp32(tmp_path: Path) -> None:
     }
 
 
-def test_a_teacher_sees_several_views_of_an_image(tmp_path: Path) -> None:
-    teacher = tiny_bundle(tmp_path)
+def test_a_teacher_sees_several_views_of_an_image_and_other_models_images(tmp_path: Path) -> None:
+    teacher, saliency = tiny_bundle(tmp_path), tiny_pipeline.foreground_bundle(tmp_path)
     assert str(profile_of(teacher, Profile(1, 4, 8))) == "1:24:48"
-    assert str(profile_of(teacher, None)) == "1:6:48"
+    defaults = [profile_of(each, None) for each in (teacher, saliency, write_grounded_bundle(tmp_path))]
+    assert list(map(str, defaults)) == ["1:6:48", "1:1:8", "1:1:1"]
     (main,) = graphs_of(teacher, "tensorrt", "fp32", profile_of(teacher, Profile(7, 8, 9)))
     assert image_batches(main) == (9, 2)  # views for 9 images; for 2, which are at least 7 views
-
-
-def test_other_models_take_images(tmp_path: Path) -> None:
-    saliency, grounded = tiny_pipeline.foreground_bundle(tmp_path), write_grounded_bundle(tmp_path)
-    assert str(profile_of(saliency, None)) == "1:1:8"
-    assert str(profile_of(grounded, None)) == "1:1:1"
     (main,) = graphs_of(saliency, "tensorrt", "fp32", Profile(2, 4, 8))
     assert image_batches(main) == (8, 2)
 
@@ -259,11 +245,8 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-@pytest.mark.parametrize("split", [False, True])
-def test_tensorrt_for_rtx_builds_every_graph_without_a_gpu(
-    tmp_path: Path, store: PlanStore, split: bool
-) -> None:
-    bundle = write_grounded_bundle(tmp_path, split=split)
+def test_tensorrt_for_rtx_builds_every_graph_without_a_gpu(tmp_path: Path, store: PlanStore) -> None:
+    bundle = write_grounded_bundle(tmp_path)
     checked = build_engines(
         bundle,
         BuildSettings("tensorrt-rtx", batch=Profile(1, 2, 4)),
