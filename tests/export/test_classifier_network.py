@@ -19,7 +19,7 @@ from installed_devices import available_devices  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 from torch import nn  # noqa: E402
 
-from fgdd_engines.base import Device  # noqa: E402
+from fgdd_engines.base import Device, TensorSpec  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle, load_bundle  # noqa: E402
 from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_engines.factory import open_engine  # noqa: E402
@@ -28,7 +28,8 @@ from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
 from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.graphs.parity import drawn_images  # noqa: E402
-from fgdd_fast.errors import FgddError, SettingsError  # noqa: E402
+from fgdd_export.graphs.torch_export import Network, export_network  # noqa: E402
+from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -312,3 +313,12 @@ def test_a_network_of_one_size(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", "vit")
     error = check_refused(str(folder), tmp_path, "cannot take images of 48 x 48 pixels: .*match", size=48)
     assert error.advice == "It was made for 32: leave out --size."
+
+
+def test_a_false_declaration_is_refused() -> None:
+    given, wrong = (
+        TensorSpec("images", "float32", ("batch", 3)),
+        TensorSpec("scores", "float16", ("batch", 3)),
+    )
+    with pytest.raises(BundleError, match="should have scores"):
+        export_network(Network("same", nn.ReLU(), (given,), (wrong,)), (torch.zeros(2, 3),))

@@ -23,7 +23,7 @@ from tiny_grounded import tokenizer_json
 from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
 
 from fgdd_bench.references.grounded.random_networks import random_detector
-from fgdd_export.checkpoints.pretrained import ProcessorSettings, load_config, read_processor
+from fgdd_export.checkpoints.pretrained import ProcessorSettings, load_config, provenance, read_processor
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_fast.errors import BundleError
 
@@ -134,6 +134,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="There is no checkpoint") as caught:
         load_grounding_dino(str(tmp_path / "nowhere"))
     assert "config.json" in caught.value.advice
+    assert provenance("owner/model") == {"checkpoint": "owner/model"}  # of the hub
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ def test_a_malformed_catalogue_is_refused(tmp_path: Path, place: str, value: obj
 def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError, match="malformed"):
         load_catalogue(write_catalogue(tmp_path, text))
+    with pytest.raises(SettingsError, match=r"nowhere\.json cannot be read"):
+        load_catalogue(tmp_path / "nowhere.json")
 
 
 def test_a_model_not_yet_pulled_gives_the_command() -> None:
