@@ -17,11 +17,10 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.errors import EngineError, MissingExtraError
-from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime import engine_building
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.runtime.engine_checking import (
@@ -231,5 +230,3 @@ def test_verifying_says_what_is_wrong(tmp_path: Path, machine: Machine, store: P
     finding = verify(store)["tiny-grounded"]
     assert finding.wrong
     assert "has changed since it was built" in finding.words
-
-
