@@ -25,11 +25,6 @@ IMAGES = BATCH * SIDE * SIDE * 3
 EVERYTHING_IN = [f"copy in {IMAGES}", f"copy in {BATCH * 4}"]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
-
-
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def either(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     return fake_machine(bundle, monkeypatch, request.param)
