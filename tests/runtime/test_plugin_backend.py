@@ -44,11 +44,6 @@ PLUGIN = Backend(open=Counting, probe=lambda: "counting 1.2", on_processor=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     tiny_pipeline.write_squares(tmp_path / "data", 6)
