@@ -28,10 +28,10 @@ from benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES, choose_rows
 from benchmarks.accuracy.table import markdown
 from benchmarks.studies.study import POSITIVE, given_words, number_option
 from fgdd_bench.machine.environment import command_line
-from fgdd_engines.backends import DEVICES
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.paths import cache_folder
+from fgdd_fast.cli.options import device_option
 from fgdd_fast.cli.terminal import console_progress, logged_to
 from fgdd_fast.errors import FgddError, SettingsError
 from fgdd_fast.images.dataset import scan
@@ -142,9 +142,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--compile", is_flag=True, help="Compile students; on a processor that needs a C++ compiler.")
 @number_option("--pool", 300, "Images considered per class.")
 @number_option("--crops", 5, "Candidate crops of each image.")
-@click.option(
-    "--device", type=click.Choice(["auto", *DEVICES]), default="auto", show_default=True, help="Of models."
-)
+@device_option("--device", "Of models.")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True, help="Of models."
 )

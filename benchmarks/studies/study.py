@@ -24,8 +24,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
-from fgdd_engines.backends import DEVICES
 from fgdd_engines.base import PRECISIONS
+from fgdd_fast.cli.options import device_option
 from fgdd_fast.cli.terminal import console_progress, logged_to
 from fgdd_fast.errors import DataError, FgddError, OutputError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
@@ -179,7 +179,7 @@ def runtime_options(function: F) -> F:
     for option in (
         number_option("--threads", 2, "Processor threads."),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-        click.option("--device", type=click.Choice(["auto", *DEVICES]), default="auto", show_default=True),
+        device_option("--device", "Runs the models."),
     ):
         function = option(function)
     return function

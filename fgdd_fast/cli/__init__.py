@@ -2,4 +2,4 @@
 
 from fgdd_fast.cli.main import main
 
-__all__ = ["main", "terminal"]
+__all__ = ["main", "options", "terminal"]

@@ -12,6 +12,7 @@ import click
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.files import write_file
+from fgdd_engines.errors import FgddError
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
@@ -65,8 +66,19 @@ def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
 def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Check a backend's name. Plug-ins are looked up for a name that is not built in, never for help."""
     if value not in ("auto", *DEVICES):
-        find_backend(value)
+        try:
+            find_backend(value)
+        except FgddError as error:
+            raise click.ClickException(str(error)) from error
     return value
+
+
+def device_option(name: str, text: str) -> Callable[[F], F]:
+    """An option for the device of a model, which may be a plug-in's."""
+    devices = f"[{'|'.join(['auto', *DEVICES])}]"
+    return click.option(
+        name, callback=device_name, metavar=devices, default="auto", show_default=True, help=text
+    )
 
 
 def json_option() -> Callable[[F], F]:
@@ -105,13 +117,9 @@ def seed_option() -> Callable[[F], F]:
 def runtime_options() -> Callable[[F], F]:
     """How models are run."""
     return combined(
-        click.option(
+        device_option(
             "--device",
-            callback=device_name,
-            metavar=f"[{'|'.join(['auto', *DEVICES])}]",
-            default="auto",
-            show_default=True,
-            help="cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it.",
+            "cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it.",
         ),
         click.option(
             "--precision",

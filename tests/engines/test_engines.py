@@ -9,17 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from every_engine import BATCH, KINDS, Kind, open_kind
-from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_feeds, tiny_reference
+from tiny_models import CLASSES, SIDE, tiny_feeds, tiny_reference
 
 from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.pool import Pool
 from fgdd_fast.errors import EngineError
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(params=KINDS)

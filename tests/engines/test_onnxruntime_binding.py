@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from every_engine import BATCH, Sessions, open_bound
-from tiny_models import tiny_bundle, tiny_feeds
+from tiny_models import tiny_feeds
 
 from fgdd_engines.bundle.bundle import Bundle
 
 onnxruntime = pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def test_a_session_for_each_stream_where_graphs_are_recorded(bundle: Bundle) -> None:

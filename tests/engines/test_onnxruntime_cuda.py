@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import tiny_bundle, tiny_feeds
+from tiny_models import tiny_feeds
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.onnxruntime_backend import cuda
@@ -22,11 +22,6 @@ from fgdd_fast.errors import EngineError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 BATCH = 4
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture

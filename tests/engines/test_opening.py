@@ -12,7 +12,7 @@ import onnx
 import pytest
 from every_engine import write_variant
 from installed_devices import available_devices
-from tiny_models import CLASSES, SIDE, tiny_bundle, tiny_description, tiny_graph
+from tiny_models import CLASSES, SIDE, tiny_description, tiny_graph
 
 from fgdd_engines.base import Device, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
@@ -21,11 +21,6 @@ from fgdd_engines.factory import open_engine
 from fgdd_fast.errors import EngineError, MissingExtraError, SettingsError
 
 PACKAGES = {"cpu": "onnxruntime", "openvino": "openvino"}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(params=PACKAGES)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from every_engine import write_variant
-from tiny_models import tiny_bundle
 
 from fgdd_engines.base import Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle
@@ -20,11 +19,6 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 BATCH = 4
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="module", params=FORMS)

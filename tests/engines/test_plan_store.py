@@ -37,11 +37,6 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> PlanStore:
-    return PlanStore(tmp_path / "engines")
-
-
 # --- what is kept -----------------------------------------------------------------------------------------
 
 

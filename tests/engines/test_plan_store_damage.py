@@ -24,12 +24,6 @@ from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.cli.networks import engine_words
 from fgdd_fast.errors import EngineError
 
-
-@pytest.fixture
-def store(tmp_path: Path) -> PlanStore:
-    return PlanStore(tmp_path / "engines")
-
-
 # --- what is refused --------------------------------------------------------------------------------------
 
 

@@ -18,11 +18,6 @@ from fgdd_engines.tensorrt_backend.build import Built
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> PlanStore:
-    return PlanStore(tmp_path / "engines")
-
-
 def start(folder: Path, log: Path, go: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, plan_files.__file__, folder, log, go])
 

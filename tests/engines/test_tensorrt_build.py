@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from tiny_builds import ONE, altered, build, model, precisions, tiny_variant
-from tiny_models import tiny_bundle, tiny_description
+from tiny_models import tiny_description
 from watched_progress import Watched
 
 from fgdd_engines.base import TensorSpec
@@ -27,11 +27,6 @@ from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_fast.errors import EngineError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 class TestProfile:

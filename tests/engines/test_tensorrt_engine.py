@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,11 +22,6 @@ from fgdd_fast.errors import EngineError, FgddError
 
 IMAGES = BATCH * SIDE * SIDE * 3
 EVERYTHING_IN = [f"copy in {IMAGES}", f"copy in {BATCH * 4}"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
@@ -56,14 +50,6 @@ class TestRunning:
             assert list(results) == ["mask", "loss"]
             check_results(results, feeds)
             assert full.cuda.events[-2:] == [f"copy out {BATCH * 4}", f"copy out {BATCH * SIDE * SIDE}"]
-
-    def test_calls_in_flight_have_memory_of_their_own(self, either: FakeMachine) -> None:
-        with either.open(streams=2) as engine, ThreadPoolExecutor(4) as threads:
-            assert len(either.cuda.streams) == len(either.module.contexts) == 2
-            assert len(either.cuda.device) == len(either.cuda.pinned) == 2 * 5
-            many = [tiny_feeds(BATCH, seed) for seed in range(40)]
-            for feeds, results in zip(many, threads.map(engine.run, many), strict=True):
-                check_results(results, feeds)
 
     def test_a_failure_of_the_network_says_why(self, either: FakeMachine) -> None:
         with either.open() as engine:

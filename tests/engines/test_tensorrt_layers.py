@@ -14,7 +14,6 @@ import pytest
 from every_engine import in_low_precision
 from onnx import helper, numpy_helper
 from tiny_builds import altered, build, model, precisions, tiny_variant
-from tiny_models import tiny_bundle
 
 from fgdd_engines.bundle.bundle import Bundle, Variant
 from fgdd_engines.tensorrt_backend import layers as tensorrt_layers
@@ -25,11 +24,6 @@ from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers
 from fgdd_fast.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def quantised(*, weights: bool = True) -> onnx.ModelProto:

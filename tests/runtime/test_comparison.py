@@ -24,16 +24,6 @@ IMAGES = drawn_sample_images(8, named=False)
 LOWER = Runtime("cpu", "int8", 1)  # the tiny graphs compute in fp32 whatever is asked
 
 
-@pytest.fixture(params=["foreground", "teacher", "backbone"])
-def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
-    makers = {
-        "foreground": tiny.foreground_bundle,
-        "teacher": tiny.teacher_bundle,
-        "backbone": tiny.backbone_bundle,
-    }
-    return makers[request.param](tmp_path)
-
-
 def patch_results(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[int, dict[str, Array]], Mapping[str, Array]]
 ) -> None:

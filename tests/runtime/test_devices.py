@@ -24,21 +24,6 @@ pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(params=["foreground", "teacher", "backbone"])
-def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
-    makers = {
-        "foreground": tiny.foreground_bundle,
-        "teacher": tiny.teacher_bundle,
-        "backbone": tiny.backbone_bundle,
-    }
-    return makers[request.param](tmp_path)
-
-
 def only(monkeypatch: pytest.MonkeyPatch, *running: Device, advice: str = "") -> None:
     """Let a probe succeed for these devices and for no other."""
     monkeypatch.setattr(

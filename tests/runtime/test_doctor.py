@@ -39,11 +39,6 @@ REPORT = Report(
 )
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def versions(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
     """Install exactly these packages."""

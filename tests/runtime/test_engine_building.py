@@ -17,11 +17,10 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.errors import EngineError, MissingExtraError
-from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime import engine_building
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.runtime.engine_checking import (
@@ -231,34 +230,3 @@ def test_verifying_says_what_is_wrong(tmp_path: Path, machine: Machine, store: P
     finding = verify(store)["tiny-grounded"]
     assert finding.wrong
     assert "has changed since it was built" in finding.words
-
-
-# --- real builds ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build as on a machine without a GPU, which TensorRT for RTX can do."""
-    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    for module in (engine_building, engine_checking, plan_usability):
-        monkeypatch.setattr(module, "find_cuda_device", lambda: None)
-
-
-@pytest.mark.usefixtures("no_gpu")
-def test_tensorrt_for_rtx_builds_every_graph_without_a_gpu(tmp_path: Path, store: PlanStore) -> None:
-    bundle = write_grounded_bundle(tmp_path)
-    checked = build_engines(
-        bundle,
-        BuildSettings("tensorrt-rtx", batch=Profile(1, 2, 4)),
-        no_images,
-        store=store,
-    )
-    assert len(checked.plans) == 1 + len(bundle.parts)
-    for plan in checked.plans:
-        assert plan.bytes == len(store.plan_bytes(plan)) > 1000
-        assert plan.precisions.keys() <= {"fp32"}
-        assert (plan.key.flavour, plan.key.device, plan.state) == ("tensorrt-rtx", "none", "unchecked")
-    here = plan_usability.platforms_here()
-    findings = list(verify_engines(store.list(), here, no_images, store=store))
-    assert [finding for finding in findings if finding.wrong] == []
-    assert build(bundle, store, device="tensorrt-rtx", batch=Profile(1, 2, 4)).plans == checked.plans

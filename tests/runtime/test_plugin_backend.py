@@ -44,11 +44,6 @@ PLUGIN = Backend(open=Counting, probe=lambda: "counting 1.2", on_processor=True)
 """
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     tiny_pipeline.write_squares(tmp_path / "data", 6)
@@ -107,6 +102,8 @@ def test_it_is_probed_and_listed_after_what_is_built_in(data: Path, monkeypatch:
 def test_an_unknown_device_is_told_with_the_known_ones(data: Path) -> None:
     assert_refused(distill(data, device="abacus"), "There is no device 'abacus'", "cpu, openvino, cuda")
     assert_refused(distill(data, device="onnxruntime-rtx"), "Use the device tensorrt-rtx")
+    words = ["evaluate", str(data), "--validation", str(data), "--teacher-device", "abacus"]
+    assert_refused(CliRunner().invoke(main, words), "There is no device 'abacus'")
 
 
 def test_help_looks_up_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,9 @@ class Error(IntEnum):
     cudaErrorStreamCaptureUnsupported = 900  # noqa: N815
 
 
+_WORDS = {Error.cudaErrorMemoryAllocation: b"out of memory", Error.cudaErrorNoDevice: b"no device found"}
+
+
 class FakeCuda(ModuleType):
     """The CUDA runtime's bindings, for one device.
 
@@ -107,11 +110,7 @@ class FakeCuda(ModuleType):
         return Error.cudaSuccess, code.name.encode()
 
     def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:  # noqa: N802
-        words = {
-            Error.cudaErrorMemoryAllocation: b"out of memory",
-            Error.cudaErrorNoDevice: b"no device found",
-        }
-        return Error.cudaSuccess, words.get(code, b"it went wrong")
+        return Error.cudaSuccess, _WORDS.get(code, b"it went wrong")
 
     def cudaGetLastError(self) -> tuple[Error]:  # noqa: N802
         self.events.append("error cleared")

@@ -11,10 +11,9 @@ import click
 from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
-from fgdd_engines.backends import DEVICES
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
-from fgdd_fast.cli.options import folder, json_option, seed_option
+from fgdd_fast.cli.options import device_option, folder, json_option, seed_option
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.students.architectures import NAMES
@@ -111,13 +110,7 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     show_default=True,
     help="Trains students.",
 )
-@click.option(
-    "--teacher-device",
-    type=click.Choice(["auto", *DEVICES]),
-    default="auto",
-    show_default=True,
-    help="Runs the teacher; cpu is ONNX Runtime, the reference.",
-)
+@device_option("--teacher-device", "Runs the teacher; cpu is ONNX Runtime, the reference.")
 @click.option(
     "--teacher-precision",
     type=click.Choice(PRECISIONS),
