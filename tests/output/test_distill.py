@@ -153,10 +153,12 @@ def test_bad_images_are_listed_and_the_rest_distilled(workplace: Path) -> None:
     (red / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     shutil.copyfile(red / "00.png", red / "copy of 00.png")
     (red / "loop.png").symlink_to("loop.png")
+    (red / "empty.jpg").touch()
     result = distill(workplace)
     assert result.exit_code == 0, result.output
     skipped = {item.source: item.reason for item in read_manifest(workplace / "out").skipped}
-    assert skipped.keys() == {"red/broken.jpg", "red/copy of 00.png", "red/loop.png"}
+    assert skipped.keys() == {"red/broken.jpg", "red/copy of 00.png", "red/loop.png", "red/empty.jpg"}
+    assert skipped["red/empty.jpg"] == "empty file"
     assert skipped["red/copy of 00.png"] == "same bytes as red/00.png"
 
 
