@@ -13,6 +13,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
 from fgdd_fast.models.foreground import (
+    FingerprintsImages,
     Foreground,
     ForegroundChoice,
     ForegroundFamily,
@@ -108,7 +109,11 @@ def open_foreground(
         bundle = choice.source if isinstance(choice.source, Bundle) else None
         family, plugin = (MASKS, None) if bundle is None else _family_of_bundle(bundle)
     model = family.open(choice, runtime=runtime, batch=batch, resize=resize, threads=threads)
-    return model if plugin is None else _OfPlugin(model, plugin)
+    if plugin is None:
+        return model
+    if isinstance(model, FingerprintsImages):
+        return _OfPluginByImage(model, plugin, model.image_fingerprint)
+    return _OfPlugin(model, plugin)
 
 
 @dataclass(frozen=True)
@@ -199,3 +204,17 @@ class _OfPlugin:
     def close(self) -> None:
         """Free what the model holds."""
         self._model.close()
+
+
+class _OfPluginByImage(_OfPlugin):
+    """A plug-in's model whose result for an image depends on more than its bytes and its class."""
+
+    def __init__(
+        self, model: ForegroundModel, plugin: Plugin, by_image: Callable[[SourceImage], Mapping[str, str]]
+    ) -> None:
+        super().__init__(model, plugin)
+        self._by_image = by_image
+
+    def image_fingerprint(self, image: SourceImage) -> Mapping[str, str]:
+        """See `FingerprintsImages.image_fingerprint`."""
+        return {**self._by_image(image), "plug-in": self._plugin}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from click.testing import CliRunner, Result
 from plugin_packages import install_plugin
 from tiny_grounded import write_grounded_bundle
 
-from fgdd_engines.bundle.bundle import write_bundle
-from fgdd_engines.plugins import FOREGROUNDS
+from fgdd_engines.bundle.bundle import Bundle, write_bundle
+from fgdd_engines.plugins import FOREGROUNDS, Plugin
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
+from fgdd_fast.images.dataset import scan
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import choose_as_exported, choose_foreground, list_families, open_foreground
+from fgdd_fast.models.foreground import FingerprintsImages, ForegroundChoice
+from fgdd_fast.models.given_masks import MASKS
 from fgdd_fast.models.network import Runtime
 
 
@@ -180,3 +184,20 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "masks:FOLDER"]
     assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
     assert "half-installed" in broken.problem
+
+
+def test_what_a_plug_in_s_model_needs_of_each_image_is_asked_for(tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path / "data", 2)
+    source = tiny.write_masks(tmp_path)
+    plugin = Plugin("drawn", "drawn:MASKS", "drawn-masks", "1.2")
+    choice = ForegroundChoice(source, tiny.CLASSES, family=MASKS, plugin=plugin)
+    with closing(open_foreground(choice, runtime=no_runtime, batch=1, resize="area", threads=1)) as model:
+        assert isinstance(model, FingerprintsImages)
+        images = scan(tmp_path / "data").images
+        found = {str(model.image_fingerprint(image)) for image in images}
+    assert len(found) > 1  # masks of other squares
+    assert all("drawn-masks 1.2" in each for each in found)
+
+
+def no_runtime(bundle: Bundle) -> Runtime:
+    raise AssertionError("masks are run by nothing")
