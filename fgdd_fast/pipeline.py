@@ -39,8 +39,10 @@ from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
 from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
+from fgdd_fast.selection.thresholds import RULE_KINDS
 
 _log = logging.getLogger(__name__)
+_NAMED = 5  # classes in a warning
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Pipeline:
             measurer.features.measure(missing, self.paths, task.advance)
         plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
         self._warn_of_the_teacher(plan)
+        _warn_of_nothing_found(plan)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
     def _warn_of_the_teacher(self, plan: Plan) -> None:
@@ -213,6 +216,23 @@ class Pipeline:
     def _measure(self, measurer: Measurer, progress: Progress) -> Measured:
         with progress.task("Measuring", len(self.images)) as task:
             return measurer.measure(self.images, task.advance)
+
+
+def _warn_of_nothing_found(plan: Plan) -> None:
+    """Warn of images that have no foreground, where a rule asks for it."""
+    counts = {part.name: part.selection.nothing_found for part in plan.classes}
+    if RULE_KINDS[plan.settings.rule.kind].always is not None or not any(counts.values()):
+        return
+    images = sum(len(part.occupancies) for part in plan.classes)
+    most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]
+    _log.warning(
+        "In %d of %d images no foreground was found (%s%s): they give crops, after all other images. If it is "
+        "there, try another --foreground, or other --prompts.",
+        sum(counts.values()),
+        images,
+        ", ".join(f"{name} {counts[name]}" for name in most if counts[name]),
+        ", ..." if sum(map(bool, counts.values())) > _NAMED else "",
+    )
 
 
 @contextmanager

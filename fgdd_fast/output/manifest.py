@@ -11,6 +11,7 @@
                 "teacher": {"name", "sha256"}},
      "thresholds": {class: occupancy from which an image is kept whole},
      "further_crops": {class: tiles taken from images that had given one before; only classes with any},
+     "nothing_found": {class: images in which no foreground was found; only where there are any},
      "images": [{"file": path within OUT, "class",
                  "tiles": [{"source": path within DATA, "sha256": of the source file,
                             "box": [x, y, width, height] in source pixels after EXIF orientation,
@@ -88,6 +89,7 @@ class Manifest:
         models: the model of each role.
         thresholds: each class's occupancy threshold, in [0, 1].
         further_crops: for each class with too few images, how many tiles are further crops.
+        nothing_found: for each class with images in which no foreground was found, how many they are.
         images: the mosaics, class by class.
         skipped: the images left out, sorted by their paths.
     """
@@ -100,6 +102,7 @@ class Manifest:
     models: Mapping[str, Model]
     thresholds: Mapping[str, float]
     further_crops: Mapping[str, int]
+    nothing_found: Mapping[str, int]
     images: tuple[DistilledImage, ...]
     skipped: tuple[Skipped, ...]
 
@@ -149,6 +152,9 @@ def build(
         further_crops={
             name: selection.further for name, selection in selections.items() if selection.further
         },
+        nothing_found={
+            name: selection.nothing_found for name, selection in selections.items() if selection.nothing_found
+        },
         images=tuple(images),
         skipped=tuple(sorted(skipped, key=lambda entry: (entry.source, entry.reason))),
     )
@@ -183,6 +189,7 @@ def serialise(manifest: Manifest) -> bytes:
         },
         "thresholds": dict(manifest.thresholds),
         "further_crops": dict(manifest.further_crops),
+        **({"nothing_found": dict(manifest.nothing_found)} if manifest.nothing_found else {}),
         "images": [_image_data(image) for image in manifest.images],
         "skipped": [{"source": entry.source, "reason": entry.reason} for entry in manifest.skipped],
     }

@@ -54,8 +54,10 @@ def _manifest(data: Any) -> Manifest:
     _require(all(isinstance(name, str) for name in classes), "dataset.classes must be names")
     _require(len(set(classes)) == len(classes), "dataset.classes names a class twice")
     models = _get(data, "models", dict, "manifest")
-    further = _get(data, "further_crops", dict, "manifest")
-    _require(further.keys() <= set(classes), "further_crops names an unknown class")
+    counts = {
+        name: _counts({"nothing_found": {}, **data}, name, classes)
+        for name in ("further_crops", "nothing_found")
+    }
     thresholds = _get(data, "thresholds", dict, "manifest")
     _require(thresholds.keys() == set(classes), "thresholds must name each class once")
     skipped = _get(data, "skipped", list, "manifest")
@@ -70,13 +72,20 @@ def _manifest(data: Any) -> Manifest:
         prompts={name: _phrases(prompts, name) for name in prompts},
         models={role: _model(models, role) for role in ("foreground", "teacher")},
         thresholds={name: _share(thresholds, name, "thresholds") for name in thresholds},
-        further_crops={name: _get(further, name, int, "further_crops") for name in further},
+        **counts,
         images=tuple(
             _image(image, f"images[{place}]", thresholds)
             for place, image in enumerate(_get(data, "images", list, "manifest"))
         ),
         skipped=tuple(_skipped(entry, f"skipped[{place}]") for place, entry in enumerate(skipped)),
     )
+
+
+def _counts(data: dict[str, Any], name: str, classes: list[str]) -> dict[str, int]:
+    """Return a number for each of some classes."""
+    counts = _get(data, name, dict, "manifest")
+    _require(counts.keys() <= set(classes), f"{name} names an unknown class")
+    return {each: _get(counts, each, int, name) for each in counts}
 
 
 def _settings(data: dict[str, Any]) -> dict[str, Setting]:

@@ -142,10 +142,16 @@ def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:
 
 def same_path(expected: Floats, found: Floats) -> NDArray[np.bool_]:
     """Return which images of one class take the same path with the occupancies `expected` and `found` [n]."""
-    threshold = np.quantile(expected, QUANTILE)
+    threshold = _threshold(expected)
     near = np.abs(expected - threshold) <= NEAR_TIE
-    same = (expected >= threshold) == (found >= np.quantile(found, QUANTILE))
+    same = (expected >= threshold) == (found >= _threshold(found))
     return np.asarray(near | same)
+
+
+def _threshold(occupancies: Floats) -> float:
+    """Return the threshold of the default rule: the quantile of the images in which something was found."""
+    some = occupancies[occupancies > 0]
+    return float(np.quantile(some, QUANTILE)) if some.size else 1.0
 
 
 def loss_figures(expected: Floats, found: Floats) -> dict[str, float]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.crops import Box
@@ -72,11 +74,13 @@ class Candidates:
         threshold: the class's occupancy threshold, in [0, 1].
         passes: the tiles in passes, in which each image gives one or none; enough for the number wanted.
         duplicates: for each image left out because an earlier one stands for it, by source: the reason.
+        nothing_found: of the others, the images in which no foreground was found.
     """
 
     threshold: float
     passes: tuple[tuple[Tile, ...], ...]
     duplicates: Mapping[str, str]
+    nothing_found: int
 
     def tie_candidates(self, count: int) -> tuple[Tile, ...]:
         """The tiles among which a ranking has to choose, so that `count` are taken: one pass's, or none."""
@@ -93,12 +97,14 @@ class Selection:
         further: how many of them, at the end, are further crops of an image that had given a tile before,
             because the class has fewer images than tiles.
         duplicates: for each image left out because an earlier one stands for it, by source: the reason.
+        nothing_found: of the others, the images in which no foreground was found.
     """
 
     threshold: float
     tiles: tuple[Tile, ...]
     further: int
     duplicates: Mapping[str, str]
+    nothing_found: int
 
 
 def select(
@@ -119,7 +125,8 @@ def find_candidates(
     """The tiles that a class may be represented by; the order of the records plays no part.
 
     Each image gives one tile: its full view or its crop of lowest loss (the first drawn of equal ones), as
-    the rule says. Where these are fewer than `count`, every image gives its next best crop, again and again.
+    the rule says; images in which the rule sees no foreground give theirs after all others. Where these are
+    fewer than `count`, every image gives its next best crop, again and again.
     Images of identical bytes count once, and near-duplicates where the settings say so.
     A crop counts if it keeps what the settings ask for; of an image without such a crop the one that keeps
     most counts. Other crops come last, where all that count are too few: each image's in the order of what
@@ -147,15 +154,19 @@ def find_candidates(
     passes: list[tuple[Tile, ...]] = []
     available = 0
     for members in zip(*queues, strict=True):  # what counts, then what does not
-        while available < count:
-            tiles = tuple(tile for queue in members if (tile := next(queue, None)) is not None)
-            if not tiles:
-                break
-            passes.append(tiles)
-            available += len(tiles)
+        groups = [list(compress(members, decision.found)), list(compress(members, map(not_, decision.found)))]
+        before = -1
+        while before < available < count:
+            before = available
+            for group in groups:
+                tiles = tuple(tile for queue in group if (tile := next(queue, None)) is not None)
+                if tiles and available < count:
+                    passes.append(tiles)
+                    available += len(tiles)
     if available < count:
         raise _too_few(originals, available, count, settings)
-    return Candidates(decision.threshold, tuple(passes), duplicates)
+    nothing_found = sum(record.occupancy == 0 for record in originals)
+    return Candidates(decision.threshold, tuple(passes), duplicates, nothing_found)
 
 
 def choose(candidates: Candidates, count: int, ranking: Ranking) -> Selection:
@@ -163,8 +174,10 @@ def choose(candidates: Candidates, count: int, ranking: Ranking) -> Selection:
     chosen: list[Tile] = []
     for tiles in candidates.passes:
         chosen += ranking(tiles, count - len(chosen))
-    firsts = min(len(candidates.passes[0]), count)
-    return Selection(candidates.threshold, tuple(chosen), count - firsts, candidates.duplicates)
+    further = count - len({tile.source for tile in chosen})
+    return Selection(
+        candidates.threshold, tuple(chosen), further, candidates.duplicates, candidates.nothing_found
+    )
 
 
 def _without_duplicates(

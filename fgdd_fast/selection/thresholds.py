@@ -1,9 +1,10 @@
 """Rules that choose, class by class, between an image's full view and its best crop.
 
 A rule turns the foreground occupancies of a class's images into a threshold; an image whose occupancy is
-at least the threshold is kept whole. `always-patch` is RDED (Sun et al., CVPR 2024). The controls `shuffled:`
-and `inverted:` give the rule wrong occupancies on purpose: a gain that survives them does not come from the
-foreground. A new rule is a function with `threshold_rule`, here.
+at least the threshold is kept whole. An image in which nothing was found has no say in the threshold, and is
+never kept whole by it, for nothing dominates it. `always-patch` is RDED (Sun et al., CVPR 2024). The controls
+`shuffled:` and `inverted:` give the rule wrong occupancies on purpose: a gain that survives them does not
+come from the foreground. A new rule is a function with `threshold_rule`, here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from fgdd_fast.selection.records import ImageRecord, TileKind
 
 Control = Literal["shuffled", "inverted"]
 RuleThreshold = Callable[[Sequence[float], float], float]
-"""Turns a class's occupancies (at least one, in [0, 1]) and a rule's value into a threshold in [0, 1]."""
+"""Turns a class's occupancies (at least one, in (0, 1]) and a rule's value into a threshold in [0, 1].
+
+Images in which nothing was found are left out; where that leaves none, it is given a 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,12 @@ class ClassDecision:
     Attributes:
         threshold: the occupancy in [0, 1] from which an image is kept whole.
         kinds: for each record, in the order given, what its image gives.
+        found: for each record, whether the rule sees a foreground in its image, or asks for none.
     """
 
     threshold: float
     kinds: tuple[TileKind, ...]
+    found: tuple[bool, ...]
 
 
 def parse_rule(text: str) -> Rule:
@@ -181,12 +187,14 @@ def decide(rule: Rule, records: Sequence[ImageRecord], seed: int) -> ClassDecisi
     kind = RULE_KINDS[rule.kind]
     if kind.value is not None and rule.value is None:
         raise ValueError(f"the rule {rule.kind} needs a value")
-    threshold = kind.threshold([record.occupancy for record in records], rule.value or 0.0)
+    known = [record.occupancy for record in records if record.occupancy > 0]
+    threshold = kind.threshold(known or [1.0], rule.value or 0.0)
     if kind.always is not None:
-        return ClassDecision(threshold, (kind.always,) * len(records))
+        return ClassDecision(threshold, (kind.always,) * len(records), (True,) * len(records))
     occupancies = _controlled(rule.control, records, seed)
+    found = tuple(occupancy > 0 for occupancy in occupancies)
     return ClassDecision(
-        threshold, tuple("full" if occupancy >= threshold else "crop" for occupancy in occupancies)
+        threshold, tuple("full" if seen >= threshold and seen > 0 else "crop" for seen in occupancies), found
     )
 
 

@@ -148,6 +148,24 @@ def test_a_small_class_takes_further_crops_and_says_so(workplace: Path) -> None:
     assert len({source for source, _ in tiles}) == 3
 
 
+def test_images_in_which_nothing_is_found_are_counted_said_and_taken_last(workplace: Path) -> None:
+    files = sorted((workplace / "data").rglob("*.png"))
+    found = dict.fromkeys(files, 200) | dict.fromkeys(sorted((workplace / "data" / "red").iterdir())[:3], 0)
+    for file, value in found.items():
+        mask = workplace / "masks" / file.relative_to(workplace / "data")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(mask), np.full(cv2.imread(str(file)).shape[:2], value, np.uint8))
+    result = distill(workplace, foreground=f"masks:{workplace / 'masks'}")
+    assert result.exit_code == 0, result.output
+    assert f"In 3 of {len(files)} images no foreground was found (red 3)" in " ".join(result.output.split())
+    manifest = read_manifest(workplace / "out")
+    assert manifest.nothing_found == {"red": 3}
+    assert manifest.thresholds["red"] == 1.0, "images without a foreground have no say in it"
+    red = [tile for image in manifest.images if image.class_name == "red" for tile in image.tiles]
+    assert {tile.kind for tile in red} == {"full"}
+    assert all(tile.occupancy == 1 for tile in red)
+
+
 def test_bad_images_are_listed_and_the_rest_distilled(workplace: Path) -> None:
     red = workplace / "data" / "red"
     (red / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")

@@ -73,6 +73,26 @@ def test_a_small_class_takes_further_crops_in_rounds() -> None:
     assert whole.further == 1
 
 
+def test_images_in_which_nothing_is_found_come_after_all_others_and_are_counted() -> None:
+    records = [
+        make_record("a", occupancy=0.0, full=0.0, crops=(0.1, 0.2)),
+        make_record("b", occupancy=0.6, full=3.0, crops=(5.0, 6.0)),
+        make_record("c", occupancy=0.0, full=0.0, crops=(0.3, 0.05)),
+        make_record("d", occupancy=0.5, full=2.0, crops=(1.0, 7.0)),
+    ]
+    rule = parse_rule("fixed:0.6")
+    selection = select(records, rule, 5, 0)
+    assert summary(selection.tiles) == [
+        *[("d", "crop", 0, 1.0), ("b", "full", 0, 3.0)],
+        *[("c", "crop", 1, 0.05), ("a", "crop", 0, 0.1)],
+        ("b", "crop", 0, 5.0),
+    ]
+    assert (selection.nothing_found, selection.further) == (2, 1)
+    assert len(find_candidates(records, rule, 2, 0).passes) == 1, "they play no part where others suffice"
+    assert summary(select(records, FULL, 2, 0).tiles) == [("a", "full", 0, 0.0), ("c", "full", 0, 0.0)]
+    assert summary(select(records, PATCH, 2, 0).tiles) == [("c", "crop", 1, 0.05), ("a", "crop", 0, 0.1)]
+
+
 def test_a_box_is_never_used_twice() -> None:
     square = make_record("a", full=1.0, crops=(0.5,))
     twice = ImageRecord(
@@ -86,9 +106,9 @@ def test_a_box_is_never_used_twice() -> None:
 def test_images_of_equal_bytes_count_once() -> None:
     records = [
         make_record("c", occupancy=1.0, crops=(0.1,), content="same"),
-        make_record("a", occupancy=0.0, crops=(5.0,)),
+        make_record("a", occupancy=0.25, crops=(5.0,)),
         make_record("b", occupancy=1.0, crops=(0.1,), content="same"),
-        make_record("d", occupancy=0.5, crops=(0.2,)),
+        make_record("d", occupancy=0.25, crops=(0.2,)),
     ]
     selection = select(records, parse_rule("mean"), 3, 0)
     assert selection.duplicates == {"c": "same bytes as b"}
@@ -169,9 +189,9 @@ def test_a_crop_has_to_keep_both_and_the_foreground_comes_first() -> None:
 def test_near_duplicates_count_once_and_do_not_weigh_on_the_threshold() -> None:
     records = [
         make_record("c", occupancy=1.0, crops=(0.1,), perceptual_hash=0b0111),
-        make_record("a", occupancy=0.0, crops=(5.0,), perceptual_hash=0xFFFF << 40),
+        make_record("a", occupancy=0.25, crops=(5.0,), perceptual_hash=0xFFFF << 40),
         make_record("b", occupancy=1.0, crops=(0.1,), perceptual_hash=0b0001),
-        make_record("d", occupancy=0.5, crops=(0.2,), perceptual_hash=0b1111),
+        make_record("d", occupancy=0.25, crops=(0.2,), perceptual_hash=0b1111),
         make_record("e", occupancy=1.0, crops=(0.2,), perceptual_hash=0b0001, content="b"),
     ]
     selection = select(records, parse_rule("mean"), 3, 0, settings=SelectionSettings(near_duplicates=2))
@@ -240,9 +260,11 @@ def test_whatever_the_records_tiles_are_theirs_unique_and_of_the_number_asked(
     firsts = selection.tiles[: count - selection.further]
     assert len({tile.source for tile in firsts}) == len(firsts)
     assert {tile.source for tile in selection.tiles} == {tile.source for tile in firsts}
-    assert [(tile.loss, tile.source) for tile in firsts] == sorted(
-        (tile.loss, tile.source) for tile in firsts
-    )
+    originals = [record for record in records if record.source not in selection.duplicates]
+    seen = zip(originals, decide(rule, originals, seed).found, strict=True)
+    last = {record.source for record, found in seen if not found}
+    order = [(tile.source in last, tile.loss, tile.source) for tile in firsts]
+    assert order == sorted(order)
     assert len({record.sha256 for record in records}) + len(selection.duplicates) == len(records)
 
 

@@ -69,7 +69,7 @@ def test_known_answers(rule: str, threshold: float, paths: str) -> None:
 
 
 @quick
-@given(st.floats(0, 1), st.integers(1, 30), rule_texts)
+@given(st.floats(0, 1, exclude_min=True), st.integers(1, 30), rule_texts)
 def test_equal_occupancies_stay_whole_unless_the_rule_is_absolute(
     share: float, count: int, text: str
 ) -> None:
@@ -91,8 +91,11 @@ def test_threshold_in_range_and_paths_follow_from_it(records: list[ImageRecord],
     if rule.kind == "always-patch":
         assert set(decision.kinds) == {"crop"}
     else:
-        expected = ["full" if record.occupancy >= decision.threshold else "crop" for record in records]
-        assert list(decision.kinds) == expected
+        whole = rule.kind == "always-full"
+        assert list(decision.kinds) == [
+            "full" if whole or record.occupancy >= max(decision.threshold, 5e-324) else "crop"
+            for record in records
+        ]
 
 
 @quick
@@ -117,6 +120,37 @@ def test_a_control_keeps_the_threshold_and_the_share_of_paths(
     controlled = decide(parse_rule(f"{control}:{text}"), records, seed)
     assert controlled.threshold == plain.threshold
     assert sorted(controlled.kinds) == sorted(plain.kinds)
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "paths"),
+    [
+        ("quantile:0.3", 0.35, "cccff"),  # the quantile of 0.2, 0.45, 0.7
+        ("quantile:0", 0.2, "ccfff"),
+        ("fixed:0", 0.0, "ccfff"),
+        ("mean", 0.45, "cccff"),
+        ("inverted:quantile:0", 0.2, "fffcc"),  # the control gives the zeros to others
+        ("always-full", 0.0, "fffff"),
+        ("always-patch", 1.0, "ccccc"),
+    ],
+)
+def test_an_image_in_which_nothing_is_found_is_never_kept_whole_nor_has_a_say(
+    rule: str, threshold: float, paths: str
+) -> None:
+    decision = decide(parse_rule(rule), class_of(0.0, 0.0, 0.2, 0.45, 0.7), seed=0)
+    assert decision.threshold == pytest.approx(threshold)
+    assert "".join(path[0] for path in decision.kinds) == paths
+    if "always" in rule:
+        assert all(decision.found)
+    else:
+        assert decision.found == ((False, False, True, True, True)[:: -1 if "inverted" in rule else 1])
+
+
+@pytest.mark.parametrize("rule", ["quantile:0.3", "mean", "median", "fixed:0.5", "shuffled:mean"])
+def test_a_class_in_which_nothing_is_found_gives_crops_alone(rule: str) -> None:
+    decision = decide(parse_rule(rule), class_of(0.0, 0.0, 0.0), seed=0)
+    assert decision.kinds == ("crop",) * 3
+    assert decision.threshold == (0.5 if "fixed" in rule else 1.0)
 
 
 def test_shuffling_is_a_matter_of_the_seed_and_unrelated_to_occupancy() -> None:

@@ -58,6 +58,7 @@ def write_distilled(
         models={"foreground": Model("saliency", "a" * 64), "teacher": TEACHER},
         thresholds=dict.fromkeys(classes, 0.5),
         further_crops={},
+        nothing_found={},
         images=tuple(images),
         skipped=(),
     )

@@ -78,7 +78,9 @@ def distill(data: Path, out: Path, label_epochs: int | None, **options: Any) -> 
 def report_plan(plan: Plan) -> None:
     """Show what was decided for each class, and what was left out."""
     table = Table()
-    for heading in ("class", "images", "threshold", "whole tiles", "crop tiles", "further crops"):
+    some = any(part.selection.nothing_found for part in plan.classes)
+    headings = ["class", "images", "threshold", "whole tiles", "crop tiles", "further crops"]
+    for heading in [*headings, "nothing found in"] if some else headings:
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for part in plan.classes:
         paths = [tile.kind for tile in part.selection.tiles]
@@ -87,7 +89,9 @@ def report_plan(plan: Plan) -> None:
             f"{part.selection.threshold:.3f}",
             paths.count("full"),
             paths.count("crop"),
+            part.selection.further,
+            *([part.selection.nothing_found] if some else []),
         )
-        table.add_row(printable(part.name), *map(str, counts), str(part.selection.further))
+        table.add_row(printable(part.name), *map(str, counts))
     console().print(table)
     report_skipped(plan.skipped, console())
