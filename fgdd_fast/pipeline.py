@@ -226,7 +226,7 @@ def _warn_of_nothing_found(plan: Plan) -> None:
     images = sum(len(part.occupancies) for part in plan.classes)
     most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]
     _log.warning(
-        "In %d of %d images no foreground was found (%s%s): they give crops, after all other images. If it is "
+        "In %d of %d images no foreground was found (%s%s): they give crops, after all others. If it is "
         "there, try another --foreground, or other --prompts.",
         sum(counts.values()),
         images,
