@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.intervals import (
-    CONFIDENCE,
     Difference,
     Interval,
     Spread,
@@ -67,12 +67,14 @@ class Comparison:
     Attributes:
         pairing: which.
         architecture: of the students.
+        labels: which labels the students learned.
         ipc: images per class; None for the mean over all numbers that both rows have.
         difference: top-1 of the first less that of the second.
     """
 
     pairing: Pairing
     architecture: str
+    labels: Labels
     ipc: int | None
     difference: Difference
 
@@ -83,16 +85,18 @@ class Verdict:
 
     Attributes:
         row: of the method.
-        architecture: of the students.
-        ipc: see `Comparison`.
+        architecture, labels, ipc: see `Comparison`.
         over_rded, over_shuffled: the differences that decide; None where that row is missing.
+        over_whole: the difference from keeping all images whole under the same choices; likewise.
     """
 
     row: str
     architecture: str
+    labels: Labels
     ipc: int | None
     over_rded: Difference | None
     over_shuffled: Difference | None
+    over_whole: Difference | None
 
     @property
     def selection_seeds(self) -> int:
@@ -140,14 +144,18 @@ def analyse(results: Results) -> Analysis:
     verdicts: list[Verdict] = []
     for architecture in dict.fromkeys(key.architecture for key in results.students):
         cells += _cells(results, architecture, rows, ipcs)
-        correct = {
-            (name, ipc): _correct(results, name, ipc, architecture) for name in names for ipc in ipcs if ipc
-        }
-        found: list[Comparison] = []
-        for pairing in pairings(names):
-            found += _compare(pairing, architecture, correct, [ipc for ipc in ipcs if ipc])
-        comparisons += found
-        verdicts += _judge(names, architecture, found)
+        for labels in get_args(Labels):
+            correct = {
+                (name, ipc): _correct(results, name, ipc, architecture, labels)
+                for name in names
+                for ipc in ipcs
+                if ipc
+            }
+            found: list[Comparison] = []
+            for pairing in pairings(names):
+                found += _compare(pairing, architecture, labels, correct, [ipc for ipc in ipcs if ipc])
+            comparisons += found
+            verdicts += _judge(names, architecture, labels, found)
     return Analysis(tuple(cells), tuple(comparisons), tuple(verdicts))
 
 
@@ -169,11 +177,11 @@ def _lines(
     return found
 
 
-def _correct(results: Results, row: str, ipc: int, architecture: str) -> Differences:
-    """Return what students of soft labels answer right (1) and wrong (0)."""
+def _correct(results: Results, row: str, ipc: int, architecture: str, labels: Labels) -> Differences:
+    """Return what students answer right (1) and wrong (0)."""
     return {
         seed: {training: results.correct(line).astype(np.float64) for training, line in lines.items()}
-        for seed, lines in _lines(results, row, ipc, architecture, "soft").items()
+        for seed, lines in _lines(results, row, ipc, architecture, labels).items()
     }
 
 
@@ -245,6 +253,7 @@ def _accuracies(lines: Iterable[Line]) -> list[float]:
 def _compare(
     pairing: Pairing,
     architecture: str,
+    labels: Labels,
     correct: Mapping[tuple[str, int], Differences],
     ipcs: Sequence[int],
 ) -> list[Comparison]:
@@ -261,6 +270,7 @@ def _compare(
         Comparison(
             pairing,
             architecture,
+            labels,
             ipc,
             paired_difference([np.stack(list(parts.values())) for parts in found.values()]),
         )
@@ -282,7 +292,9 @@ def _paired(combine: Callable[..., NDArray[np.float64]], *cells: Differences) ->
     return {seed: parts for seed, parts in found.items() if parts}
 
 
-def _judge(names: Sequence[str], architecture: str, comparisons: Sequence[Comparison]) -> list[Verdict]:
+def _judge(
+    names: Sequence[str], architecture: str, labels: Labels, comparisons: Sequence[Comparison]
+) -> list[Verdict]:
     """Say what the comparisons say of each row of the method, at each number of images and over all."""
     by_place = {
         (comparison.pairing.first, comparison.pairing.second, comparison.ipc): comparison.difference
@@ -298,36 +310,11 @@ def _judge(names: Sequence[str], architecture: str, comparisons: Sequence[Compar
             over_rded = by_place.get((name, rded_for(row)[0], ipc))
             over_shuffled = by_place.get((name, row.control("shuffled").name, ipc))
             if over_rded is not None or over_shuffled is not None:
-                verdicts.append(Verdict(name, architecture, ipc, over_rded, over_shuffled))
+                over_whole = by_place.get((name, row.always("always-full").name, ipc))
+                verdicts.append(
+                    Verdict(name, architecture, labels, ipc, over_rded, over_shuffled, over_whole)
+                )
     return verdicts
-
-
-def statement(verdicts: Sequence[Verdict]) -> str:
-    """Return the plain answer: which rows beat both RDED and their own shuffled control."""
-    judged = [verdict for verdict in verdicts if verdict.pays is not None]
-    if not judged:
-        return "No row of the method has RDED and its shuffled control beside it: nothing can be said."
-    sure = [verdict for verdict in judged if verdict.pays_with_few_seeds]
-    bootstrap = [verdict for verdict in judged if verdict.pays and not verdict.pays_with_few_seeds]
-    chance = len(judged) * (1 - CONFIDENCE) / 2
-    sentences = [
-        f"Of {len(judged)} judgements, {len(sure)} find RDED and the row's own shuffled control both beaten "
-        f"by more than either interval{_named(sure)}.",
-        f"By more than the bootstrap interval alone: {len(bootstrap)} more{_named(bootstrap)}.",
-        f"Chance alone would let about {chance:.1f} of them beat their shuffled control.",
-    ]
-    if not sure:
-        sentences.insert(1, "So there is no sound evidence here that the foreground itself pays.")
-    if min(verdict.selection_seeds for verdict in judged) < FEWEST_SEEDS:
-        sentences.append(f"Some have fewer than {FEWEST_SEEDS} selection seeds: take those for a trial.")
-    return " ".join(sentences)
-
-
-def _named(verdicts: Sequence[Verdict]) -> str:
-    names = (
-        f"{verdict.row} ({verdict.architecture}, {images_in_words(verdict.ipc)})" for verdict in verdicts
-    )
-    return f": {', '.join(names)}" if verdicts else ""
 
 
 def images_in_words(ipc: int | None) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from benchmarks.accuracy.analysis import (
+    FEWEST_SEEDS,
     Analysis,
     Cell,
     Comparison,
     Verdict,
     analyse,
     images_in_words,
-    statement,
 )
 from benchmarks.accuracy.intervals import CONFIDENCE, RESAMPLES, Difference, Interval, Spread
 from benchmarks.accuracy.results import Results, read_results
@@ -124,15 +124,49 @@ def _head(results: Results) -> Iterator[str]:
     yield MEASURES
 
 
+def statement(verdicts: Sequence[Verdict]) -> str:
+    """Return the plain answer: which rows beat both RDED and their own shuffled control."""
+    judged = [verdict for verdict in verdicts if verdict.pays is not None]
+    if not judged:
+        return "No row of the method has RDED and its shuffled control beside it: nothing can be said."
+    sure = [verdict for verdict in judged if verdict.pays_with_few_seeds]
+    bootstrap = [verdict for verdict in judged if verdict.pays and not verdict.pays_with_few_seeds]
+    chance = len(judged) * (1 - CONFIDENCE) / 2
+    sentences = [
+        f"Of {len(judged)} judgements, {len(sure)} find RDED and the row's own shuffled control both beaten "
+        f"by more than either interval{_named(sure)}.",
+        f"By more than the bootstrap interval alone: {len(bootstrap)} more{_named(bootstrap)}.",
+        f"Chance alone would let about {chance:.1f} of them beat their shuffled control.",
+    ]
+    if not sure:
+        sentences.insert(1, "So there is no sound evidence here that the foreground itself pays.")
+    if min(verdict.selection_seeds for verdict in judged) < FEWEST_SEEDS:
+        sentences.append(f"Some have fewer than {FEWEST_SEEDS} selection seeds: take those for a trial.")
+    return " ".join(sentences)
+
+
+def _named(verdicts: Sequence[Verdict]) -> str:
+    names = (
+        f"{verdict.row} ({verdict.architecture}, {images_in_words(verdict.ipc)}, {verdict.labels} labels)"
+        for verdict in verdicts
+    )
+    return f": {', '.join(names)}" if verdicts else ""
+
+
 def _verdict_rows(analysis: Analysis) -> Iterator[list[str]]:
-    yield ["row", "students", "images", "over RDED", "over its shuffled control", "pays?"]
+    yield [
+        *("row", "students", "labels", "images", "over RDED", "over its shuffled control"),
+        *("over all whole", "pays?"),
+    ]
     for verdict in analysis.verdicts:
         yield [
             verdict.row,
             verdict.architecture,
+            verdict.labels,
             images_in_words(verdict.ipc),
             _difference(verdict.over_rded),
             _difference(verdict.over_shuffled),
+            _difference(verdict.over_whole),
             _pays(verdict),
         ]
 
@@ -160,7 +194,7 @@ def _row_rows(cells: Sequence[Cell], comparisons: Sequence[Comparison]) -> Itera
     places = {
         (found.pairing.first, found.pairing.second): found.difference
         for found in comparisons
-        if (found.architecture, found.ipc) == (cells[0].architecture, cells[0].ipc)
+        if (found.architecture, found.labels, found.ipc) == (cells[0].architecture, "soft", cells[0].ipc)
     }
     yield [
         *("row", "whole tiles", "students", "top-1", "balanced", "hard labels"),
@@ -199,12 +233,23 @@ def _class_rows(results: Results, cells: Sequence[Cell]) -> Iterator[list[str]]:
 
 
 def _comparison_rows(comparisons: Sequence[Comparison]) -> Iterator[list[str]]:
-    yield ["row", "against", "images", "difference", "few seeds", "seeds ahead", "answer", "question"]
+    yield [
+        "row",
+        "against",
+        "labels",
+        "images",
+        "difference",
+        "few seeds",
+        "seeds ahead",
+        "answer",
+        "question",
+    ]
     for found in comparisons:
         difference = found.difference
         yield [
             _title(found.pairing.first),
             _title(found.pairing.second),
+            found.labels,
             images_in_words(found.ipc),
             _difference(difference),
             _interval(difference.small_sample),

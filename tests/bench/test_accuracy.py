@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from benchmarks.accuracy.analysis import Analysis, Comparison, analyse, statement
+from benchmarks.accuracy.analysis import Analysis, Comparison, analyse
 from benchmarks.accuracy.intervals import pack_bits
 from benchmarks.accuracy.results import (
     Results,
@@ -37,6 +37,7 @@ from benchmarks.accuracy.rows import (
     parse_row,
 )
 from benchmarks.accuracy.sets import random_mosaics
+from benchmarks.accuracy.table import statement
 from benchmarks.accuracy.training import RepeatedLabels
 from fgdd_fast.errors import DataError, OutputError, SettingsError
 from fgdd_fast.images.crops import Box
@@ -221,18 +222,27 @@ def test_what_holds_no_results_is_refused(content: bytes, tmp_path: Path) -> Non
         parse_results(content, tmp_path / "x.jsonl")
 
 
-def results_of(rows: Mapping[str, Sequence[str]], seeds: int = 3) -> Results:
-    """Results in which the students of a row answer alike: right where the text of their seed has a 1."""
+def results_of(
+    rows: Mapping[str, Sequence[str]], seeds: int = 3, hard: Mapping[str, Sequence[str]] | None = None
+) -> Results:
+    """Results in which the students of a row answer alike: right where the text of their seed has a 1.
+
+    Args:
+        rows: of students of soft labels, by row.
+        seeds: of the selection.
+        hard: of students of hard labels, for the same rows, if there are any.
+    """
     sets, students = {}, {}
-    for row, by_seed in rows.items():
-        for seed in range(seeds):
-            key = SetKey(row, 1, seed)
-            sets[key] = set_line(key, f"{row} {seed}", whole=0.5)
-            for training in range(2):
-                student = StudentKey(f"{row} {seed}", seed, "soft", "net", training)
-                correct = np.array([letter == "1" for letter in by_seed[seed]])
-                facts = {"top1": float(correct.mean()), "best_top1": 1.0, "correct": pack_bits(correct)}
-                students[student] = student_line(student, **facts)
+    for labels, answers in {"soft": rows, "hard": hard or {}}.items():
+        for row, by_seed in answers.items():
+            for seed in range(seeds):
+                key = SetKey(row, 1, seed)
+                sets[key] = set_line(key, f"{row} {seed}", whole=0.5)
+                for training in range(2):
+                    student = StudentKey(f"{row} {seed}", seed, labels, "net", training)
+                    correct = np.array([letter == "1" for letter in by_seed[seed]])
+                    facts = {"top1": float(correct.mean()), "best_top1": 1.0, "correct": pack_bits(correct)}
+                    students[student] = student_line(student, **facts)
     return Results(CONDITIONS, (), sets, students, ())
 
 
@@ -267,11 +277,28 @@ def test_the_foreground_pays_if_both_rded_and_the_shuffled_control_are_beaten(
     assert (verdict.row, verdict.pays, verdict.pays_with_few_seeds) == ("mean", pays, pays)
 
 
+def test_hard_labels_are_judged_by_themselves_and_all_whole_stands_beside() -> None:
+    rows = {
+        "always-patch": ["000000"] * 3,
+        "always-full": ["110000"] * 3,
+        "mean": ["111111"] * 3,
+        "shuffled:mean": ["000000"] * 3,
+    }
+    hard = {**rows, "shuffled:mean": ["111111"] * 3, "always-full": ["111100"] * 3}
+    soft_verdict, hard_verdict = analyse(results_of(rows, hard=hard)).verdicts
+    assert (soft_verdict.labels, soft_verdict.pays) == ("soft", True)
+    assert (hard_verdict.labels, hard_verdict.pays) == ("hard", False)
+    assert soft_verdict.over_whole is not None
+    assert hard_verdict.over_whole is not None
+    assert soft_verdict.over_whole.mean == pytest.approx(4 / 6)
+    assert hard_verdict.over_whole.mean == pytest.approx(2 / 6)
+
+
 def test_the_answer_names_what_pays_and_what_is_a_trial() -> None:
     rows = {"always-patch": ["000000"] * 3, "mean": ["111111"] * 3, "shuffled:mean": ["000000"] * 3}
     text = statement(analyse(results_of(rows)).verdicts)
     assert "1 find RDED and the row's own shuffled control both beaten" in text
-    assert "mean (net, IPC 1)" in text
+    assert "mean (net, IPC 1, soft labels)" in text
     assert "trial" not in text
     assert "no sound evidence" not in text
     rows["shuffled:mean"] = rows["mean"]
