@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 
 from benchmarks.accuracy.analysis import Analysis, Comparison, analyse
+from benchmarks.accuracy.halves import divide
 from benchmarks.accuracy.intervals import pack_bits
 from benchmarks.accuracy.results import (
     Results,
@@ -313,3 +315,19 @@ def test_only_seeds_that_both_rows_have_are_compared() -> None:
     students = {key: line for key, line in results.students.items() if key.set != "mean 0"}
     compared = comparison_of(analyse(replace(results, students=students)), "mean", "always-patch")
     assert (compared.difference.mean, compared.difference.selection_seeds) == (0, 2)
+
+
+def test_a_validation_folder_is_halved_by_content_alone(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    for place, pixels in enumerate(images):
+        file = tmp_path / "validation" / "ab"[place % 2] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), images[0] if place == 39 else pixels)
+    counts = divide(tmp_path / "validation", tmp_path / "halves")
+    assert sum(counts.values()) == 40
+    assert min(counts.values()) > 8
+    links = {link.name: link for link in (tmp_path / "halves").rglob("*.png")}
+    assert links["0.png"].parts[-3] == links["39.png"].parts[-3]
+    assert all(link.resolve().parent.name == link.parent.name for link in links.values())
+    with pytest.raises(OSError, match="exist"):
+        divide(tmp_path / "validation", tmp_path / "halves")
