@@ -91,7 +91,7 @@ class Pipeline:
         Raises:
             FgddError: a model or the store failed; what was measured until then is kept.
         """
-        return self._measure(self.measurer(), progress)
+        return self.measurer().measure(self.images, progress=progress)
 
     def plan(self, *, progress: Progress = SILENT, **deciding: Any) -> Plan:
         """Decide which tiles represent each class; what is missing for it is measured first.
@@ -114,13 +114,12 @@ class Pipeline:
         if settings.selection.needs_features:
             check_features(self.teacher.bundle)
         measurer = self.measurer(settings.selection)
-        measured = self._measure(measurer, progress)
+        measured = measurer.measure(self.images, progress=progress)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in self.images if image.source not in left_out]
         wanted = tiles_with_features(self.dataset, usable, measurer, settings, measured.skipped)
         missing = measurer.features.missing(wanted)
-        with progress.task("Features", len(missing)) as task:
-            measurer.features.measure(missing, self.paths, task.advance)
+        measurer.features.measure(missing, self.paths, progress=progress)
         plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
         self._warn_of_the_teacher(plan)
         _warn_of_nothing_found(plan)
@@ -212,10 +211,6 @@ class Pipeline:
             ),
             "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
-
-    def _measure(self, measurer: Measurer, progress: Progress) -> Measured:
-        with progress.task("Measuring", len(self.images)) as task:
-            return measurer.measure(self.images, task.advance)
 
 
 def _warn_of_nothing_found(plan: Plan) -> None:

@@ -116,10 +116,8 @@ def choose_sets(
                 store=grid.store,
             ) as pipeline:
                 measurer = pipeline.measurer(grid.needs)
-                with progress.task(f"Measuring, seed {seed}, {view}", len(pipeline.images)) as task:
-                    skipped = {
-                        item.source for item in measurer.measure(pipeline.images, task.advance).skipped
-                    }
+                measured = measurer.measure(pipeline.images, progress=progress)
+                skipped = {item.source for item in measured.skipped}
                 usable = [image for image in pipeline.images if image.source not in skipped]
                 known = _Remembered(
                     measurer.features, dict(zip(usable, measurer.records(usable), strict=True))
@@ -155,9 +153,7 @@ def _choose(pipeline: Pipeline, row: AnyRow, ipc: int, known: _Remembered, progr
     )
     measurer = cast(Measurer, known)
     tiles = tiles_with_features(dataset, images, measurer, settings)
-    if missing := known.features.missing(tiles):
-        with progress.task(f"Features for {row.name}", len(missing)) as task:
-            known.features.measure(missing, pipeline.paths, task.advance)
+    known.features.measure(known.features.missing(tiles), pipeline.paths, progress=progress)
     plan = decide(dataset, images, measurer, settings)
     return MosaicSet(dataset.root, tuple(part.mosaics for part in plan.classes), options.factor)
 

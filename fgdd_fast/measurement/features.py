@@ -6,13 +6,14 @@ instead of six, and nothing at all for other rankings. They are kept in the stor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, TeacherError
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.measurement.missing import MeasureSettings
@@ -44,14 +45,14 @@ class TileFeatures:
         return [tile for tile, vector in zip(tiles, self._stored(tiles), strict=True) if vector is None]
 
     def measure(
-        self, tiles: Sequence[Tile], paths: Mapping[str, Path], advance: Callable[[], None] = lambda: None
+        self, tiles: Sequence[Tile], paths: Mapping[str, Path], *, progress: Progress = SILENT
     ) -> None:
         """Measure features; what is done is kept, whatever happens then.
 
         Args:
             tiles: those that are `missing`.
             paths: the file of each source.
-            advance: called in the caller's thread once for each tile.
+            progress: told of each tile.
 
         Raises:
             DataError: an image changed since its losses were measured.
@@ -71,6 +72,7 @@ class TileFeatures:
 
         ahead = 2 * self._teacher.batch * streams + 2 * threads
         with (
+            progress.task("Features", len(tiles)) as task,
             single_threaded_opencv(),
             ThreadPoolExecutor(threads, "read") as readers,
             ThreadPoolExecutor(streams, "infer") as runners,
@@ -80,8 +82,7 @@ class TileFeatures:
             for results in ordered_map(runners, infer, batches, 2 * streams):
                 rows = [(tile.sha256, tile.box, vector) for tile, vector in results]
                 self._store.add_features(self._fingerprint, rows)
-                for _ in results:
-                    advance()
+                task.advance(len(results))
 
     def of(self, tiles: Sequence[Tile]) -> NDArray[np.float32]:
         """Look features up: float32 [n, channels], rounded to float16.

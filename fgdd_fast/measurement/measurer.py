@@ -10,13 +10,14 @@ storing overlap: they are chained by bounded windows, so memory does not grow wi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
@@ -113,12 +114,12 @@ class Measurer:
         self._lookup = StoreLookup(foreground, teacher, settings, store, classes)
         self.features = TileFeatures(teacher, settings, store, self._lookup.view_fingerprint)
 
-    def measure(self, images: Sequence[SourceImage], advance: Callable[[], None] = lambda: None) -> Measured:
+    def measure(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> Measured:
         """Measure what is missing of the images.
 
         Args:
             images: the pool.
-            advance: called in the caller's thread once for each image that is done, whatever its outcome.
+            progress: told of each image that is done, whatever its outcome.
 
         Raises:
             FgddError: a network or the store failed; everything stored until then is kept.
@@ -126,12 +127,13 @@ class Measurer:
         threads, batch = self._settings.threads, self._settings.batch
         streams = max(self._foreground.streams, self._teacher.streams)
         ahead = 2 * batch * streams + 2 * threads
-        outcome = _Outcome(advance)
         with (
+            progress.task("Measuring", len(images)) as task,
             single_threaded_opencv(),
             ThreadPoolExecutor(threads, "read") as readers,
             ThreadPoolExecutor(streams, "infer") as runners,
         ):
+            outcome = _Outcome(task)
             files = ordered_map(readers, _read, self._unknown(images, outcome), ahead)
             work = self._missing(outcome.usable(files), outcome)
             prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead))
@@ -249,8 +251,8 @@ def _read(image: SourceImage) -> _Read | Skipped:
 class _Outcome:
     """Counts what becomes of the images, and reports each that is done."""
 
-    def __init__(self, advance: Callable[[], None]) -> None:
-        self._advance = advance
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self._measured = 0
         self._reused = 0
         self._skipped: list[Skipped] = []
@@ -260,18 +262,17 @@ class _Outcome:
         for item in items:
             if isinstance(item, Skipped):
                 self._skipped.append(item)
-                self._advance()
+                self._task.advance()
             else:
                 yield item
 
     def count_reused(self) -> None:
         self._reused += 1
-        self._advance()
+        self._task.advance()
 
     def count_measured(self, count: int) -> None:
         self._measured += count
-        for _ in range(count):
-            self._advance()
+        self._task.advance(count)
 
     def measured(self) -> Measured:
         skipped = tuple(sorted(self._skipped, key=lambda item: os.fsencode(item.source)))

@@ -6,13 +6,14 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.paths import cache_folder
+from fgdd_engines.plugins import STUDENTS, find_plugins
 from fgdd_engines.probing.probes import Probe, probe_all
 from fgdd_fast.models.factory import FamilyState, list_families
 from fgdd_fast.runtime.machine import Jetson, Machine, Nvidia, read_jetson, read_machine, read_nvidia
@@ -97,6 +98,7 @@ class Report:
         models: the models of the catalogue.
         cache: the cache folder.
         foregrounds: the families of foreground models.
+        students: who offers each student architecture; a plug-in's is not imported for that.
     """
 
     versions: Mapping[str, str | None]
@@ -108,6 +110,7 @@ class Report:
     models: tuple[ModelState, ...]
     cache: Cache
     foregrounds: tuple[FamilyState, ...] = ()
+    students: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -131,11 +134,12 @@ class Report:
         return {**asdict(self), "steps": [asdict(step) for step in self.steps]}
 
 
-def examine(models: Sequence[ModelState]) -> Report:
+def examine(models: Sequence[ModelState], students: Sequence[str] = ()) -> Report:
     """Look at this machine: run something on each device, and read everything else.
 
     Args:
         models: the state of the catalogue's models.
+        students: names of the student architectures that are built in.
     """
     return Report(
         versions={package: _version(package) for package in _distributions()},
@@ -147,6 +151,8 @@ def examine(models: Sequence[ModelState]) -> Report:
         models=tuple(models),
         cache=read_cache(cache_folder()),
         foregrounds=list_families(),
+        students=dict.fromkeys(students, _PACKAGE)
+        | {name: str(plugin) for name, plugin in find_plugins(STUDENTS).items()},
     )
 
 

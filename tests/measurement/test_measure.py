@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from tiny_measuring import SETTINGS, measure, measurer
+from watched_progress import Watched
 
 from fgdd_fast.errors import EngineError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
@@ -135,17 +136,9 @@ def test_a_failing_network_stops_the_run_and_keeps_what_was_measured(
 
 
 def test_ctrl_c_stops_at_once_and_keeps_what_was_measured(squares: DataSet, tmp_path: Path) -> None:
-    done = 0
-
-    def interrupt() -> None:
-        nonlocal done
-        done += 1
-        if done == 7:
-            raise KeyboardInterrupt
-
     with measurer(tmp_path) as measuring:
         with pytest.raises(KeyboardInterrupt):
-            measuring.measure(squares.images, interrupt)
+            measuring.measure(squares.images, progress=Watched(stop_at=7))
         assert measuring.measure(squares.images).reused >= 7
 
 

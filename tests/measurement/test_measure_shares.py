@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import boxes, quick
 from tiny_measuring import SETTINGS, measure
+from watched_progress import Watched
 
 from fgdd_fast.errors import DataError, TeacherError
 from fgdd_fast.images.crops import Box
@@ -139,12 +140,12 @@ def paths_of(squares: DataSet) -> dict[str, Path]:
 def test_they_are_those_of_the_view_in_half_precision(squares: DataSet, tmp_path: Path) -> None:
     """The tiny teacher's features are the mean red, green and blue of what it is shown."""
     tiles = tiles_of(squares)
-    done: list[None] = []
+    watched = Watched()
     with opened(tmp_path) as features:
-        features.measure(tiles, paths_of(squares), lambda: done.append(None))
+        features.measure(tiles, paths_of(squares), progress=watched)
         found = features.of(tiles[::-1])[::-1]
         assert features.missing(tiles) == []
-    assert len(done) == len(tiles)
+    assert watched.steps[-1] == ("Features", len(tiles))
     assert (found.shape, found.dtype) == ((18, 3), np.float32)
     for image, vector in zip(squares.images, found, strict=True):
         part = read_image(image.path).pixels[BOX.y : BOX.y + BOX.height, BOX.x : BOX.x + BOX.width]
@@ -157,15 +158,11 @@ def test_they_are_those_of_the_view_in_half_precision(squares: DataSet, tmp_path
 def test_what_was_measured_outlives_an_interruption(squares: DataSet, tmp_path: Path) -> None:
     tiles = tiles_of(squares)
 
-    def interrupt() -> None:
-        if len(features.missing(tiles)) <= 5:
-            raise KeyboardInterrupt
-
     with opened(tmp_path) as features, pytest.raises(KeyboardInterrupt):
-        features.measure(tiles, paths_of(squares), interrupt)
+        features.measure(tiles, paths_of(squares), progress=Watched(stop_at=7))
     with opened(tmp_path) as features:
         missing = features.missing(tiles)
-        assert 0 < len(missing) <= 5
+        assert 0 < len(missing) <= 18 - 7
         with pytest.raises(DataError, match="were not measured"):
             features.of(tiles)
         features.measure(missing, paths_of(squares))

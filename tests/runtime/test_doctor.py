@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from heavy_packages import HEAVY
+from plugin_packages import install_plugin
 from rich.console import Console
 
 from fgdd_engines.backends import DEVICES
+from fgdd_engines.plugins import STUDENTS
 from fgdd_engines.probing.probes import Probe
 from fgdd_fast.cli.checks import doctor as cli
 from fgdd_fast.runtime import doctor
@@ -75,7 +77,7 @@ def test_json_is_one_object_with_stable_keys() -> None:
     result = CliRunner().invoke(cli.doctor, ["--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    keys = "versions machine nvidia jetson devices extras models cache foregrounds steps"
+    keys = "versions machine nvidia jetson devices extras models cache foregrounds students steps"
     assert " ".join(report) == keys
     assert [probe["device"] for probe in report["devices"]] == list(DEVICES)
     assert list(report["cache"]["sizes"]) == ["models", "store", "sources", "engines", "agreement"]
@@ -197,3 +199,10 @@ def test_sizes_are_readable() -> None:
         "1.5 GiB",
         "2048.0 TiB",
     ]
+
+
+def test_students_are_told_with_who_offers_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_plugin(monkeypatch, tmp_path, group=STUDENTS, name="own", module="own_student", code="new = None")
+    students = examine([], ["convnet3"]).students
+    assert students == {"convnet3": "fgdd-fast", "own": "own_student 1.2"}
+    assert "own_student 1.2  own" in shown(replace(REPORT, students=students))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tiny_pipeline as tiny
+from watched_progress import Watched
 
 from fgdd_fast.images.dataset import DataSet, Skipped
 from fgdd_fast.measurement.measurer import Measured, Measurer
@@ -48,7 +49,7 @@ def measure(
     model: ForegroundModel | None = None,
 ) -> tuple[Measured, list[ImageRecord | Skipped]]:
     with measurer(folder, settings, device, model) as measuring:
-        done: list[None] = []
-        measured = measuring.measure(data.images, lambda: done.append(None))
-        assert len(done) == len(data.images)
+        watched = Watched()
+        measured = measuring.measure(data.images, progress=watched)
+        assert watched.steps[-1] == ("Measuring", len(data.images))
         return measured, list(measuring.records(data.images))

@@ -24,7 +24,7 @@ class Watched:
 
     def note(self, name: str, done: int) -> None:
         self.steps.append((name, done))
-        if done == self._stop_at:
+        if self._stop_at is not None and done >= self._stop_at:
             raise KeyboardInterrupt
 
 

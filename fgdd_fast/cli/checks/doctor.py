@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.factory import FamilyState
 from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine
 from fgdd_fast.runtime.machine import Gpu, Jetson, Machine, Nvidia
+from fgdd_fast.students.architectures import NAMES
 
 _ABSENT = "[dim]not installed[/]"
 _UNKNOWN = "unknown"
@@ -33,7 +34,7 @@ def doctor(json_file: Path | None) -> None:
     had, the command that adds it.
     """
     with Console(stderr=True).status("Looking at this machine"):
-        report = examine(_model_states())
+        report = examine(_model_states(), NAMES)
     if json_file is not None:
         write_json(json_file, json.dumps(report.to_json(), indent=2))
     else:
@@ -55,6 +56,7 @@ def _show(report: Report, console: Console) -> None:
     _section(console, "Extras of fgdd-fast", (_extra(extra) for extra in report.extras))
     _section(console, "Models of the catalogue", (_model(model) for model in report.models))
     _section(console, "Foreground families", (_family(family) for family in report.foregrounds))
+    _section(console, "Student architectures", _students(report.students))
     _section(console, f"Cache in {escape(report.cache.folder)}", _cache(report.cache))
     _show_steps(report.steps, console)
 
@@ -122,6 +124,12 @@ def _family(family: FamilyState) -> tuple[str, str]:
     asked = "asked for each class by its name" if family.asked_by_class else "asked for no class"
     said = f"[yellow]{escape(family.problem)}[/]" if family.problem else asked
     return escape(family.spelling), said + (f" ({escape(family.origin)})" if family.origin else "")
+
+
+def _students(students: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    for origin in dict.fromkeys(students.values()):
+        names = (name for name, found in students.items() if found == origin)
+        yield escape(origin), escape(", ".join(names))
 
 
 def _cache(cache: Cache) -> Iterable[tuple[str, str]]:
