@@ -82,6 +82,21 @@ def _median(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG00
     return statistics.median(occupancies)
 
 
+@threshold_rule("otsu")
+def _otsu(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
+    """Split a class in two where the occupancies of both parts lie farthest apart; the upper part is whole.
+
+    Source: Otsu, "A threshold selection method from gray-level histograms" (IEEE Transactions on Systems,
+    Man, and Cybernetics, 1979), without a histogram.
+    """
+    ordered = np.sort(np.array(occupancies, np.float64))
+    lower = np.arange(1, len(ordered))
+    upper = len(ordered) - lower
+    sums = ordered.cumsum()[:-1]
+    apart = lower * upper * ((ordered.sum() - sums) / upper - sums / lower) ** 2
+    return float(ordered[1 + apart.argmax()]) if ordered[0] < ordered[-1] else float(ordered[0])
+
+
 @threshold_rule("fixed", value="T")
 def _fixed(occupancies: Sequence[float], value: float) -> float:  # noqa: ARG001
     return value

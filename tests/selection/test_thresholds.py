@@ -53,6 +53,7 @@ def test_a_bad_rule_is_refused_with_the_list_of_rules(text: str) -> None:
         ("quantile:1", 1.0, "cccf"),
         ("mean", 0.46875, "ccff"),
         ("median", 0.375, "ccff"),
+        ("otsu", 1.0, "cccf"),
         ("fixed:0.25", 0.25, "cfff"),
         ("fixed:0.6", 0.6, "cccf"),
         ("always-patch", 1.0, "cccc"),
@@ -75,7 +76,7 @@ def test_equal_occupancies_stay_whole_unless_the_rule_is_absolute(
 ) -> None:
     rule = parse_rule(text)
     decision = decide(rule, class_of(*[share] * count), seed=0)
-    if rule.kind in ("mean", "median", "quantile"):
+    if rule.kind in ("mean", "median", "otsu", "quantile"):
         assert decision.threshold == share
         assert set(decision.kinds) == {"full"}
     else:
@@ -151,6 +152,12 @@ def test_a_class_in_which_nothing_is_found_gives_crops_alone(rule: str) -> None:
     decision = decide(parse_rule(rule), class_of(0.0, 0.0, 0.0), seed=0)
     assert decision.kinds == ("crop",) * 3
     assert decision.threshold == (0.5 if "fixed" in rule else 1.0)
+
+
+def test_otsu_finds_the_two_groups_of_a_class() -> None:
+    small, large = (0.05, 0.1, 0.12, 0.15), (0.6, 0.62, 0.7)
+    decision = decide(parse_rule("otsu"), class_of(*large, *small), seed=0)
+    assert (decision.threshold, decision.kinds) == (0.6, ("full",) * 3 + ("crop",) * 4)
 
 
 def test_shuffling_is_a_matter_of_the_seed_and_unrelated_to_occupancy() -> None:

@@ -85,7 +85,7 @@ def classes_of_records(
 
 
 rule_texts = st.one_of(
-    st.sampled_from(["mean", "median", "always-patch", "always-full"]),
+    st.sampled_from(["mean", "median", "otsu", "always-patch", "always-full"]),
     st.builds("{}:{}".format, st.sampled_from(["quantile", "fixed"]), st.floats(0, 1)),
 )
 any_rule_texts = st.builds("{}{}".format, st.sampled_from(["", "shuffled:", "inverted:"]), rule_texts)
