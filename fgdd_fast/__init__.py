@@ -20,6 +20,7 @@ PUBLIC = {
     "Pipeline": "fgdd_fast.pipeline",
     "distill": "fgdd_fast.pipeline",
     "open_pipeline": "fgdd_fast.pipeline",
+    "PRESETS": "fgdd_fast.options",
     "draw_contact_sheet": "fgdd_fast.output.report",
     "open_distilled": "fgdd_fast.output.distilled",
     "fit_teacher": "fgdd_fast.models.fitting",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.resize import ResizeMethod
@@ -17,6 +19,24 @@ from fgdd_fast.selection.thresholds import Rule, parse_rule
 
 DEFAULT_FOREGROUND = "saliency-u2netp"
 DEFAULT_RULE = "quantile:0.3"
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"rule": "quantile:0.3", "ranking": "loss", "keep_foreground": 0.0, "score_view": "pad"},
+    "rded": {
+        "rule": "always-patch",
+        "ranking": "loss",
+        "keep_foreground": 0.0,
+        "score_view": "pad",
+        "resize": "pil",
+    },
+    "fast": {"foreground": f"{DEFAULT_FOREGROUND}-192"},
+}
+"""Settings that go together, by name: `distill(..., **PRESETS["paper"])`.
+
+`paper` is the method as its paper has it ("Foreground-Aware Dataset Distillation via Dynamic Patch
+Selection", arXiv 2601.02727); `rded` is the method that it builds on (RDED, Sun et al., CVPR 2024), without a
+foreground, resized as Pillow does; `fast` looks for the foreground on a smaller canvas.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

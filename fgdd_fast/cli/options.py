@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import SPELLINGS
+from fgdd_fast.options import DEFAULT_FOREGROUND, PRESETS
 from fgdd_fast.output.folder import writing
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
@@ -24,7 +25,6 @@ from fgdd_fast.selection.select import KEEP_FOREGROUND
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FOREGROUND = "saliency-u2netp"
 SIZE, FACTOR = 224, 2  # of mosaics
 
 
@@ -161,7 +161,7 @@ def foreground_options() -> Callable[[F], F]:
     return combined(
         click.option(
             "--foreground",
-            default=FOREGROUND,
+            default=DEFAULT_FOREGROUND,
             show_default=True,
             metavar="NAME|BUNDLE|masks:FOLDER",
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
@@ -216,6 +216,29 @@ def selection_options() -> Callable[[F], F]:
             f"at most so many of {BITS} bits. 2 finds copies of another size or quality.",
         ),
     )
+
+
+def preset_option() -> Callable[[F], F]:
+    """Settings that go together; those given besides come first."""
+
+    def take(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.default_map = {**(ctx.default_map or {}), **PRESETS[value]}
+
+    return click.option(
+        "--preset",
+        type=click.Choice([*PRESETS]),
+        callback=take,
+        is_eager=True,
+        expose_value=False,
+        help="Settings that go together, which other options override. "
+        + "; ".join(f"{name}: {_spelled(settings)}" for name, settings in PRESETS.items())
+        + ".",
+    )
+
+
+def _spelled(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 def measure_options() -> Callable[[F], F]:

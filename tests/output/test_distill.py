@@ -137,6 +137,19 @@ def test_jpeg_mosaics(workplace: Path) -> None:
     assert len(list((workplace / "out").rglob("*.jpg"))) == 3
 
 
+def test_a_preset_is_its_settings_and_other_options_come_first(workplace: Path) -> None:
+    assert distill(workplace, preset="rded", size=16).exit_code == 0
+    settings = read_manifest(workplace / "out").settings
+    assert {name: settings[name] for name in ("rule", "score_view", "resize", "size")} == {
+        **{"rule": "always-patch", "score_view": "pad", "resize": "pil"},
+        "size": 16,
+    }
+    assert "keep_foreground" not in settings
+    assert distill(workplace, "mine", preset="paper", rule="mean").exit_code == 0
+    settings = read_manifest(workplace / "mine").settings
+    assert (settings["rule"], settings["score_view"], settings["resize"]) == ("mean", "pad", "area")
+
+
 def test_a_small_class_takes_further_crops_and_says_so(workplace: Path) -> None:
     for file in sorted((workplace / "data" / "red").iterdir())[3:]:
         file.unlink()

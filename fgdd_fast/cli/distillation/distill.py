@@ -9,7 +9,13 @@ import click
 from rich.table import Table
 
 from fgdd_fast.cli.distillation.label import summary
-from fgdd_fast.cli.options import folder, measure_options, runtime_of_options, selection_options
+from fgdd_fast.cli.options import (
+    folder,
+    measure_options,
+    preset_option,
+    runtime_of_options,
+    selection_options,
+)
 from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.labels.making import make_labels
@@ -41,6 +47,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     metavar="RULE",
     help=f"Which images are kept whole. {RULES_HELP}.",
 )
+@preset_option()
 @measure_options()
 @selection_options()
 @click.option(
