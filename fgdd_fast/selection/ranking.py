@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.seeding import seeded_hash
+from fgdd_fast.selection.coresets import best_of_clusters, farthest, herd
 from fgdd_fast.selection.records import Tile, TileKind
 
 Ranking = Callable[[Sequence[Tile], int], list[Tile]]
@@ -24,7 +24,8 @@ Ranking = Callable[[Sequence[Tile], int], list[Tile]]
 FeaturesOf = Callable[[Sequence[Tile]], NDArray[np.floating]]
 """Looks up what a teacher sees in tiles: finite values [n, channels]."""
 
-ITERATIONS = 100  # of k-means, at most; a class's few hundred tiles settle in a tenth of that
+Coreset = Callable[[NDArray[np.floating], int], Sequence[int]]
+"""Gives the places of so many of more points [n, channels], which lie in the order of their tiles' losses."""
 
 RankingName: TypeAlias = str
 """One of `RANKINGS`."""
@@ -65,21 +66,18 @@ def rank_by_kind(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[
     ]
 
 
-def rank_by_clusters(tiles: Sequence[Tile], count: int, *, features: FeaturesOf, seed: int) -> list[Tile]:
-    """Take the lowest loss of each of `count` clusters of the tiles' features, ascending.
+def rank_by_features(
+    tiles: Sequence[Tile], count: int, *, features: FeaturesOf, coreset: Coreset
+) -> list[Tile]:
+    """Take the tiles that a coreset of their features takes, in its order.
 
-    Where some clusters are empty, the others' second best follow, and so on. The order of the tiles plays no
-    part; where there are no more tiles than wanted, nor do their features.
+    The order of the tiles plays no part; where there are no more tiles than wanted, nor do their features,
+    and the loss ranks.
     """
     ordered = rank_by_loss(tiles, len(tiles))
     if count >= len(tiles) or count < 1:
         return ordered[:count]
-    taken = [0] * count
-    turns = []  # how many tiles of the same cluster have a lower loss
-    for place in cluster(features(ordered), count, seed):
-        turns.append(taken[place])
-        taken[place] += 1
-    return [ordered[place] for place in np.argsort(turns, kind="stable")[:count]]
+    return [ordered[place] for place in coreset(features(ordered), count)]
 
 
 def apportion(sizes: Sequence[int], total: int) -> list[int]:
@@ -104,57 +102,6 @@ def _loss_and_source(tile: Tile) -> tuple[float, str]:
     return tile.loss, tile.source
 
 
-def cluster(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np.int64]:
-    """Divide points into clusters, each of the points nearest to its mean.
-
-    Args:
-        points: finite values [n, channels], n at least 1.
-        clusters: how many, at least 1.
-        seed: any whole number; the same points in the same order give the same clusters.
-
-    Returns:
-        The cluster of each point [n], from 0. Fewer clusters than asked have points where fewer points are
-        distinct, and rarely where one loses its points while the means move.
-    """
-    values = points.astype(np.float64)
-    means = _first_means(values, clusters, seed)
-    nearest = _nearest(values, means)
-    for _ in range(ITERATIONS):
-        belongs = np.arange(len(means))[:, None] == nearest
-        members = belongs.sum(axis=1, keepdims=True)
-        means = np.where(members > 0, belongs.astype(np.float64) @ values / np.maximum(members, 1), means)
-        before, nearest = nearest, _nearest(values, means)
-        if np.array_equal(nearest, before):
-            break
-    return nearest
-
-
-def _first_means(points: NDArray[np.float64], clusters: int, seed: int) -> NDArray[np.float64]:
-    """Draw points one by one, each by its squared distance from the nearest one drawn before."""
-    places: list[int] = []
-    weights = np.ones(len(points))
-    while len(places) < clusters and weights.any():
-        cumulative = weights.cumsum()
-        place = int(np.searchsorted(cumulative, _fraction(seed, len(places)) * cumulative[-1], side="right"))
-        place = min(place, len(points) - 1)  # a product that is rounded up
-        places.append(place)
-        distances = np.square(points - points[place]).sum(axis=1)  # exactly 0 for equal points
-        weights = distances if len(places) == 1 else np.minimum(weights, distances)
-    return points[places]
-
-
-def _nearest(points: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The mean nearest to each point [n]; the first of equally near ones."""
-    distances = np.square(means).sum(axis=1) - 2 * points @ means.T  # squared, less a number for each point
-    return np.asarray(distances.argmin(axis=1), np.int64)
-
-
-def _fraction(seed: int, draw: int) -> float:
-    """A number in [0, 1) for each draw."""
-    digest = seeded_hash("fgdd k-means", seed, str(draw)).digest()
-    return (int.from_bytes(digest[:8], "little") >> 11) * 2.0**-53
-
-
 class _Entry(NamedTuple):
     """A ranking: how it is made of features and a seed, and what `--help` says of it."""
 
@@ -164,7 +111,7 @@ class _Entry(NamedTuple):
 
 
 def _by_clusters(features: FeaturesOf, seed: int) -> Ranking:
-    return partial(rank_by_clusters, features=features, seed=seed)
+    return partial(rank_by_features, features=features, coreset=partial(best_of_clusters, seed=seed))
 
 
 # A new ranking is a function above and a line here.
@@ -178,6 +125,16 @@ _REGISTRY: dict[RankingName, _Entry] = {
     "stratified-kmeans": _Entry(
         lambda features, seed: partial(rank_by_kind, within=_by_clusters(features, seed)),
         "so among whole tiles and among crops",
+        True,
+    ),
+    "herding": _Entry(
+        lambda features, _: partial(rank_by_features, features=features, coreset=herd),
+        "those whose mean is nearest to the class's, in the teacher's features",
+        True,
+    ),
+    "k-centre": _Entry(
+        lambda features, _: partial(rank_by_features, features=features, coreset=farthest),
+        "the lowest loss, then each time the tile farthest from all taken, in the teacher's features",
         True,
     ),
 }
