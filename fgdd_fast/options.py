@@ -60,7 +60,7 @@ class MeasureOptions:
 
     teacher: str | Path | None = None
     foreground: str = DEFAULT_FOREGROUND
-    prompts: Path | None = None
+    prompts: str | Path | None = None
     box_threshold: float | None = None
     pool: int | None = 300
     crops: int = 5
@@ -69,7 +69,7 @@ class MeasureOptions:
     score_view: ScoreView | None = None
     resize: ResizeMethod = "area"
     seed: int = 0
-    store: Path = field(default_factory=lambda: cache_folder() / "store")
+    store: str | Path = field(default_factory=lambda: cache_folder() / "store")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -260,14 +260,14 @@ def open_pipeline(
     choice = choose_foreground(
         options.foreground,
         dataset.classes,
-        prompts=None if options.prompts is None else read_prompts(options.prompts),
+        prompts=None if options.prompts is None else read_prompts(Path(options.prompts)),
         box_threshold=options.box_threshold,
     )
     teacher_bundle = find_bundle(str(options.teacher), "teacher")
     check_classes(teacher_bundle, dataset.classes)
     tile_size = options.size // options.factor
     with ExitStack() as stack:
-        store = stack.enter_context(Store(options.store))
+        store = stack.enter_context(Store(Path(options.store)))
         foreground = open_foreground(
             choice,
             runtime=lambda bundle: runtime_of(bundle, runtime),

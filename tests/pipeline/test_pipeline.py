@@ -48,7 +48,7 @@ def measuring(workplace: Path) -> dict[str, Any]:
         "foreground": str(workplace / "tiny-foreground.onnx"),
         "crops": 3,
         "size": 16,
-        "store": workplace / "store",
+        "store": str(workplace / "store"),
         "runtime": RUNTIME,
     }
 
