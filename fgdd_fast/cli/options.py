@@ -187,7 +187,7 @@ def selection_options() -> Callable[[F], F]:
     return combined(
         click.option(
             "--ranking",
-            type=click.Choice(RANKINGS),
+            type=click.Choice([*RANKINGS]),
             default="loss",
             show_default=True,
             help=f"Which tiles of a class are taken. {RANKINGS_HELP}.",

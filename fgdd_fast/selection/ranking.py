@@ -8,8 +8,9 @@ other, `stratified-kmeans` both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +32,40 @@ RankingName: TypeAlias = str
 """One of `RANKINGS`."""
 
 
+@dataclass(frozen=True)
+class RankingKind:
+    """A ranking that can be asked for by name.
+
+    Attributes:
+        make: makes it, with what looks features up, and a seed.
+        help: what `--help` says of it.
+        needs_features: whether it looks at the teacher's features of tiles.
+    """
+
+    make: Callable[[FeaturesOf, int], Ranking]
+    help: str
+    needs_features: bool = False
+
+
+def find_ranking(name: RankingName) -> RankingKind:
+    """Return the ranking of a name; SettingsError, which lists them, where there is none."""
+    if name not in RANKINGS:
+        raise SettingsError(f"There is no ranking '{name}'", f"Choose one of: {', '.join(RANKINGS)}.")
+    return RANKINGS[name]
+
+
 def make_ranking(name: RankingName, features: FeaturesOf, seed: int) -> Ranking:
     """Return the ranking of a name.
 
     Args:
         name: one of `RANKINGS`.
-        features: for the rankings `WITH_FEATURES`; no other calls it.
+        features: for rankings that need features; no other calls it.
         seed: of the clusters.
 
     Raises:
         SettingsError: there is no such ranking.
     """
-    if name not in _REGISTRY:
-        raise SettingsError(f"There is no ranking '{name}'", f"Choose one of: {', '.join(RANKINGS)}.")
-    return _REGISTRY[name].make(features, seed)
+    return find_ranking(name).make(features, seed)
 
 
 def rank_by_loss(tiles: Sequence[Tile], count: int) -> list[Tile]:
@@ -102,42 +123,32 @@ def _loss_and_source(tile: Tile) -> tuple[float, str]:
     return tile.loss, tile.source
 
 
-class _Entry(NamedTuple):
-    """A ranking: how it is made of features and a seed, and what `--help` says of it."""
-
-    make: Callable[[FeaturesOf, int], Ranking]
-    help: str
-    needs_features: bool = False
-
-
 def _by_clusters(features: FeaturesOf, seed: int) -> Ranking:
     return partial(rank_by_features, features=features, coreset=partial(best_of_clusters, seed=seed))
 
 
 # A new ranking is a function above and a line here.
-_REGISTRY: dict[RankingName, _Entry] = {
-    "loss": _Entry(lambda _, __: rank_by_loss, "the lowest (as RDED does)"),
-    "stratified": _Entry(
+RANKINGS: dict[RankingName, RankingKind] = {
+    "loss": RankingKind(lambda _, __: rank_by_loss, "the lowest (as RDED does)"),
+    "stratified": RankingKind(
         lambda _, __: partial(rank_by_kind, within=rank_by_loss),
         "so among whole tiles and among crops, as many of each as their share of the class's images",
     ),
-    "kmeans": _Entry(_by_clusters, "the lowest loss of each cluster of the teacher's features", True),
-    "stratified-kmeans": _Entry(
+    "kmeans": RankingKind(_by_clusters, "the lowest loss of each cluster of the teacher's features", True),
+    "stratified-kmeans": RankingKind(
         lambda features, seed: partial(rank_by_kind, within=_by_clusters(features, seed)),
         "so among whole tiles and among crops",
         True,
     ),
-    "herding": _Entry(
+    "herding": RankingKind(
         lambda features, _: partial(rank_by_features, features=features, coreset=herd),
         "those whose mean is nearest to the class's, in the teacher's features",
         True,
     ),
-    "k-centre": _Entry(
+    "k-centre": RankingKind(
         lambda features, _: partial(rank_by_features, features=features, coreset=farthest),
         "the lowest loss, then each time the tile farthest from all taken, in the teacher's features",
         True,
     ),
 }
-RANKINGS = tuple(_REGISTRY)
-WITH_FEATURES = frozenset(name for name, entry in _REGISTRY.items() if entry.needs_features)
-RANKINGS_HELP = "; ".join(f"{name}: {entry.help}" for name, entry in _REGISTRY.items())
+RANKINGS_HELP = "; ".join(f"{name}: {kind.help}" for name, kind in RANKINGS.items())

@@ -15,7 +15,7 @@ from operator import not_
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.near_duplicates import nearest_kept
-from fgdd_fast.selection.ranking import WITH_FEATURES, Ranking, RankingName, rank_by_loss
+from fgdd_fast.selection.ranking import Ranking, RankingName, find_ranking, rank_by_loss
 from fgdd_fast.selection.records import ImageRecord, Tile, TileKind, View
 from fgdd_fast.selection.thresholds import Rule, decide
 
@@ -41,7 +41,7 @@ class SelectionSettings:
     @property
     def needs_features(self) -> bool:
         """Whether the teacher's features of tiles are needed."""
-        return self.ranking in WITH_FEATURES
+        return find_ranking(self.ranking).needs_features
 
     @property
     def needs_shares(self) -> bool:

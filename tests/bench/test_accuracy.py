@@ -60,7 +60,7 @@ shares = st.sampled_from([0.0, 0.25, 0.5, 1.0])
 @given(
     st.sampled_from(RULES),
     st.sampled_from([None, *CONTROLS]),
-    st.sampled_from(RANKINGS),
+    st.sampled_from([*RANKINGS]),
     st.sampled_from(SCORE_VIEWS),
     shares,
     shares,

@@ -47,7 +47,7 @@ def kept_share(data: Path, source: str, box: Box) -> float:
     return float(coloured[box.y : box.y + box.height, box.x : box.x + box.width].sum() / coloured.sum())
 
 
-@pytest.mark.parametrize("ranking", RANKINGS)
+@pytest.mark.parametrize("ranking", [*RANKINGS])
 def test_every_ranking_fills_the_mosaics_and_names_itself(workplace: Path, ranking: str) -> None:
     manifest = distilled(workplace, ranking=ranking)
     assert manifest.settings["ranking"] == ranking

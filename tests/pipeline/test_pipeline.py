@@ -118,6 +118,8 @@ def test_what_cannot_work_is_refused_before_the_long_work(workplace: Path, measu
         fgdd_fast.distill(data, out, ipc=1000, **measuring)
     with pytest.raises(SettingsError, match="rule"):
         fgdd_fast.distill(data, out, ipc=1, rule="no-such-rule", **measuring)
+    with pytest.raises(SettingsError, match="no ranking 'best'"):
+        fgdd_fast.distill(data, out, ipc=1, ranking="best", **measuring)
     with pytest.raises(OutputError):
         fgdd_fast.distill(data, data, ipc=1, **measuring)
     with pytest.raises(TeacherError, match="No teacher"):

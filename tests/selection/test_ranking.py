@@ -17,7 +17,6 @@ from fgdd_fast.images.crops import Box
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.selection.ranking import (
     RANKINGS,
-    WITH_FEATURES,
     Ranking,
     RankingName,
     apportion,
@@ -40,7 +39,7 @@ def features_of(tiles: Sequence[Tile]) -> NDArray[np.float32]:
 
 
 def ranking(name: RankingName, seed: int = 0) -> Ranking:
-    return make_ranking(name, features_of if name in WITH_FEATURES else no_features, seed)
+    return make_ranking(name, features_of if RANKINGS[name].needs_features else no_features, seed)
 
 
 def sources(tiles: Sequence[Tile]) -> list[str]:
@@ -112,7 +111,7 @@ def any_tiles(draw: st.DrawFn, kinds: tuple[TileKind, ...] = ("full", "crop")) -
 
 @quick
 @given(
-    st.sampled_from(RANKINGS),
+    st.sampled_from([*RANKINGS]),
     any_tiles(),
     st.integers(0, 16),
     st.integers(),

@@ -92,7 +92,7 @@ any_rule_texts = st.builds("{}{}".format, st.sampled_from(["", "shuffled:", "inv
 
 any_selections = st.builds(
     SelectionSettings,
-    st.sampled_from(RANKINGS),
+    st.sampled_from([*RANKINGS]),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.none() | st.integers(0, 8),
