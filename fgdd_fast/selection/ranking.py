@@ -1,8 +1,8 @@
 """Rankings: which of a class's tiles stay, by name; pure functions of tiles and of their features.
 
 Lowest loss alone undoes the dual path, because the best of several crops beats one whole view, and it repeats
-itself, because photographs that the teacher finds easy look alike. `stratified` mends the one, `kmeans` the
-other, `stratified-kmeans` both.
+itself, because photographs that the teacher finds easy look alike. `stratified` and `whole-first` mend the
+one, `kmeans` the other, `stratified-kmeans` both.
 """
 
 from __future__ import annotations
@@ -87,6 +87,13 @@ def rank_by_kind(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[
     ]
 
 
+def rank_whole_first(tiles: Sequence[Tile], count: int, *, within: Ranking) -> list[Tile]:
+    """Take whole tiles, of images that their foreground dominates; crops only where these are too few."""
+    whole, crops = ([tile for tile in tiles if tile.kind == kind] for kind in get_args(TileKind))
+    chosen = within(whole, count)
+    return chosen + within(crops, count - len(chosen))
+
+
 def rank_by_features(
     tiles: Sequence[Tile], count: int, *, features: FeaturesOf, coreset: Coreset
 ) -> list[Tile]:
@@ -133,6 +140,10 @@ RANKINGS: dict[RankingName, RankingKind] = {
     "stratified": RankingKind(
         lambda _, __: partial(rank_by_kind, within=rank_by_loss),
         "so among whole tiles and among crops, as many of each as their share of the class's images",
+    ),
+    "whole-first": RankingKind(
+        lambda _, __: partial(rank_whole_first, within=rank_by_loss),
+        "the lowest of the whole tiles, and then of the crops where these are too few",
     ),
     "kmeans": RankingKind(_by_clusters, "the lowest loss of each cluster of the teacher's features", True),
     "stratified-kmeans": RankingKind(

@@ -59,6 +59,14 @@ def test_each_path_fills_its_share_with_its_lowest_losses() -> None:
     assert sources(ranking("stratified")([*crops, *whole], 4)) == ["w5", "w4", "w3", "c0"]
 
 
+def test_whole_tiles_come_first_and_crops_fill_up() -> None:
+    whole = [make_tile(f"w{index}", 10.0 - index, "full") for index in range(3)]
+    crops = [make_tile(f"c{index}", 1.0 - index / 10) for index in range(3)]
+    assert sources(ranking("whole-first")([*crops, *whole], 2)) == ["w2", "w1"]
+    assert sources(ranking("whole-first")([*crops, *whole], 5)) == ["w2", "w1", "w0", "c2", "c1"]
+    assert sources(ranking("whole-first")(crops, 1)) == ["c2"]
+
+
 def test_a_cluster_gives_its_lowest_loss() -> None:
     features = {"a": 0, "b": 1, "c": 0.5, "d": 100, "e": 101, "f": 200}
     losses = {"a": 0.3, "b": 0.1, "c": 0.2, "d": 5.0, "e": 4.0, "f": 3.0}
