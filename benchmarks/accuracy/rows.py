@@ -2,6 +2,7 @@
 
 A method's name is its threshold rule, and after plus signs whatever differs from the most faithful choice:
 `quantile:0.3`, `shuffled:median+kmeans`, `quantile:0.5+stratified+resize+keep:0.5`. RDED is `always-patch`.
+Rankings are the tool's and those of `candidates`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, get_args
 
+from benchmarks.accuracy import candidates  # noqa: F401 - adds rankings
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
 from fgdd_fast.selection.ranking import RANKINGS
@@ -65,9 +67,8 @@ class Row:
     def always(self, kind: Literal["always-patch", "always-full"]) -> Row:
         """Return the same with one kind of tile for all images, without choices that then change nothing."""
         ranking = self.selection.ranking
-        if ranking.startswith("stratified"):
-            ranking = "kmeans" if ranking == "stratified-kmeans" else "loss"
-        selection = replace(self.selection, ranking=ranking)
+        within = {"stratified": "loss", "whole-first": "loss", "stratified-kmeans": "kmeans"}
+        selection = replace(self.selection, ranking=within.get(ranking, ranking))
         if kind == WHOLE:
             selection = replace(selection, keep_foreground=0.0, least_area=0.0)
         return replace(self, rule=Rule(kind), selection=selection)
@@ -126,10 +127,11 @@ def _with(row: Row, choice: str) -> Row:
     )
 
 
+_RANKINGS = ("stratified", "whole-first", "kmeans", "stratified-kmeans")
 # What each group changes of the plain methods, besides their rule.
 GROUPS: Mapping[str, tuple[Callable[[Row], Row], ...]] = {
     "main": (lambda row: row,),
-    "rankings": tuple(partial(_with, choice=ranking) for ranking in RANKINGS if ranking != PLAIN.ranking),
+    "rankings": tuple(partial(_with, choice=ranking) for ranking in _RANKINGS),
     "views": tuple(partial(_with, choice=view) for view in SCORE_VIEWS),
     "constraints": tuple(partial(_with, choice=choice) for choice in ("keep:0.5", "area:0.3", "distinct:2")),
 }

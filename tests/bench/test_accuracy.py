@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 pytest.importorskip("torch")
 
@@ -45,8 +46,8 @@ from fgdd_fast.errors import DataError, OutputError, SettingsError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
-from fgdd_fast.selection.ranking import RANKINGS
-from fgdd_fast.selection.records import ImageRecord, View
+from fgdd_fast.selection.ranking import RANKINGS, make_ranking
+from fgdd_fast.selection.records import ImageRecord, Tile, View
 from fgdd_fast.selection.select import SelectionSettings
 from fgdd_fast.selection.thresholds import parse_rule
 
@@ -331,3 +332,23 @@ def test_a_validation_folder_is_halved_by_content_alone(tmp_path: Path) -> None:
     assert all(link.resolve().parent.name == link.parent.name for link in links.values())
     with pytest.raises(OSError, match="exist"):
         divide(tmp_path / "validation", tmp_path / "halves")
+
+
+def test_what_was_tried_ranks_as_it_says() -> None:
+    """Ten images of rising occupancy and loss, of two kinds of features."""
+    tiles = [
+        Tile(f"{place}", "0" * 64, Box(0, 0, 1, 1), "full", (place + 1) / 10, 0.0, float(place))
+        for place in range(10)
+    ]
+
+    def features(tiles: Sequence[Tile]) -> NDArray[np.float32]:
+        return np.array([[1, 0] if int(tile.source) < 8 else [0, 1] for tile in tiles], np.float32)
+
+    def ranked(name: str, count: int) -> list[int]:
+        return [int(tile.source) for tile in make_ranking(name, features, 0)(tiles, count)]
+
+    assert ranked("occupied", 2) == [9, 8]
+    assert ranked("typical", 2) == [2, 3]
+    assert ranked("typical-narrow", 5) == [4, 5, 0, 1, 2], "the others follow"
+    assert ranked("coverage", 2) == [0, 8]
+    assert ranked("best4-kmeans", 2) == [0, 1], "among the eight best all are alike"
