@@ -46,7 +46,7 @@ def diverse_among_best(
 
 
 def cover(points: NDArray[np.floating], count: int) -> list[int]:
-    """Return points one by one, each the one that brings all points nearest to a taken one (facility location)."""
+    """Return points one by one, each what brings all points nearest to a taken one (facility location)."""
     unit = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
     alike = unit @ unit.T
     nearest = np.full(len(unit), -1.0)

@@ -28,7 +28,7 @@ def best_of_clusters(points: NDArray[np.floating], count: int, seed: int) -> lis
     for place in cluster(points, count, seed):
         turns.append(taken[place])
         taken[place] += 1
-    return np.argsort(turns, kind="stable")[:count].tolist()
+    return [int(place) for place in np.argsort(turns, kind="stable")[:count]]
 
 
 def herd(points: NDArray[np.floating], count: int) -> list[int]:
