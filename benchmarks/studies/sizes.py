@@ -98,11 +98,7 @@ def _occupancies(
         image, inputs = item
         return image, model.find([inputs])[0].occupancy
 
-    with (
-        closing(model),
-        ThreadPoolExecutor(threads) as readers,
-        ThreadPoolExecutor(model.streams) as runners,
-    ):
+    with closing(model), ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(model.streams) as runners:
         begin = time.perf_counter()
         prepared = (item for item in ordered_map(readers, read, images, 2 * threads) if item is not None)
         found = dict(ordered_map(runners, find, prepared, 2 * model.streams))

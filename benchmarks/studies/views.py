@@ -19,14 +19,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.study import (
-    Study,
-    data_argument,
-    number_option,
-    read_images,
-    runtime_options,
-    study,
-)
+from benchmarks.studies.study import Study, data_argument, number_option, read_images, runtime_options, study
 from fgdd_bench.harness.subject import unusable
 from fgdd_engines.base import Precision
 from fgdd_fast.errors import ImageError, SettingsError

@@ -29,16 +29,7 @@ from benchmarks.accuracy.results import (
     set_line,
     student_line,
 )
-from benchmarks.accuracy.rows import (
-    CONTROLS,
-    GROUPS,
-    RULES,
-    Row,
-    choose_rows,
-    name_of,
-    pairings,
-    parse_row,
-)
+from benchmarks.accuracy.rows import CONTROLS, GROUPS, RULES, Row, choose_rows, name_of, pairings, parse_row
 from benchmarks.accuracy.sets import random_mosaics
 from benchmarks.accuracy.table import statement
 from benchmarks.accuracy.training import RepeatedLabels

@@ -16,14 +16,8 @@ pytest.importorskip("torch")
 
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import table as accuracy_table
-from benchmarks.accuracy.results import (
-    SetKey,
-    read_results,
-)
-from benchmarks.accuracy.rows import (
-    choose_rows,
-    name_of,
-)
+from benchmarks.accuracy.results import SetKey, read_results
+from benchmarks.accuracy.rows import choose_rows, name_of
 from benchmarks.accuracy.sets import MosaicSet
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.mosaic import arrange

@@ -251,11 +251,7 @@ def test_every_stage_runs_alone(
 
 @pytest.mark.parametrize("form", ["joint", "split"])
 def test_the_parts_of_the_graph_together_give_its_answer(
-    subject: Subject,
-    images: list[SourceImage],
-    answers: Mapping[Name, Answer],
-    tmp_path: Path,
-    form: str,
+    subject: Subject, images: list[SourceImage], answers: Mapping[Name, Answer], tmp_path: Path, form: str
 ) -> None:
     if form == "split":
         bundle = split_form(subject.foreground_bundle(grounded=True), tmp_path)

@@ -166,9 +166,7 @@ def write_photographs(folder: Path, of_a_class: int = 4) -> Path:
     return folder
 
 
-def test_growth_is_measured_on_images_that_are_really_measured(
-    workplace: Path,
-) -> None:
+def test_growth_is_measured_on_images_that_are_really_measured(workplace: Path) -> None:
     (workplace / "data").rename(workplace / "squares")
     write_photographs(workplace / "data")
     sizes = ("--counts", "8,16", "--size", "16", "--crops", "3", "--ipc", "1", "--score-view", "pad")

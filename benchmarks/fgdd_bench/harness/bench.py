@@ -12,14 +12,7 @@ from typing import Protocol
 
 import cv2
 
-from fgdd_bench.harness.implementation import (
-    Answer,
-    Implementation,
-    Name,
-    PathName,
-    ReferenceName,
-    StageName,
-)
+from fgdd_bench.harness.implementation import Answer, Implementation, Name, PathName, ReferenceName, StageName
 from fgdd_bench.harness.parity import FP32, ComparisonResult, compare
 from fgdd_bench.harness.subject import Original, Task
 from fgdd_bench.harness.timing import StageTimes, Timed, interleave, no_collection, time_stage
