@@ -40,7 +40,7 @@ from safetensors.torch import load_file, save_file
 from fgdd_bench.ours.grounded_parts import cut_parts
 from fgdd_bench.ours.pipeline import OurPipeline
 from fgdd_bench.references.grounded import fair as grounded_fair
-from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts, TextCounter
+from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts
 from fgdd_export.graphs.graph import tensor_specs
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_export.grounded_sam2 import bundle as grounded_sam2
@@ -285,17 +285,15 @@ def test_prompts_looked_up_are_as_good_as_encoded(detector: GroundingDino) -> No
     )
     places = torch.tensor([2, 0, 1, 0])
     inputs = prompts.inputs(places) | {"pixel_values": torch.randn(4, 3, 96, 128)}
-    counter = TextCounter()
-    with counter.watching(detector.model):
-        expected = detector.model(**inputs)
-        assert counter.count == 4
-        encoded = EncodedPrompts(detector.model, prompts.ids)
-        assert counter.count == 7
-        with encoded.in_place(detector.model):
-            found = detector.model(**inputs)
-        assert counter.count == 7
-        detector.model(**inputs)
-        assert counter.count == 11
+    encodings: list[int] = []
+    backbone = detector.model.model.text_backbone
+    backbone.register_forward_pre_hook(lambda _, arguments: encodings.append(len(arguments[0])))
+    expected = detector.model(**inputs)
+    encoded = EncodedPrompts(detector.model, prompts.ids)
+    with encoded.in_place(detector.model):
+        found = detector.model(**inputs)
+    assert encodings == [4, 3]  # none while they are looked up
+    assert detector.model.model.text_backbone is backbone
     assert torch.equal(found.pred_boxes, expected.pred_boxes)
     assert torch.equal(found.logits, expected.logits)
 

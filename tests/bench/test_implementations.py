@@ -173,7 +173,7 @@ def test_the_whole_is_what_its_parts_are(opened: Opened) -> None:
         assert difference(whole["losses"], opened.run("teacher", name)["losses"]).max() < 1e-6
         assert (whole["mosaics"].shape, whole["kept"].shape) == ((3, 48, 48, 3), (12, 3))
         assert difference(whole["kept"], opened.run("all", "ours")["kept"]).mean() < 0.02
-    settings = opened.all["all", "ours"]._settings  # type: ignore[attr-defined]
+    settings = opened.all["all", "ours"].settings  # type: ignore[attr-defined]
     assert (str(settings.rule), settings.selection.keep_foreground) == ("quantile:0.3", 0.7)  # the defaults
 
 
@@ -256,7 +256,7 @@ def test_cells_are_the_tiles_of_the_plan_in_either_format(opened: Opened, tmp_pa
         subject = replace(opened.subject, plan=jpeg)
         with replace(opened.opener, subject=subject).open("compose", name) as lossy:  # type: ignore[arg-type]
             assert 0 < difference(lossy.run(opened.images)["mosaics"], mosaics).mean() < 4
-            folder: Path = lossy._folder  # type: ignore[attr-defined]
+            folder: Path = lossy.folder  # type: ignore[attr-defined]
             files = [file for file in folder.rglob("*") if file.is_file()]
             assert [read_header(file.read_bytes()).format for file in files] == ["JPEG"] * 6
         assert not folder.exists()

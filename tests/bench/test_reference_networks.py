@@ -27,7 +27,7 @@ from fgdd_fast.images.dataset import SourceImage  # noqa: E402
 from fgdd_fast.runtime.machine import read_machine  # noqa: E402
 
 
-def test_the_lower_precision_is_the_best_there_is_and_is_observed(
+def test_the_lower_precision_is_the_best_there_is_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_bfloat16 = any("bf16" in unit for unit in read_machine().vector_units)
@@ -36,7 +36,7 @@ def test_the_lower_precision_is_the_best_there_is_and_is_observed(
     assert fair.lower_precision(torch.device("cuda")) == torch.float16
     for dtype, name in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
         monkeypatch.setattr(fair, "lower_precision", lambda device, dtype=dtype: dtype)
-        with fair.open_fair("teacher", tiny.TASK, tiny.subject(tmp_path)) as one:
+        with fair.open_reference("teacher", tiny.TASK, tiny.subject(tmp_path)) as one:
             assert f", {name}, channels last" in one.arithmetic
 
 
@@ -59,7 +59,7 @@ def test_compiled_networks_have_fixed_shapes_constant_weights_and_kernels_of_the
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "old")
     data = tiny.squares(tmp_path, 3)  # nine images in batches of two
-    with fair.open_fair("teacher", tiny.TASK, tiny.subject(tmp_path), name="compiled") as one:
+    with fair.open_reference("teacher", tiny.TASK, tiny.subject(tmp_path), "compiled") as one:
         assert one.arithmetic.endswith("compiled")
         assert one.run(data.images)["losses"].shape == (9, 4)
     assert asked == [{"fullgraph": True, "dynamic": False, "options": {"freezing": True}}]

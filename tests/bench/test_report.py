@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from click.testing import CliRunner
 from fake_implementations import TASK, answer
 from fake_results import LIMITS, SECONDS, measurement, result
 
-from fgdd_bench.harness.result import Limits, path_result, rounded, to_text
-from fgdd_bench.machine.ceilings import Ceilings
+from fgdd_bench.harness.result import path_result, rounded, to_text
 from fgdd_bench.reporting import report
 from fgdd_bench.reporting.page import page
 from fgdd_bench.reporting.report import markdown
@@ -62,7 +62,6 @@ def test_ratios_are_of_a_turn() -> None:
     assert ours["images_per_second"]["median"] == pytest.approx(160)
     assert ours["images_per_second"]["lowest"] == pytest.approx(80)
     assert ours["processor_seconds_per_image"] == pytest.approx(0.15 / 16)
-    assert ours["joules_per_image"] == {"processor": pytest.approx(3 / 16, rel=1e-3)}
     assert ours["batch"] == 4
 
 
@@ -88,17 +87,12 @@ def test_stages_are_held_against_what_is_possible() -> None:
     assert "limit" not in write
 
 
-def test_a_gpu_is_held_against_itself() -> None:
-    device = Ceilings({"bf16": 4e14}, 2e11)
-    found = path_result(measurement(), TASK, Limits(700.0, LIMITS.processor, device))["implementations"][
-        "ours"
-    ]
+def test_stages_on_a_gpu_keep_that_busy_and_are_held_against_nothing() -> None:
+    task = replace(TASK, device="cuda")
+    found = path_result(measurement(), task, LIMITS)["implementations"]["ours"]
     assert found["device_busy"] == pytest.approx(0.08 / 0.1)
     assert found["busy"] == pytest.approx(0.024 / (2 * 0.1))
-    limit = found["stages"][1]["limit"]
-    # bytes bound it: 1000 values a view, and 100 weights for the 16 views of a call
-    assert limit["images_per_second"] == pytest.approx(2e11 / (2 * (1000 + 100 / 16)) / 4, rel=1e-3)
-    assert limit["share"] == pytest.approx(200 / limit["images_per_second"], rel=1e-3)
+    assert ["limit" in stage for stage in found["stages"]] == [True, False, False]
 
 
 def test_several_precisions_have_no_common_limit() -> None:
@@ -169,12 +163,11 @@ def test_a_page_of_a_gpu_and_a_board() -> None:
     whole = result(measurement())
     whole["environment"]["gpus"] = [{"name": "H100", "clock_mhz": "1980"}]
     whole["environment"]["jetson"] = {"model": "Orin", "power_mode": "MAXN", "jetpack": None}
-    whole["limits"]["device"] = {"multiply_adds": {"bf16": 4e14}, "bytes": 2e12}
     ours = whole["paths"][0]["implementations"]["ours"]
     ours["peak_memory"]["device"] = 3 * 2**30
     ours["device_busy"] = 0.75
     text = read(page(whole)).text
-    for words in ("H100, clock mhz 1980", "power_mode MAXN", "3.00 GiB", "75.0 %", "400,000 billion"):
+    for words in ("H100, clock mhz 1980", "power_mode MAXN", "3.00 GiB", "75.0 %"):
         assert words in text
 
 

@@ -34,7 +34,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Data, models and a cache of their own; small measurements of limits, stages and batches."""
     monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ceilings, "SIDE", 128)
-    monkeypatch.setattr(ceilings, "COPIED", 1 << 20)
     monkeypatch.setattr(timing, "FEWEST_CALLS", 1)
     monkeypatch.setattr(opening, "TRIALS", 1)
     monkeypatch.setattr(opening, "CANDIDATES", {"cpu": (2,)})
@@ -117,14 +116,14 @@ def test_finished_paths_are_kept_where_a_later_one_cannot_run(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = place / "result.json"
-    open_fair = fair.open_fair
+    open_fair = fair.open_reference
 
-    def failing(path: str, *arguments: Any, **options: Any) -> Any:
+    def failing(path: Any, *arguments: Any) -> Any:
         if path == "teacher":
             raise EngineError("PyTorch cannot compile the teacher")
-        return open_fair(path, *arguments, **options)
+        return open_fair(path, *arguments)
 
-    monkeypatch.setattr(fair, "open_fair", failing)
+    monkeypatch.setattr(fair, "open_reference", failing)
     found = run(
         place, "--stages", "decode,teacher", "--against", "fair", "--repeats", "1", "--images", "6",
         "--json", str(file),
@@ -134,6 +133,15 @@ def test_finished_paths_are_kept_where_a_later_one_cannot_run(
     data = json.loads(file.read_text())
     assert [path["path"] for path in data["paths"]] == ["decode"]
     assert data["unfinished"] == ["teacher"]
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--json", "-"]])
+def test_a_result_is_printed(place: Path, option: list[str]) -> None:
+    asked = ["--stages", "compose", "--against", "published", "--repeats", "1", "--images", "6"]
+    found = run(place, *asked, *option)
+    assert found.exit_code == 0, found.output
+    assert [path["path"] for path in json.loads(found.stdout)["paths"]] == ["compose"]
+    assert "compose" in found.stderr  # the table
 
 
 def test_without_data_pictures_are_drawn_and_a_teacher_is_fitted(

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fgdd_bench.harness.bench import Network
 from fgdd_bench.harness.implementation import Answer, Implementation, Name, PathName, Stage, StageName
 from fgdd_bench.harness.subject import Original, Task
-from fgdd_bench.machine.operations import Work
+from fgdd_bench.machine.operations import Network, Work
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.measurement.store_format import KnownFile
 
@@ -56,8 +55,7 @@ class Fake(Implementation):
     def __init__(
         self, name: Name, given: Answer, seconds: float = 0.0, arithmetic: str = "fake, fp32"
     ) -> None:
-        self.name = name
-        self.arithmetic = arithmetic
+        super().__init__(name, arithmetic)
         self.load_seconds = 0.25
         self.given = given
         self.seconds = seconds
@@ -102,6 +100,7 @@ class FakeOpener:
         self.answers = answers or {}
         self.arithmetic = arithmetic
         self.opened: list[Fake] = []
+        self.task, self.originals = TASK, originals()
 
     def open(self, path: PathName, name: Name) -> Implementation:
         arithmetic = self.arithmetic if name == "ours" else "fake, fp32"
@@ -119,4 +118,4 @@ class FakeOpener:
         return 1 if name == "published" else 4
 
     def networks(self, path: PathName, opened: Implementation) -> Mapping[StageName, Network]:
-        return {"teacher": Network("a teacher", Work(1_000_000, 1000, 100, 0), 1 + TASK.crops)}
+        return {"teacher": Network("a teacher", Work(1_000_000, 0), 1 + TASK.crops)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from fake_implementations import TASK, FakeOpener, answer, originals
@@ -13,10 +12,9 @@ from fgdd_bench.harness.implementation import Answer, Name, PathName
 from fgdd_bench.harness.parity import compare
 from fgdd_bench.harness.result import FORMAT, Limits, path_result, rounded
 from fgdd_bench.harness.timing import StageTimes, Timed
-from fgdd_bench.machine.ceilings import METHOD, Ceilings
 from fgdd_bench.machine.resources import Memory, Sample
 
-LIMITS = Limits(700.0, Ceilings({"fp32": 3e10, "bf16": 7e10}, 1.6e10), None)
+LIMITS = Limits(700.0, {"fp32": 3e10, "bf16": 7e10})
 ENVIRONMENT: Mapping[str, Any] = {
     "processor": "A processor",
     "vector_units": ["avx2"],
@@ -40,7 +38,7 @@ SECONDS: Mapping[Name, Sequence[float]] = {
 
 
 def timed(seconds: Sequence[float], given: Answer, **memory: Any) -> Timed[Answer]:
-    samples = tuple(Sample(value, 1.5 * value, {"processor": 30 * value}) for value in seconds)
+    samples = tuple(Sample(value, 1.5 * value) for value in seconds)
     return Timed(samples[:1], samples, given, True, Memory(2**30, 2**29, memory.get("device")))
 
 
@@ -81,7 +79,7 @@ def result(*measured: PathMeasurement) -> dict[str, Any]:
             "models": {"teacher": {"name": "a teacher", "sha256": "ab" * 32}},
             "environment": dict(ENVIRONMENT),
             "load_average_after": [1.0, 0.5, 0.25],
-            "limits": {"method": METHOD, **asdict(LIMITS)},
+            "limits": LIMITS.as_json(),
             "paths": [path_result(one, TASK, LIMITS) for one in measured],
             "unfinished": [],
         }

@@ -4,56 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
-import cv2
-
-from fgdd_bench.harness.implementation import Answer, Implementation, Name, PathName, ReferenceName, StageName
+from fgdd_bench.harness.implementation import (
+    Answer,
+    Implementation,
+    Name,
+    PathName,
+    ReferenceName,
+    StageName,
+)
+from fgdd_bench.harness.opening import ImplementationOpener
 from fgdd_bench.harness.parity import FP32, ComparisonResult, compare
-from fgdd_bench.harness.subject import Original, Task
 from fgdd_bench.harness.timing import StageTimes, Timed, interleave, no_collection, time_stage
 from fgdd_bench.machine.ceilings import opencv_decoding, precisions_of
-from fgdd_bench.machine.operations import Work
+from fgdd_bench.machine.operations import Network
 from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.parallel import single_threaded_opencv
 
 LIMIT = "limit"  # the name under which a path's limit takes its turns
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network that a path runs.
-
-    Attributes:
-        name: of its bundle.
-        work: what it does for a sample.
-        samples: that it is shown of each image.
-    """
-
-    name: str
-    work: Work
-    samples: int
-
-
-class Opener(Protocol):
-    """Opens the implementations of every path."""
-
-    def open(self, path: PathName, name: Name) -> Implementation:
-        """Open one, with `load_seconds` set."""
-
-    def open_fp32(self, path: PathName) -> Implementation:
-        """Open this project's in fp32 in ONNX Runtime, for its decisions."""
-
-    def batch(self, path: PathName, name: Name) -> int | None:
-        """Return the images that an opened one puts into one inference; None where nothing is batched."""
-
-    def networks(self, path: PathName, opened: Implementation) -> Mapping[StageName, Network]:
-        """Return the networks that an opened one runs, by the stage that runs each."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +36,10 @@ class Measured:
 
     Attributes:
         arithmetic, load_seconds, text_encodings: see `Implementation`; encodings are of all runs together.
-        batch: see `Opener.batch`.
+        batch: images that it puts into one inference; None where nothing is batched.
         timed: the whole runs.
         stages: each alone.
-        networks: see `Opener.networks`.
+        networks: that it runs, by the stage that runs each.
     """
 
     arithmetic: str
@@ -104,21 +78,17 @@ class PathMeasurement:
 
 def measure_path(
     path: PathName,
-    opener: Opener,
-    originals: Sequence[Original],
-    task: Task,
-    *,
+    opener: ImplementationOpener,
     references: Sequence[ReferenceName],
+    *,
     repeats: int,
     advance: Callable[[], None] = lambda: None,
 ) -> PathMeasurement:
-    """Measure ours and some references along a path.
+    """Measure ours and some references along a path, in so many turns.
 
     Args:
         path: which.
-        opener: opens the implementations.
-        originals: the images.
-        task: what every implementation is given.
+        opener: opens the implementations, and knows the images and what is asked of them.
         references: with which ours is compared.
         repeats: turns.
         advance: called after each run that counts.
@@ -126,9 +96,10 @@ def measure_path(
     Raises:
         FgddError: an implementation cannot be opened or run.
     """
+    task, originals = opener.task, opener.originals
     images = [original.image for original in originals]
     with ExitStack() as stack:
-        stack.enter_context(_one_opencv_thread())
+        stack.enter_context(single_threaded_opencv())  # as in a pipeline
         _log.info("%s: the answers of fp32", path)
         with opener.open_fp32(path) as reference:
             answers: dict[str, Answer] = {FP32: reference.run(images)}
@@ -154,19 +125,12 @@ def measure_path(
     return PathMeasurement(path, count, measured, comparisons, timed.get(LIMIT))
 
 
-@contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Let OpenCV run with one thread, as in a pipeline, whose own threads are the parallelism."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
 def _measured(
-    opener: Opener, path: PathName, one: Implementation, timed: Timed[Answer], images: Sequence[SourceImage]
+    opener: ImplementationOpener,
+    path: PathName,
+    one: Implementation,
+    timed: Timed[Answer],
+    images: Sequence[SourceImage],
 ) -> Measured:
     """Return what is to be said of an implementation that has run; its stages are timed now."""
     encodings = one.text_encodings  # before the stages encode once more

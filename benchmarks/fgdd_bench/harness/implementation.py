@@ -8,13 +8,14 @@ implementation of a path gets the same images, candidate crops, prompts and numb
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 from fgdd_engines.base import Array
+from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.images.dataset import SourceImage
 
 PathName = Literal["decode", "foreground", "teacher", "compose", "all"]
@@ -86,12 +87,16 @@ class Implementation(abc.ABC):
             decodes, where no network runs.
         load_seconds: what opening it took, engines and compilation included; set by who opens it.
         text_encodings: how often a prompt has been encoded since it was opened; None where nothing is.
+        opened: what is closed with it.
     """
 
-    name: Name
-    arithmetic: str
     load_seconds: float = 0.0
     text_encodings: int | None = None
+
+    def __init__(self, name: Name, arithmetic: str = "") -> None:
+        self.name = name
+        self.arithmetic = arithmetic
+        self.opened = ExitStack()
 
     @abc.abstractmethod
     def run(self, images: Sequence[SourceImage]) -> Answer:
@@ -101,16 +106,14 @@ class Implementation(abc.ABC):
     def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
         """Return the stages of `run` on some images, in the order of the data, inputs made."""
 
-    @abc.abstractmethod
     def close(self) -> None:
         """Free what it holds; closing twice is harmless."""
+        self.opened.close()
 
     def __enter__(self) -> Implementation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -130,9 +133,8 @@ class Step:
     threads: int = 1
 
 
-def run_steps(steps: Sequence[Step], item: Any) -> Any:
-    """Return what all steps together make of an item."""
-    value = None
+def run_steps(steps: Sequence[Step], item: Any, value: Any = None) -> Any:
+    """Return what all steps together make of an item, the first of them of a value."""
     for step in steps:
         value = step.do(item, value)
     return value
@@ -145,9 +147,8 @@ def as_stages(
 
     Args:
         steps: one after the other.
-        items: what they work on, one in each call.
+        items: what they work on, one in each call; each covers so many images.
         inputs: what the first step gets with each item.
-        images: how many images an item covers.
 
     Returns:
         (the stages, what the last step makes of each item).
@@ -168,3 +169,43 @@ def _call(step: Step, items: Sequence[Any], inputs: Sequence[Any], index: int) -
 def groups(count: int, size: int) -> list[list[int]]:
     """Return indices below `count` in groups of exactly `size`: the last is filled up from the beginning."""
     return [[(start + place) % count for place in range(size)] for start in range(0, count, size)]
+
+
+class StepByStep(Implementation):
+    """Steps that each image goes through by itself.
+
+    Args:
+        name, arithmetic: see `Implementation`.
+        steps: of an image.
+        answer: makes the answer of what the last step makes of each.
+        run_all: applies a function to each of some items, in their order; one after the other by default.
+    """
+
+    def __init__(
+        self,
+        name: Name,
+        arithmetic: str,
+        steps: Sequence[Step],
+        answer: Callable[[list[Any]], Answer],
+        run_all: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = map,
+    ) -> None:
+        super().__init__(name, arithmetic)
+        self.steps, self._answer, self._run_all = steps, answer, run_all
+        self.opened.callback(self._let_go)
+
+    def run(self, images: Sequence[SourceImage]) -> Answer:
+        """See `Implementation.run`."""
+        with wrapped_as_engine_error(f"{self.arithmetic} failed"):
+            found = list(self._run_all(partial(run_steps, self.steps), self.items(images)))
+        return self._answer(found)
+
+    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
+        """See `Implementation.stages`."""
+        return as_stages(self.steps, self.items(images))[0]
+
+    def items(self, images: Sequence[SourceImage]) -> Sequence[Any]:
+        """Return what the steps work on: the images themselves."""
+        return images
+
+    def _let_go(self) -> None:
+        self.steps = ()  # and of the networks that they run

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
-from fgdd_bench.harness.bench import Network
 from fgdd_bench.harness.implementation import SCORED, SEGMENTED, Implementation, Name, PathName, StageName
 from fgdd_bench.harness.subject import Original, Subject, Task, mosaics_of
-from fgdd_bench.machine.operations import graph_operations, grounded_operations
-from fgdd_bench.ours.mosaics import OurDecoding, OurMosaics
+from fgdd_bench.machine.operations import Network, graph_operations, grounded_operations
+from fgdd_bench.ours.mosaics import our_decoding, our_mosaics
 from fgdd_bench.ours.pipeline import OurPipeline
 from fgdd_bench.references.whole import WholeReference
 from fgdd_engines.bundle.bundle import Bundle
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ImplementationOpener:
-    """Opens the implementations of every path; see `bench.Opener`.
+    """Opens the implementations of every path.
 
     Attributes:
         task: what every implementation is given; the batch of the references is found here.
@@ -54,30 +54,29 @@ class ImplementationOpener:
     batches: dict[tuple[PathName, Name], int] = field(default_factory=dict)
 
     def open(self, path: PathName, name: Name) -> Implementation:
-        """See `bench.Opener.open`.
+        """Open one, with `load_seconds` set.
 
         Raises:
-            MissingExtraError: a package of the references is not installed.
-            FgddError: it cannot be opened.
+            FgddError: it cannot be opened, or a package that it needs is not installed.
         """
         begin = time.perf_counter()
-        opened = self._open(path, name, None)
+        opened = self._open(name, path)
         opened.load_seconds = time.perf_counter() - begin
         return opened
 
     def open_fp32(self, path: PathName) -> Implementation:
-        """See `bench.Opener.open_fp32`."""
+        """Open this project's in fp32 in ONNX Runtime, for its decisions."""
         return replace(self, subject=replace(self.subject, runtime=self._reference)).open(path, "ours")
 
     def batch(self, path: PathName, name: Name) -> int | None:
-        """See `bench.Opener.batch`."""
+        """Return the images that an opened one puts into one inference; None where nothing is batched."""
         if path not in ("foreground", "teacher"):
             return None
         own: dict[Name, int] = {"ours": self.subject.batch, "published": 1}
         return own.get(name) or self.batches[path, name]
 
     def networks(self, path: PathName, opened: Implementation) -> Mapping[StageName, Network]:
-        """See `bench.Opener.networks`."""
+        """Return the networks that an opened one runs, by the stage that runs each."""
         networks: dict[StageName, Network] = {}
         if path in SEGMENTED and self.subject.grounded:
             bundle = self.subject.foreground_bundle(grounded=True)
@@ -93,25 +92,21 @@ class ImplementationOpener:
             networks["teacher"] = _network(form or teacher, 1 + self.task.crops)
         return networks
 
-    def _open(self, path: PathName, name: Name, plan: Plan | None) -> Implementation:
+    def _open(self, name: Name, path: PathName, plan: Plan | None = None) -> Implementation:
         """Open one; to compose, of a plan that is given or of the subject's."""
-        task = self.task
-        subject = self.subject if plan is None else replace(self.subject, plan=plan)
-        if name == "ours":
-            if path == "decode":
-                return OurDecoding(task)
-            if path == "compose":
-                return OurMosaics(task, subject.given_plan())
-            settings = mosaics_of(self.originals, task) if path == "all" else None
-            return OurPipeline(path, task, subject, settings)
-        if path == "all":
-            settings = mosaics_of(self.originals, task)
-            return WholeReference(
-                name, task, self.originals, settings, lambda part, plan: self._open(part, name, plan)
-            )
-        if name != "published":
-            task = replace(task, batch=self._batch(path, name))
-        return open_reference(path, name, task, subject)
+        task, subject = self.task, self.subject
+        if plan is not None:
+            subject = replace(subject, plan=plan)
+        if name != "ours":
+            if path == "all":
+                return WholeReference(name, task, self.originals, partial(self._open, name))
+            batch = task.batch if name == "published" or path == "compose" else self._batch(path, name)
+            return open_reference(path, name, replace(task, batch=batch), subject)
+        if path == "decode":
+            return our_decoding(task)
+        if path == "compose":
+            return our_mosaics(task, subject.given_plan())
+        return OurPipeline(path, task, subject, mosaics_of(self.originals, task) if path == "all" else None)
 
     def _reference(self, bundle: Bundle) -> Runtime:
         """Return fp32 in ONNX Runtime; of a teacher its own graph, not its cropped-input form."""
@@ -121,8 +116,6 @@ class ImplementationOpener:
 
     def _batch(self, path: PathName, name: Name) -> int:
         """Return the reference's best, measured when it is first needed."""
-        if path == "compose":
-            return 1  # it has no batches
         if (path, name) not in self.batches:
             grounded = path == "foreground" and self.subject.grounded
             if grounded and name == "compiled":
@@ -139,36 +132,19 @@ class ImplementationOpener:
 
 
 def open_reference(path: PathName, name: Name, task: Task, subject: Subject) -> Implementation:
-    """Open a PyTorch reference along one piece of the work.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-        FgddError: it cannot be opened.
-    """
-    opened: Implementation
-    if path == "foreground" and subject.grounded:
-        for package in ("transformers", "tokenizers"):
-            import_optional(package, EXTRA)
-        if name == "published":
-            module = reference_module("fgdd_bench.references.grounded.published")
-            opened = module.PublishedGrounded(task, subject)
-        else:
-            module = reference_module("fgdd_bench.references.grounded.fair")
-            opened = module.FairGrounded(task, subject, name=name)
-    elif name == "published":
-        opened = reference_module("fgdd_bench.references.published").open_published(path, task, subject)
-    else:
-        opened = reference_module("fgdd_bench.references.fair").open_fair(path, task, subject, name=name)
+    """Open a PyTorch reference along one piece of the work; see `ImplementationOpener.open`."""
+    grounded = path == "foreground" and subject.grounded
+    style = "published" if name == "published" else "fair"
+    packages = ("transformers", "tokenizers") if grounded else ()
+    module = reference_module(f"fgdd_bench.references.{'grounded.' * grounded}{style}", *packages)
+    import_optional("torch", EXTRA).set_num_threads(task.threads)
+    opened: Implementation = module.open_reference(path, task, subject, name)
     return opened
 
 
-def reference_module(name: str) -> ModuleType:
-    """Return a module of the PyTorch references.
-
-    Raises:
-        MissingExtraError: PyTorch or Pillow is not installed.
-    """
-    for package in ("torch", "PIL"):
+def reference_module(name: str, *packages: str) -> ModuleType:
+    """Return a module of the references, for which PyTorch, Pillow and some packages must be installed."""
+    for package in ("torch", "PIL", *packages):
         import_optional(package, EXTRA)
     return import_module(name)
 
@@ -198,22 +174,18 @@ def fastest_batch(
         try:
             with open_batch(batch) as opened:
                 slow = _seconds(opened, fewest) > PATIENCE / TRIALS  # which warms it up, too
-                seconds[batch] = _best_seconds(opened, fewest if slow else images)
+                trials: list[float] = []
+                tried = fewest if slow else images
+                while len(trials) < TRIALS and sum(trials) < PATIENCE:
+                    trials.append(_seconds(opened, tried))
         except EngineError:
             if not seconds:
                 raise
             break
+        seconds[batch] = min(trials) / max(1, len(tried))
         if seconds[batch] > WORSE * min(seconds.values()):
             break
     return min(seconds, key=seconds.__getitem__)
-
-
-def _best_seconds(opened: Implementation, images: Sequence[SourceImage]) -> float:
-    """Return the seconds of an image in the fastest of some runs."""
-    trials: list[float] = []
-    while len(trials) < TRIALS and sum(trials) < PATIENCE:
-        trials.append(_seconds(opened, images))
-    return min(trials) / max(1, len(images))
 
 
 def _seconds(opened: Implementation, images: Sequence[SourceImage]) -> float:

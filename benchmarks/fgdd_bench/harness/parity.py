@@ -6,7 +6,6 @@ reference, by tolerances that only another network, other crops or other prompts
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ import cv2
 import numpy as np
 
 from fgdd_bench.harness.implementation import Answer, PathName
-from fgdd_bench.harness.subject import Original, Task, records_of
+from fgdd_bench.harness.subject import Original, Task, by_class, records_of
 from fgdd_engines.base import Array
 from fgdd_export.graphs.parity import mask_iou, match_boxes
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.runtime.tolerances import Tolerance, loss_figures, occupancy_figures, same_path
-from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.select import PLAIN, select
 from fgdd_fast.selection.thresholds import parse_rule
 
@@ -62,13 +60,10 @@ class DisagreementError(FgddError):
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """How our answers compare with those of another.
+    """How our answers compare with those of another: figures, and what is accepted of some of them.
 
-    Attributes:
-        against: whose they are compared with: `fp32`, or a reference.
-        figures: by name; `same_...` are shares, occupancies shares of an image, losses nats, errors of tiles
-            and mosaics grey levels of 255.
-        tolerances: what is accepted of some of them.
+    `same_...` are shares, occupancies shares of an image, losses nats, errors of tiles and mosaics grey
+    levels of 255.
     """
 
     against: str
@@ -99,16 +94,7 @@ def compare(
     task: Task,
     precisions: Iterable[str],
 ) -> ComparisonResult:
-    """Compare two answers to a path.
-
-    Args:
-        path: which.
-        against: whose answer is `expected`.
-        expected, found: the answers; see `fgdd_bench.harness.implementation`.
-        originals: the images, in the order of the answers.
-        task: what was asked.
-        precisions: in which `found` was computed.
-    """
+    """Compare our answer to a path, computed in some precisions, with what `against` expects."""
     figures = compare_answers(expected, found, originals, task)
     chosen = SAME_WORK if against != FP32 else INT8_DECISIONS if "int8" in precisions else DECISIONS
     tolerances = {name: limit for name, limit in chosen.items() if name in figures}
@@ -151,9 +137,7 @@ def _pixel_figures(name: str, expected: Array, found: Array) -> dict[str, float]
 
 def _same_path(expected: Array, found: Array, originals: Sequence[Original]) -> float:
     """Return the share of images that take the same path; each class has its own threshold."""
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, original in enumerate(originals):
-        places[original.image.class_name].append(place)
+    places = by_class(range(len(originals)), lambda place: originals[place].image.class_name)
     same = [same_path(expected[members], found[members]) for members in places.values()]
     return float(np.concatenate(same).mean())
 
@@ -192,11 +176,8 @@ def selected_tiles(answer: Answer, originals: Sequence[Original], task: Task) ->
     settings = task.mosaics(1)
     rule = settings.rule if "occupancy" in answer else parse_rule("always-patch")
     limits = settings.selection if "kept" in answer else PLAIN
-    classes: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-    for record in records_of(originals, task, answer):
-        classes[record.class_name].append(record)
     found: set[tuple[str, Box]] = set()
-    for records in classes.values():
+    for records in by_class(records_of(originals, task, answer), lambda one: one.class_name).values():
         with suppress(DataError):
             count = min(settings.tiles_per_class, len(records))
             selection = select(records, rule, count, task.seed, settings=limits)

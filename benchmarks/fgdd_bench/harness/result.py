@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import isfinite
 from statistics import median
 from typing import Any
@@ -14,9 +15,8 @@ from fgdd_bench.harness.bench import Measured, PathMeasurement
 from fgdd_bench.harness.implementation import ON_DEVICE, Answer
 from fgdd_bench.harness.parity import as_json as comparison_json
 from fgdd_bench.harness.subject import Task
-from fgdd_bench.harness.timing import StageTimes, Timed, overlap, ratios, spread
-from fgdd_bench.machine.ceilings import Ceilings, multiplying, precisions_of
-from fgdd_bench.machine.resources import Sample
+from fgdd_bench.harness.timing import StageTimes, Timed, overlap, ratios
+from fgdd_bench.machine.ceilings import METHOD, multiplying, precisions_of
 
 FORMAT = 2
 # What the names of format 1 became.
@@ -26,17 +26,20 @@ DIGITS = 5  # that count of a figure
 
 @dataclass(frozen=True)
 class Limits:
-    """What stages are compared with.
+    """What stages are compared with, of a core.
 
     Attributes:
-        decoding: images a second that OpenCV decodes on a core.
-        processor: of a core.
-        device: of the GPU; None where everything runs on the processor.
+        decoding: images a second that OpenCV decodes.
+        multiply_adds: a second, by precision.
     """
 
     decoding: float
-    processor: Ceilings
-    device: Ceilings | None
+    multiply_adds: Mapping[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a result says of them."""
+        processor = {"multiply_adds": dict(self.multiply_adds)}
+        return {"method": METHOD, "decoding": self.decoding, "processor": processor}
 
 
 def path_result(measured: PathMeasurement, task: Task, limits: Limits) -> dict[str, Any]:
@@ -48,36 +51,32 @@ def path_result(measured: PathMeasurement, task: Task, limits: Limits) -> dict[s
         and `speedup` (by reference: over it, within each turn), without which a path is left where a check
         failed.
     """
-    implementations = measured.implementations
-    ours = implementations["ours"].timed.samples
+    all_runs = {name: one.timed.samples for name, one in measured.implementations.items()}
+    ours = all_runs["ours"]
     result: dict[str, Any] = {
         "path": measured.path,
         "images": measured.images,
         "passed": not measured.failures,
         "failures": list(measured.failures),
         "implementations": {
-            name: _implementation(one, measured.images, task, limits) for name, one in implementations.items()
+            name: _implementation(one, measured.images, task, limits)
+            for name, one in measured.implementations.items()
         },
         "parity": {found.against: comparison_json(found) for found in measured.comparisons},
     }
     if measured.limit is not None:
-        alone = measured.limit.samples
+        alone = partial(ratios, measured.limit.samples)
         result["limit"] = {
             "name": "OpenCV's decoding alone",
             **_runs(measured.limit),
-            **{
-                key: {
-                    name: _spread(ratios(alone, one.timed.samples, figure))
-                    for name, one in implementations.items()
-                }
-                for key, figure in (("shares", "seconds"), ("shares_per_core", "processor_seconds"))
+            "shares": {name: _spread(alone(own)) for name, own in all_runs.items()},
+            "shares_per_core": {
+                name: _spread(alone(own, "processor_seconds")) for name, own in all_runs.items()
             },
         }
     if not measured.failures:
         result["speedup"] = {
-            name: _spread(ratios(one.timed.samples, ours))
-            for name, one in implementations.items()
-            if name != "ours"
+            name: _spread(ratios(theirs, ours)) for name, theirs in all_runs.items() if name != "ours"
         }
     digits: dict[str, Any] = rounded(result)
     return digits
@@ -86,7 +85,7 @@ def path_result(measured: PathMeasurement, task: Task, limits: Limits) -> dict[s
 def _implementation(measured: Measured, images: int, task: Task, limits: Limits) -> dict[str, Any]:
     timed = measured.timed
     seconds = [sample.seconds for sample in timed.samples]
-    on_device = ON_DEVICE if limits.device is not None else frozenset()
+    on_device = ON_DEVICE if task.device == "cuda" else frozenset()
     return {
         "arithmetic": measured.arithmetic,
         "load_seconds": measured.load_seconds,
@@ -95,13 +94,9 @@ def _implementation(measured: Measured, images: int, task: Task, limits: Limits)
         **_runs(timed),
         "images_per_second": _spread([images / value for value in seconds]),
         "processor_seconds_per_image": median(sample.processor_seconds for sample in timed.samples) / images,
-        "joules_per_image": {
-            name: median(sample.joules[name] for sample in timed.samples) / images
-            for name in timed.samples[0].joules
-        },
         "peak_memory": asdict(timed.memory),
-        **asdict(overlap(measured.stages, median(seconds), task.threads, on_device)),
-        "stages": [_stage(stage, measured, limits) for stage in measured.stages],
+        **overlap(measured.stages, median(seconds), task.threads, on_device),
+        "stages": [_stage(stage, measured, task, limits) for stage in measured.stages],
         "networks": {
             stage: {"name": network.name, "samples_per_image": network.samples, **asdict(network.work)}
             for stage, network in measured.networks.items()
@@ -111,26 +106,21 @@ def _implementation(measured: Measured, images: int, task: Task, limits: Limits)
 
 def _runs(timed: Timed[Answer]) -> dict[str, Any]:
     """Return the raw samples: runs that warm up, then one of each turn."""
-    return {
-        "warm_ups": _samples(timed.warm_ups),
-        "turns": _samples(timed.samples),
-        "repeatable": timed.repeatable,
+    found: dict[str, Any] = {
+        name: {
+            figure: [getattr(sample, figure) for sample in samples]
+            for figure in ("seconds", "processor_seconds")
+        }
+        for name, samples in (("warm_ups", timed.warm_ups), ("turns", timed.samples))
     }
-
-
-def _samples(samples: Sequence[Sample]) -> dict[str, Any]:
-    return {
-        "seconds": [sample.seconds for sample in samples],
-        "processor_seconds": [sample.processor_seconds for sample in samples],
-        "joules": {name: [sample.joules[name] for sample in samples] for name in samples[0].joules},
-    }
+    return {**found, "repeatable": timed.repeatable}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    return {**asdict(spread(values)), "turns": list(values)}
+    return {"median": median(values), "lowest": min(values), "highest": max(values), "turns": values}
 
 
-def _stage(stage: StageTimes, measured: Measured, limits: Limits) -> dict[str, Any]:
+def _stage(stage: StageTimes, measured: Measured, task: Task, limits: Limits) -> dict[str, Any]:
     whole = sum(other.seconds_a_pass * other.threads for other in measured.stages)
     rate = stage.images_per_second_per_core
     result: dict[str, Any] = {
@@ -142,27 +132,22 @@ def _stage(stage: StageTimes, measured: Measured, limits: Limits) -> dict[str, A
         "share": stage.seconds_a_pass * stage.threads / whole,
         "calls": [1000 * seconds for seconds in stage.seconds],
     }
-    limit = _limit(stage, measured, limits)
+    on_core = task.device == "cpu" or stage.name not in ON_DEVICE
+    limit = _limit(stage, measured, limits) if on_core else None
     if limit is not None:
-        reached = rate * stage.threads if limits.device is not None and stage.name in ON_DEVICE else rate
-        result["limit"] = {"images_per_second": limit, "share": reached / limit}
+        result["limit"] = {"images_per_second": limit, "share": rate / limit}
     return result
 
 
 def _limit(stage: StageTimes, measured: Measured, limits: Limits) -> float | None:
-    """Return the images a second that one core, or the GPU, could do at the most; None where unknown."""
+    """Return the images a second that one core could do at the most; None where that is unknown."""
     if stage.name == "decode":
         return limits.decoding
     network = measured.networks.get(stage.name)
-    precision = multiplying(precisions_of(measured.arithmetic))
-    if network is None or precision is None:
+    rate = limits.multiply_adds.get(multiplying(precisions_of(measured.arithmetic)) or "")
+    if network is None or rate is None or not network.work.multiply_adds:
         return None
-    if limits.device is None:
-        samples = limits.processor.samples_per_second(network.work, precision)
-    else:
-        batch = stage.images * network.samples
-        samples = limits.device.samples_per_second(network.work, precision, batch)
-    return None if samples is None else samples / network.samples
+    return rate / (network.work.multiply_adds * network.samples)
 
 
 def rounded(value: Any) -> Any:

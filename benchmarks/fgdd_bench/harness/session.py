@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from fgdd_bench.harness.implementation import COMPOSED, SCORED, SEGMENTED, PathN
 from fgdd_bench.harness.opening import ImplementationOpener
 from fgdd_bench.harness.result import FORMAT, Limits, path_result, rounded
 from fgdd_bench.harness.subject import Original, Subject, Task, choose_originals, draw_plan
-from fgdd_bench.machine.ceilings import METHOD, device_ceilings, opencv_decode_rate, processor_ceilings
+from fgdd_bench.machine.ceilings import multiply_add_rates, opencv_decode_rate
 from fgdd_bench.machine.environment import environment, load_average, thread_settings
 from fgdd_engines.backends import find_backend
 from fgdd_engines.bundle.bundle import Bundle
@@ -73,14 +73,7 @@ class BenchOptions(RuntimeOptions):
 
 @dataclass(frozen=True)
 class BenchSession:
-    """Everything that measuring needs.
-
-    Attributes:
-        options: what is measured.
-        opener: opens the implementations, and knows the images and what they are given.
-        limits: what stages are compared with.
-        result: what is known; the paths are added as they are measured.
-    """
+    """Everything that measuring needs, and the result, to which paths are added as they are measured."""
 
     options: BenchOptions
     opener: ImplementationOpener
@@ -100,18 +93,12 @@ class BenchSession:
             FgddError: something cannot be opened or run; what was finished is in the result.
         """
         options, result, failures = self.options, self.result, list[str]()
-        runs = sum(1 + len(options.references_along(path)) for path in options.paths)
-        runs += "decode" in options.paths  # its limit
+        references = {path: options.references_along(path) for path in options.paths}
+        runs = sum(1 + len(names) for names in references.values()) + ("decode" in references)  # its limit
         with progress.task("Turns", runs * options.repeats) as turns:
-            for path in options.paths:
+            for path, names in references.items():
                 measured = measure_path(
-                    path,
-                    self.opener,
-                    self.opener.originals,
-                    self.opener.task,
-                    references=options.references_along(path),
-                    repeats=options.repeats,
-                    advance=turns.advance,
+                    path, self.opener, names, repeats=options.repeats, advance=turns.advance
                 )
                 failures += [f"{path}: {failure}" for failure in measured.failures]
                 result["paths"].append(path_result(measured, self.opener.task, self.limits))
@@ -120,13 +107,6 @@ class BenchSession:
                 result["environment"]["threads"] = thread_settings()
                 write(result)
         return failures
-
-
-def _limits(files: Sequence[Path], task: Task) -> Limits:
-    """Measure what this machine could do at the most."""
-    _log.info("Measuring the limits of this machine")
-    device = device_ceilings() if task.device == "cuda" else None
-    return Limits(opencv_decode_rate(files), processor_ceilings(), device)
 
 
 @contextmanager
@@ -149,45 +129,33 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
         originals, skipped = choose_originals(dataset, options.images, options.seed)
         for item in skipped:
             _log.warning("Skipped %s: %s", item.source, item.reason)
-        present = {original.image.class_name for original in originals}
-        classes = tuple(name for name in dataset.classes if name in present)
         runtimes = _Runtimes(options)
-        choice, checkpoints = _find_foreground(classes, options)
-        teacher = _find_teacher(dataset, options)
-        sources = (None if choice is None else cast(Bundle, choice.source), teacher)
-        bundles = [bundle for bundle in sources if bundle is not None]
-        task = _task(options, teacher, [runtimes(bundle) for bundle in bundles])
+        subject, bundles = _subject(dataset, originals, options, runtimes)
+        task = _task(options, subject.teacher, [runtimes(bundle) for bundle in bundles])
         task.mosaics(1)  # refuses what cannot be cut into equal tiles
-        form = None if teacher is None else teacher.find_cropped_graph(task.tile_size)
+        form = None if subject.teacher is None else subject.teacher.find_cropped_graph(task.tile_size)
         if form is not None:
             with suppress(SettingsError, EngineError):  # then the teacher itself runs
                 runtimes(form)  # chosen now: to compare what can run it takes long where it is new
-        subject = Subject(
-            classes=classes,
-            runtime=runtimes,
-            foreground=choice,
-            checkpoints=checkpoints,
-            teacher=teacher,
-            plan=draw_plan(originals, task) if options.needs(COMPOSED) else None,
-            batch=options.batch,
-        )
-        opener = ImplementationOpener(task=task, subject=subject, originals=originals)
-        limits = _limits([original.image.path for original in originals], task)
+        if options.needs(COMPOSED):
+            subject = replace(subject, plan=draw_plan(originals, task))
+        _log.info("Measuring the limits of this machine")
+        files = [original.image.path for original in originals]
+        limits = Limits(opencv_decode_rate(files), multiply_add_rates())
         names = ("repeats", "crops", "size", "factor", "seed", "threads", "batch", "device", "precision")
-        result: dict[str, Any] = rounded(
-            {
-                "format": FORMAT,
-                "command": command,
-                "data": {"name": data.resolve().name, "drawn": drawn, **_data_facts(originals)},
-                "settings": {name: getattr(options, name) for name in names} | {"view": task.view},
-                "models": {bundle.role: model_facts(bundle, runtimes(bundle)) for bundle in bundles},
-                "environment": environment(),
-                "limits": {"method": METHOD, **asdict(limits)},
-                "paths": [],
-                "unfinished": list(options.paths),
-            }
-        )
-        yield BenchSession(options, opener, limits, result)
+        result: dict[str, Any] = {
+            "format": FORMAT,
+            "command": command,
+            "data": {"name": data.resolve().name, "drawn": drawn, **_data_facts(originals)},
+            "settings": {name: getattr(options, name) for name in names} | {"view": task.view},
+            "models": {bundle.role: model_facts(bundle, runtimes(bundle)) for bundle in bundles},
+            "environment": environment(),
+            "limits": limits.as_json(),
+            "paths": [],
+            "unfinished": list(options.paths),
+        }
+        opener = ImplementationOpener(task=task, subject=subject, originals=originals)
+        yield BenchSession(options, opener, limits, rounded(result))
 
 
 class _Runtimes:
@@ -201,6 +169,26 @@ class _Runtimes:
         if bundle.sha256 not in self._chosen:
             self._chosen[bundle.sha256] = runtime_of(bundle, self._options)
         return self._chosen[bundle.sha256]
+
+
+def _subject(
+    dataset: DataSet, originals: Sequence[Original], options: BenchOptions, runtimes: _Runtimes
+) -> tuple[Subject, list[Bundle]]:
+    """Find the models that the paths need; return them as subject, without mosaics, and as a list."""
+    present = {original.image.class_name for original in originals}
+    classes = tuple(name for name in dataset.classes if name in present)
+    choice, checkpoints = _find_foreground(classes, options)
+    teacher = _find_teacher(dataset, options)
+    sources = (None if choice is None else cast(Bundle, choice.source), teacher)
+    subject = Subject(
+        classes=classes,
+        runtime=runtimes,
+        foreground=choice,
+        checkpoints=checkpoints,
+        teacher=teacher,
+        batch=options.batch,
+    )
+    return subject, [bundle for bundle in sources if bundle is not None]
 
 
 def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Sequence[Runtime]) -> Task:
@@ -238,11 +226,7 @@ def _draw(folder: Path, options: BenchOptions) -> tuple[Path, BenchOptions]:
 def _find_foreground(
     classes: tuple[str, ...], options: BenchOptions
 ) -> tuple[ForegroundChoice | None, tuple[str, str] | None]:
-    """Find the foreground model that the paths need, and the checkpoints of a Grounded SAM 2.
-
-    Raises:
-        FgddError: it is missing or cannot be used.
-    """
+    """Find the foreground model that the paths need, and the checkpoints of a Grounded SAM 2."""
     if not options.needs(SEGMENTED):
         return None, None
     detector, segmenter, name = options.detector, options.segmenter, options.foreground
@@ -269,11 +253,7 @@ def _find_foreground(
 
 
 def _find_teacher(dataset: DataSet, options: BenchOptions) -> Bundle | None:
-    """Find the teacher that the paths need.
-
-    Raises:
-        FgddError: it is missing, cannot be used, or does not know a class.
-    """
+    """Find the teacher that the paths need; it knows all classes."""
     if not options.needs(SCORED):
         return None
     if options.teacher is None:

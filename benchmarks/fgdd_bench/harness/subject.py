@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from fgdd_fast.runtime.sample_images import in_turn
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord, View
 from fgdd_fast.selection.select import PLAIN, SelectionSettings, select
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +64,13 @@ class Task:
         """Side of a tile in pixels."""
         return self.size // self.factor
 
-    def mosaics(self, ipc: int) -> MosaicSettings:
-        """Return what `fgdd-fast distill` makes of these settings, with everything else at its default.
+    @property
+    def busy_threads(self) -> int:
+        """Processor threads that a reference's network keeps busy: all, or one that feeds a GPU."""
+        return 1 if self.device == "cuda" else self.threads
 
-        Raises:
-            SettingsError: the mosaics cannot be cut into equal tiles.
-        """
+    def mosaics(self, ipc: int) -> MosaicSettings:
+        """Return what `fgdd-fast distill` makes of these settings, with everything else at its default."""
         options = MeasureOptions(size=self.size, factor=self.factor, seed=self.seed, crops=self.crops)
         return PlanOptions(ipc=ipc).settings(options)
 
@@ -102,12 +105,7 @@ class Subject:
         return isinstance(source, Bundle) and source.prompting is not None
 
     def foreground_bundle(self, *, grounded: bool = False) -> Bundle:
-        """Return the foreground model's bundle.
-
-        Raises:
-            SettingsError: there is none, or it is a saliency model where a Grounded SAM 2 is needed, or
-                the other way round.
-        """
+        """Return the foreground model's bundle; a SettingsError where it is missing, or of the other kind."""
         if self.foreground is None or not isinstance(self.foreground.source, Bundle):
             raise _missing("a foreground model")
         if self.grounded != grounded:
@@ -119,8 +117,7 @@ class Subject:
         """Return the teacher, and its classes in the order of its logits.
 
         Raises:
-            SettingsError: there is none.
-            TeacherError: it does not know the images' classes.
+            FgddError: there is none, or it does not know the images' classes.
         """
         if self.teacher is None:
             raise _missing("a teacher")
@@ -128,11 +125,7 @@ class Subject:
         return self.teacher, self.teacher.classes or ()
 
     def given_plan(self) -> Plan:
-        """Return the mosaics.
-
-        Raises:
-            SettingsError: there are none.
-        """
+        """Return the mosaics; a SettingsError where there are none."""
         if self.plan is None:
             raise _missing("mosaics to compose")
         return self.plan
@@ -144,13 +137,9 @@ def _missing(what: str) -> SettingsError:
 
 @dataclass(frozen=True)
 class Asked:
-    """How a Grounded SAM 2 is asked, for the references.
+    """How a Grounded SAM 2 is asked, for the references: networks and sizes, and the prompt of each class.
 
-    Attributes:
-        parts: its networks and sizes.
-        texts: the prompt of each class.
-        threshold: score in [0, 1] above which a box is taken.
-        most: boxes that are taken of an image, at most.
+    At most so many boxes are taken of an image, with a score above the threshold in [0, 1].
     """
 
     parts: GroundedBundle
@@ -163,8 +152,7 @@ def asked_of(subject: Subject) -> Asked:
     """Return how the subject's Grounded SAM 2 is asked.
 
     Raises:
-        SettingsError: it is none, or a class cannot be looked for.
-        BundleError: its tensors are not those of one.
+        FgddError: it is none, or a class cannot be looked for.
     """
     choice, parts = subject.foreground, check_grounded(subject.foreground_bundle(grounded=True))
     assert choice is not None
@@ -182,12 +170,7 @@ class Original:
 
 
 def choose_originals(dataset: DataSet, count: int, seed: int) -> tuple[list[Original], list[Skipped]]:
-    """Take images from all classes in turn, and read each once, which brings its file into memory.
-
-    Args:
-        dataset: the folder as scanned.
-        count: images, at most.
-        seed: which images of each class.
+    """Take so many images from all classes in turn, and read each once, which brings its file into memory.
 
     Returns:
         (the images, those that cannot be used with the reason).
@@ -219,11 +202,7 @@ def choose_originals(dataset: DataSet, count: int, seed: int) -> tuple[list[Orig
 
 
 def mosaics_of(originals: Iterable[Original], task: Task) -> MosaicSettings:
-    """Return as many mosaics of each class as its fewest images fill, at least one.
-
-    Raises:
-        SettingsError: the mosaics cannot be cut into equal tiles.
-    """
+    """Return as many mosaics of each class as its fewest images fill, at least one."""
     counts = Counter(original.image.class_name for original in originals)
     return task.mosaics(max(min(counts.values()) // task.factor**2, 1))
 
@@ -233,42 +212,40 @@ def draw_plan(originals: Sequence[Original], task: Task) -> Plan:
 
     Raises:
         DataError: a class has too few images.
-        SettingsError: the mosaics cannot be cut into equal tiles.
     """
     records = []
     for original in originals:
         drawn = [byte / 255 for byte in seeded_hash("fgdd bench", task.seed, original.image.source).digest()]
         losses = list(itertools.islice(itertools.cycle(drawn[1:]), 1 + task.crops))
-        records.append(record_of(original, task, drawn[0], losses))
+        records.append(_record(original, task, drawn[0], losses, itertools.repeat(None)))
     return plan_of(records, mosaics_of(originals, task), PLAIN)
 
 
 def plan_of(
     records: Sequence[ImageRecord], settings: MosaicSettings, selection: SelectionSettings | None = None
 ) -> Plan:
-    """Plan the mosaics that follow from what was measured.
-
-    Args:
-        records: what was measured.
-        settings: as for `fgdd-fast distill`.
-        selection: other limits than those of the settings.
+    """Plan the mosaics that follow from what was measured, within other limits than those of the settings.
 
     Raises:
         DataError: a class has too few images.
     """
-    classes: defaultdict[str, list[ImageRecord]] = defaultdict(list)
-    for record in records:
-        classes[record.class_name].append(record)
     plans = []
     count, limits = settings.tiles_per_class, selection or settings.selection
-    for name, members in sorted(classes.items()):
+    for name, members in sorted(by_class(records, lambda record: record.class_name).items()):
         chosen = select(members, settings.rule, count, settings.seed, settings=limits)
         occupancies = {record.source: record.occupancy for record in members}
         losses = tuple(record.full.loss for record in members)
-        plans.append(
-            ClassPlan(name, occupancies, losses, chosen, arrange(chosen.tiles, settings.ipc, settings.factor))
-        )
+        mosaics = arrange(chosen.tiles, settings.ipc, settings.factor)
+        plans.append(ClassPlan(name, occupancies, losses, chosen, mosaics))
     return Plan(settings, tuple(plans), ())
+
+
+def by_class(items: Iterable[T], class_of: Callable[[T], str]) -> dict[str, list[T]]:
+    """Return the items of each class, in their order."""
+    classes: defaultdict[str, list[T]] = defaultdict(list)
+    for item in items:
+        classes[class_of(item)].append(item)
+    return classes
 
 
 def records_of(originals: Sequence[Original], task: Task, answer: Answer) -> list[ImageRecord]:
@@ -279,31 +256,18 @@ def records_of(originals: Sequence[Original], task: Task, answer: Answer) -> lis
     count = len(originals)
     occupancies: Array = answer.get("occupancy", np.ones(count, np.float32))
     kept: Array = answer.get("kept", np.ones((count, task.crops), np.float32))
-    rows = zip(originals, occupancies, answer["losses"], kept, strict=True)
-    return [record_of(original, task, float(one), losses, shares) for original, one, losses, shares in rows]
+    rows = zip(originals, occupancies.tolist(), answer["losses"].tolist(), kept.tolist(), strict=True)
+    return [_record(original, task, *figures) for original, *figures in rows]
 
 
-def record_of(
-    original: Original,
-    task: Task,
-    occupancy: float,
-    losses: Iterable[float],
-    kept: Iterable[float] | None = None,
+def _record(
+    original: Original, task: Task, occupancy: float, losses: Iterable[float], kept: Iterable[float | None]
 ) -> ImageRecord:
-    """Return what the decisions need to know of an image.
-
-    Args:
-        original: the image.
-        task: says which candidate crops it has.
-        occupancy: of its foreground.
-        losses: nats: of the whole image, then of each of its candidate crops.
-        kept: the share of the foreground that each crop keeps.
-    """
+    """Return what the decisions need to know of an image: losses are of the whole, then of its crops."""
     image, file = original.image, original.file
     full, *crops = whole_and_crops(image, file.width, file.height, task)
-    first, *others = map(float, losses)
-    shares = itertools.repeat(None) if kept is None else map(float, kept)
-    views = tuple(View(*one) for one in zip(crops, others, shares))  # noqa: B905 - shares may go on
+    first, *others = losses
+    views = tuple(View(*one) for one in zip(crops, others, kept))  # noqa: B905 - what is kept may go on
     return ImageRecord(image.source, file.sha256, image.class_name, occupancy, View(full, first), views)
 
 
@@ -328,18 +292,11 @@ def unusable(source: str, reason: str) -> DataError:
     return DataError(f"The image {source} cannot be used: {reason}", "Take it out of the data set.")
 
 
-def foreground_answer(found: Sequence[Foreground], most: int = 0) -> Mapping[str, Array]:
-    """Return the answer of the path `foreground`: occupancies, masks, and boxes where any are looked for.
-
-    Args:
-        found: in each image; with masks of one size.
-        most: boxes that are taken of an image, at most.
-    """
+def foreground_answer(found: Sequence[Foreground], most: int = 0) -> Answer:
+    """Return the answer of the path `foreground`, with masks of one size; most: boxes of an image, or 0."""
     boxes = np.zeros((len(found), most, 5), np.float32)
     for row, one in zip(boxes, found, strict=True):
         row[: len(one.boxes)] = np.reshape(one.boxes, (-1, 5))
-    return {
-        "occupancy": np.array([one.occupancy for one in found], np.float32),
-        "masks": np.stack([one.mask for one in found if one.mask is not None]),
-        **({"boxes": boxes} if most else {}),
-    }
+    occupancies = np.array([one.occupancy for one in found], np.float32)
+    masks = np.stack([one.mask for one in found if one.mask is not None])
+    return {"occupancy": occupancies, "masks": masks, **({"boxes": boxes} if most else {})}

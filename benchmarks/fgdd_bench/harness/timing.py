@@ -1,4 +1,4 @@
-"""Time implementations in turns, and stages alone; spreads, ratios within turns, what bounds a pipeline."""
+"""Time implementations in turns, and stages alone; ratios within turns, what bounds a pipeline."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from statistics import median
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from fgdd_bench.harness.implementation import Stage, StageName
-from fgdd_bench.machine.resources import Memory, Meter, Sample, forget_peak, peak_memory
+from fgdd_bench.machine.resources import Memory, Sample, forget_peak, metered, peak_memory
 
 T = TypeVar("T")
 
@@ -41,36 +40,11 @@ class Timed(Generic[T]):
         memory: in use at the most during the samples.
     """
 
-    warm_ups: tuple[Sample, ...]
-    samples: tuple[Sample, ...]
+    warm_ups: Sequence[Sample]
+    samples: Sequence[Sample]
     answer: T
     repeatable: bool
     memory: Memory
-
-
-@dataclass
-class _Lane(Generic[T]):
-    """What is known of one implementation so far."""
-
-    run: Callable[[], T]
-    warm_ups: list[Sample]
-    answer: T
-    samples: list[Sample] = field(default_factory=list)
-    digests: set[str] = field(default_factory=set)
-    peaks: list[Memory] = field(default_factory=list)
-
-    def take_turn(self, digest: Callable[[T], str]) -> None:
-        forget_peak()
-        sample, self.answer = time_run(self.run)
-        self.samples.append(sample)
-        self.peaks.append(peak_memory())
-        self.digests.add(digest(self.answer))
-
-    def timed(self) -> Timed[T]:
-        devices = [peak.device for peak in self.peaks if peak.device is not None]
-        process, children = (max(getattr(peak, of) for peak in self.peaks) for of in ("process", "children"))
-        memory = Memory(process, children, max(devices, default=None))
-        return Timed(tuple(self.warm_ups), tuple(self.samples), self.answer, len(self.digests) == 1, memory)
 
 
 def interleave(
@@ -88,16 +62,32 @@ def interleave(
         digest: of an answer; equal for equal ones.
         advance: called after each run that counts.
     """
-    lanes: dict[str, _Lane[T]] = {}
+    warm_ups: dict[str, list[Sample]] = {}
+    answers: dict[str, T] = {}
     for name, run in runs.items():
         _log.info("Warming up %s", name)
-        lanes[name] = _Lane(run, *_warm_up(run))
+        warm_ups[name], answers[name] = _warm_up(run)
+    samples: defaultdict[str, list[Sample]] = defaultdict(list)
+    peaks: defaultdict[str, list[Memory]] = defaultdict(list)
+    digests: defaultdict[str, set[str]] = defaultdict(set)
     names = list(runs)
-    for order in turn_orders(len(names), turns):
-        for place in order:
-            lanes[names[place]].take_turn(digest)
-            advance()
-    return {name: lane.timed() for name, lane in lanes.items()}
+    for name in (names[place] for order in turn_orders(len(names), turns) for place in order):
+        forget_peak()
+        sample, answers[name] = time_run(runs[name])
+        samples[name].append(sample)
+        peaks[name].append(peak_memory())
+        digests[name].add(digest(answers[name]))
+        advance()
+    return {
+        name: Timed(warm_ups[name], samples[name], answers[name], len(digests[name]) == 1, _most(peaks[name]))
+        for name in names
+    }
+
+
+def _most(peaks: Sequence[Memory]) -> Memory:
+    devices = [peak.device for peak in peaks if peak.device is not None]
+    process, children = max(peak.process for peak in peaks), max(peak.children for peak in peaks)
+    return Memory(process, children, max(devices, default=None))
 
 
 def _warm_up(run: Callable[[], T]) -> tuple[list[Sample], T]:
@@ -106,20 +96,16 @@ def _warm_up(run: Callable[[], T]) -> tuple[list[Sample], T]:
     while True:
         sample, answer = time_run(run)
         samples.append(sample)
-        alike = len(samples) > 1 and _alike(samples[-2].seconds, samples[-1].seconds)
+        last = [each.seconds for each in samples[-2:]]
+        alike = len(last) > 1 and max(last) - min(last) < STEADY * max(last)
         if alike or len(samples) == MOST_WARM_UPS:
             return samples, answer
 
 
-def _alike(one: float, other: float) -> bool:
-    return abs(one - other) < STEADY * max(one, other)
-
-
 def time_run(run: Callable[[], T]) -> tuple[Sample, T]:
     """Run once, without Python's garbage collector."""
-    with no_collection(), Meter() as meter:
-        answer = run()
-    return meter.sample, answer
+    with no_collection():
+        return metered(run)
 
 
 @contextmanager
@@ -150,21 +136,7 @@ def turn_orders(count: int, turns: int) -> Iterator[tuple[int, ...]]:
     return itertools.islice(itertools.cycle(rows), turns)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median, lowest and highest of some figures."""
-
-    median: float
-    lowest: float
-    highest: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Return the spread of at least one value."""
-    return Spread(median(values), min(values), max(values))
-
-
-def ratios(baseline: Sequence[Sample], own: Sequence[Sample], figure: str = "seconds") -> tuple[float, ...]:
+def ratios(baseline: Sequence[Sample], own: Sequence[Sample], figure: str = "seconds") -> list[float]:
     """Return how many times as fast as the baseline something was, in each turn.
 
     Args:
@@ -172,7 +144,7 @@ def ratios(baseline: Sequence[Sample], own: Sequence[Sample], figure: str = "sec
         figure: `seconds`, or `processor_seconds`, which other programs disturb less: the same for each core.
     """
     pairs = zip(baseline, own, strict=True)
-    return tuple(getattr(base, figure) / getattr(sample, figure) for base, sample in pairs)
+    return [getattr(base, figure) / getattr(sample, figure) for base, sample in pairs]
 
 
 @dataclass(frozen=True)
@@ -180,11 +152,9 @@ class StageTimes:
     """One stage, run alone, call by call.
 
     Attributes:
-        name: which.
+        name, images, threads: see `Stage`.
         seconds: of each call; every pass covers all images of the benchmark.
         passes: how often all images were covered.
-        images: that one call covers.
-        threads: processor threads that one call keeps busy.
     """
 
     name: StageName
@@ -222,26 +192,9 @@ def time_stage(stage: Stage) -> StageTimes:
     return StageTimes(stage.name, tuple(seconds), passes, stage.images, stage.threads)
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """How a whole run compares with its stages.
-
-    Attributes:
-        bound_by: the stage that would take longest if everything else were free; None without stages.
-        bound_seconds: what that stage needs of the clock, with all threads or the GPU for itself.
-        busy: what the stages need of the processor's threads, as a share of what the whole run had of them.
-        device_busy: the same of the GPU; None where there is none.
-    """
-
-    bound_by: StageName | None
-    bound_seconds: float
-    busy: float
-    device_busy: float | None
-
-
 def overlap(
     stages: Sequence[StageTimes], wall: float, threads: int, on_device: Collection[StageName] = ()
-) -> Overlap:
+) -> dict[str, Any]:
     """Compare a whole run with its stages.
 
     Args:
@@ -249,6 +202,12 @@ def overlap(
         wall: seconds of the whole run.
         threads: processor threads that it had.
         on_device: stages that keep a GPU busy instead of the processor.
+
+    Returns:
+        `bound_by`: the stage that would take longest if everything else were free; None without stages.
+        `bound_seconds`: what that stage needs of the clock, with all threads or the GPU for itself.
+        `busy`: what the stages need of the processor's threads, as a share of what the whole run had of them.
+        `device_busy`: the same of the GPU; None where there is none.
     """
     needs: defaultdict[StageName, float] = defaultdict(float)
     for stage in stages:
@@ -256,9 +215,9 @@ def overlap(
         needs[stage.name] += stage.seconds_a_pass * share
     bound_by = max(needs, key=lambda name: needs[name], default=None)
     device = [seconds for name, seconds in needs.items() if name in on_device]
-    return Overlap(
-        bound_by,
-        0.0 if bound_by is None else needs[bound_by],
-        (sum(needs.values()) - sum(device)) / wall,
-        sum(device) / wall if device else None,
-    )
+    return {
+        "bound_by": bound_by,
+        "bound_seconds": 0.0 if bound_by is None else needs[bound_by],
+        "busy": (sum(needs.values()) - sum(device)) / wall,
+        "device_busy": sum(device) / wall if device else None,
+    }

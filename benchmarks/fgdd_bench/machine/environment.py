@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fgdd_bench.machine.nvidia import read_gpus
 from fgdd_fast.runtime.machine import ROOT, read_jetson, read_machine
 
 PACKAGES = (
@@ -29,6 +29,20 @@ PACKAGES = (
     "transformers",
     "tokenizers",
 )
+# What is asked of each GPU: nvidia-smi's names, and those of the result.
+GPU: Mapping[str, str] = {
+    "name": "name",
+    "driver_version": "driver",
+    "memory.total": "memory_mib",
+    "pstate": "performance_state",
+    "clocks.sm": "clock_mhz",
+    "clocks.max.sm": "highest_clock_mhz",
+    "clocks.mem": "memory_clock_mhz",
+    "power.draw": "power_watts",
+    "power.limit": "power_limit_watts",
+    "temperature.gpu": "temperature_celsius",
+}
+_TIME_LIMIT = 20  # seconds, of nvidia-smi
 # What sets the number of threads of libraries, where it is set.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
 
@@ -55,6 +69,21 @@ def environment(root: Path = ROOT) -> dict[str, object]:
         "packages": {package: _version(package) for package in PACKAGES},
         "threads": thread_settings(),
     }
+
+
+def read_gpus() -> list[dict[str, str]]:
+    """Name, driver, clocks and power of each GPU, as found; what is not known of one is left out."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(GPU)}", "--format=csv,noheader,nounits"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT, check=True)
+    except (OSError, subprocess.SubprocessError):  # there is no `nvidia-smi`, or no GPU
+        return []
+    rows = [[field.strip() for field in line.split(",")] for line in result.stdout.splitlines()]
+    return [
+        {name: field for name, field in zip(GPU.values(), row, strict=True) if not field.startswith("[")}
+        for row in rows
+        if len(row) == len(GPU)
+    ]
 
 
 def load_average() -> list[float]:
@@ -97,9 +126,4 @@ def thread_settings() -> dict[str, object]:
 
 def command_line(words: Sequence[str]) -> str:
     """A command as it was given, every path by its last part alone."""
-    return " ".join(_without_folders(words))
-
-
-def _without_folders(words: Iterable[str]) -> Iterable[str]:
-    for word in words:
-        yield re.sub(r"[^=:,\s]*/", "", word.rstrip("/")) or "/"
+    return " ".join(re.sub(r"[^=:,\s]*/", "", word.rstrip("/")) or "/" for word in words)

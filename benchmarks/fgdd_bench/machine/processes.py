@@ -17,33 +17,23 @@ _PRELOADED = ["fgdd_bench.references.fair_workers", "fgdd_bench.references.mosai
 def worker_context() -> ForkServerContext:
     """Processes that are forked from a server which has imported what they need, and runs no threads.
 
-    A fork of the benchmark itself could inherit locks that threads of a runtime hold at that moment.
+    A fork of the benchmark itself could inherit locks that threads of a runtime hold at that moment. The
+    server, and so its processes, has no ear for Ctrl-C, which a terminal sends to every process: they end
+    when the benchmark ends them, and write no traceback of their own.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
-    _start_server()
-    return context
-
-
-def _start_server() -> None:
-    """Start the server, unless it runs, without an ear for Ctrl-C, which a terminal sends to every process.
-
-    Its processes inherit that: they end when the benchmark ends them, and write no traceback of their own.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        _start_safely()  # only the main thread may change what a signal does
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = threading.current_thread() is threading.main_thread()  # which alone may change what a signal does
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
-        _start_safely()
+        with variable(
+            "PYTHONSAFEPATH", "1"
+        ):  # it imports nothing of the current folder (from Python 3.11 on)
+            forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _start_safely() -> None:
-    """Start the server so that it imports nothing of the current folder (from Python 3.11 on)."""
-    with variable("PYTHONSAFEPATH", "1"):
-        forkserver.ensure_running()
+        if main:
+            signal.signal(signal.SIGINT, before)
+    return context
 
 
 @contextmanager

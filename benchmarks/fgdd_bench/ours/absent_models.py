@@ -14,52 +14,45 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Foreground, Inputs, Pixels
 from fgdd_fast.models.network import Images, Teacher
 
+# ruff: noqa: ARG002 - interfaces fix the arguments
+
 
 class NoForeground:
-    """A `ForegroundModel` that finds nothing in any image."""
+    """A `ForegroundModel` that finds nothing in any image; its methods are described there."""
 
-    name = "none"
+    name = description = "none"
     sha256 = "0" * 64
-    description = "none"
     streams = 1
 
-    def fingerprint(self, class_name: str) -> Mapping[str, str]:  # noqa: ARG002 - the same for every class
-        """See `ForegroundModel.fingerprint`."""
+    def fingerprint(self, class_name: str) -> Mapping[str, str]:
         return {"model": self.name}
 
-    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:  # noqa: ARG002 - nothing is taken
-        """See `ForegroundModel.prepare`."""
+    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
         return {}
 
-    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:  # noqa: ARG002
-        """See `ForegroundModel.find`."""
+    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
         return [Foreground(0.0) for _ in prepared]
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass
 
 
 class NoTeacher(Teacher):
     """A teacher that takes tiles of one pixel, and to which every loss is zero."""
 
     def __init__(self) -> None:
-        self.view = "native"
-        self.tile_size = 1
-        self.size = (1, 1)
+        self.view, self.tile_size, self.size = "native", 1, (1, 1)
         self.streams = 1
         self.fingerprint = {"model": "none"}
 
-    def label(self, class_name: str) -> int:  # noqa: ARG002 - every class is the same to it
-        """See `Teacher.label`."""
+    def label(self, class_name: str) -> int:
         return 0
 
     def show(self, tile: Images) -> Images:
-        """See `Teacher.show`."""
         return tile
 
-    def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:  # noqa: ARG002
-        """See `Teacher.losses`."""
+    def losses(self, images: Images, labels: NDArray[np.int32]) -> NDArray[np.float32]:
         return np.zeros(len(images), np.float32)
 
     def close(self) -> None:
-        """Nothing is held."""
+        pass

@@ -7,7 +7,7 @@ very graph is cut where the image encoder ends, so that each of its nodes is in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fgdd_bench.harness.implementation import Stage, Step, as_stages
+from fgdd_bench.harness.implementation import Stage, StageName, Step, as_stages
 from fgdd_bench.harness.subject import Subject
 from fgdd_bench.machine.operations import IMAGE_ENCODER
 from fgdd_engines.base import Array, Engine, TensorSpec
@@ -31,53 +31,33 @@ from fgdd_fast.errors import BundleError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Inputs
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
-from fgdd_fast.models.grounded_tensors import (
-    BOXES,
-    DETECTOR_OUTPUTS,
-    SCORES,
-    SEGMENTER_OUTPUTS,
-    TEXT_FEATURES,
-    TEXT_POSITIONS,
-    check_grounded,
-)
-from fgdd_fast.models.network import BatchedNetwork, Runtime
-from fgdd_fast.models.prompts import PromptTokenizer
+from fgdd_fast.models.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
+from fgdd_fast.models.network import Runtime
+
+NETWORKS: tuple[StageName, ...] = ("detector", "mask encoder", "mask decoder")
 
 _Tensors = dict[str, Array]
 
 
 class Apart:
-    """The networks one by one, as stages run them, opened as the pipeline opens them.
-
-    Args:
-        subject: what is looked for.
-        model: asks for a class.
-    """
+    """The networks one by one, as stages run them, opened as the pipeline does; `opened` closes them."""
 
     def __init__(self, subject: Subject, model: GroundedSam2) -> None:
         self._model = model
         bundle = subject.foreground_bundle(grounded=True)
-        runtime, parts = subject.runtime(bundle), check_grounded(bundle)
-        self._tokenizer = PromptTokenizer(bundle.file("tokenizer.json"), parts.prompting)
+        runtime = subject.runtime(bundle)
         with ExitStack() as opened, TemporaryDirectory() as folder:
-            self._text = opened.enter_context(closing(BatchedNetwork(parts.text, runtime, batch=1)))
-            detector, encoder, decoder = (
+            engines = [
                 opened.enter_context(_open(part, runtime, subject.batch))
                 for part in cut_parts(bundle, runtime, Path(folder))
-            )
-            self._opened = opened.pop_all()
-        self._steps = (
-            Step("detector", partial(_run, detector)),
-            Step("mask encoder", partial(_run, encoder)),
-            Step("mask decoder", partial(_run, decoder)),
-        )
+            ]
+            self.opened = opened.pop_all()
+        self._steps = [
+            Step(name, partial(_run, engine)) for name, engine in zip(NETWORKS, engines, strict=True)
+        ]
 
     def stages(
-        self,
-        images: Sequence[SourceImage],
-        prepared: Sequence[Inputs],
-        batches: Sequence[Sequence[int]],
-        size: int,
+        self, images: Sequence[SourceImage], prepared: Sequence[Inputs], batches: Sequence[Sequence[int]]
     ) -> list[Stage]:
         """Return the stages of the networks, for images that the model has prepared, in batches of a size."""
         texts = {name: self._encode(name) for name in dict.fromkeys(image.class_name for image in images)}
@@ -85,31 +65,17 @@ class Apart:
             _stacked([{**prepared[index], **texts[images[index].class_name]} for index in batch])
             for batch in batches
         ]
-        networks, _ = as_stages(self._steps, batches, inputs=inputs, images=size)
+        networks, _ = as_stages(self._steps, batches, inputs=inputs, images=len(batches[0]))
         return [text_stage(images, self._encode), *networks]
 
-    def _encode(self, class_name: str) -> _Tensors:
+    def _encode(self, class_name: str) -> Inputs:
         """Return what the detector takes of a class's prompt, which is encoded now."""
-        prompt = self._tokenizer.encode(self._model.prompt(class_name))
-        names = ("input_ids", "self_mask", "position_ids")
-        feeds = {name: getattr(prompt, name) for name in names}
-        encoded = self._text.run(_stacked([feeds]), [TEXT_FEATURES.name, TEXT_POSITIONS.name])
-        masks = {"text_mask": prompt.mask, "text_self_mask": prompt.self_mask}
-        return {**masks, **{name: array[0] for name, array in encoded.items()}}
-
-    def close(self) -> None:
-        """Free the runtimes' memory."""
-        self._opened.close()
+        text = self._model._text
+        return text._encode(text._prompts[self._model._places[class_name]])
 
 
 def text_stage(images: Sequence[SourceImage], encode: Callable[[str], Any], threads: int = 1) -> Stage:
-    """Return the stage that encodes the prompt of each class of some images once.
-
-    Args:
-        images: of the benchmark; a call covers as many as a class has, on average.
-        encode: encodes the prompt of a class.
-        threads: processor threads that a call keeps busy.
-    """
+    """Return the stage that encodes the prompt of each class once: a call covers the images of a class."""
     classes = list(dict.fromkeys(image.class_name for image in images))
     covered = -(-len(images) // len(classes))
     return Stage("text encoder", lambda index: encode(classes[index]), len(classes), covered, threads)
@@ -118,23 +84,18 @@ def text_stage(images: Sequence[SourceImage], encode: Callable[[str], Any], thre
 def cut_parts(bundle: Bundle, runtime: Runtime, folder: Path) -> tuple[Bundle, Bundle, Bundle]:
     """Cut detector, image encoder and mask decoder out of a bundle's graphs, or of variants in their place.
 
-    Args:
-        bundle: a Grounded SAM 2, in either form.
-        runtime: with the variants.
-        folder: where the cut graphs are put; not needed once they are open.
+    They are put into a folder, which is not needed once they are open.
 
     Raises:
         BundleError: the bundle's graph has no image encoder to be cut off.
     """
-    joint = runtime.variants.get(bundle.sha256, bundle)
-    segmenter = joint
+    detector = runtime.variants.get(bundle.sha256, bundle)
     if "segmenter" in bundle.parts:
         part = bundle.part("segmenter")
-        segmenter = runtime.variants.get(part.sha256, part)
-    detector = joint
-    if segmenter is joint:
-        detector = _Cutter(joint, folder).cut("detector", _names(DETECTOR_OUTPUTS))
-    cutter = _Cutter(segmenter, folder)
+        cutter = _Cutter(runtime.variants.get(part.sha256, part), folder)
+    else:
+        cutter = _Cutter(detector, folder)
+        detector = cutter.cut("detector", _names(DETECTOR_OUTPUTS))
     between = cutter.boundary()
     encoder = cutter.cut("image-encoder", between)
     given = (*between, BOXES.name, SCORES.name)
@@ -152,11 +113,7 @@ class _Cutter:
         self._extractor = onnx.utils.Extractor(self._model)
 
     def boundary(self) -> tuple[str, ...]:
-        """Return the tensors that leave the part of the graph which the image encoder ends.
-
-        Raises:
-            BundleError: there is no image encoder.
-        """
+        """Return the tensors that leave the part of the graph which the image encoder ends."""
         graph = self._model.graph
         ends = [name for node in graph.node if IMAGE_ENCODER in node.name for name in node.output]
         if not ends:
@@ -193,14 +150,12 @@ def _open(part: Bundle, runtime: Runtime, batch: int) -> Engine:
     """Open a part; TensorRT builds a plan of it, which takes as long as that of the bundle did."""
     axes = {"batch": batch}
     for flavour in PACKAGES:
-        if flavour != runtime.device:
-            continue
-        tensorrt = import_tensorrt(flavour)
-        built = build_plan(tensorrt, part, Profile(batch, batch, batch), axes={})
-        return TensorRtEngine(tensorrt, part, built.plan, axes)
-    return open_engine(
-        part, device=runtime.device, precision=runtime.precision, axes=axes, threads=runtime.threads
-    )
+        if flavour == runtime.device:
+            tensorrt = import_tensorrt(flavour)
+            built = build_plan(tensorrt, part, Profile(batch, batch, batch), axes={})
+            return TensorRtEngine(tensorrt, part, built.plan, axes)
+    device, precision, threads = runtime.device, runtime.precision, runtime.threads
+    return open_engine(part, device=device, precision=precision, axes=axes, threads=threads)
 
 
 def _names(specs: Sequence[TensorSpec]) -> tuple[str, ...]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
 
-from fgdd_bench.harness.implementation import Answer, Implementation, Stage, Step, as_stages, run_steps
+from fgdd_bench.harness.implementation import Answer, Name, Stage, Step, StepByStep, as_stages
 from fgdd_bench.harness.subject import Task, unusable, whole_and_crops
 from fgdd_fast.errors import ImageError, SettingsError
+from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import FileContent, decode_image, read_file, read_image
 from fgdd_fast.images.resize import Pixels
@@ -24,57 +25,7 @@ from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.parallel import ordered_map
-from fgdd_fast.planning import Plan
-
-
-def read_step(image: SourceImage, _: object = None) -> FileContent:
-    """Read and hash an image's file."""
-    try:
-        return read_file(image.path)
-    except ImageError as error:
-        raise unusable(image.source, error.problem) from error
-
-
-def decode_step(image: SourceImage, file: FileContent) -> Pixels:
-    """Decode what was read."""
-    try:
-        return decode_image(file.content)
-    except ImageError as error:
-        raise unusable(image.source, error.problem) from error
-
-
-READING = (Step("read", read_step), Step("decode", decode_step))
-
-
-def tiles_of(image: SourceImage, pixels: Pixels, task: Task) -> Pixels:
-    """Return the whole image and its candidate crops as tiles, uint8 [1 + crops, tile, tile, 3]."""
-    height, width = pixels.shape[:2]
-    boxes = whole_and_crops(image, width, height, task)
-    return np.stack([tile_pixels(pixels, box, task.tile_size, "area") for box in boxes])
-
-
-class OurDecoding(Implementation):
-    """Files are read, decoded once and cut into tiles on a pool of threads."""
-
-    name = "ours"
-
-    def __init__(self, task: Task) -> None:
-        self.arithmetic = f"OpenCV {cv2.__version__}"
-        self._threads = task.threads
-        self._steps = (*READING, Step("preprocess", partial(tiles_of, task=task)))
-
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`."""
-        with ThreadPoolExecutor(self._threads, "decode") as executor:
-            work = partial(run_steps, self._steps)
-            return {"tiles": np.stack(list(ordered_map(executor, work, images, 4 * self._threads)))}
-
-    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Implementation.stages`."""
-        return as_stages(self._steps, images)[0]
-
-    def close(self) -> None:
-        """Nothing is held."""
+from fgdd_fast.planning import MosaicSettings, Plan
 
 
 @dataclass(frozen=True)
@@ -86,44 +37,105 @@ class Job:
     images: tuple[SourceImage, ...]
 
 
-class Composing(Implementation):
+@dataclass(frozen=True)
+class Library:
+    """What images are decoded, cut, joined and written with.
+
+    Attributes:
+        read: an image's file.
+        decode: a picture from what was read.
+        cut: a box of a picture as a tile of a size.
+        join: tiles, row by row, to a canvas with so many along each side.
+        write: a canvas into a folder as the mosaic of a job, in a format; returns the file.
+    """
+
+    read: Callable[[SourceImage], Any]
+    decode: Callable[[SourceImage, Any], Any]
+    cut: Callable[[Any, Box, int], Any]
+    join: Callable[[Sequence[Any], int], Any]
+    write: Callable[[Any, Path, Job, str], Path]
+
+    def reading(self) -> tuple[Step, Step]:
+        """Return the steps from an image to its picture."""
+        return Step("read", partial(_read, self)), Step("decode", self.decode)
+
+    def tiles(self, task: Task, image: SourceImage, picture: Pixels) -> Pixels:
+        """Return the whole image and its candidate crops as tiles, uint8 [1 + crops, tile, tile, 3]."""
+        height, width = picture.shape[:2]
+        boxes = whole_and_crops(image, width, height, task)
+        return np.stack([self.cut(picture, box, task.tile_size) for box in boxes])
+
+
+def _read(library: Library, image: SourceImage, _: object) -> Any:
+    return library.read(image)
+
+
+@dataclass(frozen=True)
+class _Composer:
+    """The steps from a job to its file; a reference's processes are sent them."""
+
+    library: Library
+    settings: MosaicSettings
+    folder: Path
+
+    def steps(self) -> tuple[Step, ...]:
+        return (
+            Step("read", self.read),
+            Step("decode", self.decode),
+            Step("preprocess", self.cut),
+            Step("compose", self.join),
+            Step("write", self.write),
+        )
+
+    def read(self, job: Job, _: None) -> list[Any]:
+        return list(map(self.library.read, job.images))
+
+    def decode(self, job: Job, contents: Sequence[Any]) -> list[Any]:
+        return list(map(self.library.decode, job.images, contents))
+
+    def cut(self, job: Job, pictures: Sequence[Any]) -> list[Any]:
+        tiles = zip(pictures, job.mosaic.tiles, strict=True)
+        return [self.library.cut(picture, tile.box, self.settings.tile_size) for picture, tile in tiles]
+
+    def join(self, _: Job, tiles: Sequence[Any]) -> Any:
+        return self.library.join(tiles, self.settings.factor)
+
+    def write(self, job: Job, canvas: Any) -> Path:
+        return self.library.write(canvas, self.folder, job, self.settings.format)
+
+
+class Composing(StepByStep):
     """One way to compose the mosaics of a plan; they are written into a folder that closing removes.
 
     Args:
+        name, arithmetic, run_all: see `StepByStep`.
         task: how many threads or processes.
         plan: the mosaics.
+        library: what does it.
     """
 
-    def __init__(self, task: Task, plan: Plan) -> None:
-        self._plan, self._settings = plan, plan.settings
-        self._threads = task.threads
-        self._temporary = TemporaryDirectory()
-        self._folder = Path(self._temporary.name)
-
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`; all mosaics are made, and the images hold all of theirs."""
-        files = self._compose(self._jobs(images))
-        with ThreadPoolExecutor(self._threads, "read") as executor:
-            mosaics = list(executor.map(lambda file: read_image(file).pixels, files))
-        return {"mosaics": np.stack(mosaics)}
+    def __init__(
+        self,
+        name: Name,
+        arithmetic: str,
+        task: Task,
+        plan: Plan,
+        library: Library,
+        run_all: Callable[[Callable[[Job], Path], Sequence[Job]], Iterable[Path]] = map,
+    ) -> None:
+        self._plan, self._threads = plan, task.threads
+        temporary = TemporaryDirectory()
+        self.folder = Path(temporary.name)
+        steps = _Composer(library, plan.settings, self.folder).steps()
+        super().__init__(name, arithmetic, steps, self._read_back, run_all)
+        self.opened.callback(temporary.cleanup)
 
     def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
         """See `Implementation.stages`; one call makes one mosaic."""
-        return as_stages(self._steps(), self._jobs(images), images=self._settings.factor**2)[0]
+        return as_stages(self.steps, self.items(images), images=self._plan.settings.factor**2)[0]
 
-    def close(self) -> None:
-        """See `Implementation.close`."""
-        self._temporary.cleanup()
-
-    @abc.abstractmethod
-    def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
-        """Write all mosaics and return their files, in the order of the jobs."""
-
-    @abc.abstractmethod
-    def _steps(self) -> Sequence[Step]:
-        """Return the steps from a `Job` to its file."""
-
-    def _jobs(self, images: Sequence[SourceImage]) -> list[Job]:
+    def items(self, images: Sequence[SourceImage]) -> list[Job]:
+        """Return the mosaics to compose; the images hold all of theirs."""
         by_source = {image.source: image for image in images}
         wanted = {tile.source for _, mosaic in self._plan.mosaics for tile in mosaic.tiles}
         if missing := wanted - by_source.keys():
@@ -133,32 +145,55 @@ class Composing(Implementation):
             for name, mosaic in self._plan.mosaics
         ]
 
+    def _read_back(self, files: Sequence[Path]) -> Answer:
+        with ThreadPoolExecutor(self._threads, "read") as executor:
+            return {"mosaics": np.stack([*executor.map(lambda file: read_image(file).pixels, files)])}
 
-class OurMosaics(Composing):
-    """A pool of threads composes."""
 
-    name = "ours"
-    arithmetic = "OpenCV"
+def _read_ours(image: SourceImage) -> FileContent:
+    try:
+        return read_file(image.path)
+    except ImageError as error:
+        raise unusable(image.source, error.problem) from error
 
-    def _compose(self, jobs: Sequence[Job]) -> Sequence[Path]:
+
+def _decode_ours(image: SourceImage, file: FileContent) -> Pixels:
+    try:
+        return decode_image(file.content)
+    except ImageError as error:
+        raise unusable(image.source, error.problem) from error
+
+
+def _write_ours(canvas: Pixels, folder: Path, job: Job, form: Any) -> Path:
+    return folder / write_image(folder, job.class_name, job.mosaic.index, encode(canvas, form), form)
+
+
+OURS = Library(_read_ours, _decode_ours, partial(tile_pixels, method="area"), compose, _write_ours)
+
+
+def our_decoding(task: Task) -> StepByStep:
+    """Return ours along `decode`: files are read, decoded once and cut into tiles on a pool of threads."""
+
+    def run_all(work: Callable[[Any], Any], images: Sequence[SourceImage]) -> list[Any]:
+        with ThreadPoolExecutor(task.threads, "decode") as executor:
+            return list(ordered_map(executor, work, images, 4 * task.threads))
+
+    steps = (*OURS.reading(), Step("preprocess", partial(OURS.tiles, task)))
+    return StepByStep("ours", f"OpenCV {cv2.__version__}", steps, tiles_answer, run_all)
+
+
+def tiles_answer(tiles: Sequence[Pixels]) -> Answer:
+    """Return the answer of the path `decode`."""
+    return {"tiles": np.stack(tiles)}
+
+
+def our_mosaics(task: Task, plan: Plan) -> Composing:
+    """Return ours along `compose`: a pool of threads."""
+
+    def run_all(_: object, jobs: Sequence[Job]) -> list[Path]:
         paths = {image.source: image.path for job in jobs for image in job.images}
-        written = write_mosaics(self._plan, paths, self._folder, threads=self._threads)
-        return [self._folder / file for file, _, _ in written]
+        written = write_mosaics(plan, paths, composing.folder, threads=task.threads)
+        return [composing.folder / file for file, _, _ in written]
 
-    def _steps(self) -> Sequence[Step]:
-        return (
-            Step("read", lambda job, _: list(map(read_step, job.images))),
-            Step("decode", lambda job, contents: list(map(decode_step, job.images, contents))),
-            Step("preprocess", self._tiles),
-            Step("compose", lambda _, tiles: compose(tiles, self._settings.factor)),
-            Step("write", self._write),
-        )
-
-    def _tiles(self, job: Job, pictures: Sequence[Pixels]) -> list[Pixels]:
-        tiles = zip(pictures, job.mosaic.tiles, strict=True)
-        return [tile_pixels(pixels, tile.box, self._settings.tile_size, "area") for pixels, tile in tiles]
-
-    def _write(self, job: Job, pixels: Pixels) -> Path:
-        content = encode(pixels, self._settings.format)
-        index = job.mosaic.index
-        return self._folder / write_image(self._folder, job.class_name, index, content, self._settings.format)
+    composing = Composing("ours", "OpenCV", task, plan, OURS, run_all)
+    return composing

@@ -6,11 +6,11 @@ path does not ask, and the answer is read back from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,8 @@ from fgdd_bench.harness.implementation import (
 from fgdd_bench.harness.subject import Subject, Task, asked_of, foreground_answer, unusable, whole_and_crops
 from fgdd_bench.ours.absent_models import NoForeground, NoTeacher
 from fgdd_bench.ours.grounded_parts import Apart
-from fgdd_bench.ours.mosaics import READING, OurMosaics, tiles_of
+from fgdd_bench.ours.mosaics import OURS, our_mosaics
 from fgdd_engines.base import Array
-from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.decode import read_file, read_image
 from fgdd_fast.images.resize import Pixels
@@ -49,8 +48,6 @@ from fgdd_fast.planning import MosaicSettings, Plan
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.records import ImageRecord
 
-_Result = tuple[Foreground, Mapping[Box, float]]  # of an image: its foreground, and the loss of each view
-
 
 class OurPipeline(Implementation):
     """A pipeline whose models are open, on a fresh store in each run.
@@ -62,77 +59,61 @@ class OurPipeline(Implementation):
         settings: the mosaics, for `all`.
     """
 
-    name = "ours"
-
     def __init__(
         self, path: PathName, task: Task, subject: Subject, settings: MosaicSettings | None = None
     ) -> None:
-        self._path, self._task, self._subject, self._settings = path, task, subject, settings
+        super().__init__("ours")
+        self._path, self._task, self._subject, self.settings = path, task, subject, settings
         self._choice = subject.foreground or ForegroundChoice("none", subject.classes)
         self._foreground: ForegroundModel = NoForeground()
         self._teacher: Teacher = NoTeacher()
-        self._crops = task.crops if path in SCORED else 0
         self._apart: Apart | None = None
         self._plan: Plan | None = None
-        running = []
-        with ExitStack() as opened:
-            if path in SEGMENTED:
-                subject.foreground_bundle(grounded=subject.grounded)
-                self._foreground = open_foreground(
-                    self._choice,
-                    runtime=subject.runtime,
-                    batch=subject.batch,
-                    resize="area",
-                    threads=task.threads,
-                )
-                opened.enter_context(closing(self._foreground))
-                running.append(self._foreground.description)
-            if path in SCORED:
-                self._teacher = open_teacher(
-                    subject.known_teacher()[0],
-                    runtime=subject.runtime,
-                    view=task.view,
-                    tile_size=task.tile_size,
-                    batch=subject.batch * VIEWS_PER_INFERENCE,
-                )
-                opened.enter_context(closing(self._teacher))
-                form = ", tiles" if self._teacher.bundle.tile_of else ""
-                running.append(self._teacher.engine.arithmetic + form)
-            self._opened = opened.pop_all()
-        self.arithmetic = " + ".join(running)
-        if isinstance(self._foreground, GroundedSam2) and path == "foreground":
-            self._count_encodings(self._foreground)
+        try:
+            self.arithmetic = " + ".join(self._open_models())
+        except BaseException:
+            self.close()
+            raise
 
-    def _count_encodings(self, model: GroundedSam2) -> None:
-        """Count each run of the text encoder's own network."""
-        network = model._text._network
-        run, lock = network.run, Lock()
-        self.text_encodings = 0
-
-        def counted(feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-            with lock:
-                self.text_encodings = (self.text_encodings or 0) + 1
-            return run(feeds, outputs)
-
-        network.run = counted  # type: ignore[method-assign]
+    def _open_models(self) -> Iterator[str]:
+        """Open what the path asks, and yield what runs it."""
+        task, subject = self._task, self._subject
+        runtime, batch = subject.runtime, subject.batch
+        if self._path in SEGMENTED:
+            subject.foreground_bundle(grounded=subject.grounded)
+            self._foreground = open_foreground(
+                self._choice, runtime=runtime, batch=batch, resize="area", threads=task.threads
+            )
+            self.opened.enter_context(closing(self._foreground))
+            yield self._foreground.description
+        if self._path in SCORED:
+            teacher, _ = subject.known_teacher()
+            views = batch * VIEWS_PER_INFERENCE
+            self._teacher = open_teacher(
+                teacher, runtime=runtime, view=task.view, tile_size=task.tile_size, batch=views
+            )
+            self.opened.enter_context(closing(self._teacher))
+            yield self._teacher.engine.arithmetic + (", tiles" if self._teacher.bundle.tile_of else "")
 
     def run(self, images: Sequence[SourceImage]) -> Answer:
         """See `Implementation.run`."""
         with self._fresh(images) as (pipeline, folder):
-            if self._settings is not None:
-                return self._distilled(pipeline, self._settings, folder / "out")
+            if self.settings is not None:
+                return self._distilled(pipeline, self.settings, folder / "out")
             measurer = pipeline.measurer()
             _refuse(measurer.measure(images).skipped)
             records = _usable(measurer.records(images))
             if self._path == "teacher":
                 return {"losses": _losses(records)}
+            if isinstance(self._foreground, GroundedSam2):
+                self.text_encodings = len(self._foreground._text._encoded)
             most = asked_of(self._subject).most if self._subject.grounded else 0
             return foreground_answer([self._read_back(record, pipeline.store) for record in records], most)
 
     @contextmanager
     def _fresh(self, images: Sequence[SourceImage]) -> Iterator[tuple[Pipeline, Path]]:
-        task, classes = self._task, self._subject.classes
-        dataset = DataSet(images[0].root, classes, tuple(images), ())
+        task = self._task
+        dataset = DataSet(images[0].root, self._subject.classes, tuple(images), ())
         runtime = RuntimeOptions(threads=task.threads, batch=self._subject.batch)
         options = MeasureOptions(
             pool=None, crops=self._crops, size=task.size, factor=task.factor, seed=task.seed
@@ -140,6 +121,10 @@ class OurPipeline(Implementation):
         with TemporaryDirectory() as name, Store(Path(name, "store")) as store:
             models = (self._choice, self._foreground, self._teacher)
             yield Pipeline(options, runtime, dataset, tuple(images), *models, store), Path(name)
+
+    @property
+    def _crops(self) -> int:
+        return self._task.crops if self._path in SCORED else 0
 
     def _distilled(self, pipeline: Pipeline, settings: MosaicSettings, out: Path) -> Answer:
         self._plan = pipeline.plan_with(settings)
@@ -166,52 +151,47 @@ class OurPipeline(Implementation):
         The networks of a Grounded SAM 2 are those of `run`, cut out of its graphs: see `grounded_parts`. In
         the split form `run` leaves the segmenter out where no box was found; here it sees every image.
         """
-        reading, pixels = as_stages(READING, images)
-        stages = list(reading)
-        found: list[_Result] = [(Foreground(0.0), {})] * len(images)
+        stages, pixels = as_stages(OURS.reading(), images)
+        found = [Foreground(0.0)] * len(images)
+        losses: list[Sequence[float]] = [()] * len(images)
         if self._path in SEGMENTED:
             stages += self._foreground_stages(images, pixels, found)
         if self._path in SCORED:
-            stages += self._teacher_stages(images, pixels, found)
+            stages += self._teacher_stages(images, pixels, losses)
         if self._apart is None or self._path in SCORED:  # what is found apart is not put together again
-            rows = list(zip(images, pixels, found, strict=True))
+            rows = list(zip(images, pixels, found, losses, strict=True))
             stages.append(Stage("write", lambda _: self._write(rows), 1, len(images), 1))
-        if self._settings is not None:
+        if self.settings is not None:
             if self._plan is None:
                 self.run(images)
             assert self._plan is not None
-            mosaics = self._opened.enter_context(OurMosaics(self._task, self._plan))
+            mosaics = self.opened.enter_context(our_mosaics(self._task, self._plan))
             stages += mosaics.stages(images)
         return stages
 
     def _foreground_stages(
-        self, images: Sequence[SourceImage], pixels: Sequence[Pixels], found: list[_Result]
+        self, images: Sequence[SourceImage], pixels: Sequence[Pixels], found: list[Foreground]
     ) -> list[Stage]:
         """Return the stages of the foreground model; what it finds goes into `found`."""
-        size = self._subject.batch
-        batches = groups(len(images), size)
         prepare = Step("preprocess", lambda image, decoded: self._foreground.prepare(decoded, image))
         preparing, prepared = as_stages([prepare], images, inputs=pixels)
         if isinstance(self._foreground, GroundedSam2):
             if self._apart is None:
                 self._apart = Apart(self._subject, self._foreground)
-                self._opened.enter_context(closing(self._apart))
-            return [*preparing, *self._apart.stages(images, prepared, batches, size)]
+                self.opened.enter_context(self._apart.opened)
+            return preparing + self._apart.stages(images, prepared, groups(len(images), self._subject.batch))
         infer = Step("saliency", lambda _, inputs: self._foreground.find(inputs, masks=True))
-        inputs = [[prepared[index] for index in batch] for batch in batches]
-        inference, results = as_stages([infer], batches, inputs=inputs, images=size)
-        flat = [one for batch in results for one in batch][: len(images)]
-        found[:] = [(one, losses) for one, (_, losses) in zip(flat, found, strict=True)]
-        return [*preparing, *inference]
+        inference, results = self._in_batches(infer, prepared)
+        found[:] = results
+        return preparing + inference
 
     def _teacher_stages(
-        self, images: Sequence[SourceImage], pixels: Sequence[Pixels], found: list[_Result]
+        self, images: Sequence[SourceImage], pixels: Sequence[Pixels], losses: list[Sequence[float]]
     ) -> list[Stage]:
-        size = self._subject.batch
-        batches = groups(len(images), size)
+        """Return the stages of the teacher; the losses of each image's views go into `losses`."""
 
         def show(image: SourceImage, decoded: Pixels) -> list[Images]:
-            return [self._teacher.show(tile) for tile in tiles_of(image, decoded, self._task)]
+            return [self._teacher.show(tile) for tile in OURS.tiles(self._task, image, decoded)]
 
         def score(batch: Sequence[int], shown: Sequence[Sequence[Images]]) -> Any:
             views = np.stack([view for one in shown for view in one])
@@ -220,32 +200,34 @@ class OurPipeline(Implementation):
             return self._teacher.losses(views, repeated).reshape(len(batch), -1).tolist()
 
         preparing, shown = as_stages([Step("preprocess", show)], images, inputs=pixels)
-        inputs = [[shown[index] for index in batch] for batch in batches]
-        inference, rows = as_stages([Step("teacher", score)], batches, inputs=inputs, images=size)
-        flat = [row for batch in rows for row in batch][: len(images)]
-        for place, (image, decoded, row) in enumerate(zip(images, pixels, flat, strict=True)):
-            height, width = decoded.shape[:2]
-            boxes = whole_and_crops(image, width, height, self._task)
-            found[place] = found[place][0], dict(zip(boxes, row, strict=True))
-        return [*preparing, *inference]
+        inference, results = self._in_batches(Step("teacher", score), shown)
+        losses[:] = results
+        return preparing + inference
 
-    def _write(self, rows: Sequence[tuple[SourceImage, Pixels, _Result]]) -> None:
+    def _in_batches(self, step: Step, prepared: Sequence[Any]) -> tuple[list[Stage], list[Any]]:
+        """Return a network's stage, and what it makes of each image."""
+        batches = groups(len(prepared), self._subject.batch)
+        inputs = [[prepared[index] for index in batch] for batch in batches]
+        stages, results = as_stages([step], batches, inputs=inputs, images=self._subject.batch)
+        return stages, list(chain.from_iterable(results))[: len(prepared)]
+
+    def _write(self, rows: Sequence[tuple[SourceImage, Pixels, Foreground, Sequence[float]]]) -> None:
         """Keep in a fresh store what was measured."""
         task, batch = self._task, self._subject.batch
         settings = MeasureSettings(self._crops, task.seed, "area", batch, task.threads)
         with TemporaryDirectory() as folder, Store(Path(folder)) as store:
             lookup = StoreLookup(self._foreground, self._teacher, settings, store, self._subject.classes)
             for part in batched(rows, batch):
-                store.add(lookup.measurements([_found(*row) for row in part]))
+                store.add(lookup.measurements([self._found(*row) for row in part]))
 
-    def close(self) -> None:
-        """See `Implementation.close`."""
-        self._opened.close()
-
-
-def _found(image: SourceImage, pixels: Pixels, result: _Result) -> Found:
-    known = KnownFile(read_file(image.path).sha256, pixels.shape[1], pixels.shape[0])
-    return Found(image, file_signature(image.path), known, *result)
+    def _found(
+        self, image: SourceImage, pixels: Pixels, foreground: Foreground, losses: Sequence[float]
+    ) -> Found:
+        height, width = pixels.shape[:2]
+        boxes = whole_and_crops(image, width, height, self._task) if losses else ()
+        known = KnownFile(read_file(image.path).sha256, width, height)
+        by_box = dict(zip(boxes, losses, strict=True))
+        return Found(image, file_signature(image.path), known, foreground, by_box)
 
 
 def _refuse(skipped: Sequence[Skipped]) -> None:

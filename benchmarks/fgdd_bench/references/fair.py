@@ -8,8 +8,7 @@ bundles that the networks are rebuilt from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,15 +29,15 @@ from fgdd_bench.harness.implementation import (
     Step,
     as_stages,
     groups,
+    run_steps,
 )
 from fgdd_bench.harness.subject import Subject, Task
 from fgdd_bench.machine.processes import variable
-from fgdd_bench.references.fair_workers import ImageLoader, Preprocess, Tiles, Whole, worker_steps
-from fgdd_bench.references.mosaics import FairMosaics
+from fgdd_bench.references.fair_workers import ImageLoader
+from fgdd_bench.references.mosaics import OPENCV, open_mosaics
 from fgdd_bench.references.networks import (
     Normalisation,
     Shown,
-    busy_threads,
     find_normalisation,
     pytorch_on,
     reference_device,
@@ -46,96 +45,133 @@ from fgdd_bench.references.networks import (
     teacher_network,
     wait_for,
 )
+from fgdd_bench.references.pictures import resized_whole
+from fgdd_engines.base import Array
 from fgdd_engines.errors import wrapped_as_engine_error
-from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.resize import Pixels
 from fgdd_fast.runtime.machine import read_machine
 
 _KERNELS = "TORCHINDUCTOR_CACHE_DIR"  # where `torch.compile` keeps what it makes
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-def open_fair(path: PathName, task: Task, subject: Subject, *, name: Name = "fair") -> Implementation:
+class FairReference(Implementation):
+    """Worker processes prepare images; networks run whole batches of them, one after the other.
+
+    Args:
+        name, arithmetic: see `Implementation`.
+        task: with the images in a batch.
+        preprocess: what a worker makes of an image's pixels: an array.
+        outputs: what the answer's arrays are called.
+        classes: in the order of their labels.
+        networks: steps from labels, int64 [images], and from what the workers made of as many images, as a
+            tensor on the device, to the answer's tensors; without one, the answer is what the workers made.
+        within: what holds while they run.
+    """
+
+    def __init__(
+        self,
+        name: Name,
+        arithmetic: str,
+        task: Task,
+        *,
+        preprocess: Callable[[SourceImage, Pixels], Array],
+        outputs: Sequence[str],
+        classes: Sequence[str] = (),
+        networks: Sequence[Step] = (),
+        within: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        super().__init__(name, arithmetic)
+        self._task, self._outputs, self._networks, self._within = task, outputs, networks, within
+        self._places = {name: place for place, name in enumerate(classes)}
+        self._device = reference_device(task) if networks else torch.device("cpu")
+        gpu = self._device.type == "cuda"
+        self._steps = (*OPENCV.reading(), Step("preprocess", preprocess))
+        # One worker keeps up with a network on a processor; more would take threads from it.
+        workers = task.threads if gpu or not networks else 1
+        self._loader = ImageLoader(self._steps, batch=task.batch, workers=workers, pinned=gpu)
+        self.opened.callback(self._let_go)
+        self.opened.callback(self._loader.close)
+
+    def run(self, images: Sequence[SourceImage]) -> Answer:
+        """See `Implementation.run`."""
+        labels = self._labels_of(images)
+        parts: list[Sequence[Tensor]] = []
+        with wrapped_as_engine_error(f"{self.arithmetic} failed"), self._within():
+            for rows in self._loader.load(images):
+                done = len(parts) * self._task.batch
+                on_device = rows.to(self._device, non_blocking=True)
+                found = run_steps(self._networks, labels[done : done + len(rows)], on_device)
+                parts.append(found if self._networks else (found,))
+            arrays = [torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)]
+        return dict(zip(self._outputs, arrays, strict=True))
+
+    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
+        """See `Implementation.stages`."""
+        stages, rows = as_stages(self._steps, images)
+        if not self._networks:
+            return stages
+        steps = [Step(step.name, partial(self._alone, step), step.threads) for step in self._networks]
+        if self._device.type == "cuda":
+            steps.insert(0, Step("host to device", self._copy))
+        labels, size = self._labels_of(images), self._task.batch
+        batches = groups(len(images), size)
+        inputs = [torch.from_numpy(np.stack([rows[index] for index in batch])) for batch in batches]
+        return stages + as_stages(steps, [labels[batch] for batch in batches], inputs=inputs, images=size)[0]
+
+    def _alone(self, step: Step, labels: Tensor, value: Any) -> Any:
+        with self._within():
+            found = step.do(labels, value)
+            wait_for(self._device)
+            return found
+
+    def _copy(self, _: Tensor, rows: Tensor) -> Tensor:
+        copied = rows.pin_memory().to(self._device)
+        torch.cuda.synchronize()
+        return copied
+
+    def _labels_of(self, images: Sequence[SourceImage]) -> Tensor:
+        places = [self._places.get(image.class_name, 0) for image in images]
+        return torch.tensor(places, device=self._device)
+
+    def _let_go(self) -> None:
+        self._networks = ()
+        if self.name == "compiled":
+            torch.compiler.reset()  # it compiles one function only so many times
+
+
+def open_reference(path: PathName, task: Task, subject: Subject, name: Name = "fair") -> Implementation:
     """Open the fair reference along a path.
 
     Args:
-        path: of a small network.
+        path: `decode`, `foreground` with a saliency model, `teacher` or `compose`.
         task: with the images in a batch.
         subject: what the path works on.
         name: `fair`, or `compiled`; where no network runs, that changes nothing but the name.
 
     Raises:
-        SettingsError: the path is another, or the subject lacks what it needs.
+        SettingsError: the subject lacks what the path needs.
         FgddError: a model cannot be rebuilt in PyTorch or compiled, or there is no GPU.
     """
-    if path == "decode":
-        return FairDecoding(task, name=name)
-    if path == "foreground":
-        return FairNetwork(task, _saliency(subject), name=name)
-    if path == "teacher":
-        return FairNetwork(task, _teacher(task, subject), name=name)
     if path == "compose":
-        return FairMosaics(task, subject.given_plan(), name=name)
-    raise SettingsError(f"The path '{path}' is not one of decode, foreground, teacher and compose")
-
-
-class FairDecoding(Implementation):
-    """Worker processes read, decode and cut images."""
-
-    def __init__(self, task: Task, *, name: Name) -> None:
-        self.name = name
-        self._steps = worker_steps(Tiles(task))
-        self._loader = ImageLoader(self._steps, batch=task.batch, workers=task.threads, pinned=False)
-        self.arithmetic = f"OpenCV {cv2.__version__}, {task.threads} worker processes"
-
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`."""
-        return {"tiles": torch.cat(list(self._loader.load(images))).numpy()}
-
-    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Implementation.stages`."""
-        return as_stages(self._steps, images)[0]
-
-    def close(self) -> None:
-        """See `Implementation.close`."""
-        self._loader.close()
-
-
-@dataclass(frozen=True)
-class FairModel:
-    """A network, what goes into it and what comes out.
-
-    Attributes:
-        stage: which it is.
-        module: from samples uint8 [images, ...] and labels int64 [images] to tensors [images, ...].
-        preprocess: what workers do with an image to make a sample.
-        shape: of a sample.
-        outputs: what the tensors are called in the answer.
-        classes: in the order of the labels.
-    """
-
-    stage: StageName
-    module: nn.Module
-    preprocess: Preprocess
-    shape: tuple[int, ...]
-    outputs: tuple[str, ...]
-    classes: Sequence[str]
-
-
-def _saliency(subject: Subject) -> FairModel:
-    bundle = subject.foreground_bundle()
-    height, width = bundle.preprocessing.height, bundle.preprocessing.width
-    module, shape = _Saliency(saliency_network(bundle)), (height, width, 3)
-    outputs = ("occupancy", "masks")
-    return FairModel("saliency", module, Whole((width, height)), shape, outputs, subject.classes)
-
-
-def _teacher(task: Task, subject: Subject) -> FairModel:
+        return open_mosaics(name, task, subject.given_plan())
+    tiles = partial(OPENCV.tiles, task)
+    if path == "decode":
+        arithmetic = f"OpenCV {cv2.__version__}, {task.threads} worker processes"
+        return FairReference(name, arithmetic, task, preprocess=tiles, outputs=("tiles",))
+    network: nn.Module
+    if path == "foreground":
+        bundle = subject.foreground_bundle()
+        height, width = bundle.preprocessing.height, bundle.preprocessing.width
+        network, resized = _Saliency(saliency_network(bundle)), partial(resized_whole, (width, height))
+        outputs, shape = ("occupancy", "masks"), (height, width, 3)
+        return FairNetwork(name, task, "saliency", network, shape, resized, outputs, subject.classes)
     bundle, classes = subject.known_teacher()
     shown = Shown.of(task, bundle)
-    module = _Teacher(teacher_network(bundle, shown.side), find_normalisation(bundle), shown)
+    network = _Teacher(teacher_network(bundle, shown.side), find_normalisation(bundle), shown)
     shape = (1 + task.crops, task.tile_size, task.tile_size, 3)
-    return FairModel("teacher", module, Tiles(task), shape, ("losses",), classes)
+    return FairNetwork(name, task, "teacher", network, shape, tiles, ("losses",), classes)
 
 
 class _Saliency(nn.Module):
@@ -171,118 +207,81 @@ class _Teacher(nn.Module):
         return (losses.reshape(images, views),)
 
 
-class FairNetwork(Implementation):
-    """Worker processes prepare images; the network runs a whole batch of them at once.
+class FairNetwork(FairReference):
+    """A network in its best precision and layout; as `compiled`, with fixed shapes and constant weights.
 
     Args:
+        name: `fair` or `compiled`.
         task: with the images in a batch.
-        model: on the CPU.
-        name: `fair`, or `compiled`, whose batches are all whole: the last one is filled up.
+        stage: which it is.
+        module: from samples uint8 [images, ...] and labels int64 [images] to tensors [images, ...].
+        shape: of a sample.
+        preprocess, outputs, classes: see `FairReference`.
     """
 
-    def __init__(self, task: Task, model: FairModel, *, name: Name) -> None:
-        self.name = name
-        self._task, self._model = task, model
-        self._device = reference_device(task)
+    def __init__(
+        self,
+        name: Name,
+        task: Task,
+        stage: StageName,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        preprocess: Callable[[SourceImage, Pixels], Array],
+        outputs: Sequence[str],
+        classes: Sequence[str],
+    ) -> None:
+        self.name, self._device = name, reference_device(task)
         self._dtype = lower_precision(self._device)
-        self._problem = f"PyTorch cannot run the {model.stage}"
-        module: Any = model.module.to(self._device)
-        self._module = module.to(memory_format=torch.channels_last)
-        torch.set_num_threads(task.threads)
-        with wrapped_as_engine_error(self._problem), self._arithmetic():
-            shape = (task.batch, *model.shape)
-            self._labels_buffer = torch.zeros(task.batch, dtype=torch.int64, device=self._device)
-            self._samples_buffer = torch.zeros(shape, dtype=torch.uint8, device=self._device)
-            example = partial(self._run, self._samples_buffer, self._labels_buffer)
-            precision = _observed_precision(model.module, example)
+        network: Any = module.to(self._device)
+        self._module = network.to(memory_format=torch.channels_last)
+        words = [pytorch_on(self._device), PRECISIONS[self._dtype], "channels last"]
+        with wrapped_as_engine_error(f"{words[0]} cannot run the {stage}"), self._arithmetic():
+            self._samples = torch.zeros((task.batch, *shape), dtype=torch.uint8, device=self._device)
+            self._labels = torch.zeros(task.batch, dtype=torch.int64, device=self._device)
             if name == "compiled":
-                self._module = torch.compile(
-                    self._module, fullgraph=True, dynamic=False, options={"freezing": True}
-                )
-                # Every kernel is made anew: what an interrupted run left behind is cut short.
-                with TemporaryDirectory() as folder, variable(_KERNELS, folder):
-                    example()
-        # One worker keeps up with a network on a processor; more would take threads from it.
-        gpu = self._device.type == "cuda"
-        self._steps = worker_steps(model.preprocess)
-        workers = task.threads if gpu else 1
-        self._loader = ImageLoader(self._steps, batch=task.batch, workers=workers, pinned=gpu)
-        details = [precision, "channels last", *["compiled"] * (name == "compiled")]
-        self.arithmetic = ", ".join([pytorch_on(self._device), *details])
-
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`."""
-        torch.set_num_threads(self._task.threads)
-        labels = self._labels(images)
-        parts: list[Sequence[Tensor]] = []
-        with wrapped_as_engine_error(self._problem), self._arithmetic():
-            for samples in self._loader.load(images):
-                done = len(parts) * self._task.batch
-                on_device = samples.to(self._device, non_blocking=True)
-                parts.append(self._infer(labels[done : done + len(samples)], on_device))
-            arrays = [torch.cat(tensors).cpu().numpy() for tensors in zip(*parts, strict=True)]
-        return dict(zip(self._model.outputs, arrays, strict=True))
-
-    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Implementation.stages`."""
-        torch.set_num_threads(self._task.threads)
-        stages, samples = as_stages(self._steps, images)
-        labels = self._labels(images)
-        batches = groups(len(images), self._task.batch)
-        steps = [Step(self._model.stage, self._infer_and_wait, busy_threads(self._task))]
-        if self._device.type == "cuda":
-            steps.insert(0, Step("host to device", self._copy_and_wait))
-        batch_stages, _ = as_stages(
-            steps,
-            [labels[batch] for batch in batches],
-            inputs=[torch.from_numpy(np.stack([samples[index] for index in batch])) for batch in batches],
-            images=self._task.batch,
+                words.append("compiled")
+                options = {"freezing": True}
+                self._module = torch.compile(self._module, fullgraph=True, dynamic=False, options=options)
+            # Every kernel is made anew: what an interrupted run left behind is cut short.
+            with TemporaryDirectory() as folder, variable(_KERNELS, folder):
+                self._module(self._samples, self._labels)
+        step = Step(stage, self._infer, task.busy_threads)
+        super().__init__(
+            name,
+            ", ".join(words),
+            task,
+            preprocess=preprocess,
+            outputs=outputs,
+            classes=classes,
+            networks=[step],
+            within=self._arithmetic,
         )
-        return [*stages, *batch_stages]
-
-    def close(self) -> None:
-        """See `Implementation.close`."""
-        self._loader.close()
-        self._module = None
-        if self.name == "compiled":
-            torch.compiler.reset()  # it compiles one function only so many times
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """Inference in lower precision, where there is any."""
-        lower = self._dtype != torch.float32
-        dtype = self._dtype if lower else None
-        with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=lower):
+        with torch.inference_mode(), autocast(self._device, self._dtype):
             yield
 
     def _infer(self, labels: Tensor, samples: Tensor) -> Sequence[Tensor]:
         """Return what the network makes of a batch; a GPU may still be at work."""
-        if self.name == "fair":
-            return self._run(samples, labels)
-        # Shapes are fixed: where a batch is short, what was there before fills it up. And the tensors are
-        # always the same, because PyTorch would compile again for those that were made in another mode.
         count = len(samples)
-        self._labels_buffer[:count] = labels
-        self._samples_buffer[:count] = samples
-        return [output[:count] for output in self._run(self._samples_buffer, self._labels_buffer)]
+        if self.name == "compiled":
+            # Shapes are fixed: where a batch is short, what was there before fills it up. And the tensors are
+            # always the same, because PyTorch would compile again for those that were made in another mode.
+            self._samples[:count], self._labels[:count] = samples, labels
+            samples, labels = self._samples, self._labels
+        return [output[:count] for output in self._module(samples, labels)]
 
-    def _run(self, samples: Tensor, labels: Tensor) -> Sequence[Tensor]:
-        outputs: Sequence[Tensor] = self._module(samples, labels)
-        return outputs
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._module = None
 
-    def _infer_and_wait(self, labels: Tensor, samples: Tensor) -> None:
-        with self._arithmetic():
-            self._infer(labels, samples)
-        wait_for(self._device)
 
-    def _copy_and_wait(self, _: Tensor, samples: Tensor) -> Tensor:
-        copied = samples.pin_memory().to(self._device)
-        torch.cuda.synchronize()
-        return copied
-
-    def _labels(self, images: Sequence[SourceImage]) -> Tensor:
-        places = {name: place for place, name in enumerate(self._model.classes)}
-        return torch.tensor([places[image.class_name] for image in images], device=self._device)
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return a context in which networks compute in a precision."""
+    lower = dtype != torch.float32
+    return torch.autocast(device.type, dtype if lower else None, enabled=lower)
 
 
 def lower_precision(device: torch.device) -> torch.dtype:
@@ -291,13 +290,3 @@ def lower_precision(device: torch.device) -> torch.dtype:
         return torch.float16
     has_bfloat16 = any("bf16" in unit for unit in read_machine().vector_units)
     return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def _observed_precision(module: nn.Module, run: Callable[[], object]) -> str:
-    """Return the precision in which a network's first convolution computes when it runs."""
-    seen: list[torch.dtype] = []
-    first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
-    hook = first.register_forward_hook(lambda _layer, _inputs, output: seen.append(output.dtype))
-    run()
-    hook.remove()
-    return PRECISIONS[seen[0]]

@@ -2,62 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from fgdd_bench.harness.implementation import Step, run_steps
-from fgdd_bench.harness.subject import Task, whole_and_crops
 from fgdd_bench.machine.processes import worker_context
-from fgdd_bench.references.pictures import cut_tile, decode_opencv, read_content, resize_opencv
-from fgdd_engines.base import Array
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.resize import Pixels
 from fgdd_fast.parallel import batched
-
-Preprocess = Callable[[SourceImage, Pixels], Array]
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Cuts an image into tiles uint8 [1 + crops, tile, tile, 3]: the whole of it, then its crops."""
-
-    task: Task
-
-    def __call__(self, image: SourceImage, pixels: Pixels) -> Array:
-        height, width = pixels.shape[:2]
-        boxes = whole_and_crops(image, width, height, self.task)
-        return np.stack([cut_tile(pixels, box, self.task.tile_size) for box in boxes])
-
-
-@dataclass(frozen=True)
-class Whole:
-    """Resizes the whole of an image to uint8 [height, width, 3], of a size (width, height)."""
-
-    size: tuple[int, int]
-
-    def __call__(self, _: SourceImage, pixels: Pixels) -> Array:
-        return resize_opencv(pixels, self.size)
-
-
-def worker_steps(preprocess: Preprocess) -> tuple[Step, ...]:
-    """Return what a worker does with an image."""
-    return Step("read", read_content), Step("decode", decode_opencv), Step("preprocess", preprocess)
 
 
 class ImageLoader:
     """A DataLoader whose workers stay, for images that are named anew each time.
 
     Args:
-        steps: see `worker_steps`.
+        steps: what a worker does with an image; the last gives an array.
         batch: images that are handed over at once.
         workers: processes, at least 1; each works with one thread.
         pinned: whether batches are put into memory from which a GPU can copy.

@@ -19,11 +19,7 @@ _TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Subtract a mean, divide by a standard deviation: of red, green and blue, for values in [0, 1].
-
-    Attributes:
-        mean, std: float32 [3, 1, 1].
-    """
+    """Subtract a mean and divide by a standard deviation, float32 [3, 1, 1], of values in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -37,10 +33,7 @@ class Normalisation:
 class Shown:
     """How normalised tiles, float32 [n, 3, tile, tile], become what a teacher is shown of them.
 
-    Attributes:
-        tile: side of a tile in pixels.
-        side: of what is shown.
-        enlarged: whether the tile is enlarged to that; else zeros go around it.
+    They are enlarged to a side in pixels, or zeros go around them.
     """
 
     tile: int
@@ -49,11 +42,7 @@ class Shown:
 
     @classmethod
     def of(cls, task: Task, bundle: Bundle) -> Shown:
-        """Return how a task shows tiles to a teacher.
-
-        Raises:
-            SettingsError: the view cannot show such tiles.
-        """
+        """Return how a task shows tiles to a teacher; a SettingsError where the view cannot show such."""
         side = view_size(task.view, task.tile_size, bundle.preprocessing.width)
         return cls(task.tile_size, side, task.view != "pad")
 
@@ -103,19 +92,10 @@ def find_normalisation(bundle: Bundle) -> Normalisation:
 
 
 def reference_device(task: Task) -> torch.device:
-    """Return where the references run.
-
-    Raises:
-        EngineError: there is no GPU.
-    """
+    """Return where the references run; an EngineError where that is a GPU, and there is none."""
     if task.device == "cuda" and not torch.cuda.is_available():
         raise EngineError("PyTorch finds no GPU that it can use", "Run: fgdd-fast doctor")
     return torch.device(task.device)
-
-
-def busy_threads(task: Task) -> int:
-    """Return the processor threads that a network keeps busy: all that are given, or one that feeds a GPU."""
-    return 1 if task.device == "cuda" else task.threads
 
 
 def wait_for(device: torch.device) -> None:

@@ -14,12 +14,8 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels
 
 
-def read_content(image: SourceImage, _: object = None) -> bytes:
-    """Return the bytes of an image's file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+def read_content(image: SourceImage) -> bytes:
+    """Return the bytes of an image's file; a DataError where it cannot be read."""
     try:
         return image.path.read_bytes()
     except OSError as error:
@@ -27,11 +23,7 @@ def read_content(image: SourceImage, _: object = None) -> bytes:
 
 
 def decode_pillow(image: SourceImage, content: bytes) -> Image.Image:
-    """Decode with Pillow, upright, RGB.
-
-    Raises:
-        DataError: Pillow cannot.
-    """
+    """Decode with Pillow, upright, RGB; a DataError where it cannot."""
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
@@ -41,11 +33,7 @@ def decode_pillow(image: SourceImage, content: bytes) -> Image.Image:
 
 
 def decode_opencv(image: SourceImage, content: bytes) -> Pixels:
-    """Decode with OpenCV, upright, to uint8 [height, width, 3] in RGB.
-
-    Raises:
-        DataError: OpenCV cannot.
-    """
+    """Decode with OpenCV, upright, to uint8 [height, width, 3] in RGB; a DataError where it cannot."""
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # of an empty file
@@ -67,3 +55,8 @@ def cut_tile(pixels: Pixels, box: Box, tile_size: int) -> Pixels:
     """Return a box of an image as a tile, uint8 [tile_size, tile_size, 3]."""
     part = pixels[box.y : box.y + box.height, box.x : box.x + box.width]
     return resize_opencv(part, (tile_size, tile_size))
+
+
+def resized_whole(size: tuple[int, int], _: SourceImage, pixels: Pixels) -> Pixels:
+    """Return the whole of an image in a size, (width, height)."""
+    return resize_opencv(pixels, size)

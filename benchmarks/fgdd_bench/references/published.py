@@ -8,7 +8,8 @@ Source: the public repository LINs-lab/RDED, `synthesize/`, with torchvision's f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import PIL
@@ -17,20 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from fgdd_bench.harness.implementation import (
-    Answer,
-    Implementation,
-    PathName,
-    Stage,
-    Step,
-    as_stages,
-    run_steps,
-)
+from fgdd_bench.harness.implementation import Implementation, Name, PathName, Step, StepByStep
 from fgdd_bench.harness.subject import Subject, Task, whole_and_crops
-from fgdd_bench.references.mosaics import PublishedMosaics
+from fgdd_bench.ours.mosaics import tiles_answer
+from fgdd_bench.references.mosaics import PILLOW, open_mosaics
 from fgdd_bench.references.networks import (
     Shown,
-    busy_threads,
     find_normalisation,
     pytorch_on,
     reference_device,
@@ -38,126 +31,97 @@ from fgdd_bench.references.networks import (
     teacher_network,
     wait_for,
 )
-from fgdd_bench.references.pictures import decode_pillow, read_content
 from fgdd_engines.base import Array
-from fgdd_engines.errors import wrapped_as_engine_error
-from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import SourceImage
 
 
-def open_published(path: PathName, task: Task, subject: Subject) -> Implementation:
-    """Open the published style along a path.
+def open_reference(path: PathName, task: Task, subject: Subject, name: Name = "published") -> Implementation:
+    """Open the published style along a path: `decode`, `foreground`, `teacher` or `compose`.
 
     Raises:
-        SettingsError: the path is none of a small network, or the subject lacks what it needs.
+        SettingsError: the subject lacks what the path needs.
         FgddError: a model cannot be rebuilt in PyTorch, or there is no GPU.
     """
-    openers: dict[str, Callable[[Task, Subject], Implementation]] = {
-        "decode": _decoding,
-        "foreground": _saliency,
-        "teacher": _teacher,
-        "compose": lambda task, subject: PublishedMosaics(task, subject.given_plan()),
-    }
-    if path not in openers:
-        raise SettingsError(f"The path '{path}' is not one of {', '.join(openers)}")
-    torch.set_num_threads(task.threads)
-    return openers[path](task, subject)
+    if path == "compose":
+        return open_mosaics(name, task, subject.given_plan())
+    if path == "decode":
+        cut = Step("preprocess", lambda image, picture: _tiles(image, picture, task), task.threads)
+        arithmetic = f"Pillow {PIL.__version__}, PyTorch {torch.__version__}"
+        return StepByStep(name, arithmetic, (*PILLOW.reading(), cut), tiles_answer)
+    device = reference_device(task)
+    prepare, infer, answer = (_saliency if path == "foreground" else _teacher)(task, subject, device)
+    stage = Step("saliency" if path == "foreground" else "teacher", infer, task.busy_threads)
+    steps = (*published_steps(prepare, task, device), stage)
+    return StepByStep(name, f"{pytorch_on(device)}, fp32", steps, answer)
 
 
-class ImageByImage(Implementation):
-    """Steps that each image goes through, one image after the other.
+def published_steps(
+    prepare: Callable[[SourceImage, Any], Any], task: Task, device: torch.device
+) -> list[Step]:
+    """Return the steps from an image to what a network takes of it, on the device.
 
     Args:
-        task: how many threads.
-        steps: of one image; the last gives arrays.
-        names: what these arrays are called in the answer.
-        arithmetic: see `Implementation.arithmetic`.
+        prepare: makes of an image and of its picture something that has PyTorch's method `to`.
+        task: how many threads that keeps busy.
+        device: where the network is.
     """
 
-    name = "published"
+    def copy(_: SourceImage, value: Any) -> Any:
+        on_device = value.to(device)
+        wait_for(device)
+        return on_device
 
-    def __init__(self, task: Task, steps: Sequence[Step], names: Sequence[str], arithmetic: str) -> None:
-        self.arithmetic = arithmetic
-        self._threads = task.threads
-        self._steps = steps
-        self._names = names
-
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`."""
-        torch.set_num_threads(self._threads)
-        with wrapped_as_engine_error("PyTorch cannot run the published style"):
-            rows: list[Sequence[Array]] = [run_steps(self._steps, image) for image in images]
-        return {name: np.stack(arrays) for name, *arrays in zip(self._names, *rows, strict=True)}
-
-    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Implementation.stages`."""
-        torch.set_num_threads(self._threads)
-        return as_stages(self._steps, images)[0]
-
-    def close(self) -> None:
-        """Let go of the network."""
-        self._steps = ()
+    copying = [Step("host to device", copy)] if device.type == "cuda" else []
+    return [*PILLOW.reading(), Step("preprocess", prepare, task.threads), *copying]
 
 
-def _decoding(task: Task, subject: Subject) -> Implementation:  # noqa: ARG001 - tiles need no model
-    def tiles(image: SourceImage, picture: Image.Image) -> Sequence[Array]:
-        crops = torch.cat(_crops(image, _to_tensor(picture), task))
-        return (_to_uint8(crops).numpy(),)
-
-    steps = (*_READING, Step("preprocess", tiles, task.threads))
-    return ImageByImage(task, steps, ["tiles"], f"Pillow {PIL.__version__}, PyTorch {torch.__version__}")
-
-
-def _saliency(task: Task, subject: Subject) -> Implementation:
+def _saliency(task: Task, subject: Subject, device: torch.device) -> tuple[Any, Any, Any]:  # noqa: ARG001
+    """Return what is done to prepare an image and to find its foreground, and what makes the answer."""
     bundle = subject.foreground_bundle()
-    device = reference_device(task)
     network = saliency_network(bundle).to(device)
     size = (bundle.preprocessing.height, bundle.preprocessing.width)
 
     def resized(_: SourceImage, picture: Image.Image) -> Tensor:
-        return _to_uint8(_interpolated(_to_tensor(picture), size))
+        return _to_uint8(_interpolated(to_planes(picture), size))
 
     @torch.no_grad()
-    def find(_: SourceImage, images: Tensor) -> Sequence[Array]:
-        occupancy, mask = network(images)
-        return occupancy[0].cpu().numpy(), mask[0].cpu().numpy()
+    def find(_: SourceImage, images: Tensor) -> tuple[Array, ...]:
+        return tuple(tensor[0].cpu().numpy() for tensor in network(images))
 
-    steps = (
-        *_READING,
-        Step("preprocess", resized, task.threads),
-        *_to_device(device),
-        Step("saliency", find, busy_threads(task)),
-    )
-    return ImageByImage(task, steps, ["occupancy", "masks"], f"{pytorch_on(device)}, fp32")
+    def answer(found: list[tuple[Array, Array]]) -> dict[str, Array]:
+        occupancies, masks = map(np.stack, zip(*found, strict=True))
+        return {"occupancy": occupancies, "masks": masks}
+
+    return resized, find, answer
 
 
-def _teacher(task: Task, subject: Subject) -> Implementation:
+def _teacher(task: Task, subject: Subject, device: torch.device) -> tuple[Any, Any, Any]:
+    """Return what is done to prepare an image and to score its views, and what makes the answer."""
     bundle, classes = subject.known_teacher()
-    device = reference_device(task)
     shown = Shown.of(task, bundle)
     network = teacher_network(bundle, shown.side).to(device)
     normalise = find_normalisation(bundle)
 
     def views(image: SourceImage, picture: Image.Image) -> Tensor:
-        return torch.cat([shown(normalise(crop)) for crop in _crops(image, _to_tensor(picture), task)])
+        return torch.cat([shown(normalise(crop)) for crop in _crops(image, to_planes(picture), task)])
 
     @torch.no_grad()
-    def score(image: SourceImage, images: Tensor) -> Sequence[Array]:
+    def score(image: SourceImage, images: Tensor) -> Array:
         labels = torch.full((len(images),), classes.index(image.class_name), device=device)
-        return (functional.cross_entropy(network(images), labels, reduction="none").cpu().numpy(),)
+        losses: Array = functional.cross_entropy(network(images), labels, reduction="none").cpu().numpy()
+        return losses
 
-    steps = (
-        *_READING,
-        Step("preprocess", views, task.threads),
-        *_to_device(device),
-        Step("teacher", score, busy_threads(task)),
-    )
-    return ImageByImage(task, steps, ["losses"], f"{pytorch_on(device)}, fp32")
+    return views, score, lambda found: {"losses": np.stack(found)}
 
 
-def _to_tensor(picture: Image.Image) -> Tensor:
+def to_planes(picture: Image.Image) -> Tensor:
     """Return a picture as float32 [3, height, width] in [0, 1], as torchvision's `to_tensor` makes it."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+
+
+def _tiles(image: SourceImage, picture: Image.Image, task: Task) -> Array:
+    tiles: Array = _to_uint8(torch.cat(_crops(image, to_planes(picture), task))).numpy()
+    return tiles
 
 
 def _crops(image: SourceImage, planes: Tensor, task: Task) -> list[Tensor]:
@@ -177,17 +141,3 @@ def _interpolated(planes: Tensor, size: tuple[int, int]) -> Tensor:
 def _to_uint8(planes: Tensor) -> Tensor:
     """Return planes in [0, 1], [n, 3, height, width], as pixels uint8 [n, height, width, 3]."""
     return planes.mul(255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
-
-
-def _to_device(device: torch.device) -> tuple[Step, ...]:
-    """Return the step that takes tensors to a GPU."""
-
-    def copy(_: SourceImage, tensor: Tensor) -> Tensor:
-        on_device = tensor.to(device)
-        wait_for(device)
-        return on_device
-
-    return (Step("host to device", copy),) if device.type == "cuda" else ()
-
-
-_READING: tuple[Step, ...] = (Step("read", read_content), Step("decode", decode_pillow))

@@ -59,7 +59,7 @@ def spread(figures: Mapping[str, float], form: Callable[[float], str]) -> str:
     return f"{form(figures['median'])} ({form(figures['lowest'])} to {form(figures['highest'])})"
 
 
-# What figures of parity are called, and how they are written; others go by their names.
+# What the figures of parity are called, and how they are written.
 FIGURES: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
     "same_path": ("same path", percent),
     "same_crop": ("same crop chosen", percent),
@@ -82,16 +82,6 @@ FIGURES: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
     "mean_mosaic_error": ("mosaic error, mean, grey levels", number),
     "largest_mosaic_error": ("mosaic error, largest, grey levels", number),
 }
-
-
-def figure(name: str, value: float | None) -> str:
-    """Return a figure of parity, written as its kind is."""
-    return FIGURES.get(name, (name, number))[1](value)
-
-
-def label(name: str) -> str:
-    """Return what a figure of parity is called."""
-    return FIGURES.get(name, (name.replace("_", " "), number))[0]
 
 
 def references(result: Result) -> list[str]:
@@ -129,11 +119,8 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
     rule = [
         "---:" if any(cell[:1].isdecimal() for cell in cells) else "---" for cells in zip(*body, strict=True)
     ]
-    return "\n".join(f"| {' | '.join(_cells(row))} |" for row in (headings, rule, *body))
-
-
-def _cells(row: Sequence[str]) -> Iterator[str]:
-    yield from (cell.replace("|", "\\|").replace("\n", " ") for cell in row)
+    clean = ([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (headings, rule, *body))
+    return "\n".join(f"| {' | '.join(row)} |" for row in clean)
 
 
 def headline_rows(result: Result) -> Iterator[list[str]]:
@@ -141,47 +128,34 @@ def headline_rows(result: Result) -> Iterator[list[str]]:
     others = references(result)
     yield ["path", *(f"against {NAMES[name]}" for name in others), "images/s", "answers"]
     for path in result["paths"]:
-        if not path["passed"]:
+        if path["passed"]:
+            ratios = [path["speedup"].get(name) for name in others]
+            shown = [NOTHING if ratio is None else spread(ratio, times) for ratio in ratios]
+            rate = number(path["implementations"]["ours"]["images_per_second"]["median"])
+            yield [PATHS[path["path"]], *shown, rate, "agree"]
+        else:
             verdict = f"no speed-up: {'; '.join(path['failures'])}"
             yield [PATHS[path["path"]], *[NOTHING] * (len(others) + 1), verdict]
-            continue
-        ratios = [path["speedup"].get(name) for name in others]
-        yield [
-            PATHS[path["path"]],
-            *(NOTHING if ratio is None else spread(ratio, times) for ratio in ratios),
-            number(path["implementations"]["ours"]["images_per_second"]["median"]),
-            "agree",
-        ]
 
 
 def _implementations(result: Result) -> Iterator[list[str]]:
     """Yield each implementation from end to end."""
-    yield [
-        "path",
-        "implementation",
-        "arithmetic",
-        "images/s",
-        "processor s/image",
-        "bound by",
-        "busy",
-        "of its limit",
-        "load, s",
-    ]
-    for path in _accepted(result):
-        for name in ("ours", *SHOWN):
-            if name in path["implementations"]:
-                one = path["implementations"][name]
-                yield [
-                    PATHS[path["path"]],
-                    NAMES[name],
-                    one["arithmetic"],
-                    spread(one["images_per_second"], number),
-                    number(one["processor_seconds_per_image"]),
-                    one["bound_by"] or NOTHING,
-                    percent(one["busy"]),
-                    percent(share_of_limit(path, name)),
-                    number(one["load_seconds"]),
-                ]
+    rates = ["images/s", "processor s/image", "bound by", "busy", "of its limit", "load, s"]
+    yield ["path", "implementation", "arithmetic", *rates]
+    for path in filter(_accepted, result["paths"]):
+        for name in filter(path["implementations"].__contains__, ("ours", *SHOWN)):
+            one = path["implementations"][name]
+            yield [
+                PATHS[path["path"]],
+                NAMES[name],
+                one["arithmetic"],
+                spread(one["images_per_second"], number),
+                number(one["processor_seconds_per_image"]),
+                one["bound_by"] or NOTHING,
+                percent(one["busy"]),
+                percent(share_of_limit(path, name)),
+                number(one["load_seconds"]),
+            ]
 
 
 def share_of_limit(path: Mapping[str, Any], name: str) -> float | None:
@@ -192,20 +166,20 @@ def share_of_limit(path: Mapping[str, Any], name: str) -> float | None:
 def _stages(result: Result) -> Iterator[list[str]]:
     """Yield each of our stages alone."""
     yield ["path", "stage", "images/s a core", "p50, ms", "p90, ms", "p99, ms", "share", "of its limit"]
-    for path in _accepted(result):
+    for path in filter(_accepted, result["paths"]):
         for stage in path["implementations"]["ours"]["stages"]:
             yield [
                 PATHS[path["path"]],
                 stage["name"],
                 number(stage["images_per_second_per_core"]),
-                *(number(stage["latency_ms"][name]) for name in ("p50", "p90", "p99")),
+                *map(number, stage["latency_ms"].values()),
                 percent(stage["share"]),
                 percent(stage["limit"]["share"]) if "limit" in stage else NOTHING,
             ]
 
 
-def _accepted(result: Result) -> list[Any]:
-    return [path for path in result["paths"] if path["passed"]]
+def _accepted(path: Mapping[str, Any]) -> bool:
+    return bool(path["passed"])
 
 
 def _parity(result: Result) -> Iterator[list[str]]:
@@ -213,28 +187,29 @@ def _parity(result: Result) -> Iterator[list[str]]:
     columns = ["fp32", *references(result)]
     yield ["path", "figure", *(NAMES[name] for name in columns)]
     for path in result["paths"]:
-        for row in parity_rows(path, columns):
-            yield [PATHS[path["path"]], row["label"], *(_judged(cell) for cell in row["cells"])]
+        for label, cells in parity_rows(path, columns):
+            yield [PATHS[path["path"]], label, *map(_judged, cells)]
 
 
-def parity_rows(path: Mapping[str, Any], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the figures of a path: `label`, and `cells` with `value`, `tolerance` and `failed`."""
-    names = {name: None for parity in path["parity"].values() for name in parity["figures"]}
-    rows = []
+def parity_rows(
+    path: Mapping[str, Any], columns: Sequence[str]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield each figure of a path: what it is called, and cells with `value`, `tolerance` and `failed`."""
+    found = [path["parity"].get(name, {"figures": {}, "tolerances": {}, "failed": []}) for name in columns]
+    names = {name for parity in path["parity"].values() for name in parity["figures"]}
     for name in sorted(names, key=list(FIGURES).index):
-        cells = []
-        for column in columns:
-            parity = path["parity"].get(column, {"figures": {}, "tolerances": {}, "failed": []})
-            there = name in parity["figures"]
-            cells.append(
+        label, form = FIGURES[name]
+        yield (
+            label,
+            [
                 {
-                    "value": figure(name, parity["figures"][name]) if there else "",
+                    "value": form(parity["figures"][name]) if name in parity["figures"] else "",
                     "tolerance": parity["tolerances"].get(name, ""),
                     "failed": name in parity["failed"],
                 }
-            )
-        rows.append({"label": label(name), "cells": cells})
-    return rows
+                for parity in found
+            ],
+        )
 
 
 def _judged(cell: Mapping[str, Any]) -> str:

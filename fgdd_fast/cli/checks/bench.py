@@ -28,7 +28,15 @@ from fgdd_bench.reporting.report import headline_rows, markdown
 from fgdd_engines.bundle.files import stage_file, write_file
 from fgdd_engines.optional_imports import import_optional
 from fgdd_engines.progress import Progress, Task
-from fgdd_fast.cli.options import FACTOR, SIZE, folder, foreground_options, runtime_options, seed_option
+from fgdd_fast.cli.options import (
+    FACTOR,
+    SIZE,
+    folder,
+    foreground_options,
+    json_option,
+    runtime_options,
+    seed_option,
+)
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.errors import OutputError
 from fgdd_fast.output.folder import writing
@@ -36,7 +44,7 @@ from fgdd_fast.output.folder import writing
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where a result is written; None where it is not wanted."""
+    """Where a result is written; None where it is not wanted, or is printed instead."""
 
     json: Path | None
     html: Path | None
@@ -145,7 +153,7 @@ def output_option(kind: str, what: str) -> Callable[[Any], Any]:
 )
 @seed_option()
 @runtime_options()
-@output_option("json", "the result, with every sample,")
+@json_option()
 @output_option("html", "the result as a page")
 @output_option("markdown", "the result's tables")
 def bench(
@@ -161,7 +169,8 @@ def bench(
     shown and the command fails. The foreground model 'grounded-sam2-random' is Grounded SAM 2 at its
     published size with random weights, for its times.
     """
-    outputs = Outputs(json=json_file, html=html_file, markdown=markdown_file)
+    printed = str(json_file) == "-"
+    outputs = Outputs(json=None if printed else json_file, html=html_file, markdown=markdown_file)
     settings = BenchOptions(**options)
     outputs.check()
     for name in settings.references:
@@ -171,12 +180,16 @@ def bench(
     try:
         with open_bench(data, settings, command_line(["fgdd-fast", *sys.argv[1:]])) as session:
             progress = _Drawn(target) if target.is_terminal else console_progress(target)
-            failures = session.measure(outputs.write, progress=progress)
+            try:
+                failures = session.measure(outputs.write, progress=progress)
+            finally:
+                if printed and session.result["paths"]:  # what was finished, as in a file
+                    click.echo(to_text(session.result), nl=False)
     except KeyboardInterrupt:
         end_descendants()  # also those that had only been asked for
         target.print("Stopped. What was finished has been written; the same command begins anew.")
         raise click.exceptions.Exit(130) from None
-    _show(session.result, Console())
+    _show(session.result, target if printed else Console())
     if failures:
         raise DisagreementError(
             f"No speed-up is shown where the answers differ: {'; '.join(failures)}",

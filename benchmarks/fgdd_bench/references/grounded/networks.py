@@ -22,12 +22,7 @@ from fgdd_fast.errors import SettingsError
 
 
 class Boxes(NamedTuple):
-    """The best boxes of some images.
-
-    Attributes:
-        corners: float32 [images, boxes, 4]; left, top, right, bottom as shares of the image.
-        scores: float32 [images, boxes], best first; 0 for a box that does not count.
-    """
+    """The best boxes of some images, [images, boxes, 4] as shares of the image; scores, 0 for no box."""
 
     corners: Tensor
     scores: Tensor
@@ -37,8 +32,7 @@ def load_networks(subject: Subject, device: torch.device) -> tuple[GroundingDino
     """Load the checkpoints that the subject's bundle was exported from: Grounding DINO and SAM 2.1.
 
     Raises:
-        BundleError: a checkpoint cannot be used.
-        SettingsError: the bundle was exported from another one, or none are named.
+        FgddError: a checkpoint cannot be used, none are named, or the bundle was exported from another one.
     """
     bundle = subject.foreground_bundle(grounded=True)
     if subject.checkpoints is None:
@@ -57,32 +51,8 @@ def load_networks(subject: Subject, device: torch.device) -> tuple[GroundingDino
     return networks
 
 
-class TextCounter:
-    """Counts the prompts that a text encoder encodes."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    @contextmanager
-    def watching(self, detector: Any) -> Iterator[None]:
-        """Within the block, count what a Grounding DINO encodes."""
-        hook = detector.model.text_backbone.register_forward_pre_hook(self._add)
-        try:
-            yield
-        finally:
-            hook.remove()
-
-    def _add(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self.count += len(arguments[0])
-
-
 class Prompts(NamedTuple):
-    """Tokenised prompts, filled up to a common length.
-
-    Attributes:
-        ids: int64 [prompts, tokens].
-        mask: int64 [prompts, tokens]; 0 for tokens that fill up.
-    """
+    """Tokenised prompts, int64 [prompts, tokens], filled up to a common length; the mask is 0 there."""
 
     ids: Tensor
     mask: Tensor
@@ -94,10 +64,8 @@ class Prompts(NamedTuple):
         tokenizer.no_truncation()
         tokenizer.enable_padding()
         encoded = tokenizer.encode_batch(list(texts))
-        return cls(
-            torch.tensor([one.ids for one in encoded], device=device),
-            torch.tensor([one.attention_mask for one in encoded], device=device),
-        )
+        rows = ([one.ids for one in encoded], [one.attention_mask for one in encoded])
+        return cls(*(torch.tensor(one, device=device) for one in rows))
 
     def inputs(self, places: Tensor) -> dict[str, Tensor]:
         """Return what a Grounding DINO takes of some of them, one for each image."""
@@ -110,11 +78,9 @@ class Prompts(NamedTuple):
 
 
 class EncodedPrompts(nn.Module):
-    """Stands in for a Grounding DINO's text backbone: gives what that made of each prompt beforehand.
+    """Stands in for a Grounding DINO's text backbone: gives what that makes of prompts, once, here.
 
-    Args:
-        detector: transformers' `GroundingDinoForObjectDetection`, whose backbone encodes the prompts here.
-        ids: int64 [prompts, tokens], filled up.
+    The prompts are int64 [prompts, tokens], filled up.
     """
 
     ids: Tensor
@@ -145,13 +111,7 @@ class EncodedPrompts(nn.Module):
 
 
 def best_boxes(outputs: Any, threshold: float, most: int) -> Boxes:
-    """Return the best of a Grounding DINO's proposals.
-
-    Args:
-        outputs: of transformers' `GroundingDinoForObjectDetection`.
-        threshold: only boxes with a higher score count.
-        most: boxes of an image, at most.
-    """
+    """Return the best of what a Grounding DINO proposes for each image, of those above a threshold."""
     scores, places = outputs.logits.float().amax(-1).sigmoid().topk(most, dim=1)
     boxes = outputs.pred_boxes.float().gather(1, places[..., None].expand(-1, -1, 4))
     centre, half = boxes[..., :2], boxes[..., 2:] / 2

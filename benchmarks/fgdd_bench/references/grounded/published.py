@@ -12,7 +12,7 @@ best are taken, as many as this project takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -27,13 +27,12 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
     GroundingDinoImageProcessorPil,
 )
 
-from fgdd_bench.harness.implementation import Answer, Implementation, Stage, Step, as_stages, run_steps
+from fgdd_bench.harness.implementation import Answer, Step, StepByStep
 from fgdd_bench.harness.subject import Subject, Task, asked_of, foreground_answer
 from fgdd_bench.references.fair import PRECISIONS
-from fgdd_bench.references.grounded.networks import EncodedPrompts, TextCounter, load_networks
+from fgdd_bench.references.grounded.networks import EncodedPrompts, load_networks
 from fgdd_bench.references.networks import pytorch_on, reference_device, wait_for
-from fgdd_bench.references.pictures import decode_pillow, read_content
-from fgdd_engines.errors import wrapped_as_engine_error
+from fgdd_bench.references.published import published_steps, to_planes
 from fgdd_export.grounding_dino.network import GroundingDino
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Foreground, ScoredBox
@@ -43,182 +42,131 @@ _MASK_STRIDE = 4  # pixels of SAM 2's square for each of its mask, along each si
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """An image and a prompt as the networks take them.
+class _Seen:
+    """An image and a prompt as the networks take them, and what they have found so far.
 
     Attributes:
         inputs: of the detector.
         planes: float32 [1, 3, side, side], of the segmenter.
         size: height and width of the image.
+        encoded: the prompt.
+        boxes: float32 [n, 4]; left, top, right, bottom in pixels of the image.
+        scores: float32 [n], best first.
+        embeddings: of the image, by the segmenter's encoder.
     """
 
     inputs: Any
     planes: Tensor
     size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Detected:
-    """What the detector found.
-
-    Attributes:
-        prepared: in what.
-        boxes: float32 [n, 4]; left, top, right, bottom in pixels of the image.
-        scores: float32 [n], best first.
-        embeddings: of the image, by the segmenter's encoder; none at first.
-    """
-
-    prepared: _Prepared
-    boxes: Tensor
-    scores: Tensor
+    encoded: EncodedPrompts | None = None
+    boxes: Any = ()
+    scores: Any = ()
     embeddings: Sequence[Tensor] = ()
 
+    def to(self, device: torch.device) -> _Seen:
+        """Return the same on a device."""
+        return replace(self, inputs=self.inputs.to(device), planes=self.planes.to(device))
 
-class PublishedGrounded(Implementation):
+
+class PublishedGrounded(StepByStep):
     """Grounded SAM 2 image by image, everything in fp32 and eager."""
 
-    name = "published"
-    text_encodings: int
-
     def __init__(self, task: Task, subject: Subject) -> None:
-        asked = asked_of(subject)
-        torch.set_num_threads(task.threads)
-        self._threads = task.threads
+        asked, self._device = asked_of(subject), reference_device(task)
         self._threshold, self._most = asked.threshold, asked.most
-        self._device = reference_device(task)
         detector, self._segmenter = load_networks(subject, self._device)
         self._detector: Any = detector.model
         self._processor = _processor(detector)
         self._texts = dict(zip(subject.classes, asked.texts, strict=True))
-        self._counter = TextCounter()
         self.text_encodings = 0
-        self.arithmetic = f"{pytorch_on(self._device)}, {PRECISIONS[self._detector.dtype]}"
+        steps = (
+            *published_steps(self._prepare, task, self._device),
+            Step("text encoder", self._encode_text, task.threads),
+            Step("detector", self._detect, task.threads),
+            Step("mask encoder", self._embed, task.threads),
+            Step("mask decoder", self._segment, task.threads),
+        )
+        arithmetic = f"{pytorch_on(self._device)}, {PRECISIONS[self._detector.dtype]}"
+        super().__init__("published", arithmetic, steps, self._answer_of)
 
-    def run(self, images: Sequence[SourceImage]) -> Answer:
-        """See `Implementation.run`."""
-        torch.set_num_threads(self._threads)
-        steps = (*self._preparing(), Step("detector", self._detect), *self._segmenting())
-        with (
-            self._counter.watching(self._detector),
-            wrapped_as_engine_error("PyTorch cannot run the published Grounded SAM 2"),
-        ):
-            found = [run_steps(steps, image) for image in images]
-        self.text_encodings = self._counter.count
+    def _answer_of(self, found: Sequence[Foreground]) -> Answer:
+        self.text_encodings = (self.text_encodings or 0) + len(found)  # one with every image
         return foreground_answer(found, self._most)
 
-    def stages(self, images: Sequence[SourceImage]) -> Sequence[Stage]:
-        """See `Implementation.stages`; the text encoder, a part of the detector, is timed alone."""
-        torch.set_num_threads(self._threads)
-        threads = self._threads
-        steps = (
-            *self._preparing(),
-            Step("text encoder", self._encode_text, threads),
-            Step("detector", self._detect_encoded, threads),
-            *self._segmenting(),
-        )
-        return as_stages(steps, images)[0]
-
-    def close(self) -> None:
-        """Let go of the networks."""
-        self._detector = self._segmenter = None  # type: ignore[assignment]
-
-    def _preparing(self) -> tuple[Step, ...]:
-        copying = (Step("host to device", self._copy),) if self._device.type == "cuda" else ()
-        return (
-            Step("read", read_content),
-            Step("decode", decode_pillow),
-            Step("preprocess", self._prepare, self._threads),
-            *copying,
-        )
-
-    def _segmenting(self) -> tuple[Step, ...]:
-        return (
-            Step("mask encoder", self._embed, self._threads),
-            Step("mask decoder", self._segment, self._threads),
-        )
-
-    def _prepare(self, image: SourceImage, picture: Image.Image) -> _Prepared:
+    def _prepare(self, image: SourceImage, picture: Image.Image) -> _Seen:
         """Return normalised planes, as transformers' processor and Meta's `SAM2Transforms` make them."""
-        text = self._texts[image.class_name]
+        text, segmenter = self._texts[image.class_name], self._segmenter
         inputs = self._processor(images=picture, text=text, return_tensors="pt")
-        planes = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].contiguous().float().div(255)
-        size = (self._segmenter.image_size, self._segmenter.image_size)
-        resized = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-        mean, std = (
-            torch.tensor(values).view(1, 3, 1, 1)
-            for values in (self._segmenter.image_mean, self._segmenter.image_std)
-        )
-        return _Prepared(inputs, (resized - mean) / std, (picture.height, picture.width))
-
-    def _copy(self, _: SourceImage, prepared: _Prepared) -> _Prepared:
-        copied = _Prepared(prepared.inputs.to(self._device), prepared.planes.to(self._device), prepared.size)
-        torch.cuda.synchronize()
-        return copied
+        size = (segmenter.image_size, segmenter.image_size)
+        resized = functional.interpolate(to_planes(picture)[None], size, mode="bilinear", antialias=True)
+        moments = (segmenter.image_mean, segmenter.image_std)
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in moments)
+        return _Seen(inputs, (resized - mean) / std, (picture.height, picture.width))
 
     @torch.no_grad()
-    def _detect(self, _: SourceImage, prepared: _Prepared) -> _Detected:
-        outputs = self._detector(**prepared.inputs)
+    def _encode_text(self, _: SourceImage, seen: _Seen) -> _Seen:
+        encoded = EncodedPrompts(self._detector, seen.inputs["input_ids"])
+        wait_for(self._device)
+        return replace(seen, encoded=encoded)
+
+    @torch.no_grad()
+    def _detect(self, _: SourceImage, seen: _Seen) -> _Seen:
+        assert seen.encoded is not None
+        with seen.encoded.in_place(self._detector):
+            outputs = self._detector(**seen.inputs)
         (result,) = self._processor.post_process_grounded_object_detection(
             outputs,
-            prepared.inputs["input_ids"],
+            seen.inputs["input_ids"],
             threshold=self._threshold,
             text_threshold=TEXT_THRESHOLD,
-            target_sizes=[prepared.size],
+            target_sizes=[seen.size],
         )
         best = result["scores"].argsort(descending=True)[: self._most]
-        return _Detected(prepared, result["boxes"][best], result["scores"][best])
+        return replace(seen, boxes=result["boxes"][best], scores=result["scores"][best])
 
     @torch.no_grad()
-    def _encode_text(self, _: SourceImage, prepared: _Prepared) -> tuple[_Prepared, EncodedPrompts]:
-        encoded = EncodedPrompts(self._detector, prepared.inputs["input_ids"])
+    def _embed(self, _: SourceImage, seen: _Seen) -> _Seen:
+        embeddings = self._segmenter.model.get_image_embeddings(seen.planes)
         wait_for(self._device)
-        return prepared, encoded
-
-    def _detect_encoded(self, image: SourceImage, given: tuple[_Prepared, EncodedPrompts]) -> _Detected:
-        prepared, encoded = given
-        with encoded.in_place(self._detector):
-            return self._detect(image, prepared)
+        return replace(seen, embeddings=embeddings)
 
     @torch.no_grad()
-    def _embed(self, _: SourceImage, detected: _Detected) -> _Detected:
-        embeddings = self._segmenter.model.get_image_embeddings(detected.prepared.planes)
-        wait_for(self._device)
-        return _Detected(detected.prepared, detected.boxes, detected.scores, embeddings)
-
-    @torch.no_grad()
-    def _segment(self, _: SourceImage, detected: _Detected) -> Foreground:
-        height, width = detected.prepared.size
+    def _segment(self, _: SourceImage, seen: _Seen) -> Foreground:
+        height, width = seen.size
         side = self._segmenter.image_size
         mask = np.zeros((side // _MASK_STRIDE, side // _MASK_STRIDE), np.uint8)
-        if not len(detected.boxes):
+        if not len(seen.boxes):
             return Foreground(0.0, (), mask)
-        corners = detected.boxes / torch.tensor([width, height, width, height], device=self._device)
+        corners = seen.boxes / torch.tensor([width, height, width, height], device=self._device)
         found = self._segmenter.model(
-            image_embeddings=list(detected.embeddings),
-            input_boxes=corners[None] * side,
-            multimask_output=False,
+            image_embeddings=list(seen.embeddings), input_boxes=corners[None] * side, multimask_output=False
         )
-        logits = functional.interpolate(
-            found.pred_masks[0], (height, width), mode="bilinear", align_corners=False
-        )
+        logits = functional.interpolate(found.pred_masks[0], (height, width), mode="bilinear")
         covered = (logits[:, 0] > 0).any(0).cpu().numpy()
-        rows = torch.column_stack([corners, detected.scores]).tolist()
-        return Foreground(
-            float(covered.mean()),
-            tuple(ScoredBox(*row) for row in rows),
-            np.asarray(cv2.resize(covered * np.uint8(255), mask.shape[::-1], interpolation=cv2.INTER_AREA)),
-        )
+        rows = torch.column_stack([corners, seen.scores]).tolist()
+        small = cv2.resize(covered * np.uint8(255), mask.shape[::-1], interpolation=cv2.INTER_AREA)
+        boxes = tuple(ScoredBox(*row) for row in rows)
+        return Foreground(float(covered.mean()), boxes, np.asarray(small, np.uint8))
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._detector = self._segmenter = None  # type: ignore[assignment]
+
+
+def open_reference(_: object, task: Task, subject: Subject, __: object) -> PublishedGrounded:
+    """Open the published style along `foreground`; see `PublishedGrounded`."""
+    return PublishedGrounded(task, subject)
 
 
 def _processor(detector: GroundingDino) -> Any:
     """Return transformers' processor of a checkpoint."""
     processor: Any = GroundingDinoProcessor
     tokenizer: Any = PreTrainedTokenizerFast
+    images = GroundingDinoImageProcessorPil(
+        size={"shortest_edge": detector.shortest_edge, "longest_edge": detector.longest_edge},
+        image_mean=list(detector.image_mean),
+        image_std=list(detector.image_std),
+    )
     return processor(
-        GroundingDinoImageProcessorPil(
-            size={"shortest_edge": detector.shortest_edge, "longest_edge": detector.longest_edge},
-            image_mean=list(detector.image_mean),
-            image_std=list(detector.image_std),
-        ),
-        tokenizer(tokenizer_object=Tokenizer.from_str(detector.tokenizer), pad_token="[PAD]"),
+        images, tokenizer(tokenizer_object=Tokenizer.from_str(detector.tokenizer), pad_token="[PAD]")
     )

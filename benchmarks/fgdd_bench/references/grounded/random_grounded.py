@@ -32,12 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RandomGrounded:
-    """Grounding DINO and SAM 2.1 with random weights.
-
-    Attributes:
-        checkpoints: folders of the detector's and of the segmenter's.
-        bundle: exported from them, in the joint form.
-    """
+    """Grounding DINO and SAM 2.1 with random weights: folders of both, and the bundle exported from them."""
 
     checkpoints: tuple[str, str]
     bundle: Bundle
