@@ -60,17 +60,9 @@ CLASSES = 1000
 
 # Of each row: millions of parameters; tracing, slimming and checking; the ONNX file; runs at batch 1, and the
 # median of the ratios of neighbouring runs.
-COLUMNS = {
-    "network": "",
-    "parameters": ".1f",
-    "export_seconds": ".0f",
-    "megabytes": ".0f",
-    "nodes_before": "d",
-    "nodes": "d",
-    "onnx_per_second": ".2f",
-    "eager_per_second": ".2f",
-    "ratio": ".2f",
-}
+COLUMNS = {"network": "", "parameters": ".1f", "export_seconds": ".0f", "megabytes": ".0f"}
+COLUMNS |= {"nodes_before": "d", "nodes": "d"}
+COLUMNS |= dict.fromkeys(("onnx_per_second", "eager_per_second", "ratio"), ".2f")
 
 
 def _detector(size: str) -> GroundingDino:
@@ -164,21 +156,21 @@ def measure(name: str, network: Network, repeats: int) -> dict[str, Any]:
     del model
     example = inputs_of(network, batch=1)
     feeds = {spec.name: tensor.numpy() for spec, tensor in zip(network.inputs, example, strict=True)}
-    times: dict[str, list[float]] = {"onnx": [], "eager": []}
-    for repeat in range(repeats + 1):
+    onnx, eager = list[float](), list[float]()
+    for _ in range(repeats + 1):
         begin = time.perf_counter()
         found = run(feeds)
-        middle = time.perf_counter()
+        onnx.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
         with torch.inference_mode():
             expected = network.module(*example)
-        end = time.perf_counter()
-        if repeat:  # the first warms up
-            times["onnx"].append(middle - begin)
-            times["eager"].append(end - middle)
+        eager.append(time.perf_counter() - begin)
+    del onnx[0], eager[0]  # which warmed up
     return {
         **row,
-        **{f"{kind}_per_second": 1 / median(seconds) for kind, seconds in times.items()},
-        "ratio": median(eager / onnx for onnx, eager in zip(times["onnx"], times["eager"], strict=True)),
+        "onnx_per_second": 1 / median(onnx),
+        "eager_per_second": 1 / median(eager),
+        "ratio": median(slow / quick for quick, slow in zip(onnx, eager, strict=True)),
         "largest_difference": _largest_difference(network, found, expected),
     }
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import cv2
 from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
@@ -25,10 +24,11 @@ from rich.table import Table
 
 from fgdd_bench.machine.environment import command_line, environment
 from fgdd_engines.base import PRECISIONS
-from fgdd_fast.cli.options import device_option
+from fgdd_fast.cli.options import device_option, write_json
 from fgdd_fast.cli.terminal import console_progress, logged_to
 from fgdd_fast.errors import DataError, FgddError, OutputError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
+from fgdd_fast.parallel import single_threaded_opencv
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,12 +39,7 @@ POSITIVE = click.IntRange(min=1)
 class Study:
     """A run of a study: it knows the command and the machine, tells how far it is, and reports.
 
-    Args:
-        command: the words that it was started with.
-        output: the file of the result; None where none is wanted.
-
-    Raises:
-        OutputError: the file could not be written at the end.
+    The result goes into `output`, if any; an OutputError where that could not be written at the end.
     """
 
     def __init__(self, command: Sequence[str], output: Path | None) -> None:
@@ -56,13 +51,7 @@ class Study:
         self._progress = console_progress(Console(stderr=True))
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """Give the items one by one, showing on stderr how many are done.
-
-        Args:
-            items: what is worked through.
-            what: in a word or two, what is done.
-            total: how many they are; needed where they have no length.
-        """
+        """Give the items one by one, showing on stderr how many of `total`, or of their length, are done."""
         count = total if total is not None else len(items) if isinstance(items, Sequence) else None
         with self._progress.task(what, count) as task:
             for item in items:
@@ -87,12 +76,7 @@ class Study:
         """
         if self._output is not None:
             result = {"command": self._command, **facts, "environment": self._environment, "rows": list(rows)}
-            part = self._output.with_name(f".{self._output.name}.part")
-            try:
-                part.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-                part.replace(self._output)
-            except OSError as error:
-                raise OutputError(f"{self._output} cannot be written: {error.strerror}") from error
+            write_json(self._output, json.dumps(result, indent=1, ensure_ascii=False))
         if show:
             self.show(rows, columns)
 
@@ -103,12 +87,9 @@ class Study:
         for name, form in columns.items():
             table.add_column(name.replace("_", " "), justify="right" if form else "left")
         for row in rows:
-            table.add_row(*(_cell(row[name], form) for name, form in columns.items()))
+            cells = ((row[name], form) for name, form in columns.items())
+            table.add_row(*("—" if value is None else escape(format(value, form)) for value, form in cells))
         Console().print(table)
-
-
-def _cell(value: Any, form: str) -> str:
-    return "—" if value is None else escape(format(value, form))
 
 
 def study(function: F) -> click.Command:
@@ -121,26 +102,19 @@ def study(function: F) -> click.Command:
     @functools.wraps(function)
     def run(output: Path | None, **options: Any) -> None:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
         try:
-            with logged_to(Console(stderr=True)):
-                function(Study(given_words(f"benchmarks.studies.{_name(function)}"), output), **options)
+            with logged_to(Console(stderr=True)), single_threaded_opencv():
+                function(Study(given_words(f"benchmarks.studies.{name}"), output), **options)
         except (FgddError, OSError) as error:
             raise click.ClickException(str(error)) from error
         finally:
-            cv2.setNumThreads(threads)
             signal.signal(signal.SIGTERM, before)
 
+    name = Path(function.__code__.co_filename).stem
     where = click.Path(path_type=Path)
-    output = click.Option(["--json", "output"], type=where, help="Where the result is written.")
-    command = click.command(name=_name(function))(run)
-    command.params.append(output)
+    command = click.command(name=name)(run)
+    command.params.append(click.Option(["--json", "output"], type=where, help="Where the result is written."))
     return command
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return Path(function.__code__.co_filename).stem
 
 
 def given_words(module: str) -> list[str]:
@@ -148,19 +122,18 @@ def given_words(module: str) -> list[str]:
     context = click.get_current_context()
     words = ["python", "-m", module]
     for parameter in context.command.params:
-        name = parameter.name or ""
+        name, option = parameter.name or "", parameter.opts[0]
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Argument):
             words.append(str(value))
         elif isinstance(parameter, click.Option) and parameter.is_flag:
-            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+            words.append(option if value else parameter.secondary_opts[0])
         elif parameter.multiple:
-            words += [word for item in value for word in (parameter.opts[0], str(item))]
+            words += [word for item in value for word in (option, str(item))]
         else:
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            words += [parameter.opts[0], text]
+            words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     return words
 
 
@@ -186,15 +159,7 @@ def runtime_options(function: F) -> F:
 
 
 def read_images(data: Path, per_class: int | None = None) -> tuple[DataSet, tuple[SourceImage, ...]]:
-    """Scan a folder, and draw images of each class.
-
-    Args:
-        data: the folder.
-        per_class: images of each class, at most; None for all.
-
-    Raises:
-        DataError: the folder is missing, or holds no images.
-    """
+    """Scan a folder, and draw so many images of each class, or all; a DataError where there are none."""
     dataset = scan(data)
     images = pool(dataset, per_class, 0)
     if not images:

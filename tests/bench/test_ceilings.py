@@ -28,59 +28,41 @@ from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_engines.optional_imports import openvino_core
 
 
-def bundle_of(folder: Path, nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> Bundle:
-    """A graph from `images` [batch, 4, height, width] to `result`."""
+def counted(folder: Path, nodes: list[onnx.NodeProto], **weights: tuple[int, ...]) -> Bundle:
+    """A graph from `images` [batch, 4, height, width] to `result`; `rows` is a constant beside weights."""
+    constants = {name: np.zeros(shape, np.float32) for name, shape in weights.items()}
+    constants["rows"] = np.array([32, 6])
     graph = helper.make_graph(
         nodes,
         "counted",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4, "height", "width"])],
         [helper.make_tensor_value_info("result", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    size = Preprocessing(8, 6, "none")
     images = TensorSpec("images", "float32", ("batch", 4, "height", "width"))
-    description = Bundle(
-        folder / "counted.onnx",
-        "counted",
-        "backbone",
-        "",
-        (images,),
-        (),
-        Preprocessing(8, 6, "none"),
-        None,
-        {},
-        "Apache-2.0",
-    )
-    return write_bundle(description, model.SerializeToString())
+    onnx_file = folder / "counted.onnx"
+    bundle = Bundle(onnx_file, "counted", "backbone", "", (images,), (), size, None, {}, "Apache-2.0")
+    return write_bundle(bundle, model.SerializeToString())
 
 
-def test_a_convolution_by_hand(tmp_path: Path) -> None:
+def test_convolutions_by_hand(tmp_path: Path) -> None:
     node = helper.make_node("Conv", ["images", "w"], ["result"], strides=[2, 2], pads=[1, 1, 1, 1], group=2)
-    work = graph_operations(bundle_of(tmp_path, [node], {"w": (10, 2, 3, 3)}), 8, 6)
-    outputs = 10 * 4 * 3
-    assert work == Work(outputs * 2 * 9, 0)
-
-
-def test_a_transposed_convolution_by_hand(tmp_path: Path) -> None:
+    assert graph_operations(counted(tmp_path, [node], w=(10, 2, 3, 3)), 8, 6) == Work(10 * 4 * 3 * 2 * 9, 0)
     node = helper.make_node("ConvTranspose", ["images", "w"], ["result"], strides=[2, 2])
-    work = graph_operations(bundle_of(tmp_path, [node], {"w": (4, 5, 2, 2)}), 8, 6)
-    assert work.multiply_adds == 4 * 8 * 6 * 5 * 4
+    assert graph_operations(counted(tmp_path, [node], w=(4, 5, 2, 2)), 8, 6) == Work(4 * 8 * 6 * 5 * 4, 0)
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_matrix_products_by_hand(tmp_path: Path, transposed: int) -> None:
-    shape = (7, 6) if transposed else (6, 7)
     nodes = [
         helper.make_node("MatMul", ["images", "a"], ["product"]),  # [1, 4, 8, 6] x [6, 6]
         helper.make_node("Reshape", ["product", "rows"], ["flat"]),
         helper.make_node("Gemm", ["flat", "b"], ["result"], transB=transposed),  # [32, 6] x [6, 7]
     ]
-    bundle = bundle_of(tmp_path, nodes, {"a": (6, 6), "b": shape})
-    model = onnx.load_from_string(bundle.graph())
-    model.graph.initializer.append(numpy_helper.from_array(np.array([32, 6]), "rows"))
-    work = graph_operations(write_bundle(bundle, model.SerializeToString()), 8, 6)
-    assert work.multiply_adds == 4 * 8 * 6 * 6 + 32 * 6 * 7
-    assert work.unknown == 0
+    bundle = counted(tmp_path, nodes, a=(6, 6), b=(7, 6) if transposed else (6, 7))
+    assert graph_operations(bundle, 8, 6) == Work(4 * 8 * 6 * 6 + 32 * 6 * 7, 0)
 
 
 def test_what_cannot_be_inferred_is_told(tmp_path: Path) -> None:
@@ -89,8 +71,7 @@ def test_what_cannot_be_inferred_is_told(tmp_path: Path) -> None:
         helper.make_node("Cast", ["places"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["a", "numbers"], ["result"]),
     ]
-    work = graph_operations(bundle_of(tmp_path, nodes, {"a": (3, 4)}), 8, 6)
-    assert (work.multiply_adds, work.unknown) == (0, 1)
+    assert graph_operations(counted(tmp_path, nodes, a=(3, 4)), 8, 6) == Work(0, 1)
 
 
 def test_a_bundle_of_fixed_size(tmp_path: Path) -> None:

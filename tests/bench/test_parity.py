@@ -57,9 +57,7 @@ def test_a_path_is_decided_in_each_class() -> None:
     found = expected.copy()
     found[1::2] = found[1::2][::-1]
     figures = compare_answers({"occupancy": expected}, {"occupancy": found}, ORIGINALS, TASK)
-    assert figures["same_path"] == pytest.approx(
-        1 - 0.5 * 6 / 8
-    )  # of eight shirts the lowest three are cropped
+    assert figures["same_path"] == pytest.approx(1 - 0.5 * 6 / 8)  # of eight shirts three are cropped
     assert figures["mean_occupancy_error"] == pytest.approx(np.abs(expected - found).mean())
 
 
@@ -121,10 +119,9 @@ def test_tiles_that_are_selected() -> None:
     tiles = selected_tiles(expected, ORIGINALS, TASK)
     assert len(tiles) == 2 * TASK.factor**2  # of each class
     found = answer("all")
-    losers = [
-        place for place, original in enumerate(ORIGINALS) if original.image.source in {s for s, _ in tiles}
-    ]
-    found["losses"][losers[0]] += 100
+    taken = {source for source, _ in tiles}
+    loser = next(place for place, original in enumerate(ORIGINALS) if original.image.source in taken)
+    found["losses"][loser] += 100
     assert compare_answers(expected, found, ORIGINALS, TASK)["same_tiles"] == 7 / 8
 
 

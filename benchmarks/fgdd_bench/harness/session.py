@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -129,14 +129,14 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
         originals, skipped = choose_originals(dataset, options.images, options.seed)
         for item in skipped:
             _log.warning("Skipped %s: %s", item.source, item.reason)
-        runtimes = _Runtimes(options)
-        subject, bundles = _subject(dataset, originals, options, runtimes)
-        task = _task(options, subject.teacher, [runtimes(bundle) for bundle in bundles])
+        subject, bundles = _subject(dataset, originals, options)
+        runtimes = {bundle.role: subject.runtime(bundle) for bundle in bundles}
+        task = _task(options, subject.teacher, runtimes.values())
         task.mosaics(1)  # refuses what cannot be cut into equal tiles
         form = None if subject.teacher is None else subject.teacher.find_cropped_graph(task.tile_size)
         if form is not None:
             with suppress(SettingsError, EngineError):  # then the teacher itself runs
-                runtimes(form)  # chosen now: to compare what can run it takes long where it is new
+                subject.runtime(form)  # chosen now: to compare what can run it takes long where it is new
         if options.needs(COMPOSED):
             subject = replace(subject, plan=draw_plan(originals, task))
         _log.info("Measuring the limits of this machine")
@@ -148,7 +148,7 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
             "command": command,
             "data": {"name": data.resolve().name, "drawn": drawn, **_data_facts(originals)},
             "settings": {name: getattr(options, name) for name in names} | {"view": task.view},
-            "models": {bundle.role: model_facts(bundle, runtimes(bundle)) for bundle in bundles},
+            "models": {bundle.role: model_facts(bundle, runtimes[bundle.role]) for bundle in bundles},
             "environment": environment(),
             "limits": limits.as_json(),
             "paths": [],
@@ -158,21 +158,20 @@ def open_bench(data: Path | None, options: BenchOptions, command: str) -> Iterat
         yield BenchSession(options, opener, limits, rounded(result))
 
 
-class _Runtimes:
-    """How each bundle runs, chosen once."""
+def _chosen_once(options: RuntimeOptions) -> Callable[[Bundle], Runtime]:
+    """Return a function that says how a bundle runs, and chooses that when it is first asked."""
+    chosen: dict[str, Runtime] = {}
 
-    def __init__(self, options: RuntimeOptions) -> None:
-        self._options = options
-        self._chosen: dict[str, Runtime] = {}
+    def runtime(bundle: Bundle) -> Runtime:
+        if bundle.sha256 not in chosen:
+            chosen[bundle.sha256] = runtime_of(bundle, options)
+        return chosen[bundle.sha256]
 
-    def __call__(self, bundle: Bundle) -> Runtime:
-        if bundle.sha256 not in self._chosen:
-            self._chosen[bundle.sha256] = runtime_of(bundle, self._options)
-        return self._chosen[bundle.sha256]
+    return runtime
 
 
 def _subject(
-    dataset: DataSet, originals: Sequence[Original], options: BenchOptions, runtimes: _Runtimes
+    dataset: DataSet, originals: Sequence[Original], options: BenchOptions
 ) -> tuple[Subject, list[Bundle]]:
     """Find the models that the paths need; return them as subject, without mosaics, and as a list."""
     present = {original.image.class_name for original in originals}
@@ -182,7 +181,7 @@ def _subject(
     sources = (None if choice is None else cast(Bundle, choice.source), teacher)
     subject = Subject(
         classes=classes,
-        runtime=runtimes,
+        runtime=_chosen_once(options),
         foreground=choice,
         checkpoints=checkpoints,
         teacher=teacher,
@@ -191,7 +190,7 @@ def _subject(
     return subject, [bundle for bundle in sources if bundle is not None]
 
 
-def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Sequence[Runtime]) -> Task:
+def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Iterable[Runtime]) -> Task:
     """Return what `fgdd-fast distill` does by default, on the device where this project runs."""
     on_processor = all(find_backend(runtime.device).on_processor for runtime in runtimes)
     side = options.size // options.factor

@@ -42,14 +42,14 @@ class Library:
     """What images are decoded, cut, joined and written with.
 
     Attributes:
-        read: an image's file.
+        read: an image's file; called with None beside it, as a step is.
         decode: a picture from what was read.
         cut: a box of a picture as a tile of a size.
         join: tiles, row by row, to a canvas with so many along each side.
         write: a canvas into a folder as the mosaic of a job, in a format; returns the file.
     """
 
-    read: Callable[[SourceImage], Any]
+    read: Callable[[SourceImage, None], Any]
     decode: Callable[[SourceImage, Any], Any]
     cut: Callable[[Any, Box, int], Any]
     join: Callable[[Sequence[Any], int], Any]
@@ -57,17 +57,13 @@ class Library:
 
     def reading(self) -> tuple[Step, Step]:
         """Return the steps from an image to its picture."""
-        return Step("read", partial(_read, self)), Step("decode", self.decode)
+        return Step("read", self.read), Step("decode", self.decode)
 
     def tiles(self, task: Task, image: SourceImage, picture: Pixels) -> Pixels:
         """Return the whole image and its candidate crops as tiles, uint8 [1 + crops, tile, tile, 3]."""
         height, width = picture.shape[:2]
         boxes = whole_and_crops(image, width, height, task)
         return np.stack([self.cut(picture, box, task.tile_size) for box in boxes])
-
-
-def _read(library: Library, image: SourceImage, _: object) -> Any:
-    return library.read(image)
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class _Composer:
         )
 
     def read(self, job: Job, _: None) -> list[Any]:
-        return list(map(self.library.read, job.images))
+        return [self.library.read(image, None) for image in job.images]
 
     def decode(self, job: Job, contents: Sequence[Any]) -> list[Any]:
         return list(map(self.library.decode, job.images, contents))
@@ -150,7 +146,7 @@ class Composing(StepByStep):
             return {"mosaics": np.stack([*executor.map(lambda file: read_image(file).pixels, files)])}
 
 
-def _read_ours(image: SourceImage) -> FileContent:
+def _read_ours(image: SourceImage, _: None) -> FileContent:
     try:
         return read_file(image.path)
     except ImageError as error:

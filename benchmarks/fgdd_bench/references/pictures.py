@@ -14,7 +14,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import Pixels
 
 
-def read_content(image: SourceImage) -> bytes:
+def read_content(image: SourceImage, _: None) -> bytes:
     """Return the bytes of an image's file; a DataError where it cannot be read."""
     try:
         return image.path.read_bytes()
