@@ -107,7 +107,8 @@ class _Builder:
 
     def _add(self, node: onnx.NodeProto) -> Any:
         rank = _RANKS.get(node.op_type)
-        fits = rank is None or np.ndim(self.constants.get(node.input[1])) == rank
+        weight = None if rank is None else self.constants.get(node.input[1])
+        fits = rank is None or (weight is not None and weight.ndim == rank)
         if node.op_type not in _OPERATORS or not fits:
             raise SettingsError(
                 f"The PyTorch reference lacks the operator {node.op_type} of '{self._name}'",
