@@ -132,7 +132,7 @@ class FairReference(Implementation):
         return copied
 
     def _labels_of(self, images: Sequence[SourceImage]) -> Tensor:
-        places = [self._places.get(image.class_name, 0) for image in images]
+        places = [self._places[image.class_name] if self._places else 0 for image in images]
         return torch.tensor(places, device=self._device)
 
     def _let_go(self) -> None:
