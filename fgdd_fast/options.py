@@ -28,14 +28,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "keep_foreground": 0.0,
         "score_view": "pad",
         "resize": "pil",
+        "foreground": "none",
     },
+    "whole": {"rule": "always-full", "ranking": "loss", "foreground": "none"},
     "fast": {"foreground": f"{DEFAULT_FOREGROUND}-192"},
 }
 """Settings that go together, by name: `distill(..., **PRESETS["paper"])`.
 
 `paper` is the method as its paper has it ("Foreground-Aware Dataset Distillation via Dynamic Patch
 Selection", arXiv 2601.02727); `rded` is the method that it builds on (RDED, Sun et al., CVPR 2024), without a
-foreground, resized as Pillow does; `fast` looks for the foreground on a smaller canvas.
+foreground, resized as Pillow does; `whole` keeps all images whole, and looks for no foreground either; `fast`
+looks for it on a smaller canvas.
 """
 
 
@@ -45,7 +48,8 @@ class MeasureOptions:
 
     Attributes:
         teacher: the bundle of a teacher that knows every class: a path, or a name of the catalogue.
-        foreground: the foreground model: a name of the catalogue, a bundle's path, or `masks:FOLDER`.
+        foreground: the foreground model: a name of the catalogue, a bundle's path, `masks:FOLDER`, or
+            `none`, to which all of an image is foreground.
         prompts: a file of what to look for in each class, for a foreground model that is asked by name.
         box_threshold: score in [0, 1] above which such a model takes a box; the bundle's own by default.
         pool: images considered of each class; None for all.

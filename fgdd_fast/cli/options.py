@@ -163,7 +163,7 @@ def foreground_options() -> Callable[[F], F]:
             "--foreground",
             default=DEFAULT_FOREGROUND,
             show_default=True,
-            metavar="NAME|BUNDLE|masks:FOLDER",
+            metavar="NAME|BUNDLE|masks:FOLDER|none",
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
         ),
         click.option(

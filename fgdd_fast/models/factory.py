@@ -26,9 +26,12 @@ from fgdd_fast.models.foreground import (
 from fgdd_fast.models.given_masks import MASKS
 from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.no_foreground import NONE
 from fgdd_fast.models.saliency import SALIENCY
 
-FAMILIES: Mapping[str, ForegroundFamily] = {family.name: family for family in (SALIENCY, GROUNDED, MASKS)}
+FAMILIES: Mapping[str, ForegroundFamily] = {
+    family.name: family for family in (SALIENCY, GROUNDED, MASKS, NONE)
+}
 SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 
 
@@ -42,8 +45,8 @@ def choose_foreground(
     """Find the foreground model that a user names, and settle how it is asked for each class.
 
     Args:
-        name: a family (`saliency`, `grounded-sam2`, `masks:FOLDER`, or one of a plug-in), a name of the
-            catalogue, or the path of a bundle.
+        name: a family (`saliency`, `grounded-sam2`, `masks:FOLDER`, `none`, or one of a plug-in), a name of
+            the catalogue, or the path of a bundle.
         classes: those of the data set.
         prompts: phrases by class; a class that is not among them is asked for by its name.
         box_threshold: score above which a box is taken; the bundle's own by default.

@@ -138,13 +138,17 @@ def test_jpeg_mosaics(workplace: Path) -> None:
 
 
 def test_a_preset_is_its_settings_and_other_options_come_first(workplace: Path) -> None:
-    assert distill(workplace, preset="rded", size=16).exit_code == 0
+    assert distill(workplace, preset="rded", size=16, foreground=None).exit_code == 0
     settings = read_manifest(workplace / "out").settings
     assert {name: settings[name] for name in ("rule", "score_view", "resize", "size")} == {
         **{"rule": "always-patch", "score_view": "pad", "resize": "pil"},
         "size": 16,
     }
     assert "keep_foreground" not in settings
+    assert distill(workplace, "whole", preset="whole", foreground=None).exit_code == 0
+    whole = read_manifest(workplace / "whole")
+    assert whole.models["foreground"].name == "none"
+    assert {(tile.kind, tile.occupancy) for image in whole.images for tile in image.tiles} == {("full", 1.0)}
     assert distill(workplace, "mine", preset="paper", rule="mean").exit_code == 0
     settings = read_manifest(workplace / "mine").settings
     assert (settings["rule"], settings["score_view"], settings["resize"]) == ("mean", "pad", "area")

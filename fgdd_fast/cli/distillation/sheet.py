@@ -18,7 +18,7 @@ from fgdd_fast.output.report import MOSAICS, SOURCES, draw_contact_sheet
 @click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The PNG file to write.")
 @click.option(
     "--foreground",
-    metavar="NAME|BUNDLE|masks:FOLDER",
+    metavar="NAME|BUNDLE|masks:FOLDER|none",
     help="The foreground model that OUT was distilled with; by default the one that its manifest names.",
 )
 @click.option(
