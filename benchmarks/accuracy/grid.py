@@ -17,8 +17,14 @@ from benchmarks.accuracy.results import Line, ResultFile, SetKey, open_results, 
 from benchmarks.accuracy.rows import FULL_DATA
 from benchmarks.accuracy.selection import SelectionGrid, choose_sets
 from benchmarks.accuracy.sets import AnySet, whole_data
-from benchmarks.accuracy.training import Training, TrainingGrid, Work, open_label_teacher, unfinished
-from benchmarks.accuracy.workers import train_all
+from benchmarks.accuracy.training import (
+    Training,
+    TrainingGrid,
+    Work,
+    open_label_teacher,
+    train_all,
+    unfinished,
+)
 from fgdd_bench.machine.environment import environment
 from fgdd_engines.progress import Progress
 from fgdd_fast.images.dataset import DataSet, pool
