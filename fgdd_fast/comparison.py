@@ -10,8 +10,8 @@ rule gives each image; and the masks. What either model finds is kept in the sto
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -134,28 +134,20 @@ def compare_foregrounds(
     options, runtime = MeasureOptions(**measuring), runtime or RuntimeOptions()
     rule = parse_rule(rule) if isinstance(rule, str) else rule
     dataset = data if isinstance(data, DataSet) else scan(Path(data))
-    chosen = _choose(options, against, dataset.classes)
     skipped: list[Skipped] = list(dataset.skipped)
-    with ExitStack() as stack:
-        store = stack.enter_context(Store(options.store))
-        models = [stack.enter_context(closing(_open(choice, options, runtime))) for choice in chosen]
-        settings = MeasureSettings(
-            options.crops, options.seed, options.resize, runtime.batch, runtime.threads
-        )
-        measurers = [Measurer(model, None, settings, store, dataset.classes) for model in models]
-        images: Sequence[SourceImage] = pool(dataset, options.pool, options.seed)
-        for model, measurer in zip(reversed(models), reversed(measurers), strict=True):
+    images: Sequence[SourceImage] = pool(dataset, options.pool, options.seed)
+    with _opened(dataset, options, against, runtime) as ((one, found), (other, expected)):
+        for model, measurer in ((other, expected), (one, found)):
             with progress.task(f"Measuring {model.name}", len(images)) as task:
                 images = _measured(images, measurer, task, skipped)
         members: dict[str, list[_Pair]] = {}
-        for pair in _pairs(images, *measurers, skipped):
+        for pair in _pairs(images, found, expected, skipped):
             members.setdefault(pair.found.class_name, []).append(pair)
     if not members:
         raise _nothing_to_compare(dataset, skipped)
     classes = {
         name: _agreement(members[name], rule, options.seed) for name in dataset.classes if name in members
     }
-    one, other = models
     skipped.sort(key=lambda item: item.source)
     return ForegroundComparison(
         one.name,
@@ -166,6 +158,27 @@ def compare_foregrounds(
         _over_all(list(classes.values())),
         tuple(skipped),
     )
+
+
+@contextmanager
+def _opened(
+    dataset: DataSet, options: MeasureOptions, against: str, runtime: RuntimeOptions
+) -> Iterator[list[tuple[ForegroundModel, Measurer]]]:
+    """Open the model that is judged and the other, and what measures with them."""
+    settings = MeasureSettings(options.crops, options.seed, options.resize, runtime.batch, runtime.threads)
+    with ExitStack() as stack:
+        store = stack.enter_context(Store(options.store))
+        models = []
+        for choice in _choose(options, against, dataset.classes):
+            model = open_foreground(
+                choice,
+                runtime=lambda bundle: runtime_of(bundle, runtime),
+                batch=runtime.batch,
+                resize=options.resize,
+                threads=runtime.threads,
+            )
+            models.append(stack.enter_context(closing(model)))
+        yield [(model, Measurer(model, None, settings, store, dataset.classes)) for model in models]
 
 
 def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tuple[ForegroundChoice, ...]:
@@ -180,16 +193,6 @@ def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tu
         if by_class
         else choose_foreground(name, classes)
         for name, by_class in zip(names, asked, strict=True)
-    )
-
-
-def _open(choice: ForegroundChoice, options: MeasureOptions, runtime: RuntimeOptions) -> ForegroundModel:
-    return open_foreground(
-        choice,
-        runtime=lambda bundle: runtime_of(bundle, runtime),
-        batch=runtime.batch,
-        resize=options.resize,
-        threads=runtime.threads,
     )
 
 
@@ -214,7 +217,7 @@ class _Pair:
 
 def _pairs(
     images: Sequence[SourceImage], found: Measurer, expected: Measurer, skipped: list[Skipped]
-) -> Iterable[_Pair]:
+) -> Iterator[_Pair]:
     """Compare the masks of all images; one that changed since it was measured is `skipped`."""
     records = zip(found.records(images), expected.records(images), strict=True)
     masks = zip(found.masks(images), expected.masks(images), strict=True)
