@@ -119,12 +119,13 @@ def paste(index: int, things: int, stamps: Sequence[Path], photographs: Sequence
         pixels = read_image(photograph.path).pixels.copy()
     except ImageError as error:
         raise unusable(photograph.source, error.problem) from error
-    mask = np.zeros(pixels.shape[:2], bool)
+    size = pixels.shape[:2]
+    mask = np.zeros(size, bool)
     share = SMALLEST * (LARGEST / SMALLEST) ** dice.number() / things
     for file in [dice.choose(stamps) for _ in range(things)]:
-        stamp = _read_stamp(file, share, mask.shape)
+        stamp = _read_stamp(file, share, size)
         height, width = stamp.shape[:2]
-        top, left = dice.whole(0, mask.shape[0] - height), dice.whole(0, mask.shape[1] - width)
+        top, left = dice.whole(0, size[0] - height), dice.whole(0, size[1] - width)
         window = (slice(top, top + height), slice(left, left + width))
         alpha = stamp[..., 3:] / np.float32(255)
         pixels[window] = np.rint(pixels[window] * (1 - alpha) + stamp[..., 2::-1] * alpha).astype(np.uint8)
