@@ -19,7 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fgdd_engines.progress import SILENT, Progress, Task
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
 from fgdd_fast.measurement.measurer import Measurer
@@ -137,9 +137,8 @@ def compare_foregrounds(
     skipped: list[Skipped] = list(dataset.skipped)
     images: Sequence[SourceImage] = pool(dataset, options.pool, options.seed)
     with _opened(dataset, options, against, runtime) as ((one, found), (other, expected)):
-        for model, measurer in ((other, expected), (one, found)):
-            with progress.task(f"Measuring {model.name}", len(images)) as task:
-                images = _measured(images, measurer, task, skipped)
+        images = _measured(images, expected, skipped, progress)
+        images = _measured(images, found, skipped, progress)
         members: dict[str, list[_Pair]] = {}
         for pair in _pairs(images, found, expected, skipped):
             members.setdefault(pair.found.class_name, []).append(pair)
@@ -167,7 +166,7 @@ def _opened(
     """Open the model that is judged and the other, and what measures with them."""
     settings = MeasureSettings(options.crops, options.seed, options.resize, runtime.batch, runtime.threads)
     with ExitStack() as stack:
-        store = stack.enter_context(Store(options.store))
+        store = stack.enter_context(Store(Path(options.store)))
         models = []
         for choice in _choose(options, against, dataset.classes):
             model = open_foreground(
@@ -187,7 +186,7 @@ def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tu
     asked = [find_family(name).asked_by_class for name in names]
     if not any(asked):
         asked[0] = True  # which refuses the options, if there are any
-    prompts = None if options.prompts is None else read_prompts(options.prompts)
+    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
     return tuple(
         choose_foreground(name, classes, prompts=prompts, box_threshold=options.box_threshold)
         if by_class
@@ -197,10 +196,10 @@ def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tu
 
 
 def _measured(
-    images: Sequence[SourceImage], measurer: Measurer, task: Task, skipped: list[Skipped]
+    images: Sequence[SourceImage], measurer: Measurer, skipped: list[Skipped], progress: Progress
 ) -> Sequence[SourceImage]:
     """Measure images, and return those that can be used: a network does not look at what has no mask."""
-    left_out = measurer.measure(images, task.advance).skipped
+    left_out = measurer.measure(images, progress=progress).skipped
     skipped += left_out
     names = {item.source for item in left_out}
     return [image for image in images if image.source not in names]
