@@ -21,6 +21,7 @@ PUBLIC = {
     "distill": "fgdd_fast.pipeline",
     "open_pipeline": "fgdd_fast.pipeline",
     "PRESETS": "fgdd_fast.options",
+    "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",
     "open_distilled": "fgdd_fast.output.distilled",
     "fit_teacher": "fgdd_fast.models.fitting",

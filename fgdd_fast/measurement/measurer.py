@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.measurement.store_format import KnownFile, file_signature
-from fgdd_fast.models.foreground import ForegroundModel, Inputs
+from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import ImageRecord
@@ -90,19 +91,17 @@ class Measurer:
 
     Args:
         foreground: finds foregrounds.
-        teacher: measures losses; knows every class.
+        teacher: measures losses; knows every class. Without one, foregrounds alone are measured, and the
+            losses of records are nan.
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
         classes: of the images.
-
-    Attributes:
-        features: what the teacher sees in tiles, for rankings that need it.
     """
 
     def __init__(
         self,
         foreground: ForegroundModel,
-        teacher: Teacher,
+        teacher: Teacher | None,
         settings: MeasureSettings,
         store: Store,
         classes: Sequence[str],
@@ -112,7 +111,12 @@ class Measurer:
         self._settings = settings
         self._store = store
         self._lookup = StoreLookup(foreground, teacher, settings, store, classes)
-        self.features = TileFeatures(teacher, settings, store, self._lookup.view_fingerprint)
+
+    @cached_property
+    def features(self) -> TileFeatures:
+        """What the teacher sees in tiles, for rankings that need it; not without a teacher."""
+        assert self._teacher is not None
+        return TileFeatures(self._teacher, self._settings, self._store, self._lookup.view_fingerprint)
 
     def measure(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> Measured:
         """Measure what is missing of the images.
@@ -125,7 +129,7 @@ class Measurer:
             FgddError: a network or the store failed; everything stored until then is kept.
         """
         threads, batch = self._settings.threads, self._settings.batch
-        streams = max(self._foreground.streams, self._teacher.streams)
+        streams = max(self._foreground.streams, self._teacher.streams if self._teacher else 1)
         ahead = 2 * batch * streams + 2 * threads
         with (
             progress.task("Measuring", len(images)) as task,
@@ -149,6 +153,14 @@ class Measurer:
                 yield found
             else:
                 yield Skipped(image.source, "changed while it was being measured")
+
+    def masks(self, images: Iterable[SourceImage]) -> Iterator[Pixels | None]:
+        """The mask that the store holds of each image, in their order: see `Store.masks`."""
+        for some in batched(images, _LOOKED_UP):
+            known = self._lookup.unchanged(some)
+            pairs = [(image, file) for image, file in zip(some, known, strict=True) if file is not None]
+            found = iter(self._lookup.masks(pairs))
+            yield from (None if file is None else next(found) for file in known)
 
     def _stored(
         self, images: Iterable[SourceImage]
@@ -214,6 +226,7 @@ class Measurer:
         )
 
     def _view(self, pixels: Images, box: Box) -> Images:
+        assert self._teacher is not None  # else no box is missing
         tile = tile_pixels(pixels, box, self._teacher.tile_size, self._settings.resize)
         return self._teacher.show(tile)
 
@@ -221,9 +234,7 @@ class Measurer:
         """Measure what was prepared; runs in an inference thread."""
         inputs = [item.foreground for item in batch if item.foreground is not None]
         foregrounds = iter(self._foreground.find(inputs, masks=True) if inputs else ())
-        labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
-        views = [view for item in batch for view in item.views]
-        losses = iter(self._teacher.losses(np.stack(views), np.array(labels, np.int32)) if views else ())
+        losses = iter(self._losses(batch))
         found = []
         for item in batch:
             foreground = None if item.foreground is None else next(foregrounds)
@@ -236,6 +247,14 @@ class Measurer:
                 Found(item.image, item.signature, item.known, foreground, each, shares, item.perceptual_hash)
             )
         return found
+
+    def _losses(self, batch: Sequence[_Prepared]) -> Iterable[np.float32]:
+        """The losses of all views, one image after another."""
+        views = [view for item in batch for view in item.views]
+        if self._teacher is None or not views:
+            return ()
+        labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
+        return self._teacher.losses(np.stack(views), np.array(labels, np.int32))
 
 
 def _read(image: SourceImage) -> _Read | Skipped:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
+from math import nan
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.store import Key, Store
 from fgdd_fast.measurement.store_format import KnownFile, Measurement, file_signature
-from fgdd_fast.models.foreground import FingerprintsImages, Foreground, ForegroundModel
+from fgdd_fast.models.foreground import FingerprintsImages, Foreground, ForegroundModel, Pixels
 from fgdd_fast.models.network import Teacher, fingerprint_text
 from fgdd_fast.selection.records import ImageRecord, View
 
@@ -83,19 +84,19 @@ class StoreLookup:
 
     Args:
         foreground: finds foregrounds; it has a fingerprint for each class, and maybe for each image.
-        teacher: measures losses; knows every class.
+        teacher: measures losses; knows every class. Without one, no loss is looked up, and records have none.
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
         classes: of the images.
 
     Attributes:
-        view_fingerprint: number of the way in which the teacher sees views.
+        view_fingerprint: number of the way in which the teacher sees views; 0 without one.
     """
 
     def __init__(
         self,
         foreground: ForegroundModel,
-        teacher: Teacher,
+        teacher: Teacher | None,
         settings: MeasureSettings,
         store: Store,
         classes: Sequence[str],
@@ -103,13 +104,16 @@ class StoreLookup:
         self._foreground = foreground
         self._settings = settings
         self._store = store
-        self._labels = {name: teacher.label(name) for name in classes}
+        self._scored = teacher is not None
+        self._labels = {name: teacher.label(name) if teacher else 0 for name in classes}
         self._class_fingerprints = {
             name: store.fingerprint(fingerprint_text(foreground.fingerprint(name))) for name in classes
         }
-        arithmetic = resize_arithmetic(settings.resize)
-        views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
-        self.view_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
+        self.view_fingerprint = 0
+        if teacher is not None:
+            arithmetic = resize_arithmetic(settings.resize)
+            views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
+            self.view_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
 
     def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
         """Return the content of each image's file, if it has not changed since it was read."""
@@ -149,8 +153,11 @@ class StoreLookup:
                     known.sha256,
                     image.class_name,
                     occupancy,
-                    View(full, known_losses[full]),
-                    tuple(View(crop, known_losses[crop], shares.get(crop)) for crop in crops),
+                    View(full, known_losses[full] if self._scored else nan),
+                    tuple(
+                        View(crop, known_losses[crop] if self._scored else nan, shares.get(crop))
+                        for crop in crops
+                    ),
                     hashes.get(known.sha256),
                 )
             )
@@ -159,8 +166,14 @@ class StoreLookup:
     def missing_of_unknown(self, image: SourceImage, width: int, height: int) -> MissingWork:
         """Return what is missing of an image whose content was never measured; for any thread."""
         full, *crops = self._boxes(image, width, height)
-        boxes = tuple(dict.fromkeys((full, *crops)))
+        boxes = tuple(dict.fromkeys((full, *crops))) if self._scored else ()
         return MissingWork(True, boxes, tuple(dict.fromkeys(crops)), self._settings.hashes)
+
+    def masks(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[Pixels | None]:
+        """Return the foreground's mask of each image, as `Store.masks` has it; None where none is kept."""
+        keys, _ = self._kept(found)
+        masks = dict(self._store.masks(key for key in keys if key is not None))
+        return [None if key is None else masks.get(key) for key in keys]
 
     def measurements(self, found: Sequence[Found]) -> list[Measurement]:
         """Return what was found, under its fingerprints and labels."""
@@ -198,12 +211,7 @@ class StoreLookup:
         self, found: Sequence[tuple[SourceImage, KnownFile]], work: Sequence[MissingWork]
     ) -> list[tuple[float, Mapping[Box, float]] | None]:
         """Occupancy of each image and, where wanted, the share of its foreground within each crop."""
-        numbers = self._fingerprints([image for image, _ in found])
-        keys = [
-            [(known.sha256, number) for number in own] for (_, known), own in zip(found, numbers, strict=True)
-        ]
-        occupancies = self._store.occupancies(chain.from_iterable(keys))
-        kept = [next((key for key in own if key in occupancies), None) for own in keys]
+        kept, occupancies = self._kept(found)
         shares: list[Mapping[Box, float] | None] = [{} for _ in found]
         if self._settings.shares:
             shares = self._shares(kept, found, work)
@@ -211,6 +219,17 @@ class StoreLookup:
             None if key is None or within is None else (occupancies[key], within)
             for key, within in zip(kept, shares, strict=True)
         ]
+
+    def _kept(
+        self, found: Sequence[tuple[SourceImage, KnownFile]]
+    ) -> tuple[list[Key | None], Mapping[Key, float]]:
+        """The key under which each image's foreground is kept, if it is, and occupancies by their keys."""
+        numbers = self._fingerprints([image for image, _ in found])
+        keys = [
+            [(known.sha256, number) for number in own] for (_, known), own in zip(found, numbers, strict=True)
+        ]
+        occupancies = self._store.occupancies(chain.from_iterable(keys))
+        return [next((key for key in own if key in occupancies), None) for own in keys], occupancies
 
     def _shares(
         self,

@@ -61,6 +61,11 @@ def choose_foreground(
     return replace(choice, family=family, plugin=plugin)
 
 
+def find_family(name: str) -> ForegroundFamily:
+    """Return the family of the foreground model that a user names; see `choose_foreground`."""
+    return _resolve(name)[0]
+
+
 def choose_as_exported(bundle: Bundle, classes: Sequence[str]) -> ForegroundChoice:
     """Settle how a foreground bundle is asked where the user says nothing; see `choose_foreground`."""
     family, plugin = _family_of_bundle(bundle)

@@ -16,7 +16,7 @@ class View:
 
     Attributes:
         box: which part.
-        loss: the teacher's cross-entropy (nats) on it for the image's class.
+        loss: the teacher's cross-entropy (nats) on it for the image's class; nan where no teacher was asked.
         foreground: share of the image's foreground that lies within the box, in [0, 1]; None where no
             decision needs it.
     """

@@ -7,6 +7,7 @@ __all__ = [
     "DrawnImage",
     "DrawnSource",
     "draw",
+    "pictures",
     "scenes",
     "tools",
     "write_drawn_dataset",

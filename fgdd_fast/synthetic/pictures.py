@@ -92,18 +92,27 @@ def draw(class_name: str, occupancy_target: float, size: tuple[int, int], seed: 
     return DrawnImage(np.minimum(lit, 255).astype(np.uint8), mask, float(mask.mean()), class_name)
 
 
-def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tuple[DrawnSource, ...]:
+def write_drawn_dataset(
+    folder: Path, *, images_per_class: int, seed: int, masks: Path | None = None
+) -> tuple[DrawnSource, ...]:
     """Write `folder/<class>/<class>_0000.jpg` and so on, of mixed sizes, each file whole or not at all.
 
     The occupancies of a class spread evenly from 0.05 to the most that suits it, 0.5 to 0.8. Files of an
     earlier run are replaced.
+
+    Args:
+        folder: holds the pictures.
+        images_per_class: how many.
+        seed: a whole number from 0.
+        masks: a folder in which each picture's exact mask is written as `<class>/<class>_0000.png`.
 
     Raises:
         OSError: a file cannot be written.
     """
     sources = []
     for class_name, (_, aspect, largest) in _KINDS.items():
-        (folder / class_name).mkdir(parents=True, exist_ok=True)
+        for root in (folder, masks) if masks else (folder,):
+            (root / class_name).mkdir(parents=True, exist_ok=True)
         by_fit = sorted(_SIZES, key=lambda size: abs(np.log(size[1] / size[0] / aspect)))
         for index in range(images_per_class):
             dice = Dice(seed, class_name, str(index))
@@ -111,13 +120,25 @@ def write_drawn_dataset(folder: Path, *, images_per_class: int, seed: int) -> tu
             size = dice.choose(by_fit[: max(2, round(len(by_fit) * (1 - share)))])  # large ones fit well
             image = draw(class_name, 0.05 + (largest - 0.05) * share, size, dice.whole(0, 2**31))
             source = f"{class_name}/{class_name}_{index:04d}.jpg"
-            _write_jpeg(folder / source, image.pixels)
+            write_picture(folder / source, image.pixels)
+            if masks is not None:
+                write_mask((masks / source).with_suffix(".png"), image.mask)
             sources.append(DrawnSource(source, class_name, image.occupancy))
     return tuple(sources)
 
 
-def _write_jpeg(path: Path, pixels: Bytes) -> None:
+def write_picture(path: Path, pixels: Bytes) -> None:
+    """Write pixels, uint8 RGB [height, width, 3], as a JPEG file, whole or not at all."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    _replace(path, encoded)
+
+
+def write_mask(path: Path, mask: npt.NDArray[np.bool_]) -> None:
+    """Write a mask, bool [height, width], as a PNG file of zeros and 255, whole or not at all."""
+    _replace(path, cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])[1])
+
+
+def _replace(path: Path, encoded: Bytes) -> None:
     partial = path.with_suffix(".part")
     partial.write_bytes(encoded.tobytes())
     partial.replace(path)

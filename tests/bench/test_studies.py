@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from image_files import clothing_photographs, needs_clothing
 from tiny_grounded import write_grounded_bundle
 
-from benchmarks.studies import scale
+from benchmarks.studies import scale, stamps
 from benchmarks.studies.study import Study
 from fgdd_fast.cli import terminal
 from fgdd_fast.errors import OutputError
@@ -32,6 +32,10 @@ STUDIES: dict[str, tuple[str, ...]] = {
     "precisions": ("--network", "tiny-teacher.onnx"),
     "scale": (*TEACHER, "--foreground", "tiny-foreground.onnx", "--device", "cpu"),
     "sizes": ("--model", "tiny-foreground.onnx", "--device", "cpu"),
+    "stamps": (
+        *("--model", "tiny-foreground.onnx", "--device", "cpu"),
+        *("--work", "work", "--stamps", "stamps", "--images", "4"),
+    ),
     "views": (*TEACHER, "--device", "cpu"),
 }
 
@@ -43,7 +47,21 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny.write_squares(tmp_path / "data", 6)
     tiny.foreground_bundle(tmp_path)
     tiny.teacher_bundle(tmp_path)
+    write_stamps(tmp_path / "stamps" / "animals")
     return tmp_path
+
+
+def write_stamps(folder: Path) -> None:
+    """Two stamps, a red one and a blue one that is tall, each with a margin that is not seen."""
+    folder.mkdir(parents=True)
+    for name, colour, height in (
+        ("red", (0, 0, 255), 20),
+        ("blue", (255, 0, 0), 60),
+        ("red_mirror", (0, 0, 255), 9),
+    ):
+        stamp = np.zeros((height + 20, 40, 4), np.uint8)
+        stamp[10:-10, 10:-10] = (*colour, 255)
+        assert cv2.imwrite(str(folder / f"{name}.png"), stamp)
 
 
 def command(name: str) -> click.Command:
@@ -113,6 +131,31 @@ def test_sizes_compare_with_the_first_model(workplace: Path) -> None:
     data = run("sizes")
     assert [(row["occupancy_error"], row["path_agreement"]) for row in data["rows"]] == [(0, 1), (0, 1)]
     assert data["images"] == 18
+
+
+def test_stamps_are_pasted_wholly_and_their_masks_are_exact(workplace: Path) -> None:
+    found = stamps.read_stamps(workplace / "stamps")
+    assert [file.stem for file in found] == ["blue", "red"]
+    photographs = scan(workplace / "data").images
+    for index in range(12):
+        things = 1 + index % 4
+        pixels, mask = stamps.paste(index, things, found, photographs)
+        assert np.array_equal(stamps.paste(index, things, found, photographs)[0], pixels)
+        assert 0 < mask.mean() < 0.55
+        pure = (pixels == (255, 0, 0)).all(axis=2) | (pixels == (0, 0, 255)).all(axis=2)
+        assert np.array_equal(pure, mask)
+
+
+def test_stamps_hold_models_to_each_set(workplace: Path) -> None:
+    data = run("stamps")
+    for name, images in (("scenes", 4), ("stamps", 4), ("pictures", 7)):
+        rows = [row for row in data["rows"] if row["set"] == name]
+        assert [row["images"] for row in rows] == [1] * images + [images]
+    assert data["stamps"] == 2
+    assert (
+        "There are no stamps in nowhere"
+        in invoke("stamps", "data", *STUDIES["stamps"], "--stamps", "nowhere").stderr
+    )
 
 
 def test_views_compare_with_the_first_view(workplace: Path) -> None:

@@ -41,9 +41,10 @@ def run_blocks(document: Path, names: dict[str, object]) -> None:
 
 @pytest.fixture
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `photographs`, `validation` and the catalogue's models."""
+    """A folder to work in, with `photographs`, their `masks`, `validation` and the catalogue's models."""
     install_tiny_models(tmp_path, monkeypatch)
     tiny.write_squares(tmp_path / "photographs", 8)
+    tiny.write_masks(tmp_path, "photographs")
     tiny.write_squares(tmp_path / "validation", 4)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -56,6 +57,7 @@ def test_what_the_api_page_shows_runs(photographs: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr().out
     assert "100.0% of 12 held-out images are right" in printed
     assert "6 mosaics; 0 images could not be used" in printed
+    assert "100.0% of the images take the same path" in printed
     assert "Writing: 3 of 3" in printed
     assert "is too small" in printed
     made = ("sheet.png", "distilled/labels/labels.json", "packed/manifest.json", "watched/manifest.json")

@@ -52,10 +52,10 @@ def coloured(file: Path) -> np.ndarray:
     return np.asarray(np.ptp(cv2.imread(str(file)).astype(int), axis=2) > 60)
 
 
-def write_masks(folder: Path) -> Path:
+def write_masks(folder: Path, data: str = "data") -> Path:
     """Write exact masks of the squares in `folder/data` below `folder/masks`."""
-    for file in (folder / "data").rglob("*.png"):
-        mask = folder / "masks" / file.relative_to(folder / "data")
+    for file in (folder / data).rglob("*.png"):
+        mask = folder / "masks" / file.relative_to(folder / data)
         mask.parent.mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(mask), coloured(file).astype(np.uint8) * 255)
     return folder / "masks"

@@ -86,6 +86,18 @@ def test_the_data_set_has_mixed_sizes_and_occupancies_that_spread(tmp_path: Path
     assert all(320 <= side <= 640 for shape in shapes for side in shape)
 
 
+def test_the_masks_of_the_data_set_lie_where_they_are_looked_for(tmp_path: Path) -> None:
+    sources = write_drawn_dataset(tmp_path / "data", images_per_class=1, seed=4, masks=tmp_path / "masks")
+
+    assert len(list((tmp_path / "masks").rglob("*.*"))) == len(sources)
+    for source in sources:
+        name = Path(source.source).with_suffix(".png")
+        mask = cv2.imread(str(tmp_path / "masks" / name), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == cv2.imread(str(tmp_path / "data" / source.source)).shape[:2]
+        assert set(mask.ravel().tolist()) == {0, 255}
+        assert (mask > 0).mean() == source.occupancy
+
+
 def test_drawing_the_data_set_again_replaces_what_was_cut_off(tmp_path: Path) -> None:
     first = write_drawn_dataset(tmp_path, images_per_class=1, seed=0)
     files = {source.source: (tmp_path / source.source).read_bytes() for source in first}

@@ -62,8 +62,9 @@ def demo(
         heading("Drawing a data set")
         data = out / "data"
         with writing(data):
-            drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0)
-        console().print(f"{len(drawn)} pictures in {data}")
+            masks = out / "masks"
+            drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0, masks=masks)
+        console().print(f"{len(drawn)} pictures in {data}, their foregrounds in {masks}")
     heading("Fitting a teacher")
     progress = console_progress(console())
     teacher = fit_teacher(data, out / "teacher.onnx", runtime=runtime, progress=progress).bundle
