@@ -47,7 +47,7 @@ def choose_foreground(
 
     Args:
         name: a family (`saliency`, `grounded-sam2`, `cam`, `masks:FOLDER`, `none`, or one of a plug-in), a
- of a bundle.
+            name of the catalogue, or the path of a bundle.
         classes: those of the data set.
         prompts: phrases by class; a class that is not among them is asked for by its name.
         box_threshold: score above which a box is taken; the bundle's own by default.

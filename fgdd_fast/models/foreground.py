@@ -178,7 +178,7 @@ class ForegroundFamily(ABC):
             if value is not None:
                 named = source.onnx if isinstance(source, Bundle) else self.spelling
                 raise SettingsError(
-                    f"{option} does not apply to the foreground model {named}, which is asked in no words",
+                    f"{option} does not apply to the foreground model {named}, which takes no prompt",
                     f"Leave {option} out, or name a Grounded SAM 2 bundle with --foreground.",
                 )
         return ForegroundChoice(source, classes, family=self)

@@ -36,8 +36,11 @@ from fgdd_fast.models.class_activation import CLASS_ACTIVATION, THRESHOLD
 if TYPE_CHECKING:
     import onnx
 
-# Half a grey level is rounding; a pixel in a thousand may lie so near the threshold that it falls either way.
-TOLERANCES = {"max_mask_difference": 0.5 / 255 + 1e-3, "max_occupancy_error": 1e-3}
+TOLERANCES = {
+    "max_mask_difference": 0.5 / 255 + 1e-3,
+    "max_occupancy_error": 1e-3,
+}  # half a grey level is rounding
+NEAR_TIE = 1e-4  # of a map's maximum: a pixel that near to the threshold may fall on either side
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze")  # [n, channels, 1, 1] to [n, channels]
 LEAST = 1e-4  # of a map's maximum: less is no evidence, and may be no number in half precision
 COMPARED = 5  # classes, at most
@@ -306,7 +309,8 @@ def _measure_parity(
             share = cv2.resize(share, (int(columns), int(rows)), interpolation=cv2.INTER_LINEAR)
             probability = np.interp(share, [0, threshold, 1], [0, 0.5, 1])
             difference = np.abs(found["mask"][place] / 255 - probability).max()
-            error = abs(float(found["occupancy"][place]) - (share > threshold).mean())
+            least, most = ((share > threshold + near).mean() for near in (NEAR_TIE, -NEAR_TIE))
+            error = abs(float(found["occupancy"][place]) - np.clip(found["occupancy"][place], least, most))
             mask_difference = max(mask_difference, float(difference))
             occupancy_error = max(occupancy_error, float(error))
     return {"max_mask_difference": mask_difference, "max_occupancy_error": occupancy_error}
