@@ -2,6 +2,7 @@
 
 __all__ = [
     "catalogue",
+    "class_activation",
     "factory",
     "fitting",
     "foreground",

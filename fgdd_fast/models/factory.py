@@ -12,6 +12,7 @@ from fgdd_fast.errors import BundleError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
+from fgdd_fast.models.class_activation import CLASS_ACTIVATION
 from fgdd_fast.models.foreground import (
     FingerprintsImages,
     Foreground,
@@ -30,7 +31,7 @@ from fgdd_fast.models.no_foreground import NONE
 from fgdd_fast.models.saliency import SALIENCY
 
 FAMILIES: Mapping[str, ForegroundFamily] = {
-    family.name: family for family in (SALIENCY, GROUNDED, MASKS, NONE)
+    family.name: family for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, NONE)
 }
 SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 
@@ -45,8 +46,8 @@ def choose_foreground(
     """Find the foreground model that a user names, and settle how it is asked for each class.
 
     Args:
-        name: a family (`saliency`, `grounded-sam2`, `masks:FOLDER`, `none`, or one of a plug-in), a name of
-            the catalogue, or the path of a bundle.
+        name: a family (`saliency`, `grounded-sam2`, `cam`, `masks:FOLDER`, `none`, or one of a plug-in), a
+            name of the catalogue, or the path of a bundle.
         classes: those of the data set.
         prompts: phrases by class; a class that is not among them is asked for by its name.
         box_threshold: score above which a box is taken; the bundle's own by default.
@@ -77,12 +78,13 @@ def find_network(name: str) -> Bundle:
     """Return the bundle that a user names, whatever its role.
 
     Args:
-        name: `saliency`, `grounded-sam2`, a name of the catalogue, or the path of a bundle.
+        name: `saliency`, `grounded-sam2`, `cam`, a name of the catalogue, or the path of a bundle.
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
     """
-    found = FAMILIES[name].find("") if name in (SALIENCY.name, GROUNDED.name) else find_bundle(name)
+    own = (SALIENCY.name, GROUNDED.name, CLASS_ACTIVATION.name)
+    found = FAMILIES[name].find("") if name in own else find_bundle(name)
     assert isinstance(found, Bundle)
     return found
 

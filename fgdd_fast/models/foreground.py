@@ -140,8 +140,9 @@ class ForegroundFamily(ABC):
     Attributes:
         name: names the family to users, such as `masks`.
         spelling: how users name a model of it, for help texts, such as `masks:FOLDER`.
-        asked_by_class: whether the model looks for what an image's class names. Such a model is large: its
-            engines take single images, it is compared on scenes of named things, and is not quantised.
+        asked_by_class: whether the model looks for what an image's class names, whatever the name. Such a
+            model is large: its engines take single images, it is compared on scenes of named things, and is
+            not quantised.
     """
 
     name: ClassVar[str]
@@ -177,7 +178,7 @@ class ForegroundFamily(ABC):
             if value is not None:
                 named = source.onnx if isinstance(source, Bundle) else self.spelling
                 raise SettingsError(
-                    f"{option} does not apply to the foreground model {named}, which is asked for no class",
+                    f"{option} does not apply to the foreground model {named}, which takes no prompt",
                     f"Leave {option} out, or name a Grounded SAM 2 bundle with --foreground.",
                 )
         return ForegroundChoice(source, classes, family=self)

@@ -45,7 +45,7 @@ class SaliencyModel:
         """See `ForegroundModel.find`."""
         if not prepared:
             return []
-        feeds = {"images": np.stack([inputs["images"] for inputs in prepared])}
+        feeds = {name: np.stack([inputs[name] for inputs in prepared]) for name in prepared[0]}
         found = self._network.run(feeds, ["occupancy", "mask"] if masks else ["occupancy"])
         occupancies = np.clip(found["occupancy"], 0, 1)  # a float32 mean may pass 1 by a bit
         return [

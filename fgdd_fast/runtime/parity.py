@@ -115,12 +115,31 @@ def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str
     """
     if bundle.role != "teacher":
         size = (bundle.preprocessing.width, bundle.preprocessing.height)
-        return [{"images": resize(image.pixels, size, "area")[None]} for image in images]
+        feeds = [{"images": resize(image.pixels, size, "area")[None]} for image in images]
+        if bundle.classes is None:
+            return feeds
+        labels = [bundle.classes.index(each.image.class_name) for each in _of_known_classes(bundle, images)]
+        return [
+            {**feed, "labels": np.array([label], np.int32)} for feed, label in zip(feeds, labels, strict=True)
+        ]
     with closing(_open_teacher(bundle, REFERENCE, 1)) as teacher:
         label = np.zeros(1, np.int32)
         return [
             {"images": view[None], "labels": label} for image in images for view in _views(image, teacher)
         ]
+
+
+def _of_known_classes(bundle: Bundle, images: Sequence[SampleImage]) -> Sequence[SampleImage]:
+    """Give the bundle's own classes in turn to images of classes that it does not know, where it has any."""
+    classes = bundle.classes
+    if classes is None:
+        return images
+    return [
+        image
+        if image.image.class_name in classes
+        else replace(image, image=replace(image.image, class_name=classes[place % len(classes)]))
+        for place, image in enumerate(images)
+    ]
 
 
 def _level(candidate: Runtime) -> ToleranceLevel:
@@ -163,13 +182,14 @@ class _Foreground(_Subject):
     batch_figure = "batch_occupancy_error"
 
     def answer(self, runtime: Runtime, batch: int) -> _Answer:
-        choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in self.images}))
+        images = _of_known_classes(self.bundle, self.images)
+        choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in images}))
         one = replace(runtime, threads=1)
         model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
         with closing(model):
             clock = _Clock(runtime.device)
             occupancies = []
-            for part in batched(self.images, batch):
+            for part in batched(images, batch):
                 prepared = [model.prepare(image.pixels, image.image) for image in part]
                 with clock.running(len(part)):
                     occupancies += [found.occupancy for found in model.find(prepared)]

@@ -181,7 +181,7 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     assert isinstance(result.exception, SystemExit)
     assert distill(workplace, str(workplace / "tiny-foreground.onnx"), "out").exit_code == 0
     *known, broken = list_families()
-    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "masks:FOLDER", "none"]
+    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "cam", "masks:FOLDER", "none"]
     assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
     assert "half-installed" in broken.problem
 

@@ -240,6 +240,11 @@ def _find_foreground(
             "Name a model with --foreground, or leave foreground and all out of --stages.",
         )
     if not asked_by_class(choice.source):
+        if choice.source.prompting is not None:
+            raise SettingsError(
+                f"'{choice.name}' is neither a saliency model nor a Grounded SAM 2, which are compared here",
+                "Name one of these with --foreground, or leave foreground and all out of --stages.",
+            )
         return choice, None
     if detector is None or segmenter is None:
         if options.references:

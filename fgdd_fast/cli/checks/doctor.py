@@ -121,7 +121,7 @@ def _model(model: ModelState) -> tuple[str, str, str]:
 
 
 def _family(family: FamilyState) -> tuple[str, str]:
-    asked = "asked for each class by its name" if family.asked_by_class else "asked for no class"
+    asked = "asked for each class by its name" if family.asked_by_class else "takes no prompt"
     said = f"[yellow]{escape(family.problem)}[/]" if family.problem else asked
     return escape(family.spelling), said + (f" ({escape(family.origin)})" if family.origin else "")
 

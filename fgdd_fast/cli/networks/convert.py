@@ -70,8 +70,8 @@ def convert(
 ) -> None:
     """Make variants of BUNDLE in a lower precision, beside it; of a teacher's cropped-input graphs as well.
 
-    BUNDLE is a name (saliency, grounded-sam2, one of the catalogue) or a path. What decides otherwise than
-    the fp32 graph is not written; nodes that cause it are looked for, and stay in fp32.
+    BUNDLE is a name (saliency, grounded-sam2, cam, one of the catalogue) or a path. What decides otherwise
+    than the fp32 graph is not written; nodes that cause it are looked for, and stay in fp32.
 
     \b
     fgdd-fast convert grounded-sam2 --precision fp16 --check DATA

@@ -16,9 +16,11 @@ from rich.table import Table
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.optional_imports import import_optional
 from fgdd_export.classifier.bundle import export_teacher, read_class_names
+from fgdd_export.classifier.class_activation import export_class_activation
 from fgdd_export.tile.bundle import make_cropped_graph
 from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
-from fgdd_fast.models.catalogue.catalogue import own_bundle_path
+from fgdd_fast.models.catalogue.catalogue import find_bundle, own_bundle_path
+from fgdd_fast.models.class_activation import CLASS_ACTIVATION, THRESHOLD
 from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import available_processors
@@ -42,9 +44,8 @@ class BundleOptions:
 
     @property
     def onnx(self) -> Path:
-        """The ONNX file of the bundle, which may be named without its suffix."""
-        path = self.output
-        return path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
+        """The ONNX file of the bundle."""
+        return bundle_file(self.output)
 
     def images(self) -> tuple[SampleImage, ...]:
         """The images of the comparison."""
@@ -54,6 +55,11 @@ class BundleOptions:
     def common(self) -> dict[str, Any]:
         """What every exporter takes by these names."""
         return {"licence": self.licence, "force": self.force}
+
+
+def bundle_file(path: Path) -> Path:
+    """The ONNX file of a bundle, which may be named without its suffix."""
+    return path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
 
 
 def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -66,10 +72,14 @@ def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -
     return int(height), int(width)
 
 
-def output_option() -> Callable[[F], F]:
-    """Where a bundle goes."""
+def output_option(family: str | None = None) -> Callable[[F], F]:
+    """Where a bundle goes: where a family of foreground models finds it, unless it is named."""
+    place: dict[str, Any] = {"required": True}
+    if family is not None:
+        shown = f"in the cache folder, where --foreground {family} finds it"
+        place = {"default": lambda: own_bundle_path(family), "show_default": shown}
     return click.option(
-        "-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write."
+        "-o", "--output", type=folder(), metavar="BUNDLE", help="The bundle to write.", **place
     )
 
 
@@ -149,7 +159,7 @@ def detector_options() -> Callable[[F], F]:
 
 @click.group()
 def export() -> None:
-    """Turn PyTorch networks into bundles that run without PyTorch, and prove that they decide the same.
+    """Turn networks into bundles that run without PyTorch, and prove that they decide the same.
 
     CHECKPOINT is a folder with config.json and weights, or a name of the model hub. Weights are read without
     executing anything.
@@ -161,15 +171,7 @@ def export() -> None:
 @click.option(
     "--segmenter", required=True, metavar="CHECKPOINT", help="SAM 2.1; also a .pt file as Meta publishes it."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=folder(),
-    default=lambda: own_bundle_path(GROUNDED.name),
-    show_default="in the cache folder, where --foreground grounded-sam2 finds it",
-    metavar="BUNDLE",
-    help="The bundle to write.",
-)
+@output_option(GROUNDED.name)
 @check_options(images=6)
 @detector_options()
 @click.option(
@@ -213,6 +215,31 @@ def export_grounded_sam2_command(
         **wanted.common(),
     )
     _report(bundle)
+
+
+@export.command("cam")
+@click.argument("teacher")
+@output_option(CLASS_ACTIVATION.name)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=THRESHOLD,
+    show_default=True,
+    help="Share of a map's maximum above which a pixel is foreground.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    help="Side of the input in pixels, else the teacher's own; a larger one gives a finer map.",
+)
+def export_cam_command(teacher: str, output: Path, threshold: float, size: int | None) -> None:
+    """Make a foreground model of the teacher TEACHER: the class activation map of an image's class.
+
+    TEACHER is a bundle whose network ends in global average pooling and one linear layer, as those of
+    `teacher fit` do. Nothing is trained, and no PyTorch is needed.
+    """
+    onnx = bundle_file(output)
+    _report(export_class_activation(find_bundle(teacher, "teacher"), onnx, threshold=threshold, size=size))
 
 
 @export.command("grounding-dino")
