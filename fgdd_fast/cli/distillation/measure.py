@@ -94,8 +94,8 @@ def _table(compared: ForegroundComparison) -> Table:
         f"{compared.rule}'s." + f" Nothing: found by {found} / {expected}." * some,
     )
     table.add_column("class", no_wrap=True)
-    headings = ("images", "error", "largest", "bias", "IoU", "ranks", "same path")
-    for heading in (*headings, "nothing") if some else headings:
+    headings = ("images", "error", "max", "bias", "IoU", "ranks", "same path")
+    for heading in (*headings, "none") if some else headings:
         table.add_column(heading, justify="right")
     for name, agreement in compared.classes.items():
         table.add_row(printable(name), *_cells(agreement, some))
