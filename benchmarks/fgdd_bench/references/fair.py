@@ -165,8 +165,10 @@ def open_reference(path: PathName, task: Task, subject: Subject, name: Name = "f
         bundle = subject.foreground_bundle()
         height, width = bundle.preprocessing.height, bundle.preprocessing.width
         network, resized = _Saliency(saliency_network(bundle)), partial(resized_whole, (width, height))
-        outputs, shape = ("occupancy", "masks"), (height, width, 3)
-        return FairNetwork(name, task, "saliency", network, shape, resized, outputs, subject.classes)
+        outputs = ("occupancy", "masks")
+        return FairNetwork(
+            name, task, "saliency", network, (height, width, 3), resized, outputs, subject.classes
+        )
     bundle, classes = subject.known_teacher()
     shown = Shown.of(task, bundle)
     network = _Teacher(teacher_network(bundle, shown.side), find_normalisation(bundle), shown)
@@ -240,7 +242,7 @@ class FairNetwork(FairReference):
             self._labels = torch.zeros(task.batch, dtype=torch.int64, device=self._device)
             if name == "compiled":
                 words.append("compiled")
-                options = {"freezing": True}
+                options: dict[str, Any] = {"freezing": True}
                 self._module = torch.compile(self._module, fullgraph=True, dynamic=False, options=options)
             # Every kernel is made anew: what an interrupted run left behind is cut short.
             with TemporaryDirectory() as folder, variable(_KERNELS, folder):
