@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny_bundles import write
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_export.classifier.teacher import add_head
-from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
+from fgdd_export.graphs.graph import GraphBuilder
 
 SIDE, CLASSES = 96, ("hat", "sock", "tie")
 PAD = (127, 119, 103)
@@ -58,19 +59,8 @@ class Layers:
         )
         weight = self._rng.normal(0, 1, (channels, len(CLASSES))).T
         model = add_head(backbone, weight.astype(np.float32), np.zeros(len(CLASSES), np.float32))
-        bundle = Bundle(
-            onnx=folder / "teacher.onnx",
-            name="teacher",
-            role="teacher",
-            sha256="",
-            inputs=tensor_specs(model.graph.input),
-            outputs=tensor_specs(model.graph.output),
-            preprocessing=Preprocessing(SIDE, SIDE, "less the pad value, over 64", PAD),
-            classes=CLASSES,
-            source={"made": "by the tests"},
-            licence="Apache-2.0",
-        )
-        return write_bundle(bundle, serialise(model))
+        preprocessing = Preprocessing(SIDE, SIDE, "less the pad value, over 64", PAD)
+        return write(model, folder / "teacher.onnx", "teacher", preprocessing, classes=CLASSES)
 
 
 def inverted_residuals(folder: Path) -> Bundle:

@@ -9,16 +9,17 @@ count: so a prompt is understood only with the right masks and positions.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from tiny_bundles import make_model, write
 
 from fgdd_engines.base import Array, TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 from fgdd_engines.bundle.files import file_sha256, write_file
 from fgdd_fast.models.prompts import Prompting
 
@@ -70,6 +71,8 @@ TEXT_INPUTS = (
 )
 TEXT = (TEXT_INPUTS, (FEATURES, POSITIONS))
 _Constants = dict[str, Array]
+_Graph = tuple[list[onnx.NodeProto], _Constants]
+Specs = tuple[TensorSpec, ...]
 
 
 def scene(size: tuple[int, int], **patches: tuple[int, int, int, int]) -> NDArray[np.uint8]:
@@ -98,22 +101,23 @@ def random_scene(seed: int) -> NDArray[np.uint8]:
 def write_grounded_bundle(folder: Path, *, split: bool = False) -> Bundle:
     """Write the bundle with its parts and its tokenizer into a folder."""
     path = folder / ("tiny-grounded-split.onnx" if split else "tiny-grounded.onnx")
-    parts = {"text": _write(path, "text", "text-encoder", *_text_encoder(), *TEXT)}
-    detect, detector_constants = _detector()
-    segment, segmenter_constants = _segmenter()
+    parts = {"text": _write(path, "text", "text-encoder", _text_encoder(), *TEXT)}
+    graph, segmenter = _detector(), _segmenter()
     inputs, outputs = DETECTOR_INPUTS, (BOXES_SPEC, SCORES)
     if split:
-        segmenter = (segment, segmenter_constants, (IMAGES, BOXES_SPEC, SCORES), (OCCUPANCY, MASK))
-        parts["segmenter"] = _write(path, "segmenter", "segmenter", *segmenter)
-        nodes, constants = detect, detector_constants
+        specs = (IMAGES, BOXES_SPEC, SCORES), (OCCUPANCY, MASK)
+        parts["segmenter"] = _write(path, "segmenter", "segmenter", segmenter, *specs)
     else:
         inputs, outputs = (*inputs, IMAGES), (OCCUPANCY, *outputs, MASK)
-        nodes, constants = [*detect, *segment], {**detector_constants, **segmenter_constants}
+        graph = graph[0] + segmenter[0], graph[1] | segmenter[1]
     tokenizer = path.with_name(f"{path.stem}.tokenizer.json")
     write_file(tokenizer, tokenizer_json().encode())
-    hashes = {name: part.sha256 for name, part in parts.items()}
-    files = {"tokenizer.json": file_sha256(tokenizer)}
-    return _write(path, "", "foreground", nodes, constants, inputs, outputs, parts=hashes, files=files)
+    more = {
+        "prompting": PROMPTING.as_json(),
+        "parts": {name: part.sha256 for name, part in parts.items()},
+        "files": {"tokenizer.json": file_sha256(tokenizer)},
+    }
+    return _write(path, "", "foreground", graph, inputs, outputs, **more)
 
 
 def tokenizer_json() -> str:
@@ -150,7 +154,7 @@ def tokenizer_json() -> str:
     return json.dumps(data)
 
 
-def _text_encoder() -> tuple[list[onnx.NodeProto], _Constants]:
+def _text_encoder() -> _Graph:
     """The feature of a token is the colour that its word names; its position is its place in the phrase."""
     embeddings = np.zeros((max(VOCABULARY.values()) + 1, DIM), np.float32)
     for channel, colour in enumerate(COLOURS):
@@ -169,7 +173,7 @@ def _text_encoder() -> tuple[list[onnx.NodeProto], _Constants]:
     return nodes, constants
 
 
-def _detector() -> tuple[list[onnx.NodeProto], _Constants]:
+def _detector() -> _Graph:
     """Boxes and scores: of each colour asked for, all that has it."""
     node = helper.make_node
     nodes = [
@@ -258,7 +262,7 @@ def _edges(index: str, length: str, low: str, high: str) -> list[onnx.NodeProto]
     ]
 
 
-def _segmenter() -> tuple[list[onnx.NodeProto], _Constants]:
+def _segmenter() -> _Graph:
     """The mask: coloured pixels whose centre lies in a box."""
     node = helper.make_node
     sides = {"box_left": 0, "box_top": 1, "box_right": 2, "box_bottom": 3}
@@ -304,45 +308,8 @@ def _segmenter() -> tuple[list[onnx.NodeProto], _Constants]:
 
 
 def _write(
-    path: Path,
-    part: str,
-    role: Role,
-    nodes: Sequence[onnx.NodeProto],
-    constants: _Constants,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    *,
-    parts: dict[str, str] | None = None,
-    files: dict[str, str] | None = None,
+    path: Path, part: str, role: Role, graph: _Graph, inputs: Specs, outputs: Specs, **more: Any
 ) -> Bundle:
-    graph = helper.make_graph(
-        nodes,
-        path.stem,
-        [_value(spec) for spec in inputs],
-        [_value(spec) for spec in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    name = f"{path.stem}.{part}" if part else path.stem
-    bundle = Bundle(
-        onnx=path.with_name(f"{name}.onnx"),
-        name=name,
-        role=role,
-        sha256="",
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=Preprocessing(*CANVAS, "pixels / 255"),
-        classes=None,
-        source={"made": "by the tests"},
-        licence="Apache-2.0",
-        prompting=PROMPTING.as_json() if role == "foreground" else None,
-        parts=parts or {},
-        files=files or {},
-    )
-    return write_bundle(bundle, model.SerializeToString())
-
-
-def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
-    return helper.make_tensor_value_info(spec.name, kind, list(spec.shape))
+    path = path.with_suffix(f".{part}.onnx") if part else path
+    model = make_model(path.stem, *graph, inputs, outputs)
+    return write(model, path, role, Preprocessing(*CANVAS, "pixels / 255"), **more)

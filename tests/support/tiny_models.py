@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from tiny_bundles import make_model
 
 from fgdd_engines.base import Array, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_export.graphs.graph import bundle_of, serialise
 
 SIDE = 24
 CHANNELS = 16
 CLASSES = ("apple", "bear", "cup", "dog", "egg")
+INPUTS = (
+    TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3)),
+    TensorSpec("labels", "int32", ("batch",)),
+)
+OUTPUTS = (
+    TensorSpec("logits", "float32", ("batch", len(CLASSES))),
+    TensorSpec("loss", "float32", ("batch",)),
+    TensorSpec("mask", "uint8", ("batch", SIDE, SIDE)),
+)
 _rng = np.random.default_rng(0)
 _FILTERS = _rng.normal(0, 0.3, (CHANNELS, 3, 3, 3)).astype(np.float32)
 _WEIGHTS = _rng.normal(0, 1, (CHANNELS, len(CLASSES))).astype(np.float32)
 
 
-def tiny_graph() -> bytes:
-    """A serialised graph that takes images uint8 and labels int32 to logits, loss and a mask."""
+@cache
+def tiny_model() -> onnx.ModelProto:
+    """A graph that takes images uint8 and labels int32 to logits, loss and a mask; nobody may change it."""
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Div", ["pixels", "scale"], ["scaled"]),
@@ -46,45 +60,27 @@ def tiny_graph() -> bytes:
         "one": np.array([1], np.int64),
         "half": np.float32(0.5),
     }
-    inputs = [
-        helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3]),
-        helper.make_tensor_value_info("labels", TensorProto.INT32, ["batch"]),
-    ]
-    outputs = [
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(CLASSES)]),
-        helper.make_tensor_value_info("loss", TensorProto.FLOAT, ["batch"]),
-        helper.make_tensor_value_info("mask", TensorProto.UINT8, ["batch", SIDE, SIDE]),
-    ]
-    initialisers = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "tiny", inputs, outputs, initialisers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    return make_model("tiny", nodes, constants, INPUTS, OUTPUTS)
+
+
+def tiny_graph() -> bytes:
+    return serialise(tiny_model())
 
 
 def tiny_description(onnx_file: Path, role: Role = "teacher") -> Bundle:
     """The bundle of `tiny_graph`, not yet written."""
-    return Bundle(
-        onnx=onnx_file,
-        name="tiny",
-        role=role,
-        sha256="",
-        inputs=(
-            TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3)),
-            TensorSpec("labels", "int32", ("batch",)),
-        ),
-        outputs=(
-            TensorSpec("logits", "float32", ("batch", len(CLASSES))),
-            TensorSpec("loss", "float32", ("batch",)),
-            TensorSpec("mask", "uint8", ("batch", SIDE, SIDE)),
-        ),
+    described = bundle_of(
+        tiny_model(),
+        onnx_file,
+        role,
         preprocessing=Preprocessing(SIDE, SIDE, "pixels / 255", pad_value=(0, 0, 0)),
-        classes=CLASSES,
         source={"made": "by the tests"},
         licence="Apache-2.0",
+        classes=CLASSES,
         parity={"logits": 0.0},
         accuracy={"held out": 0.5},
     )
+    return replace(described, name="tiny")
 
 
 def tiny_bundle(folder: Path) -> Bundle:

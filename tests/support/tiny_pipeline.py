@@ -12,10 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from tiny_bundles import make_model, write
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 
 SIDE = 16
 CLASSES = ("blue", "green", "red")
@@ -79,7 +80,7 @@ def foreground_bundle(folder: Path) -> Bundle:
         TensorSpec("mask", "uint8", ("batch", SIDE, SIDE)),
     ]
     constants = {"limit": np.float32(60), "white": np.float32(255)}
-    return _write(folder / "tiny-foreground.onnx", "foreground", nodes, constants, outputs, None)
+    return _write(folder / "tiny-foreground.onnx", "foreground", nodes, constants, outputs)
 
 
 def teacher_bundle(
@@ -117,7 +118,7 @@ def backbone_bundle(folder: Path) -> Bundle:
         helper.make_node("ReduceMean", ["pixels"], ["features"], axes=[1, 2], keepdims=0),
     ]
     outputs = [TensorSpec("features", "float32", ("batch", 3))]
-    return _write(folder / "tiny-backbone.onnx", "backbone", nodes, {}, outputs, None)
+    return _write(folder / "tiny-backbone.onnx", "backbone", nodes, {}, outputs)
 
 
 def _write(
@@ -126,35 +127,10 @@ def _write(
     nodes: Sequence[onnx.NodeProto],
     constants: dict[str, np.ndarray],
     outputs: Sequence[TensorSpec],
-    classes: tuple[str, ...] | None,
+    classes: tuple[str, ...] | None = None,
 ) -> Bundle:
     inputs = [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))]
     if role == "teacher":
         inputs.append(TensorSpec("labels", "int32", ("batch",)))
-    graph = helper.make_graph(
-        nodes,
-        path.stem,
-        [_value(spec) for spec in inputs],
-        [_value(spec) for spec in outputs],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    bundle = Bundle(
-        onnx=path,
-        name=path.stem,
-        role=role,
-        sha256="",
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
-        preprocessing=Preprocessing(SIDE, SIDE, "none", pad_value=(0, 0, 0)),
-        classes=classes,
-        source={"made": "by the tests"},
-        licence="Apache-2.0",
-    )
-    return write_bundle(bundle, model.SerializeToString())
-
-
-def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    types = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
-    return helper.make_tensor_value_info(spec.name, types[spec.dtype], list(spec.shape))
+    model = make_model(path.stem, nodes, constants, inputs, outputs)
+    return write(model, path, role, Preprocessing(SIDE, SIDE, "none", pad_value=(0, 0, 0)), classes=classes)

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import tiny_pipeline as tiny
+from tiny_bundles import write
 
 from fgdd_bench.harness.subject import Subject, Task
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 from fgdd_export.classifier.teacher import add_loss
-from fgdd_export.graphs.graph import GraphBuilder, serialise, tensor_specs
+from fgdd_export.graphs.graph import GraphBuilder
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
@@ -68,7 +69,7 @@ def saliency(folder: Path) -> Bundle:
             TensorSpec("mask", "uint8", ("batch", SIDE // 2, SIDE // 2)),
         ],
     )
-    return _write(folder, "foreground", model, None)
+    return _write(folder, "foreground", model)
 
 
 def squares(folder: Path, images: int = 4) -> DataSet:
@@ -120,20 +121,9 @@ def _layers(builder: GraphBuilder, rng: np.random.Generator, planes: str) -> str
     return tensor
 
 
-def _write(folder: Path, role: Role, model: Any, classes: tuple[str, ...] | None) -> Bundle:
-    bundle = Bundle(
-        onnx=folder / f"convolutional-{role}.onnx",
-        name=f"convolutional-{role}",
-        role=role,
-        sha256="",
-        inputs=tensor_specs(model.graph.input),
-        outputs=tensor_specs(model.graph.output),
-        preprocessing=Preprocessing(SIDE, SIDE, "less the pad value, over about 60", PAD),
-        classes=classes,
-        source={"made": "by the tests"},
-        licence="Apache-2.0",
-    )
-    return write_bundle(bundle, serialise(model))
+def _write(folder: Path, role: Role, model: Any, classes: tuple[str, ...] | None = None) -> Bundle:
+    preprocessing = Preprocessing(SIDE, SIDE, "less the pad value, over about 60", PAD)
+    return write(model, folder / f"convolutional-{role}.onnx", role, preprocessing, classes=classes)
 
 
 def die(*_: object) -> None:
