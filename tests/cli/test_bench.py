@@ -197,20 +197,6 @@ def test_what_cannot_work_is_refused_at_once(
     assert isinstance(found.exception, SystemExit)
 
 
-def test_a_folder_that_is_not_there(place: Path) -> None:
-    found = CliRunner().invoke(main, ["bench", str(place / "nowhere")])
-    assert found.exit_code == 1
-    assert "nowhere" in found.stderr
-
-
-def test_a_class_that_the_teacher_does_not_know(place: Path) -> None:
-    (place / "data" / "violet").mkdir()
-    (place / "data" / "red" / "00.png").rename(place / "data" / "violet" / "00.png")
-    found = run(place, "--stages", "teacher")
-    assert found.exit_code == 1
-    assert "does not know 'violet'" in found.stderr
-
-
 def test_a_teacher_is_asked_for_where_one_is_needed(place: Path) -> None:
     found = CliRunner().invoke(main, ["bench", str(place / "data"), "--stages", "teacher"])
     assert found.exit_code == 1

@@ -116,18 +116,6 @@ def test_the_library_does_what_the_command_does(place: Path, capfd: pytest.Captu
     assert without_times(again) == without_times(json_file)
 
 
-def test_a_users_own_network_is_evaluated(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (place / "own_of_command.py").write_text(
-        "from torch import nn\n"
-        "def net(classes, size):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))\n"
-    )
-    monkeypatch.syspath_prepend(str(place))
-    result = evaluate(place, architectures="own_of_command:net", epochs=2, seeds=1)
-    assert result.exit_code == 0, result.output
-    assert "own_of_command:net: " in result.stdout
-
-
 def test_what_is_kept_is_not_trained_again(place: Path) -> None:
     first, second, more = (place / f"{name}.json" for name in ("first", "second", "more"))
     kept = place / "kept"

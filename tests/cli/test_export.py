@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.cli import main
 from fgdd_fast.runtime.sample_images import SampleImage
 
@@ -46,6 +48,14 @@ def test_each_network_alone_is_exported_with_its_parity(
         assert bundle.parity["images"] == 2
         assert all(bundle.part(name).sha256 for name in bundle.parts)
     assert load_bundle(tmp_path / "grounding-dino").prompting is not None
+    if find_spec("tensorrt_rtx") is not None:
+        monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
+        words = ["engine", "build", tmp_path / "sam2", "--device", "tensorrt-rtx", "--batch-profile", "1:1:2"]
+        result = CliRunner().invoke(main, list(map(str, words)))
+        assert result.exit_code == 0, result.output
+        plans = {plan.key.model: plan for plan in PlanStore().list()}
+        assert plans.keys() == {"sam2", "sam2.decoder"}
+        assert plans["sam2.decoder"].key.axes == {"boxes": 8}  # a fixed number of boxes
 
 
 def test_photographs_are_asked_for_the_names_of_their_folders(

@@ -182,15 +182,6 @@ def test_ctrl_c_says_what_is_kept(out: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert stored(out).epochs == 5
 
 
-def test_a_damaged_epoch_is_made_again(out: Path) -> None:
-    done(out)
-    before = contents(out)
-    (out / "labels/epoch-00001.safetensors").write_bytes(b"x")
-    (out / "labels/images.safetensors").unlink()
-    done(out)
-    assert contents(out) == before
-
-
 def test_another_teacher_only_where_it_is_asked_for(out: Path) -> None:
     bundle = load_bundle(out.parent / "tiny-teacher.onnx")
     graph = bundle.onnx.read_bytes() + b"\x72\x00"  # an empty field more: the same network by another hash

@@ -45,21 +45,6 @@ def test_round_trip(written: Bundle, name: str) -> None:
     assert load_bundle(written.onnx.with_name(name), "teacher") == written
 
 
-def test_a_bundle_without_classes_or_pad_value(tmp_path: Path) -> None:
-    teacher = tiny_description(tmp_path / "tiny.onnx")
-    plain = replace(
-        teacher,
-        role="backbone",
-        classes=None,
-        preprocessing=replace(teacher.preprocessing, pad_value=None),
-        parity={},
-        accuracy={},
-    )
-    assert load_bundle(write_bundle(plain, MODEL).onnx) == replace(
-        plain, sha256=load_bundle(plain.onnx).sha256
-    )
-
-
 @given(
     st.text(
         st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20
@@ -97,11 +82,6 @@ def test_a_missing_sidecar_is_refused(written: Bundle, name: str) -> None:
     written.sidecar.unlink()
     with pytest.raises(BundleError, match=r"its sidecar .* is missing"):
         load_bundle(written.onnx.parent / name if name != "." else Path(name))
-
-
-def test_the_wrong_role_is_refused(written: Bundle) -> None:
-    with pytest.raises(BundleError, match="is a teacher, but a foreground is needed"):
-        load_bundle(written.onnx, "foreground")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[]", b"3", b'{"format": 1}'])

@@ -60,11 +60,6 @@ class TestDevice:
         assert find_cuda_device() is None
         assert "pip install 'fgdd-fast[" in why_no_cuda()
 
-    def test_this_machine_has_a_device_or_a_reason(self) -> None:
-        device = find_cuda_device()
-        assert (device is None) == (why_no_cuda() != "")
-        assert not why_no_cuda().endswith(".")
-
 
 def test_the_bindings_have_every_call_that_is_made() -> None:
     """The stand-in has the real module's names, so that a test on it says something of the real one."""

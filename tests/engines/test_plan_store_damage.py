@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,15 +101,6 @@ def test_no_sidecar_is_so_garbled_that_it_crashes(
         engine_words.sidecar_lines(found, "", layers=True)
 
 
-def test_a_plan_from_elsewhere_without_its_sidecar_is_refused(store: PlanStore, tmp_path: Path) -> None:
-    elsewhere = PlanStore(tmp_path / "elsewhere")
-    path = stored(elsewhere).path
-    store.folder.mkdir()
-    shutil.copy(path, store.folder)
-    assert "nothing is known of this plan" in refusal(store)
-    assert [item.path.name for item in store.damaged()] == [path.name]
-
-
 def test_a_damaged_plan_does_not_hide_another_that_fits(store: PlanStore) -> None:
     flip_a_byte(stored(store))
     other = stored(store, key(profile=Profile(1, 8, 8)))
@@ -167,41 +155,6 @@ def test_a_build_that_fails_leaves_the_older_plan(store: PlanStore, monkeypatch:
     assert "It needs 0.0 MB in" in caught.value.advice
     assert store.load(KEY)[0] == plan
     assert not [name for name in names(store) if name.startswith(".")]
-
-
-FULL_DISK = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import plan_files
-from fgdd_engines.tensorrt_backend.plans.store import PlanStore
-from fgdd_fast.errors import EngineError
-store = PlanStore(Path(sys.argv[1]))
-small = plan_files.stored(store)
-try:
-    store.build_once(plan_files.key(device="large"), plan_files.builder(b"x" * 400_000), plan_files.ORIGIN)
-except EngineError as error:
-    print(error)
-assert store.load(plan_files.KEY)[0] == small
-print(sorted(path.name for path in store.folder.iterdir()))
-"""
-
-
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    mounted = 'mount -t tmpfs -o size=256k tmpfs $0 && exec $1 -c "$2" $0 $3'
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted]
-    if not shutil.which("unshare") or subprocess.run([*command[:4], "true"], check=False).returncode:
-        pytest.skip("this system lets nobody but root mount a small disk")
-    arguments = [str(tmp_path), sys.executable, FULL_DISK, str(Path(__file__).parents[1] / "support")]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-    if "mount" in done.stderr and "permission denied" in done.stderr:
-        pytest.skip("this system lets nobody but root mount a small disk")
-    assert done.returncode == 0, done.stderr
-    message, listed = done.stdout.splitlines()
-    assert "No space left on device" in message
-    assert "It needs 0.4 MB" in message
-    assert ".staging" not in listed
-    assert ".lock" not in listed
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_the_build(tmp_path: Path) -> None:

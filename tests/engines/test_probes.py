@@ -11,7 +11,7 @@ import pytest
 
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import Device
-from fgdd_engines.probing import probe_graph, probes
+from fgdd_engines.probing import probes
 from fgdd_engines.probing.nvidia import has_nvidia_device, jetson_model
 from fgdd_engines.probing.probes import Probe, probe
 from fgdd_engines.tensorrt_backend import descriptor
@@ -88,17 +88,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: None) -> Cal
 def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
-
-
-def test_the_graph_is_what_its_comment_says() -> None:
-    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    x, y = (helper.make_tensor_value_info(name, float32, [1, 4]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
-    opset = [helper.make_opsetid("", 17)]
-    expected = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    assert onnx.ModelProto.FromString(probe_graph.GRAPH) == expected
-    onnx.checker.check_model(expected, full_check=True)
 
 
 @pytest.mark.parametrize(("device", "package"), [("cpu", "onnxruntime"), ("openvino", "openvino")])
@@ -264,28 +253,11 @@ def test_what_a_library_prints_is_kept_from_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
-def test_packages_of_the_working_folder_are_not_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: Callable[..., None]
-) -> None:
-    installed()
-    (tmp_path / "work").mkdir()
-    for name in ("json", "numpy", "fgdd_fast", "onnxruntime"):
-        (tmp_path / "work" / f"{name}.py").write_text("raise SystemExit('taken')")
-    monkeypatch.chdir(tmp_path / "work")
-    assert probe("cuda").runs
-
-
 @pytest.mark.skipif(has_nvidia_device(), reason="there may be a GPU here that runs engines")
 def test_tensorrt_says_that_there_is_no_driver() -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     with pytest.raises(EngineError, match="driver version is insufficient"):
         descriptor.run_probe("tensorrt-rtx")
-
-
-def test_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = probe("cpu")
-    monkeypatch.setattr(probes, "find_backend", None)
-    assert probe("cpu") is first
 
 
 @pytest.mark.parametrize("node", ["dev/nvidiactl", "dev/nvgpu/igpu0/ctrl", "dev/dxg"])

@@ -15,12 +15,6 @@ from tiny_models import tiny_description
 
 from fgdd_engines import optional_imports
 from fgdd_engines.bundle.bundle import write_bundle
-from fgdd_engines.optional_imports import openvino_core
-
-
-def test_one_core_for_the_whole_process() -> None:
-    pytest.importorskip("openvino")
-    assert openvino_core() is openvino_core()
 
 
 def test_failures_leave_signals_in_order(tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
 
 
 class TestProfile:
-    @pytest.mark.parametrize(
-        ("text", "profile"), [("1:4:8", (1, 4, 8)), ("4", (4, 4, 4)), ("2:2:2", (2, 2, 2))]
-    )
-    def test_text(self, text: str, profile: tuple[int, int, int]) -> None:
-        assert Profile.parse(text) == Profile(*profile)
-
     @given(st.lists(st.integers(1, 10_000), min_size=3, max_size=3))
     def test_it_reads_what_it_writes(self, batches: list[int]) -> None:
         profile = Profile(*sorted(batches))
@@ -50,9 +44,6 @@ class TestProfile:
 
 
 class TestShapes:
-    def test_a_plan_for_one_batch_needs_less_than_one_for_many(self, rtx: TensorRt, bundle: Bundle) -> None:
-        assert len(build(rtx, bundle, Profile(4, 4, 4)).plan) < len(build(rtx, bundle, Profile(1, 4, 8)).plan)
-
     def test_other_axes_are_fixed(self, rtx: TensorRt, tmp_path: Path) -> None:
         changed = model()
         tensors = {tensor.name: tensor for tensor in (*changed.graph.input, *changed.graph.output)}

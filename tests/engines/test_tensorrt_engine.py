@@ -63,13 +63,6 @@ class TestRunning:
             with pytest.raises(EngineError, match=r"cudaStreamSynchronize.*cudaErrorIllegalAddress"):
                 engine.run(tiny_feeds(BATCH))
 
-    def test_what_it_computes_with_is_described(self, either: FakeMachine) -> None:
-        with either.open() as engine:
-            label = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}[either.tensorrt.flavour]
-            assert engine.arithmetic == f"{label} 10.3.0, Orin, fp32"
-            engine.run(tiny_feeds(BATCH))
-            assert engine.description == f"{engine.arithmetic}, 2 streams, CUDA graphs"
-
 
 class TestGraphs:
     def test_the_second_call_is_launched_whole(self, full: FakeMachine) -> None:

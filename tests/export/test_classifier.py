@@ -20,13 +20,11 @@ from tiny_models import CHANNELS, CLASSES, SIDE, tiny_description, tiny_feeds, t
 from fgdd_engines.base import Device, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
 from fgdd_engines.factory import open_engine
-from fgdd_export.classifier import bundle as classifier
-from fgdd_export.classifier.bundle import export_teacher, measure_parity, read_class_names
+from fgdd_export.classifier.bundle import export_teacher, read_class_names
 from fgdd_export.classifier.teacher import build_teacher
 from fgdd_export.graphs.graph import Array
 from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-from fgdd_fast.images.resize import resize
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -87,24 +85,6 @@ def test_the_bundle_says_what_it_is(backbone: str, tmp_path: Path) -> None:
     assert teacher.parity["top1_agreement"] == 1
     assert 0 <= teacher.parity["max_loss_difference"] < 1e-4
     assert export_teacher(backbone, tmp_path / "b.onnx", classes=CLASSES, licence="BSD").licence == "BSD"
-
-
-def test_given_images_of_any_size_are_checked(
-    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Array] = []
-
-    def spy(run: Any, images: Array, logits: Array) -> dict[str, Any]:
-        seen.append(images)
-        return measure_parity(run, images, logits)
-
-    monkeypatch.setattr(classifier, "measure_parity", spy)
-    check = [picture(width, height) for height, width in ((9, 40), (SIDE, SIDE), (70, 31))] * 4
-    teacher = export_teacher(backbone, tmp_path / "mine.onnx", classes=CLASSES, check=check)
-    assert teacher.parity["images"] == 12
-    assert teacher.parity["batches"] == [8, 1]
-    for image, shown in zip(check, seen[0], strict=True):
-        np.testing.assert_array_equal(shown, resize(image, (SIDE, SIDE), "area"))
 
 
 def test_no_pytorch_is_needed(backbone: str, tmp_path: Path) -> None:

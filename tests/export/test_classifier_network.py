@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 import tiny_classifiers as tiny  # noqa: E402
 from installed_devices import available_devices  # noqa: E402
+from tiny_builds import built_share  # noqa: E402
 from tiny_classifiers import CLASSES, SIDE  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -29,7 +31,9 @@ from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
 from fgdd_export.graphs.parity import drawn_images  # noqa: E402
 from fgdd_export.graphs.torch_export import Network, export_network  # noqa: E402
+from fgdd_export.precision.conversion import convert_to_half  # noqa: E402
 from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
+from fgdd_fast.runtime.sample_images import drawn_sample_images  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -96,6 +100,10 @@ def test_transformers(tmp_path: Path, architecture: str) -> None:
     network = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
     for device in available_devices():
         assert_parity(teacher, network, device)
+    if find_spec("tensorrt_rtx") is not None:
+        convert_to_half(teacher, "fp16", drawn_sample_images(6, named=False))
+        assert built_share(teacher, "fp32", tmp_path / "engines") > 0.99
+        assert built_share(teacher, "fp16", tmp_path / "engines") > 0.6
 
 
 def rded_networks() -> dict[str, Any]:

@@ -80,16 +80,6 @@ def test_other_checkpoints_of_transformers_are_refused(tmp_path: Path) -> None:
         load_classifier(str(tmp_path / "empty"))
 
 
-def test_a_malicious_pickle_of_transformers_is_refused(tmp_path: Path) -> None:
-    folder = tiny.save_pretrained(tmp_path / "mine", "resnet")
-    (folder / "model.safetensors").unlink()
-    target = tmp_path / "executed"
-    torch.save({"weight": Harmful(target)}, folder / "pytorch_model.bin")
-    with pytest.raises(BundleError):
-        load_classifier(str(folder))
-    assert not target.exists()
-
-
 def test_hub_names_without_a_network() -> None:
     with pytest.raises(BundleError) as told:
         load_classifier("no-such-checkpoint")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -26,7 +24,6 @@ from fgdd_bench.references.grounded.random_networks import random_detector  # no
 from fgdd_engines.base import Array  # noqa: E402
 from fgdd_export.graphs.graph import load_model, serialise  # noqa: E402
 from fgdd_export.graphs.torch_export import Exported, export_network  # noqa: E402
-from fgdd_export.grounding_dino.branches import Detector  # noqa: E402
 from fgdd_export.grounding_dino.network import (  # noqa: E402
     GroundingDino,
     detector_network,
@@ -202,43 +199,6 @@ def test_what_lies_outside_the_image_or_fills_up_the_prompt_does_not_matter(
     features = np.where(feeds["text_mask"][..., None] == 0, noise, feeds["text_features"])
     changed = exports.run_detector(feeds | {"text_features": features})
     np.testing.assert_array_equal(changed["boxes"], found["boxes"])
-
-
-@pytest.fixture(scope="module")
-def detector(checkpoint: Path) -> tuple[GroundingDino, Detector]:
-    loaded = load_grounding_dino(str(checkpoint))
-    return loaded, Detector(loaded.model, HEIGHT, WIDTH, loaded.image_mean, loaded.image_std)
-
-
-@settings(max_examples=30)
-@given(rows=st.integers(1, HEIGHT), columns=st.integers(1, WIDTH))
-def test_geometry_follows_the_mask_of_pixels(
-    detector: tuple[GroundingDino, Detector], rows: int, columns: int
-) -> None:
-    loaded, network = detector
-    area = network.pyramid(torch.tensor([[rows, columns]], dtype=torch.int32))
-    mask = torch.zeros(1, HEIGHT, WIDTH)
-    mask[:, :rows, :columns] = 1
-    model = loaded.model.model
-    sizes = [(12, 16), (6, 8), (3, 4), (2, 2)]
-    masks = [torch.nn.functional.interpolate(mask[None], size=size)[0].bool() for size in sizes]
-    inside = torch.cat([level.flatten(1) for level in masks], 1)
-    embeddings = [
-        model.backbone.position_embedding(mask, level).flatten(2).transpose(1, 2) + model.level_embed[index]
-        for index, level in enumerate(masks)
-    ]
-    shares = torch.stack([model.get_valid_ratio(level) for level in masks], 1)
-    features = torch.ones(1, inside.shape[1], model.config.d_model)
-    _, proposals = model.generate_encoder_output_proposals(features, ~inside, sizes)
-    possible = torch.isfinite(proposals).all(-1)
-    torch.testing.assert_close(area.inside[..., 0].bool(), inside)
-    torch.testing.assert_close(area.embeddings[inside], torch.cat(embeddings, 1)[inside])
-    torch.testing.assert_close(area.shares, shares)
-    references = model.encoder.get_reference_points(sizes, shares, "cpu")
-    torch.testing.assert_close(area.references, references)
-    torch.testing.assert_close(area.possible[..., 0].bool(), possible)
-    torch.testing.assert_close(area.proposals[possible], proposals[possible], rtol=1e-5, atol=1e-5)
-    assert all(torch.isfinite(values).all() for values in area)
 
 
 def test_graphs_hold_only_what_runtimes_take(exports: Exports) -> None:

@@ -179,19 +179,6 @@ def test_other_graphs_are_refused(classifier: onnx.ModelProto) -> None:
         lower_precision(model, "fp16")
 
 
-@both
-def test_weights_are_rounded_as_the_format_does(precision: LowPrecision) -> None:
-    builder = GraphBuilder()
-    rng = np.random.default_rng(0)
-    weights = (rng.normal(size=(64, 64)) * 10.0 ** rng.integers(-4, 4, (64, 64))).astype(np.float32)
-    builder.node("MatMul", builder.node("MatMul", "x", builder.constant(weights)), "x", output="y")
-    square = [TensorSpec(name, "float32", (64, 64)) for name in "xy"]
-    lowered = lower_precision(builder.model("one", square[:1], square[1:]), precision).model
-    (constant,) = lowered.graph.initializer
-    found = numpy_helper.to_array(constant)
-    np.testing.assert_array_equal(found.astype(np.float32), weights.astype(found.dtype).astype(np.float32))
-
-
 def test_onnxruntime_runs_the_lowered_graph(saliency: onnx.ModelProto) -> None:
     images = {"images": drawn_images(64, 64)}
     expected = run_model(serialise(saliency), images)

@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
 from catalogue_files import catalogue_data, real_source, write_catalogue
-from image_files import clothing_photographs, needs_clothing
 from installed_devices import available_devices
 from numpy.typing import NDArray
 from saliency_source import saliency_source
@@ -21,8 +19,8 @@ from saliency_source import saliency_source
 from fgdd_engines.factory import open_engine
 from fgdd_export.catalogue import prepare as module
 from fgdd_export.catalogue.prepare import Status, prepare, pull_model, verify
-from fgdd_export.catalogue.u2netp import build_u2netp, compare, prepare_u2netp, reference_probabilities
-from fgdd_export.graphs.graph import OPSET, load_model, run_model, serialise
+from fgdd_export.catalogue.u2netp import build_u2netp, prepare_u2netp, reference_probabilities
+from fgdd_export.graphs.graph import OPSET, run_model, serialise
 from fgdd_export.graphs.parity import drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import Preparation, bundle_path, find_bundle, load_catalogue
@@ -91,24 +89,6 @@ def test_other_models_are_refused() -> None:
         build_u2netp(b"not a model", 64)
     with pytest.raises(BundleError, match="no U2-Netp"):
         build_u2netp(serialise(build_u2netp(saliency_source(), 64)), 64)
-
-
-@needs_clothing
-def test_real_weights_on_photographs() -> None:
-    source = real_source("saliency-u2netp").read_bytes()
-    photographs = []
-    for path in clothing_photographs(4):
-        photograph = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        photographs.append(cv2.resize(photograph, (256, 256), interpolation=cv2.INTER_AREA))
-    images = np.stack(photographs)
-    run = load_model(serialise(build_u2netp(source, 256)))
-    found = run({"images": images})
-    parity = compare(found, reference_probabilities(source, images))
-    assert parity["mask_iou_loss"] < 1e-3
-    assert parity["max_occupancy_error"] < 1e-3
-    assert 0.3 < found["occupancy"].mean() < 0.6
-    empty = np.stack([np.full((256, 256, 3), grey, np.uint8) for grey in (0, 128, 255)])
-    assert (run({"images": empty})["occupancy"] == 0).all()
 
 
 def test_preparing_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:

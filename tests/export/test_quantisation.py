@@ -110,11 +110,6 @@ def test_a_node_whose_signal_int8_cannot_hold_is_found(form: Form) -> None:
     assert relative_error(quantised.model, model) < 0.05
 
 
-def test_it_stays_close_to_fp32(form: Form) -> None:
-    model, calibration = calibrated()
-    assert relative_error(quantise_calibrated(model, calibration, form).model, model) < 0.05
-
-
 def test_activations_are_signed_without_or_unsigned_with_a_zero_point(
     form: Form, quantised: Quantised
 ) -> None:

@@ -15,7 +15,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView, teacher_view, tile_pixels, view_size
-from fgdd_fast.seeding import seeded_hash, source_bytes
+from fgdd_fast.seeding import seeded_hash
 
 SIDES = st.integers(1, 5000)
 SOURCES = st.binary(min_size=1).map(lambda name: name.decode("utf-8", "surrogateescape"))
@@ -101,18 +101,3 @@ def test_views_have_the_size_announced(view: ScoreView, tile_size: int, input_si
 def test_hashes_are_the_same_for_ever() -> None:
     digest = seeded_hash("fgdd test", 7, "a/\udcff.jpg").hexdigest()
     assert digest == "e50b938b91e4a82bb750e23194303fcd3f21b3241f9dacf15a31206f3b87c287"
-
-
-def test_a_seed_cannot_run_into_a_name() -> None:
-    assert seeded_hash("x", 1, "2/a").digest() != seeded_hash("x", 12, "/a").digest()
-
-
-def test_a_name_cannot_run_into_what_follows() -> None:
-    one, other = seeded_hash("x", 1, "ab"), seeded_hash("x", 1, "a")
-    one.update(b"c")
-    other.update(b"bc")
-    assert one.digest() != other.digest()
-
-
-def test_names_become_the_bytes_on_disk() -> None:
-    assert source_bytes("é/\udcff") == b"\xc3\xa9/\xff"

@@ -244,8 +244,3 @@ def test_the_pool_depends_on_seed_and_name_only() -> None:
     assert pool(fewer, 10, 0) == tuple(image for image in chosen if image.class_name == "b")
     assert [pool(dataset, 10, seed) == chosen for seed in range(3)] == [True, False, False]
     assert [image.source for image in pool(dataset, 2, 0)] == GOLDEN_POOL
-
-
-def test_no_limit_takes_all() -> None:
-    dataset = _dataset(NAMES)
-    assert pool(dataset, None, 0) == dataset.images

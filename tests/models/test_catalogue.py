@@ -119,12 +119,6 @@ def test_a_catalogue_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         load_catalogue(tmp_path / "nowhere.json")
 
 
-def test_a_model_not_yet_pulled_gives_the_command() -> None:
-    with pytest.raises(BundleError) as caught:
-        find_bundle("saliency-u2netp", "foreground")
-    assert caught.value.advice == "Run: fgdd-fast models pull saliency-u2netp"
-
-
 def test_a_pulled_model_is_found_by_name() -> None:
     onnx = bundle_path(load_catalogue()["saliency-u2netp"])
     bundle = write_bundle(tiny_description(onnx, "foreground"), tiny_graph())

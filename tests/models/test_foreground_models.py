@@ -85,12 +85,6 @@ def test_a_mask_is_read_in_every_form(tmp_path: Path, form: str) -> None:
     assert (foreground.mask[::repeat, ::repeat] == white()).all()
 
 
-@pytest.mark.parametrize(("value", "occupancy"), [(0, 0.0), (1, 1.0), (255, 1.0), (127, 0.0)])
-def test_a_mask_of_one_value(tmp_path: Path, value: int, occupancy: float) -> None:
-    write(tmp_path, png(np.full((HEIGHT, WIDTH), value, np.uint8)))
-    assert found(tmp_path).occupancy == occupancy
-
-
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32))
 def test_occupancy_is_the_share_of_the_mask(height: int, width: int, seed: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
@@ -281,20 +275,6 @@ def test_images_are_resized_as_asked_and_the_fingerprint_says_so(
     assert model.fingerprint("red")["resize"] == resize_arithmetic(method)
     assert (model.name, model.sha256) == ("tiny-foreground", bundle.sha256)
     model.close()
-
-
-def test_the_number_of_threads_plays_no_part_in_reports_and_keys(tmp_path: Path) -> None:
-    models = [
-        SaliencyModel(
-            tiny.foreground_bundle(tmp_path), Runtime("cpu", "fp32", threads), batch=1, resize="area"
-        )
-        for threads in (1, 3)
-    ]
-    assert models[0].description == models[1].description
-    assert models[0].fingerprint("red") == models[1].fingerprint("red")
-    assert [model.streams for model in models] == [1, 3]
-    for model in models:
-        model.close()
 
 
 def test_a_graph_without_a_variant_stays_as_it_is_beside_others_that_have_one(tmp_path: Path) -> None:

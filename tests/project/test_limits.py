@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,11 @@ def files(*folders: str) -> list[Path]:
     return found
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def said(file: Path, what: str) -> str:
     return f"{file.relative_to(ROOT)}: {what}"
 
@@ -56,7 +62,7 @@ def long_modules() -> Iterator[str]:
 
 def long_functions() -> Iterator[str]:
     for file in files(*EVERYTHING):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > FUNCTION:
@@ -68,7 +74,7 @@ def talkative_libraries() -> Iterator[str]:
     for file in files(*CODE):
         if file.relative_to(ROOT).as_posix().startswith(TERMINAL):
             continue
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             yield from (

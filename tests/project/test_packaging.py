@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import tiny_references as tiny
+from installed_commands import EVERY_HELP
 
 import fgdd_fast
 
@@ -33,21 +34,6 @@ PACKAGES = {
     "fgdd_export": "export/fgdd_export",
     "fgdd_bench": "benchmarks/fgdd_bench",
 }
-EVERY_HELP = """
-import click
-from click.testing import CliRunner
-from fgdd_fast.cli import main
-
-def walk(command, words):
-    found = CliRunner().invoke(main, [*words, "--help"])
-    assert found.exit_code == 0, (words, found.output, found.exception)
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            walk(command.get_command(context, name), [*words, name])
-
-walk(main, [])
-"""
 WHERE = f"""
 import json, {", ".join(PACKAGES)}
 print(json.dumps([module.__file__ for module in ({", ".join(PACKAGES)})]))

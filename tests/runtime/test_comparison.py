@@ -14,14 +14,20 @@ from tiny_grounded import write_grounded_bundle
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork
 from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_parity
 from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
 IMAGES = drawn_sample_images(8, named=False)
-LOWER = Runtime("cpu", "int8", 1)  # the tiny graphs compute in fp32 whatever is asked
+
+
+@pytest.fixture(params=[tiny.foreground_bundle, tiny.teacher_bundle, tiny.backbone_bundle])
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
+    """A bundle of each role."""
+    made: Bundle = request.param(tmp_path)
+    return made
 
 
 def patch_results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,12 @@ from fgdd_fast.runtime.choose import Trial, choose_runtime, comparison_images, r
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A teacher; what kind of model it is plays no part."""
+    return tiny.teacher_bundle(tmp_path)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *running: Device, advice: str = "") -> None:
@@ -70,7 +76,9 @@ def test_the_fastest_that_agrees_is_taken_and_the_reason_says_what_was_measured(
     assert "openvino int8: mean occupancy error is 0.1 (at most 0.01)" in choice.reason
 
 
-def test_every_way_that_runs_here_is_tried_and_agrees(bundle: Bundle) -> None:
+@pytest.mark.parametrize("make", [tiny.foreground_bundle, tiny.teacher_bundle, tiny.backbone_bundle])
+def test_every_way_that_runs_here_is_tried_and_agrees(make: Callable[[Path], Bundle], tmp_path: Path) -> None:
+    bundle = make(tmp_path)
     found = try_all(
         bundle, [Runtime("cpu", "fp32", 1), Runtime("openvino", "fp32", 1)], comparison_images(bundle)
     )
@@ -226,8 +234,7 @@ def test_variants_count_as_ways_to_run(bundle: Bundle, monkeypatch: pytest.Monke
     assert next(iter(choice.runtime.variants.values())).variant == "int8-u8"
 
 
-def test_a_large_network_is_shown_fewer_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = tiny.teacher_bundle(tmp_path)
+def test_a_large_network_is_shown_fewer_pictures(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(comparison_images(bundle)) == 12
     monkeypatch.setattr(devices, "FULL_COMPARISON", 1)
     assert len(comparison_images(bundle)) == 2

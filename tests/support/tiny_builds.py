@@ -1,4 +1,4 @@
-"""Builds of the tiny classifier, as it is and changed, in TensorRT for RTX."""
+"""Builds in TensorRT for RTX: of the tiny classifier, as it is and changed, and of whole bundles."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 import onnx
 from tiny_models import tiny_description, tiny_graph
 
+from fgdd_engines.base import Precision
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
+from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
+from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 ONE = Profile(1, 1, 1)
 
@@ -39,3 +43,13 @@ def altered(module: ModuleType, **changes: Any) -> ModuleType:
     copy = ModuleType(module.__name__)
     copy.__dict__.update({**vars(module), **changes})
     return copy
+
+
+def built_share(bundle: Bundle, precision: Precision, folder: Path) -> float:
+    """Build a bundle's engine; the share of the layers read back that compute in a precision."""
+    settings = BuildSettings(device="tensorrt-rtx", precision=precision, batch=Profile(1, 2, 4))
+    pictures = drawn_sample_images(4, named=False)
+    (plan,) = build_engines(bundle, settings, lambda _: pictures, store=PlanStore(folder)).plans
+    assert plan.state in ("unchecked", "passed")  # only where there is a GPU can it be compared
+    assert plan.layers
+    return sum(layer.precision == precision for layer in plan.layers) / len(plan.layers)
