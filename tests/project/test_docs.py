@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import tiny_pipeline as tiny
-from tiny_catalogue import install_tiny_models
+from tiny_distillation import distill
 
 import fgdd_fast
 from fgdd_engines.backends import DEVICES, find_backend
 
 ROOT = Path(__file__).resolve().parents[2]
-README, API = ROOT / "README.md", ROOT / "docs" / "api.md"
+README, API, STUDENTS = (ROOT / name for name in ("README.md", "docs/api.md", "docs/students.md"))
 DOCUMENTS = (
     *ROOT.glob("*.md"),
     *(ROOT / "docs").rglob("*.md"),
@@ -37,17 +37,6 @@ def run_blocks(document: Path, names: dict[str, object]) -> None:
     """Run a document's blocks one after another, in one namespace; a traceback shows the document's line."""
     for line, block in python_blocks(document):
         exec(compile("\n" * line + block, str(document), "exec"), names)
-
-
-@pytest.fixture
-def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `photographs`, their `masks`, `validation` and the catalogue's models."""
-    install_tiny_models(tmp_path, monkeypatch)
-    tiny.write_squares(tmp_path / "photographs", 8)
-    tiny.write_masks(tmp_path, "photographs")
-    tiny.write_squares(tmp_path / "validation", 4)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.slow
@@ -70,6 +59,26 @@ def test_what_the_readme_shows_runs(photographs: Path, capsys: pytest.CaptureFix
     exec(compile(block.replace("ipc=10", "ipc=1"), str(README), "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.count("images are kept whole from occupancy 0.") == len(tiny.CLASSES)
     assert (photographs / "distilled" / "manifest.json").is_file()
+
+
+def test_the_training_loop_of_the_page_on_students_is_short_and_teaches(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    (loop,) = (block for _, block in python_blocks(STUDENTS) if "from fgdd_fast.data import" in block)
+    assert len(loop.splitlines()) < 40
+    tiny.write_squares(photographs / "data", 8)
+    tiny.foreground_bundle(photographs)
+    teacher = tiny.teacher_bundle(photographs).onnx
+    assert distill(photographs, "distilled", ipc=2, factor=1).exit_code == 0
+    fgdd_fast.make_labels("distilled", teacher, epochs=8)
+    (photographs / "validation").rename(photographs / "photographs" / "validation")
+    torch.manual_seed(0)
+    capsys.readouterr()
+    exec(compile(loop, str(STUDENTS), "exec"), {"__name__": "training_loop"})
+    said = re.fullmatch(r"(\d+) of 12 held-out photographs are recognised\n", capsys.readouterr().out)
+    assert said is not None
+    assert int(said[1]) > 6  # guessing gets a third
 
 
 def test_the_study_of_the_contributors_page_runs(

@@ -12,22 +12,11 @@ from pathlib import Path
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner
-from tiny_catalogue import install_tiny_models
 
 import fgdd_fast
 from fgdd_fast.cli import main
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture
-def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `photographs`, `validation` and the catalogue's models."""
-    install_tiny_models(tmp_path, monkeypatch)
-    tiny.write_squares(tmp_path / "photographs", 8)
-    tiny.write_squares(tmp_path / "validation", 4)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(monkeypatch: pytest.MonkeyPatch, name: str, *words: str) -> None:

@@ -5,26 +5,18 @@ Skipped where the models have not been pulled or the photographs are absent.
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_pipeline
 from click.testing import CliRunner, Result
 from installed_devices import available_devices
 from numpy.typing import NDArray
-from PIL import Image
-from rded_reference import synthesise
 
 from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import open_engine
-from fgdd_engines.paths import cache_folder
 from fgdd_fast.cli import main
-from fgdd_fast.images.crops import candidate_boxes
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import resize
 from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
@@ -34,7 +26,6 @@ from fgdd_fast.runtime.parity import REFERENCE, sample_feeds
 from fgdd_fast.runtime.sample_images import check_images
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing"
-CACHE = cache_folder()
 CLASSES = ("dress", "hat", "pants", "shoes")
 PER_CLASS = 12
 
@@ -151,65 +142,3 @@ def photographs(place: Path, bundle: Bundle, count: int) -> NDArray[np.uint8]:
     files = sorted((place / "train").rglob("*.jpg"))[:: len(CLASSES)][:count]
     size = (bundle.preprocessing.width, bundle.preprocessing.height)
     return np.stack([resize(read_image(file).pixels, size, "area") for file in files])
-
-
-def test_always_patch_is_rded_with_a_real_teacher(place: Path) -> None:
-    foreground = tiny_pipeline.foreground_bundle(place)  # it plays no part in RDED, and is quick
-    options = (
-        "--rule",
-        "always-patch",
-        "--resize",
-        "pil",
-        "--device",
-        "cpu",
-        "--foreground",
-        foreground.onnx,
-    )
-    out = distill(place, "rded", *options)
-    manifest = read_manifest(out)
-    teacher = find_bundle(str(place / "teacher"), "teacher")
-    with open_engine(
-        teacher, device="cpu", axes={"batch": 1, "height": 224, "width": 224}, threads=2
-    ) as engine:
-
-        def logits(images: NDArray[np.floating]) -> NDArray[np.floating]:
-            pixels = (
-                np.rint(images * 128 + 127).astype(np.uint8).transpose(0, 2, 3, 1)
-            )  # the bundle normalises
-            feeds = {"images": np.ascontiguousarray(pixels), "labels": np.zeros(1, np.int32)}
-            return engine.run(feeds, ["logits"])["logits"]
-
-        for label, name in enumerate(CLASSES[:2]):
-            files = sorted((place / "train" / name).iterdir(), key=lambda file: os.fsencode(file.name))
-            images = [Image.open(file).convert("RGB") for file in files]
-            boxes = [
-                candidate_boxes(f"{name}/{file.name}", *image.size, count=5, seed=0)
-                for file, image in zip(files, images, strict=True)
-            ]
-            expected = synthesise(
-                images,
-                boxes,
-                label,
-                logits,
-                ipc=2,
-                factor=2,
-                size=224,
-                input_size=224,
-                mean=(127 / 255,) * 3,
-                std=(128 / 255,) * 3,
-            )
-            mosaics = [image.tiles for image in manifest.images if image.class_name == name]
-            found = [[(tile.source, tuple(tile.box)) for tile in tiles] for tiles in mosaics]
-            wanted = [
-                [(f"{name}/{files[i].name}", tuple(boxes[i][j])) for i, j in cells]
-                for cells in expected.mosaics
-            ]
-            assert found == wanted, f"smallest margin {expected.smallest_margin():.2g} nats"
-
-
-def test_losses_are_finite_and_thresholds_quantiles(place: Path) -> None:
-    manifest = read_manifest(distill(place, "quantiles", "--rule", "median"))
-    for image in manifest.images:
-        losses: Sequence[float] = [tile.loss for tile in image.tiles]
-        assert all(math.isfinite(loss) and loss >= 0 for loss in losses)
-        assert all(0 < manifest.thresholds[image.class_name] < 1 for _ in losses)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,50 +170,6 @@ def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
         (RESNET.architecture, 1),
     ]
     assert all(map(same, straight, train_on()))
-
-
-def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from dataclasses import replace\n"
-        "from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n"
-        "from tiny_students import *\n"
-        "from fgdd_fast.students.training.loop import train_students\n"
-        "train_students(soft_training_set(), validation_set(), [STUDENT], replace(RECIPE, epochs=100000),\n"
-        "               checkpoints=Path(sys.argv[1]), save_every=0)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
-    state = tmp_path / f"{STUDENT}.pt"
-    try:
-        deadline = time.monotonic() + 60
-        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.3)  # somewhere in the middle of things
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-
-    def losses(folder: Path, epochs: int) -> list[float]:
-        """Of a training that is interrupted after so many epochs, the last of which is not kept."""
-        with pytest.raises(KeyboardInterrupt):
-            train_students(
-                soft_training_set(),
-                validation_set(),
-                [STUDENT],
-                replace(RECIPE, epochs=100000),
-                checkpoints=folder,
-                save_every=0,
-                progress=Watched(stop_at=epochs),
-            )
-        return list(torch.load(folder / f"{STUDENT}.pt", weights_only=True)["losses"])
-
-    found = torch.load(state, weights_only=True)["epochs"]
-    assert found >= 1
-    resumed = losses(tmp_path, found + 3)
-    assert len(resumed) == found + 2
-    assert resumed == losses(tmp_path / "straight", found + 3)
 
 
 def train_one_epoch(folder: Path, training: TrainingSet | None = None, epochs: int = 1) -> None:
