@@ -8,12 +8,10 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import numpy_helper
 from tiny_u_shape import CHANNELS, CONNECTING, SIDE, WEIGHTED, u_shape
 
 from fgdd_engines.base import Array, TensorSpec
-from fgdd_engines.optional_imports import openvino_core
 from fgdd_export.graphs.graph import GraphBuilder, run_model, serialise, tensor_specs
 from fgdd_export.precision.quantisation import (
     FORMS,
@@ -188,38 +186,6 @@ def test_the_same_bytes_every_time(form: Form) -> None:
     model = u_shape()
     first, second = (quantise_calibrated(model, calibrate(model, samples(3)), form).model for _ in range(2))
     assert serialise(first) == serialise(second)
-
-
-def openvino(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    pytest.importorskip("openvino")
-    core = openvino_core()
-    compiled = core.compile_model(
-        core.read_model(serialise(model)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    return np.asarray(compiled({"images": images})["occupancy"])
-
-
-def test_openvino_computes_u8_as_onnx_runtime_does() -> None:
-    model, calibration = calibrated()
-    quantised = quantise_calibrated(model, calibration, "int8-u8").model
-    images = np.concatenate([each["images"] for each in samples(8, seed=1)])
-    expected = run_model(serialise(quantised), {"images": images})["occupancy"]
-    np.testing.assert_allclose(openvino(quantised, images), expected, atol=5e-3)
-
-
-def test_tensorrt_builds_s8() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    model, calibration = calibrated()
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    data = serialise(quantise_calibrated(model, calibration, "int8").model)
-    assert parser.parse(data), [parser.get_error(place) for place in range(parser.num_errors)]
-    settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("images", *((batch, SIDE, SIDE, 3) for batch in (1, 2, 4)))
-    settings.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, settings)
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN axis")

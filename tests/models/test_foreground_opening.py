@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_pipeline as tiny
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from plugin_packages import install_plugin
+from tiny_distillation import distill
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
@@ -121,14 +122,8 @@ def circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def distill(folder: Path, foreground: str, out: str) -> Result:
-    words = ["distill", folder / "data", folder / out, "--ipc", 1, "--foreground", foreground]
-    words += ["--teacher", folder / "tiny-teacher.onnx", "--store", folder / "store", "--device", "cpu"]
-    return CliRunner().invoke(main, [*map(str, words)])
-
-
 def test_a_family_from_outside_distils(workplace: Path, circle: None) -> None:
-    result = distill(workplace, "circle:0.6", "out")
+    result = distill(workplace, foreground="circle:0.6")
     assert result.exit_code == 0, result.output
     data = json.loads((workplace / "out" / "manifest.json").read_text())
     assert data["models"]["foreground"]["name"] == "circle"
@@ -176,10 +171,10 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     )
     with pytest.raises(FgddError, match=r"broken_family 1\.2.*half-installed"):
         choose_foreground("broken", tiny.CLASSES)
-    result = distill(workplace, "broken", "never")
+    result = distill(workplace, foreground="broken")
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
-    assert distill(workplace, str(workplace / "tiny-foreground.onnx"), "out").exit_code == 0
+    assert distill(workplace).exit_code == 0
     *known, broken = list_families()
     assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "cam", "masks:FOLDER", "none"]
     assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")

@@ -104,17 +104,6 @@ def test_boxes_are_shares_of_the_image_whatever_its_aspect(
     assert box[:4] == pytest.approx((0.5, 0.5, 1, 1), abs=canvas_pixel)
 
 
-def test_both_forms_agree(tmp_path: Path) -> None:
-    images = [(random_scene(seed), CLASSES[seed % 3]) for seed in range(9)]
-    found = []
-    for split in (False, True):
-        with opened(tiny.write_grounded_bundle(tmp_path, split=split), batch=4) as model:
-            found.append(find(model, images, masks=True))
-    assert all(same(one, other) for one, other in zip(*found, strict=True))
-    assert len({foreground.occupancy for foreground in found[0]}) > 3
-    assert any(not foreground.boxes for foreground in found[0])
-
-
 def test_neighbours_and_the_number_of_images_change_nothing(bundle: Bundle) -> None:
     images = [(random_scene(seed), CLASSES[seed % 3]) for seed in range(7)]
     with opened(bundle, batch=4) as model:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +10,13 @@ import cv2
 import pytest
 from tiny_distillation import contents
 from tiny_distillation import distill as command
+from watched_progress import Watched
 
 import fgdd_fast
-from fgdd_engines.progress import Task
 from fgdd_fast.errors import DataError, OutputError, SettingsError, TeacherError
 from fgdd_fast.runtime.choose import RuntimeOptions
 
 RUNTIME = RuntimeOptions(device="cpu", threads=2)
-
-
-class Counted:
-    """Progress that counts the steps of each task."""
-
-    def __init__(self) -> None:
-        self.steps: dict[str, int] = {}
-        self.totals: dict[str, int | None] = {}
-
-    @contextmanager
-    def task(self, name: str, total: int | None = None) -> Iterator[Task]:
-        self.totals[name] = total
-        counted = self
-
-        class Counting:
-            def advance(self, steps: int = 1) -> None:
-                counted.steps[name] = counted.steps.get(name, 0) + steps
-
-        yield Counting()
 
 
 @pytest.fixture
@@ -86,10 +65,10 @@ def test_another_plan_measures_nothing_again(workplace: Path, measuring: dict[st
 
 
 def test_progress_is_told_in_numbers(workplace: Path, measuring: dict[str, Any]) -> None:
-    progress = Counted()
-    fgdd_fast.distill(workplace / "data", workplace / "python", ipc=2, progress=progress, **measuring)
-    assert progress.totals == {"Measuring": 24, "Features": 0, "Writing": 6}
-    assert progress.steps == {"Measuring": 24, "Writing": 6}
+    watched = Watched()
+    fgdd_fast.distill(workplace / "data", workplace / "python", ipc=2, progress=watched, **measuring)
+    steps = [*(("Measuring", done) for done in range(1, 25)), *(("Writing", done) for done in range(1, 7))]
+    assert watched.steps == steps
 
 
 def test_nothing_is_left_changed_in_the_process(

@@ -212,27 +212,6 @@ def test_the_cuda_bindings_that_the_guide_names_have_wheels_for_its_boards(tmp_p
         assert "aarch64" in file
 
 
-def test_markers_are_read_for_the_board() -> None:
-    root = Wheel(
-        "root-1-py3-none-any.whl",
-        tuple(
-            map(
-                Requirement,
-                [
-                    "old>=2; python_version < '3.11'",
-                    "board; platform_machine == 'aarch64'",
-                    "desktop; platform_machine == 'x86_64'",
-                    "more; extra == 'all'",
-                ],
-            )
-        ),
-    )
-    leaf = Wheel("leaf-1-py3-none-any.whl", (Requirement("root"),))
-    wheels = {"root": root, "board": leaf, "desktop": leaf, "more": leaf}
-    assert needed(["root"], wheels, JETPACK_6) == ({"root", "board"}, {"old>=2"})
-    assert needed(["root[all]"], wheels, JETPACK_7) == ({"root", "board", "more"}, set())
-
-
 def test_distillations_are_compared_by_their_decisions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,16 +88,6 @@ def test_a_teacher_sees_several_views_of_an_image_and_other_models_images(tmp_pa
     assert image_batches(main) == (8, 2)
 
 
-def test_named_sizes_are_those_of_the_model(tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path)
-    images = replace(bundle.inputs[0], shape=("batch", "height", "width", 3))
-    (graph,) = graphs_of(
-        replace(bundle, inputs=(images, *bundle.inputs[1:])), "tensorrt", "fp32", Profile(1, 1, 1)
-    )
-    assert graph.axes == {"height": 24, "width": 24}
-    assert graph.key(HERE["tensorrt"]).axes == {"height": 24, "width": 24}
-
-
 # --- building and checking --------------------------------------------------------------------------------
 
 
