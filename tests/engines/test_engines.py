@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from every_engine import BATCH, KINDS, Kind, open_kind
+from every_engine import BATCH, KINDS, LABELS, Kind, open_kind
 from tiny_models import CLASSES, SIDE, tiny_feeds, tiny_reference
 
 from fgdd_engines.base import Array, Engine, TensorSpec
@@ -109,7 +109,7 @@ class TestContract:
             engine.run(tiny_feeds(BATCH))
 
     def test_the_description_names_runtime_precision_and_streams(self, engine: Engine, kind: Kind) -> None:
-        assert engine.arithmetic.startswith(kind.label)
+        assert engine.arithmetic.startswith(LABELS[kind.device])
         assert engine.arithmetic.endswith(kind.arithmetics)
         assert engine.description.startswith(engine.arithmetic)
         assert f", {engine.streams} stream" in engine.description

@@ -8,21 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from fgdd_fast.parallel import batched, ordered_map, silent_opencv, single_threaded_opencv
+from fgdd_fast.parallel import ordered_map, silent_opencv, single_threaded_opencv
 
 opencv_logging = getattr(cv2.utils, "logging", cv2)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(), max_size=30), st.integers(1, 5), st.integers(1, 4))
-def test_results_come_in_the_order_of_the_items(items: list[int], ahead: int, threads: int) -> None:
-    with ThreadPoolExecutor(threads) as executor:
-        assert list(ordered_map(executor, lambda item: item + 1, items, ahead)) == [
-            item + 1 for item in items
-        ]
 
 
 def test_at_most_ahead_items_are_taken_before_a_result_is_used() -> None:
@@ -61,14 +50,6 @@ def test_an_error_comes_at_its_place_and_cancels_the_rest() -> None:
         with pytest.raises(ValueError, match="one"):
             next(results)
     assert len(started) <= 6
-
-
-@given(st.lists(st.integers(), max_size=40), st.integers(1, 9))
-def test_batches_hold_every_item_once_in_order(items: list[int], size: int) -> None:
-    batches = list(batched(items, size))
-    assert [item for batch in batches for item in batch] == items
-    assert all(len(batch) == size for batch in batches[:-1])
-    assert all(batches)
 
 
 HELD = {

@@ -170,13 +170,6 @@ def ranked_tiles(count: int) -> tuple[Tile, ...]:
     return select(records, parse_rule("always-patch"), count, 0).tiles
 
 
-def test_cell_k_of_mosaic_j_takes_rank_k_times_ipc_plus_j() -> None:
-    mosaics = arrange(ranked_tiles(12), ipc=3, factor=2)
-    assert [mosaic.index for mosaic in mosaics] == [0, 1, 2]
-    ranks = [[int(tile.source) for tile in mosaic.tiles] for mosaic in mosaics]
-    assert ranks == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
-
-
 @quick
 @given(st.integers(1, 6), st.integers(1, 4))
 def test_every_tile_is_used_once(ipc: int, factor: int) -> None:

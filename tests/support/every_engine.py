@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import pytest
@@ -27,51 +26,44 @@ BATCH = 4
 ELEMENT_TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
-@dataclass(frozen=True)
-class Kind:
+LABELS = {
+    "cpu": "ONNX Runtime ",
+    "buffers": "ONNX Runtime ",
+    "openvino": "OpenVINO ",
+    "tensorrt": "TensorRT 10.3.0",
+    "tensorrt-rtx": "TensorRT for RTX 10.3.0",
+}
+
+
+class Kind(NamedTuple):
     """A kind of engine.
 
     Attributes:
         device, precision, variant: what is opened; a device of stand-ins is opened by `open_kind` itself.
         tolerance: how far its logits may be from exact ones, whose spread is about 1.
-        package: what it needs.
-        label: what its arithmetic begins with.
         arithmetics: what its arithmetic may end with.
     """
 
     device: str
     precision: Precision
-    variant: Variant | None
     tolerance: float
-    package: str
-    label: str
-    arithmetics: tuple[str, ...]
-
-
-def _kind(device: str, precision: Precision, tolerance: float, variant: Variant | None, *ends: str) -> Kind:
-    package, label = {
-        "cpu": ("onnxruntime", "ONNX Runtime "),
-        "buffers": ("onnxruntime", "ONNX Runtime "),
-        "openvino": ("openvino", "OpenVINO "),
-        "tensorrt": ("numpy", "TensorRT 10.3.0"),
-        "tensorrt-rtx": ("numpy", "TensorRT for RTX 10.3.0"),
-    }[device]
-    return Kind(device, precision, variant, tolerance, package, label, ends or (", CPU, fp32",))
+    variant: Variant | None = None
+    arithmetics: tuple[str, ...] = (", CPU, fp32",)
 
 
 _INT8 = ", CPU, int8 and fp32", ", CPU, int8 and bf16"
 KINDS = {
-    "cpu": _kind("cpu", "fp32", 1e-5, None),
-    "cpu-fp16": _kind("cpu", "auto", 5e-3, "fp16", "CPU, fp16, or fp32 where it has no kernel"),
-    "cpu-int8": _kind("cpu", "auto", 0.1, "int8", ", CPU, int8"),
-    "cpu-int8-u8": _kind("cpu", "auto", 0.1, "int8-u8", ", CPU, int8"),
-    "openvino": _kind("openvino", "fp32", 1e-5, None),
-    "openvino-auto": _kind("openvino", "auto", 0.05, None, ", CPU, fp32", ", CPU, bf16"),
-    "openvino-int8": _kind("openvino", "int8", 0.05, "int8", *_INT8),
-    "openvino-int8-u8": _kind("openvino", "auto", 0.05, "int8-u8", *_INT8),
-    "buffers": _kind("buffers", "fp32", 1e-5, None),
-    "tensorrt": _kind("tensorrt", "fp32", 1e-5, None, ", Orin, fp32"),
-    "tensorrt-rtx": _kind("tensorrt-rtx", "fp32", 1e-5, None, ", Orin, fp32"),
+    "cpu": Kind("cpu", "fp32", 1e-5),
+    "cpu-fp16": Kind("cpu", "auto", 5e-3, "fp16", ("CPU, fp16, or fp32 where it has no kernel",)),
+    "cpu-int8": Kind("cpu", "auto", 0.1, "int8", (", CPU, int8",)),
+    "cpu-int8-u8": Kind("cpu", "auto", 0.1, "int8-u8", (", CPU, int8",)),
+    "openvino": Kind("openvino", "fp32", 1e-5),
+    "openvino-auto": Kind("openvino", "auto", 0.05, None, (", CPU, fp32", ", CPU, bf16")),
+    "openvino-int8": Kind("openvino", "int8", 0.05, "int8", _INT8),
+    "openvino-int8-u8": Kind("openvino", "auto", 0.05, "int8-u8", _INT8),
+    "buffers": Kind("buffers", "fp32", 1e-5),
+    "tensorrt": Kind("tensorrt", "fp32", 1e-5, None, (", Orin, fp32",)),
+    "tensorrt-rtx": Kind("tensorrt-rtx", "fp32", 1e-5, None, (", Orin, fp32",)),
 }
 
 
@@ -79,8 +71,7 @@ def open_kind(
     kind: Kind, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, *, batch: int = BATCH, threads: int = 2
 ) -> Engine:
     """Open an engine of the tiny classifier, whose variants are beside it."""
-    if find_spec(kind.package) is None:
-        pytest.skip(f"{kind.package} is not installed")
+    pytest.importorskip("openvino" if kind.device == "openvino" else "onnxruntime")
     if kind.device == "buffers":
         return open_bound(bundle, batch=batch, streams=threads)
     if kind.device.startswith("tensorrt"):
