@@ -145,7 +145,7 @@ class TestWhatAResultDependsOn:
         rng = np.random.default_rng(0)
         order = [int(i) for _ in range(12) for i in rng.permutation(self.COUNT)]
         by_threads = []
-        for threads in (1, 2, 2, 3):
+        for threads in (1, 2, 3):
             with open_kind(kind, bundle, monkeypatch, batch=batch, threads=threads) as engine:
                 by_threads.append(self.results(engine, order, workers=threads))
         assert all(len(results) == 1 for results in by_threads[0].values())

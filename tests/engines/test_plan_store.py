@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_files import CONTENT, KEY, LAYERS, ORIGIN, PARITY, builder, key, names, refusal, stored, unexpected
 
@@ -40,6 +40,7 @@ def test_a_plan_is_built_once_and_kept_with_all_that_is_known_of_it(store: PlanS
     assert names(store) == sorted([plan.path.name, plan.sidecar.name, timing])
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=300))
 def test_any_model_has_a_plain_file_name(name: str) -> None:
     stem = key(model=name).stem

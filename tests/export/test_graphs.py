@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -124,6 +124,7 @@ def boxes(draw: st.DrawFn) -> np.ndarray:
     return np.concatenate([near, near + size], axis=1)
 
 
+@settings(max_examples=40)
 @given(boxes(), st.randoms(use_true_random=False))
 def test_a_shuffled_list_matches_itself(corners: np.ndarray, random: object) -> None:
     order = list(range(len(corners)))
@@ -135,6 +136,7 @@ def test_a_shuffled_list_matches_itself(corners: np.ndarray, random: object) -> 
     assert match.score_difference == pytest.approx(np.zeros(len(corners)))
 
 
+@settings(max_examples=40)
 @given(boxes(), boxes())
 def test_every_box_is_paired_once_or_counted(corners: np.ndarray, others: np.ndarray) -> None:
     match = match_boxes(corners, np.ones(len(corners)), others, np.ones(len(others)))

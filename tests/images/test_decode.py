@@ -223,7 +223,7 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     assert (image.pixels == decode_image(content)).all()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), form=st.sampled_from(COMBINATIONS), end=st.sampled_from([None, 60]))
 def test_damaged_files_give_pixels_or_an_image_error(
     data: st.DataObject, form: tuple[str, str], end: int | None

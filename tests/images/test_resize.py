@@ -32,7 +32,7 @@ def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
     return int(np.abs(one.astype(int) - other).max())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(width=SIDES, height=SIDES, new_width=SIDES, new_height=SIDES, seed=st.integers(0, 99))
 def test_pil_agrees_with_pillow_within_one_level(
     width: int, height: int, new_width: int, new_height: int, seed: int
@@ -44,7 +44,7 @@ def test_pil_agrees_with_pillow_within_one_level(
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(width=SIDES, height=SIDES, length=SIDES, seed=st.integers(0, 99))
 def test_pil_along_one_axis_is_exactly_pillow(width: int, height: int, length: int, seed: int) -> None:
     pixels = noise(width, height, seed)
@@ -52,7 +52,7 @@ def test_pil_along_one_axis_is_exactly_pillow(width: int, height: int, length: i
         assert difference(resize(pixels, size, "pil"), pillow(pixels, size)) == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(
     old=st.tuples(SIDES, SIDES),
     shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
@@ -84,7 +84,7 @@ def opencv_area(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(resized, np.uint8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.tuples(SIDES, SIDES),
     new=st.tuples(SIDES, SIDES),
@@ -163,7 +163,7 @@ def test_an_axis_that_shrinks_is_antialiased_though_the_other_grows(method: Resi
 
 
 @pytest.mark.parametrize("method", RESIZE_METHODS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 @given(old=st.tuples(SIDES, SIDES), new=st.tuples(SIDES, SIDES), level=st.integers(0, 255))
 def test_a_uniform_image_stays_uniform(
     method: ResizeMethod, old: tuple[int, int], new: tuple[int, int], level: int

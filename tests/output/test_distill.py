@@ -120,7 +120,7 @@ def test_a_run_killed_and_resumed_gives_the_same_bytes(workplace: Path, model: s
     assert distill(workplace, "whole", **options).exit_code == 0
     store = workplace / "other"
     command = [sys.executable, "-c", SLOWLY, *arguments(workplace, "killed", store=store, **options)]
-    for enough in (3, 9, 17):
+    for enough in (3, 15):
         process = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and stored(store) < enough:
             time.sleep(0.01)
