@@ -12,15 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tiny_networks import (  # noqa: E402
-    SPECIAL_TOKENS,
-    prompt_tokens,
-    save_grounding_dino,
-    tiny_grounding_dino_config,
-)
+from tiny_networks import SPECIAL_TOKENS, prompt_tokens, save_grounding_dino  # noqa: E402
 from transformers.models.grounding_dino import modeling_grounding_dino as original  # noqa: E402
 
-from fgdd_bench.references.grounded.random_networks import random_detector  # noqa: E402
 from fgdd_engines.base import Array  # noqa: E402
 from fgdd_export.graphs.graph import load_model, serialise  # noqa: E402
 from fgdd_export.graphs.torch_export import Exported, export_network  # noqa: E402
@@ -58,8 +52,7 @@ class Exports:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    return save_grounding_dino(random_detector(tiny_grounding_dino_config()), folder)
+    return save_grounding_dino(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from hostile_pickles import Harmful
 from image_files import picture
 from safetensors.torch import load_file, save_file
 from tiny_grounded import tokenizer_json
-from tiny_networks import save_grounding_dino, tiny_grounding_dino_config
+from tiny_networks import save_grounding_dino
 
-from fgdd_bench.references.grounded.random_networks import random_detector
 from fgdd_export.checkpoints.pretrained import ProcessorSettings, load_config, provenance, read_processor
 from fgdd_export.grounding_dino.network import load_grounding_dino
 from fgdd_fast.errors import BundleError
@@ -30,8 +29,7 @@ from fgdd_fast.errors import BundleError
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    return save_grounding_dino(random_detector(tiny_grounding_dino_config()), folder)
+    return save_grounding_dino(tmp_path_factory.mktemp("checkpoint"))
 
 
 def test_loading_reads_the_processor_and_the_tokenizer(checkpoint: Path) -> None:

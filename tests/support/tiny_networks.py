@@ -1,4 +1,4 @@
-"""Miniature networks with random weights, of the published architectures."""
+"""A miniature of Grounding DINO with random weights, and prompts for it."""
 
 from __future__ import annotations
 
@@ -7,47 +7,32 @@ from pathlib import Path
 
 import numpy as np
 from tiny_grounded import tokenizer_json
-from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+from transformers import BertConfig, GroundingDinoConfig, SwinConfig
+
+from fgdd_bench.references.grounded.random_networks import random_detector
 
 SPECIAL_TOKENS = (101, 102, 1012, 1029)  # [CLS], [SEP], "." and "?" in BERT's vocabulary
-VOCABULARY = 1100
 
 
-def tiny_grounding_dino_config(**changes: object) -> GroundingDinoConfig:
-    """Two layers of everything, 32 channels, 20 queries, and 4 levels, two of them from the backbone."""
-    settings: dict[str, object] = {
-        "backbone_config": SwinConfig(
-            image_size=64,
-            embed_dim=16,
-            depths=[1, 2, 1],
-            num_heads=[1, 2, 4],
-            window_size=4,
-            out_indices=[2, 3],
-        ),
-        "text_config": BertConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=64,
-        ),
-        "d_model": 32,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-        "num_queries": 20,
-        "max_text_len": 32,
-    }
-    return GroundingDinoConfig(**(settings | changes))
+def save_grounding_dino(folder: Path) -> Path:
+    """Save a network as a checkpoint of the hub is laid out.
 
-
-def save_grounding_dino(model: GroundingDinoForObjectDetection, folder: Path) -> Path:
-    """Save a network as a checkpoint of the hub is laid out."""
-    model.save_pretrained(folder)
+    It has two layers of everything, 32 channels, 20 queries, and 4 levels, two of them from the backbone.
+    """
+    heads = {"depths": [1, 2, 1], "num_heads": [1, 2, 4], "out_indices": [2, 3]}
+    text = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    parts = ("layers", "attention_heads")
+    config = GroundingDinoConfig(
+        backbone_config=SwinConfig(image_size=64, embed_dim=16, window_size=4, **heads),
+        text_config=BertConfig(vocab_size=1100, hidden_size=32, intermediate_size=64, **text),
+        d_model=32,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        num_queries=20,
+        max_text_len=32,
+        **{f"{coder}_{part}": 2 for coder in ("encoder", "decoder") for part in parts},
+    )
+    random_detector(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     settings = {
         "image_mean": [0.485, 0.456, 0.406],
@@ -59,9 +44,9 @@ def save_grounding_dino(model: GroundingDinoForObjectDetection, folder: Path) ->
     return folder
 
 
-def prompt_tokens(lengths: list[int], seed: int = 0) -> list[list[int]]:
+def prompt_tokens(lengths: list[int]) -> list[list[int]]:
     """Prompts of random words: one phrase of each length, or two where it is above 3."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     prompts = []
     for length in lengths:
         words = [int(word) for word in rng.integers(110, 1000, length)]
