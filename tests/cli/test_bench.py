@@ -197,6 +197,12 @@ def test_what_cannot_work_is_refused_at_once(
     assert isinstance(found.exception, SystemExit)
 
 
+def test_a_folder_that_is_not_there(place: Path) -> None:
+    found = run(place, str(place / "nowhere"), data=False)
+    assert found.exit_code == 1
+    assert "nowhere" in found.stderr
+
+
 def test_a_teacher_is_asked_for_where_one_is_needed(place: Path) -> None:
     found = CliRunner().invoke(main, ["bench", str(place / "data"), "--stages", "teacher"])
     assert found.exit_code == 1

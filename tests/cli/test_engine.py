@@ -106,13 +106,12 @@ def test_build_fails_where_decisions_differ_unless_they_are_accepted(
 
 def test_build_asks_for_what_prompts_say(machine: Machine, tmp_path: Path) -> None:
     bundle = write_grounded_bundle(tmp_path)
-    data = tiny_pipeline.write_squares(tmp_path / "data", 1)
+    data = tiny_pipeline.write_squares(tmp_path / "data", 2)
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"red": "a red patch"}))
-    run("build", bundle.onnx, "--check", data, "--prompts", prompts)
-    names = {image.image.class_name for image in machine.compared[0]["images"]}
-    assert "a red patch" in names
-    assert "red" not in names
+    run("build", bundle.onnx, "--check", data, "--check-images", 3, "--prompts", prompts)
+    names = [image.image.class_name for image in machine.compared[0]["images"]]
+    assert sorted(names) == ["a red patch", "blue", "green"]
 
 
 def test_build_without_a_gpu_says_that_nothing_was_checked(machine: Machine, teacher: Bundle) -> None:
@@ -267,6 +266,12 @@ def test_stale_is_what_can_never_be_used_here_again(machine: Machine, plan: Plan
     timing = store.timing_cache(plan.key.platform)
     assert set(store.folder.iterdir()) == {plan.path, plan.sidecar, timing}
     assert run("remove", "--stale") == "0.0 MB are free again\n"
+
+
+def test_what_is_not_there_now_makes_nothing_stale(machine: Machine, plan: Plan) -> None:
+    for version, device in ((plan.key.version, None), (None, ORIN)):
+        machine.version, machine.device = version, device
+        assert run("remove", "--stale") == "0.0 MB are free again\n"
 
 
 # --- the real thing ---------------------------------------------------------------------------------------

@@ -76,9 +76,11 @@ def test_epochs_are_added_and_never_dropped(out: Path, distilled: Path, tmp_path
     assert contents(out) == contents(other)
     assert "0 images, tiles and views labelled" in done(out, epochs=4)
     assert (out / "labels/images.safetensors").stat().st_ino == images.st_ino, "they are not made again"
-    (out / "labels/epoch-00001.safetensors").unlink()
+    (out / "labels/epoch-00001.safetensors").write_bytes(b"damaged")
+    for name in ("epoch-00003", "images"):
+        (out / f"labels/{name}.safetensors").unlink()
     done(out, epochs=0)
-    assert contents(out) == contents(other), "none after a missing one is dropped"
+    assert contents(out) == contents(other), "what is missing or damaged is made again, and no other dropped"
 
 
 def test_the_library_does_what_the_command_does(

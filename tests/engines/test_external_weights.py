@@ -87,6 +87,14 @@ def test_weights_are_found_wherever_a_tensor_can_be(tmp_path: Path) -> None:
         assert external_files(tmp_path / "model.onnx") == ("a",), place
 
 
+def test_what_onnx_itself_moves_out_is_found(tmp_path: Path) -> None:
+    model, path = onnx.load_model_from_string(tiny_graph()), tmp_path / "model.onnx"
+    onnx.save_model(model, path, save_as_external_data=True, all_tensors_to_one_file=False, size_threshold=0)
+    written = {file.name for file in tmp_path.iterdir()} - {"model.onnx"}
+    assert len(written) > 1
+    assert external_files(path) == tuple(sorted(written))
+
+
 def test_a_name_counts_though_the_tensor_has_its_content(tmp_path: Path) -> None:
     """Readers differ in what they make of it."""
     tensor = outside("a")
@@ -255,6 +263,12 @@ class TestBundles:
         moved_out.sidecar.write_text(json.dumps({**data, "files": {"tokenizer.json": "0" * 64}}))
         with pytest.raises(BundleError, match=r"\['tiny\.weights'\], of which its sidecar has no hash"):
             load_bundle(moved_out.onnx)
+
+    def test_weights_under_another_bundles_name_are_refused(self, moved_out: Bundle) -> None:
+        for file in (moved_out.onnx, moved_out.sidecar):
+            file.rename(file.with_stem("other"))
+        with pytest.raises(BundleError, match=r"'tiny\.weights'.*no hash"):
+            load_bundle(moved_out.onnx.with_stem("other"))
 
     def test_the_fingerprint_is_that_of_the_model_with_its_weights(self, moved_out: Bundle) -> None:
         other = replace(moved_out, files={"weights": "0" * 64})

@@ -136,6 +136,11 @@ def test_minor_versions_of_cuda_make_no_plan_stale(store: PlanStore) -> None:
     assert store.find_exact(here) == newer
 
 
+def test_a_plan_that_was_built_without_a_gpu_is_for_no_gpu(store: PlanStore) -> None:
+    stored(store, key(cuda="none", device="none", compute_capability="none"))
+    assert "was built without a GPU, not on Orin (8.7)" in refusal(store)
+
+
 def test_a_plan_of_another_model_is_not_even_mentioned(store: PlanStore) -> None:
     stored(store, key(model="tiny.text"))
     assert refusal(store) == (

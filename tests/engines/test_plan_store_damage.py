@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from plan_files import KEY, ORIGIN, builder, key, listening, names, refusal, stored, unexpected
 
 from fgdd_engines.tensorrt_backend.build import Built, Profile
-from fgdd_engines.tensorrt_backend.plans import store as plan_store
 from fgdd_engines.tensorrt_backend.plans.sidecar import Plan
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.cli.networks import engine_words
@@ -141,18 +140,17 @@ def test_a_build_that_fails_leaves_nothing(store: PlanStore, error: BaseExceptio
     assert names(store) == []
 
 
-def test_a_build_that_fails_leaves_the_older_plan(store: PlanStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_takes_a_part_of_a_plan_leaves_the_older_one(store: PlanStore) -> None:
     plan = stored(store)
-
-    def refuse(path: Path, content: bytes) -> Path:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(plan_store, "stage_file", refuse)
-        with pytest.raises(EngineError, match="No space left on device") as caught:
-            store.build_once(KEY, builder(b"new"), ORIGIN, rebuild=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a disk that becomes full meanwhile
+    try:
+        with pytest.raises(EngineError, match="cannot be written: File too large") as caught:
+            store.build_once(KEY, builder(b"x" * 400_000), ORIGIN, rebuild=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(plan.path) in caught.value.problem
-    assert "It needs 0.0 MB in" in caught.value.advice
+    assert "It needs 0.4 MB in" in caught.value.advice
     assert store.load(KEY)[0] == plan
     assert not [name for name in names(store) if name.startswith(".")]
 

@@ -84,7 +84,12 @@ def test_the_bundle_says_what_it_is(backbone: str, tmp_path: Path) -> None:
     assert teacher.parity["images"] == 4
     assert teacher.parity["top1_agreement"] == 1
     assert 0 <= teacher.parity["max_loss_difference"] < 1e-4
-    assert export_teacher(backbone, tmp_path / "b.onnx", classes=CLASSES, licence="BSD").licence == "BSD"
+    given: dict[str, Any] = {
+        "licence": "BSD",
+        "check": [picture(40, 9), picture(SIDE, SIDE), picture(31, 70)] * 4,
+    }
+    other = export_teacher(backbone, tmp_path / "b.onnx", classes=CLASSES, **given)
+    assert (other.licence, other.parity["images"], other.parity["batches"]) == ("BSD", 12, [8, 1])
 
 
 def test_no_pytorch_is_needed(backbone: str, tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def edit_json(path: Path, changes: Mapping[str, object]) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_settings_inside_processor_config_are_found(copied: Path) -> None:
+    """As newer versions of transformers save them."""
+    (copied / "preprocessor_config.json").rename(copied / "processor_config.json")
+    settings = json.loads((copied / "processor_config.json").read_text())
+    settings["size"] = {"shortest_edge": 7, "longest_edge": 9}
+    (copied / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    loaded = load_grounding_dino(str(copied))
+    assert (loaded.shortest_edge, loaded.longest_edge) == (7, 9)
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "problem"),
     [

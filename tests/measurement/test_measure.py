@@ -59,7 +59,10 @@ def test_threads_and_batches_change_nothing(
     squares: DataSet, tmp_path: Path, settings: MeasureSettings
 ) -> None:
     (tmp_path / "other").mkdir()
-    assert measure(squares, tmp_path)[1] == measure(squares, tmp_path / "other", settings)[1]
+    found = measure(squares, tmp_path)[1]
+    assert measure(squares, tmp_path / "other", settings)[1] == found
+    again, records = measure(squares, tmp_path, settings)
+    assert (again.measured, records) == (0, found)
 
 
 def test_a_moved_data_set_is_hashed_but_not_decoded(

@@ -25,6 +25,7 @@ from tiny_distillation import IMAGES, arguments, assert_refused, contents, disti
 from tiny_grounded import write_grounded_bundle
 
 import fgdd_fast
+from fgdd_engines.probing.probes import probe
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.output.manifest_reading import read_manifest
 
@@ -237,6 +238,17 @@ def test_models_that_do_not_fit_are_refused(workplace: Path) -> None:
 def test_bad_options_are_explained(workplace: Path, options: dict[str, Any], words: list[str]) -> None:
     assert_refused(distill(workplace, **options), *words)
     assert not (workplace / "out").exists()
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "openvino"])
+def test_a_missing_runtime_gives_the_install_line(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    for package in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    probe.cache_clear()
+    assert_refused(distill(workplace, device=device), "pip install 'fgdd-fast[cpu]'")
+    probe.cache_clear()
 
 
 def test_bad_folders_are_explained(workplace: Path) -> None:

@@ -13,6 +13,7 @@ from fgdd_fast.runtime.tolerances import (
     Floats,
     ParityReport,
     Tolerance,
+    feature_figures,
     loss_figures,
     occupancy_figures,
     rank_correlation,
@@ -74,6 +75,11 @@ def test_rank_correlation_of_known_rows() -> None:
     assert rank_correlation(floats(1, 2, 3, 4), floats(2, 1, 4, 3)) == pytest.approx(0.6)
     assert rank_correlation(floats(1, 1, 1), floats(1, 2, 3)) == 0.0
     assert np.isnan(rank_correlation(floats(1, 2), floats(1, np.nan)))
+
+
+def test_features_at_right_angles_and_along_one_another() -> None:
+    one, other = np.array([[[1, 0], [2, 2]], [[0, 3], [1, 1]]], np.float32)
+    assert feature_figures(one, other)["mean_cosine_distance"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,15 @@ def test_workers_see_every_epoch_and_change_nothing(labelled: Path, workers: int
         assert torch.equal(images, all_items(alone)[0])
         assert torch.equal(targets, all_items(alone)[1])
     del loader
+
+
+def test_data_sets_can_be_sent_to_workers(labelled: Path, tmp_path: Path) -> None:
+    tiny.write_squares(tmp_path / "val", 2)
+    validation = ValidationImages(tmp_path / "val", tiny.CLASSES, 16)
+    for data_set in (DistilledImages(labelled, soft_labels=True), DistilledTiles(labelled), validation):
+        found, expected = all_items(pickle.loads(pickle.dumps(data_set))), all_items(data_set)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
 
 
 def test_validation_images_have_the_student_s_classes(tmp_path: Path) -> None:

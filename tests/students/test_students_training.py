@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,6 +173,36 @@ def test_a_stopped_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
         (RESNET.architecture, 1),
     ]
     assert all(map(same, straight, train_on()))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tiny_students import *
+from fgdd_fast.students.training import checkpoints, loop
+
+def write_until(path, content):
+    if write_until.written == 2:
+        (path.parent / ".half.part").write_bytes(content[:50])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, content)
+    write_until.written += 1
+
+write, checkpoints.write_file, write_until.written = checkpoints.write_file, write_until, 0
+kept = {"checkpoints": Path(sys.argv[1]), "save_every": 0}
+loop.train_students(soft_training_set(), validation_set(), [STUDENT], RECIPE, **kept)
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_curve(tmp_path: Path) -> None:
+    command, support = [sys.executable, "-c", KILLED, str(tmp_path)], Path(__file__).parents[1] / "support"
+    killed = subprocess.run(command, cwd=support, capture_output=True, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    training, watched = soft_training_set(), Watched()
+    kept: dict[str, Any] = {"checkpoints": tmp_path, "save_every": 0, "progress": watched}
+    (found,) = train_students(training, validation_set(), [STUDENT], RECIPE, **kept)
+    assert watched.steps[0] == (STUDENT.architecture, 2)
+    assert same(found, train(training)[0])
 
 
 def train_one_epoch(folder: Path, training: TrainingSet | None = None, epochs: int = 1) -> None:

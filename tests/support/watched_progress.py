@@ -12,14 +12,17 @@ class Watched:
 
     Attributes:
         steps: of every call: the task's name, and how far it is.
+        totals: the steps that each task announced, by its name.
     """
 
     def __init__(self, stop_at: int | None = None) -> None:
         self.steps: list[tuple[str, int]] = []
+        self.totals: dict[str, int | None] = {}
         self._stop_at = stop_at
 
     @contextmanager
     def task(self, name: str, total: int | None = None) -> Iterator[WatchedTask]:
+        self.totals[name] = total
         yield WatchedTask(self, name)
 
     def note(self, name: str, done: int) -> None:
