@@ -61,7 +61,7 @@ def test_threads_and_batches_change_nothing(
     (tmp_path / "other").mkdir()
     found = measure(squares, tmp_path)[1]
     assert measure(squares, tmp_path / "other", settings)[1] == found
-    again, records = measure(squares, tmp_path, settings)
+    again, records = measure(squares, tmp_path, replace(settings, batch=SETTINGS.batch))
     assert (again.measured, records) == (0, found)
 
 
