@@ -16,7 +16,7 @@ TEACHER_SIDE = 224
 
 @pytest.fixture
 def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with `photographs`, their `masks`, `validation`, and networks named as the catalogue's.
+    """A folder to work in: `photographs`, their `masks`, `validation`, and networks named as the catalogue's.
 
     They run on the processor alone, as asked by `auto`, so that nothing has to be compared.
     """

@@ -21,16 +21,18 @@ def save_grounding_dino(folder: Path) -> Path:
     """
     heads = {"depths": [1, 2, 1], "num_heads": [1, 2, 4], "out_indices": [2, 3]}
     text = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
-    parts = ("layers", "attention_heads")
     config = GroundingDinoConfig(
         backbone_config=SwinConfig(image_size=64, embed_dim=16, window_size=4, **heads),
         text_config=BertConfig(vocab_size=1100, hidden_size=32, intermediate_size=64, **text),
         d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
         encoder_ffn_dim=64,
         decoder_ffn_dim=64,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
         num_queries=20,
         max_text_len=32,
-        **{f"{coder}_{part}": 2 for coder in ("encoder", "decoder") for part in parts},
     )
     random_detector(config).save_pretrained(folder)
     (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
