@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
@@ -30,8 +31,7 @@ def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
         if length < 1:
             raise EngineError(f"The axis '{axis}' of '{bundle.name}' cannot have the length {length}")
     for spec in bundle.outputs:
-        unknown = [axis for axis in spec.shape if isinstance(axis, str) and axis not in named]
-        if unknown:
+        if unknown := [axis for axis in spec.shape if isinstance(axis, str) and axis not in named]:
             raise EngineError(
                 f"Output '{spec.name}' of '{bundle.name}' has the axes {unknown}, no input does"
             )
@@ -39,12 +39,12 @@ def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
 
 
 def _fixed(specs: Specs, axes: Mapping[str, int]) -> Specs:
-    return tuple(
-        TensorSpec(
-            spec.name, spec.dtype, tuple(axes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
-        )
-        for spec in specs
-    )
+    return tuple(replace(spec, shape=fixed_shape(spec, axes)) for spec in specs)
+
+
+def fixed_shape(spec: TensorSpec, axes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a tensor's shape, every axis a number."""
+    return tuple(axes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
 
 
 def check_graph(bundle: Bundle, expected: Specs, found: Sequence[TensorSpec]) -> None:

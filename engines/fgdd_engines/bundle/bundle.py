@@ -41,7 +41,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 # which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
 Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-_VARIANT_NAMES: Mapping[str | None, Variant | None] = {None: None, **{name: name for name in VARIANTS}}
 
 
 @dataclass(frozen=True)
@@ -175,13 +174,10 @@ class Bundle:
         Raises:
             BundleError: the variant is damaged, or stands for another graph than this one.
         """
-        onnx = self.beside(f"{variant}.onnx")
-        if not onnx.with_suffix(".json").exists():
-            return None
-        bundle = load_bundle(onnx, self.role)
-        if bundle.variant != variant or bundle.variant_of != self.sha256:
+        bundle = self._load_beside(variant)
+        if bundle is not None and (bundle.variant, bundle.variant_of) != (variant, self.sha256):
             raise BundleError(
-                f"The bundle {onnx} is not the {variant} variant of {self.onnx.name}",
+                f"The bundle {bundle.onnx} is not the {variant} variant of {self.onnx.name}",
                 f"Convert it again: fgdd-fast convert {self.onnx} --precision {variant.partition('-')[0]}",
             )
         return bundle
@@ -192,16 +188,18 @@ class Bundle:
         Raises:
             BundleError: it is damaged, or belongs to another teacher.
         """
-        onnx = self.beside(f"tile{tile}.onnx")
-        if not onnx.with_suffix(".json").exists():
-            return None
-        bundle = load_bundle(onnx, "teacher")
-        if bundle.tile_of != self.sha256 or bundle.preprocessing.width != tile:
+        bundle = self._load_beside(f"tile{tile}")
+        if bundle is not None and (bundle.tile_of, bundle.preprocessing.width) != (self.sha256, tile):
             raise BundleError(
-                f"The bundle {onnx} does not belong to the teacher {self.onnx.name}",
+                f"The bundle {bundle.onnx} does not belong to the teacher {self.onnx.name}",
                 f"Make it again: fgdd-fast teacher tile {self.onnx} --tile {tile}",
             )
         return bundle
+
+    def _load_beside(self, name: str) -> Bundle | None:
+        """Load another form of this network, if it has a sidecar."""
+        onnx = self.beside(f"{name}.onnx")
+        return load_bundle(onnx, self.role) if onnx.with_suffix(".json").exists() else None
 
     def cropped_graphs(self) -> tuple[Bundle, ...]:
         """Load all forms of this teacher that take tiles, smallest tiles first.
@@ -278,7 +276,10 @@ def _read_sidecar(onnx: Path) -> Bundle:
             )
         if data["role"] not in ROLES:
             raise BundleError(f"The sidecar {sidecar} has the unknown role {data['role']!r}")
-        pad_value = data["preprocessing"]["pad_value"]
+        if data.get("variant") not in (None, *VARIANTS):
+            raise KeyError(data["variant"])
+        preprocessing = data["preprocessing"]
+        pad_value = preprocessing["pad_value"]
         return Bundle(
             onnx=onnx,
             name=str(data["name"]),
@@ -287,10 +288,10 @@ def _read_sidecar(onnx: Path) -> Bundle:
             inputs=_specs(data["inputs"]),
             outputs=_specs(data["outputs"]),
             preprocessing=Preprocessing(
-                height=int(data["preprocessing"]["height"]),
-                width=int(data["preprocessing"]["width"]),
-                description=str(data["preprocessing"]["description"]),
-                pad_value=None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
+                int(preprocessing["height"]),
+                int(preprocessing["width"]),
+                str(preprocessing["description"]),
+                None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
             ),
             classes=None if data["classes"] is None else tuple(data["classes"]),
             source=dict(data["source"]),
@@ -300,7 +301,7 @@ def _read_sidecar(onnx: Path) -> Bundle:
             prompting=None if data.get("prompting") is None else dict(data["prompting"]),
             parts=dict(data.get("parts", {})),
             files=dict(data.get("files", {})),
-            variant=_VARIANT_NAMES[data.get("variant")],
+            variant=data.get("variant"),
             variant_of=data.get("variant_of"),
             tile_of=data.get("tile_of"),
         )

@@ -28,14 +28,7 @@ _NESTED: dict[str, dict[int, str]] = {
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Function": {7: "Node", 11: "Attribute"},
     "Node": {5: "Attribute"},
-    "Attribute": {
-        5: "Tensor",
-        6: "Graph",
-        10: "Tensor",
-        11: "Graph",
-        22: "SparseTensor",
-        23: "SparseTensor",
-    },
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "Entry"},
     "Entry": {},
@@ -125,18 +118,14 @@ def _locations(content: _Buffer) -> Iterator[str]:
         if message == "Entry":
             entry = {field: content[begin:stop] for field, begin, stop in _fields(content, start, end)}
             if entry.get(_KEY) == b"location":
-                yield _text(entry.get(_VALUE, b""))
+                try:
+                    yield entry.get(_VALUE, b"").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise _GarbledError("the name of a file of weights is no text") from error
             continue
         for field, begin, stop in _fields(content, start, end):
             if field in nested:
                 unread.append((nested[field], begin, stop, depth + 1))
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _GarbledError("the name of a file of weights is no text") from error
 
 
 def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:

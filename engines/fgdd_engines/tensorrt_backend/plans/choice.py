@@ -71,14 +71,9 @@ def choose_plan(
     beginning = f"{file_name(wanted.model)}-"
     reasons += [item.problem for item in damaged if item.path.name.startswith(beginning)]
     batch = wanted.profile.maximum
+    none = f"There is no engine of {wanted.model} in {wanted.precision} for {wanted.platform}, batch {batch}"
     raise EngineError(
-        "; ".join(
-            [
-                f"There is no engine of {wanted.model} in {wanted.precision} for {wanted.platform}, "
-                f"batch {batch}",
-                *reasons[:_SHOWN],
-            ]
-        ),
+        "; ".join([none, *reasons[:_SHOWN]]),
         f"Build one on this device: fgdd-fast engine build BUNDLE --device {wanted.flavour} "
         f"--precision {wanted.precision}   (with a --batch that covers {batch})",
     )

@@ -139,16 +139,13 @@ def _read_sidecar(path: Path) -> Plan:
     try:
         data = json.loads(sidecar.read_bytes())
     except FileNotFoundError as error:
-        raise _damaged(
-            path, f"its sidecar {sidecar.name} is missing, so nothing is known of this plan"
-        ) from error
+        missing = f"its sidecar {sidecar.name} is missing, so nothing is known of this plan"
+        raise _damaged(path, missing) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"its sidecar cannot be read: {error}") from error
     try:
-        if data["format"] != FORMAT:
-            raise _damaged(
-                path, f"its sidecar has format {data['format']}, and this version reads format {FORMAT}"
-            )
+        if (found := data["format"]) != FORMAT:
+            raise _damaged(path, f"its sidecar has format {found}, and this version reads format {FORMAT}")
         return _parse(path, data)
     except EngineError:
         raise

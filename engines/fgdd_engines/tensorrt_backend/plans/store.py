@@ -98,7 +98,7 @@ class PlanStore:
         same = f"Another process builds {path.name}: waiting"
         other = "Another engine is built for this device: waiting"
         with _wrapped(path), self._writing(path, lambda: _log.info(same)) as staging:
-            plan = self._known(self._place(key))
+            plan = self._known(key)
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
             timing = self.timing_cache(key.platform)
@@ -143,19 +143,14 @@ class PlanStore:
         Raises:
             EngineError: it is damaged.
         """
-        path = self._place(key)
+        path = self.path(key)
+        if not path.exists():  # one of version 0.1 has its old name
+            path = next((plan.path for plan in self.list() if plan.key.is_like(key)), path)
         if not (path.exists() or sidecar_of(path).exists()):
             return None
         plan = read_plan(path)
         check_content(plan)
         return plan
-
-    def _place(self, key: PlanKey) -> Path:
-        """Where the plan of a key lies, or would: one of version 0.1 has its old name."""
-        path = self.path(key)
-        if not path.exists():
-            path = next((plan.path for plan in self.list() if plan.key.is_like(key)), path)
-        return path
 
     def plan_bytes(self, plan: Plan) -> bytes:
         """Return a plan's content, checked against its hash.
@@ -241,17 +236,13 @@ class PlanStore:
         with exclusive_lock(self.folder, path.stem, on_wait) as staging:
             yield staging
 
-    def _known(self, path: Path) -> Plan | None:
-        """The plan at a path if it is whole and unchanged; None, and a word about it, otherwise."""
-        if not (path.exists() or sidecar_of(path).exists()):
-            return None
+    def _known(self, key: PlanKey) -> Plan | None:
+        """The plan of a key if it is whole and unchanged; None, and a word about it, otherwise."""
         try:
-            plan = read_plan(path)
-            check_content(plan)
+            return self.find_exact(key)
         except EngineError as error:
             _log.warning("%s: building it again", error.problem)
             return None
-        return plan
 
     def _publish(self, staging: Path, plan: Plan, content: bytes) -> None:
         """Put a plan and its sidecar in their places, the sidecar last."""
