@@ -45,12 +45,7 @@ class SettingsError(FgddError):
 
 
 class MissingExtraError(FgddError):
-    """A package of an optional extra is not installed.
-
-    Args:
-        package: the import name that was not found.
-        extra: the extra of fgdd-fast that brings it.
-    """
+    """A package (its import name) of an optional extra of fgdd-fast is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(

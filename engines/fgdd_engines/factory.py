@@ -29,12 +29,9 @@ def open_engine(
         threads: processor threads to compute with; each serves one call of `run` at a time.
 
     Raises:
-        SettingsError: there is no such device, it does not compute this graph in this precision, or there are
-            no threads.
-        PluginError: the device is a plug-in's, and cannot be loaded.
-        MissingExtraError: the runtime is not installed.
-        EngineError: `axes` are not the inputs' axes; the runtime cannot load the graph, or does not run here;
-            or no TensorRT engine was built for it.
+        SettingsError: there is no such device, it does not compute so, or there are no threads.
+        PluginError, MissingExtraError: the plug-in cannot be loaded, or the runtime is not installed.
+        EngineError: `axes` do not fit, the runtime cannot load the graph or run here, or no plan was built.
     """
     if threads < 1:
         raise SettingsError(f"An engine needs at least one thread, not {threads}")

@@ -23,11 +23,7 @@ _SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
 def import_optional(module: str, extra: str) -> ModuleType:
-    """Import `module`, which the optional extra `extra` installs.
-
-    Raises:
-        MissingExtraError: the package is not installed; the message is the install line.
-    """
+    """Import `module`; where it is not installed, MissingExtraError names the `extra` that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -38,14 +34,7 @@ def import_optional(module: str, extra: str) -> ModuleType:
 
 
 def import_onnxruntime(extra: str = "cpu") -> ModuleType:
-    """Import ONNX Runtime; its own switch, which it reads while it is imported, turns its telemetry off.
-
-    Args:
-        extra: the extra of fgdd-fast to name where it is not installed.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-    """
+    """Import ONNX Runtime; its own switch, which it reads while it is imported, turns its telemetry off."""
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "1"
     try:
@@ -64,11 +53,7 @@ def disable_onnxruntime_telemetry() -> None:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO; its tools go on in silence where they do not find the package `openvino_telemetry`.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-    """
+    """Import OpenVINO; its tools go on in silence where they do not find the package `openvino_telemetry`."""
     if "openvino" in sys.modules:
         return import_optional("openvino", "cpu")
     before = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
@@ -86,9 +71,6 @@ def openvino_core() -> Any:
     A `Core` registers an alternate signal stack at its first use and, at its end, what stood there before.
     When two end in the order in which they began, a freed stack stays registered, and the next signal (an
     interrupt, the end of a child process) is handled on whatever lies there by then.
-
-    Raises:
-        MissingExtraError: the package is not installed.
     """
     return _only(import_openvino().Core)
 

@@ -30,14 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plugin:
-    """What an installed package offers under a name.
-
-    Attributes:
-        name: under which it is asked for.
-        value: where it lies, as `module:attribute`.
-        distribution: the package that offers it, as pip knows it.
-        version: of that package.
-    """
+    """What an installed package, as pip knows it, offers under a name: `value` is `module:attribute`."""
 
     name: str
     value: str
@@ -48,14 +41,7 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
     def load(self, kind: type[Thing]) -> Thing:
-        """Import the plug-in and return what it offers.
-
-        Args:
-            kind: the type that it has to be of.
-
-        Raises:
-            PluginError: it cannot be imported, or is of another type.
-        """
+        """Import what it offers; PluginError where that fails, or it is not of this kind."""
         try:
             thing = EntryPoint(self.name, self.value, "").load()
         except Exception as error:  # whatever code of others raises
@@ -73,10 +59,8 @@ class Plugin:
 def find_plugins(group: str, reserved: Collection[str] = ()) -> dict[str, Plugin]:
     """Return the installed plug-ins of a group by their names; none of them is imported.
 
-    Args:
-        group: `BACKENDS`, `FOREGROUNDS` or `STUDENTS`.
-        reserved: the names of what is built in. A plug-in of such a name is left out with a warning, and so
-            is the second of two that have the same name.
+    One with a reserved name, of what is built in, is left out with a warning, and so is the second of two
+    that have the same name.
     """
     found: dict[str, Plugin] = {}
     for point in entry_points(group=group):

@@ -26,11 +26,7 @@ class Pool(Generic[Member]):
 
     @contextmanager
     def borrow(self) -> Iterator[Member]:
-        """Lend a member, waiting until one is idle.
-
-        Raises:
-            EngineError: the pool is closed, or was while this call waited.
-        """
+        """Lend a member, waiting until one is idle; EngineError where the pool is closed meanwhile."""
         member = self._idle.get()
         if self._closed or member is None:
             self._idle.put(member)

@@ -13,14 +13,10 @@ Specs = tuple[TensorSpec, ...]
 
 
 def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
-    """Give every named axis of a bundle's inputs and outputs its length.
+    """Return a bundle's inputs and outputs, every axis a number.
 
-    Returns:
-        The inputs and the outputs, every axis a number.
-
-    Raises:
-        EngineError: `axes` misses an axis, has one that the inputs do not have, or a length below 1; or
-            an output has an axis of its own, whose length is not known before the model runs.
+    Raises EngineError where `axes` misses an axis, has one that the inputs do not have, or a length below 1;
+    or an output has an axis of its own, whose length is not known before the model runs.
     """
     named = {axis for spec in bundle.inputs for axis in spec.shape if isinstance(axis, str)}
     if axes.keys() != named:
@@ -48,12 +44,9 @@ def fixed_shape(spec: TensorSpec, axes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def check_graph(bundle: Bundle, expected: Specs, found: Sequence[TensorSpec]) -> None:
-    """Check the tensors that a runtime found in a graph against the sidecar's.
+    """Raise EngineError unless the tensors that a runtime found in a graph are those of the sidecar.
 
     The order does not matter, and an axis to which the runtime gives no length agrees with any length.
-
-    Raises:
-        EngineError: a tensor is missing, unknown, or of another dtype or shape.
     """
     by_name = {spec.name: spec for spec in found}
     agree = by_name.keys() == {spec.name for spec in expected} and all(

@@ -126,20 +126,13 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none.
-
-        What a cache of anything made from the graph is keyed by.
-        """
+        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none."""
         hashes = {name: self.files[name] for name in external_names(self.onnx, self.files)}
         whole = json.dumps([self.sha256, hashes], sort_keys=True).encode()
         return hashlib.sha256(whole).hexdigest() if hashes else self.sha256
 
     def graph(self) -> bytes:
-        """Return the serialised graph, to make another one of it.
-
-        Raises:
-            BundleError: it cannot be read, or keeps weights in other files, which would be left behind.
-        """
+        """The serialised graph, to make another one of it; BundleError where weights would be left behind."""
         if names := external_names(self.onnx, self.files):
             raise BundleError(
                 f"The graph {self.onnx} keeps weights in {', '.join(names)}, so nothing can be made of it",
@@ -155,11 +148,7 @@ class Bundle:
         return self.onnx.with_name(f"{self.onnx.stem}.{name}")
 
     def part(self, name: str) -> Bundle:
-        """Load a part, and check that it is the one that belongs to this bundle.
-
-        Raises:
-            BundleError: the part is missing, damaged, or of another bundle.
-        """
+        """Load a part; BundleError where it is missing, damaged, or of another bundle."""
         bundle = load_bundle(self.beside(f"{name}.onnx"))
         if bundle.sha256 != self.parts[name]:
             raise BundleError(
@@ -169,11 +158,7 @@ class Bundle:
         return bundle
 
     def find_variant(self, variant: Variant) -> Bundle | None:
-        """Load this network's graph in another precision, from beside it; None where there is none.
-
-        Raises:
-            BundleError: the variant is damaged, or stands for another graph than this one.
-        """
+        """Load this graph in another precision; None where there is none, BundleError where it is damaged."""
         bundle = self._load_beside(variant)
         if bundle is not None and (bundle.variant, bundle.variant_of) != (variant, self.sha256):
             raise BundleError(
@@ -183,10 +168,9 @@ class Bundle:
         return bundle
 
     def find_cropped_graph(self, tile: int) -> Bundle | None:
-        """Load the form of this teacher that takes tiles of so many pixels a side; None where there is none.
+        """Load the form of this teacher for tiles of so many pixels a side; None where there is none.
 
-        Raises:
-            BundleError: it is damaged, or belongs to another teacher.
+        Raises BundleError where it is damaged, or belongs to another teacher.
         """
         bundle = self._load_beside(f"tile{tile}")
         if bundle is not None and (bundle.tile_of, bundle.preprocessing.width) != (self.sha256, tile):
@@ -202,22 +186,14 @@ class Bundle:
         return load_bundle(onnx, self.role) if onnx.with_suffix(".json").exists() else None
 
     def cropped_graphs(self) -> tuple[Bundle, ...]:
-        """Load all forms of this teacher that take tiles, smallest tiles first.
-
-        Raises:
-            BundleError: one is damaged, or belongs to another teacher.
-        """
+        """Load all forms of this teacher that take tiles, smallest tiles first; see `find_cropped_graph`."""
         names = (path.name for path in self.onnx.parent.glob("*.tile*.onnx"))
         found = (re.fullmatch(rf"{re.escape(self.onnx.stem)}\.tile(\d+)\.onnx", name) for name in names)
         forms = (self.find_cropped_graph(tile) for tile in sorted(int(match[1]) for match in found if match))
         return tuple(form for form in forms if form is not None)
 
     def file(self, name: str) -> Path:
-        """Path of an attached file, whose content has been checked.
-
-        Raises:
-            BundleError: the file is missing or changed.
-        """
+        """Path of an attached file; BundleError where it is missing or changed."""
         path = self.beside(name)
         if _file_hash(path) != self.files[name]:
             raise BundleError(f"The file {path} is not the one that {self.sidecar.name} describes", AGAIN)
@@ -231,9 +207,8 @@ def load_bundle(path: Path, role: Role | None = None) -> Bundle:
         path: the ONNX file, the sidecar, or the two without their suffix.
         role: the role that the bundle must have, if any.
 
-    Raises:
-        BundleError: the bundle is missing, incomplete, damaged, or has another role; or it has weights of
-            which the sidecar has no hash.
+    Raises BundleError where it is missing, damaged, of another role, or has weights of which there is no
+    hash.
     """
     onnx = path.with_suffix(".onnx") if path.suffix in (".onnx", ".json") else Path(f"{path}.onnx")
     bundle = _read_sidecar(onnx)
@@ -314,17 +289,10 @@ def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
-    """Write a bundle whole or not at all, over an older one of the same name.
+    """Write a bundle whole or not at all, over an older one of the same name, and return it with its hash.
 
     Both files are on disk before the first is renamed; should the machine stop between the two renames, the
     hash in the old sidecar refuses the new ONNX file.
-
-    Args:
-        bundle: the description; its `sha256` is replaced by the hash of `model`.
-        model: the serialised ONNX graph.
-
-    Returns:
-        The bundle as written.
     """
     bundle = replace(bundle, sha256=hashlib.sha256(model).hexdigest())
     staged: dict[Path, Path] = {}

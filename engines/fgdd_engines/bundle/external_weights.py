@@ -48,10 +48,8 @@ def external_files(onnx: Path) -> tuple[str, ...]:
     """Return the names of the files in which an ONNX file keeps weights, sorted; none for most files.
 
     Every name that is written down counts, even where the tensor also has its content in the ONNX file.
-
-    Raises:
-        BundleError: the file cannot be read or is no ONNX model; or a name is not that of a plain file in
-            the same folder: an absolute path, another folder, a drive, a link that leads elsewhere.
+    Raises BundleError where the file is no ONNX model, or a name is not that of a plain file in the same
+    folder: an absolute path, another folder, a drive, a link that leads elsewhere.
     """
     try:
         names = _names_in(onnx)
@@ -76,12 +74,8 @@ def _names_in(onnx: Path) -> tuple[str, ...]:
 def external_names(onnx: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     """Those of a bundle's attached files in which its ONNX file keeps weights.
 
-    Args:
-        onnx: the bundle's ONNX file.
-        files: the hashes of its attached files, by what the name of each adds to the ONNX file's stem.
-
-    Raises:
-        BundleError: weights are in a file that is not attached to the bundle; or see `external_files`.
+    `files` are the hashes of the attached files, by what the name of each adds to the ONNX file's stem.
+    Raises BundleError where weights are in a file that is not attached; or see `external_files`.
     """
     attached = {f"{onnx.stem}.{name}": name for name in files}
     locations = external_files(onnx)

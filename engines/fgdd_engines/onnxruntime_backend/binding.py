@@ -20,16 +20,10 @@ from fgdd_engines.shapes import Specs, fix_axes
 
 
 class BoundSession:
-    """A session whose inputs and outputs stay at the same places on a device.
+    """A session whose inputs and outputs (every axis a number) stay at the same places on a device.
 
     One thread makes every call: ONNX Runtime keeps its CUDA handles, and the CUDA graph that it records in
-    the first call, for each thread.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        session: what runs; several may share a session, unless it records a CUDA graph.
-        inputs, outputs: its tensors, every axis a number.
-        device: where the buffers are, in ONNX Runtime's words: `cuda` or `cpu`.
+    the first call, for each thread. Several may share a session, unless it records a CUDA graph.
     """
 
     def __init__(self, runtime: ModuleType, session: Any, inputs: Specs, outputs: Specs, device: str) -> None:
@@ -70,19 +64,11 @@ def _own(array: Array) -> Array:
 
 
 class BoundEngine(Engine):
-    """A bundle's graph in sessions with buffers of their own.
+    """A bundle's graph in sessions with buffers of their own on a device, `cuda` or `cpu`.
 
     Every stream has run once when the engine is there, so that the first call of `run` is as fast as others.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        bundle: the model, whose file has been checked against its hash.
-        axes: the length of each named axis.
-        opens: opens a session: with True one that records a CUDA graph, with False one that does not. If the
-            first is refused, all streams share one of the second.
-        device: where the buffers are, in ONNX Runtime's words.
-        streams: how many calls may be in flight.
-        arithmetic: see `Engine`.
+    `opens` opens a session: with True one that records a CUDA graph, with False one that does not. If the
+    first is refused, all streams share one of the second.
     """
 
     def __init__(

@@ -24,12 +24,7 @@ _DTYPES = {
 
 
 def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
-    """Options for a silent session whose calls each work in their caller's thread alone.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        axes: the length of each named axis.
-    """
+    """Options for a silent session whose calls each work in their caller's thread alone."""
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = 1
@@ -43,11 +38,7 @@ def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
 
 
 def check_session(bundle: Bundle, inputs: Specs, outputs: Specs, session: Any) -> None:
-    """Check the tensors of a session against those of its bundle.
-
-    Raises:
-        EngineError: a tensor is missing, unknown, or of another dtype or shape.
-    """
+    """Check the tensors of a session against those of its bundle; see `check_graph`."""
     check_graph(bundle, inputs, [_spec(node) for node in session.get_inputs()])
     check_graph(bundle, outputs, [_spec(node) for node in session.get_outputs()])
 

@@ -83,11 +83,7 @@ class OpenVinoEngine(Engine):
 
 
 def _choose_precision(core: Any, bundle: Bundle, precision: Precision) -> Precision:
-    """What everything computes in that the graph does not have in int8.
-
-    Raises:
-        SettingsError: the graph, or this CPU, is for another precision.
-    """
+    """What everything computes in that the graph does not have in int8; SettingsError if that cannot be."""
     quantised = bundle.variant in _INT8
     if precision == "int8" and not quantised:
         raise SettingsError(
@@ -142,14 +138,9 @@ def _specs(ports: Sequence[Any], expected: Sequence[TensorSpec]) -> list[TensorS
 
 
 def run_probe() -> str:
-    """Run the probe's graph in OpenVINO's CPU plugin.
+    """Run the probe's graph in OpenVINO's CPU plugin, and return what ran it: name and version.
 
-    Returns:
-        What ran it: name and version.
-
-    Raises:
-        EngineError: it cannot run it, or gave wrong numbers.
-        MissingExtraError: OpenVINO is not installed.
+    Raises EngineError where it cannot run it or gave wrong numbers; MissingExtraError without OpenVINO.
     """
     with wrapped_as_engine_error("OpenVINO cannot be imported"):
         openvino = import_openvino()

@@ -57,9 +57,8 @@ class TensorRt:
 def import_tensorrt(flavour: Flavour) -> TensorRt:
     """Import TensorRT.
 
-    Raises:
-        MissingExtraError: the package is not installed.
-        EngineError: its libraries cannot be loaded, or it is older than any that this package can use.
+    Raises MissingExtraError where it is not installed, and EngineError where its libraries cannot be loaded,
+    or it is older than any that this package can use.
     """
     package, extra = PACKAGES[flavour]
     try:
@@ -93,9 +92,7 @@ class MessageLog:
     """Takes what TensorRT says, so that it does not go to the terminal, and keeps the last errors.
 
     TensorRT goes on using the first logger of a process in some places: use `message_log`, not this class.
-
-    Attributes:
-        logger: the ILogger for TensorRT.
+    `logger` is the ILogger for TensorRT.
     """
 
     def __init__(self, module: ModuleType) -> None:

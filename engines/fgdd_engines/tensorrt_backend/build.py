@@ -40,13 +40,9 @@ _MORE_MEMORY = (
 
 @dataclass(frozen=True)
 class Profile:
-    """The batches that a plan takes.
+    """The batches that a plan takes: smallest, the one for which it is tuned, and largest.
 
-    Attributes:
-        minimum, optimum, maximum: smallest, the one for which it is tuned, and largest batch.
-
-    Raises:
-        SettingsError: unless 1 <= minimum <= optimum <= maximum.
+    Raises SettingsError unless 1 <= minimum <= optimum <= maximum.
     """
 
     minimum: int
@@ -69,11 +65,7 @@ class Profile:
 
     @classmethod
     def parse(cls, text: str) -> Profile:
-        """Read `MIN:OPT:MAX`, such as `1:4:8`; a single number is all three.
-
-        Raises:
-            SettingsError: the text says something else.
-        """
+        """Read `MIN:OPT:MAX`, such as `1:4:8`; a single number is all three, all else a SettingsError."""
         fields = text.split(":")
         if len(fields) not in (1, 3) or not all(field.isascii() and field.isdigit() for field in fields):
             raise SettingsError(
@@ -126,11 +118,9 @@ def build_plan(
         timing_cache: `Built.timing_cache` of an earlier build on this machine.
         progress: told of the steps of the build, of which nobody knows the number beforehand.
 
-    Raises:
-        SettingsError: a workspace below 1 MiB.
-        EngineError: TensorRT cannot read or build the graph, has no GPU that it needs, or runs out of memory;
-            or the engine lacks the precision of the bundle's variant.
-        KeyboardInterrupt: the user stopped the build.
+    Raises SettingsError for a workspace below 1 MiB; EngineError where TensorRT cannot read or build the
+    graph, has no GPU that it needs, runs out of memory, or the engine lacks the precision of the bundle's
+    variant; KeyboardInterrupt where the user stopped the build.
     """
     if workspace_mib is not None and workspace_mib < 1:
         raise SettingsError(f"A workspace of {workspace_mib} MiB is too small", "Give at least 1 MiB.")
@@ -193,11 +183,7 @@ def _parser_reason(error: Any) -> str:
 def _choose_shapes(
     builder: Any, network: Any, bundle: Bundle, profile: Profile, axes: Mapping[str, int]
 ) -> Any:
-    """Give the network's inputs their shapes.
-
-    Returns:
-        The optimisation profile for the axes that stay open; None where none does.
-    """
+    """Give the network's inputs their shapes; returns the profile for the axes that stay open, if any."""
     batches = (profile.minimum, profile.optimum, profile.maximum)
     has_batch = any(_BATCH in spec.shape for spec in bundle.inputs)
     inputs, outputs = fix_axes(bundle, {**axes, **({_BATCH: profile.optimum} if has_batch else {})})

@@ -100,11 +100,7 @@ def _import_cuda() -> ModuleType:
 
 
 def _call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """Call a function of the CUDA runtime, and raise an EngineError for an error code.
-
-    Returns:
-        Its result; None for one that gives nothing but its error code.
-    """
+    """The result of a function of the CUDA runtime, if it has one; EngineError for an error code."""
     code, *results = function(*arguments)
     if int(code) == 0:
         return results[0] if results else None
@@ -137,11 +133,7 @@ def pinned_array(spec: TensorSpec, opened: ExitStack) -> Array:
 
 
 class Stream:
-    """A queue of work of the GPU, which runs in order, beside other queues, until the stack closes.
-
-    Attributes:
-        handle: CUDA's own, an integer for TensorRT.
-    """
+    """A queue of work of the GPU, which runs in order, beside other queues, until the stack closes."""
 
     def __init__(self, opened: ExitStack) -> None:
         self._cuda = _import_cuda()
@@ -164,13 +156,10 @@ class Stream:
         _call(self._cuda.cudaStreamSynchronize, self.handle)
 
     def capture(self, enqueue: Callable[[], None], opened: ExitStack) -> Callable[[], None]:
-        """Record the work that `enqueue` would put on this stream; nothing of it runs.
+        """Record the work that `enqueue` would put on this stream, and return what enqueues it all at once.
 
-        Returns:
-            What enqueues all of it at once, until the stack closes.
-
-        Raises:
-            EngineError: some of the work cannot be recorded; the stream itself can still be used.
+        Nothing of it runs yet. Raises EngineError where some of the work cannot be recorded; the stream can
+        still be used.
         """
         # Thread-local: what other threads do meanwhile, such as allocating, does not end the recording.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

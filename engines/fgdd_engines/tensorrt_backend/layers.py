@@ -115,10 +115,9 @@ def _before_dequantising(tensor: Any, producers: dict[str, Any]) -> str | None:
 
 
 def read_back(tensorrt: TensorRt, plan: bytes, log: MessageLog) -> tuple[BuiltLayer, ...]:
-    """The built engine's layers; none where there is no GPU to load it, or where it does not tell them.
+    """The built engine's layers; none without a GPU to load it, or where it does not tell them.
 
-    Raises:
-        EngineError: there is a GPU, and the engine cannot be loaded on it.
+    Raises EngineError where there is a GPU, and the engine cannot be loaded on it.
     """
     if find_cuda_device() is None:
         return ()
@@ -150,11 +149,10 @@ def _inspect(trt: ModuleType, engine: Any, inspector: Any) -> tuple[BuiltLayer, 
 
 
 def engine_layers(descriptions: Iterable[str]) -> tuple[BuiltLayer, ...]:
-    """Return the layers of an engine.
+    """Return the layers of an engine from what its inspector says of each, in JSON.
 
-    Args:
-        descriptions: what the engine inspector says of each layer, in JSON. A layer whose JSON is damaged, as
-            that of names with quotation marks is, is left out, and so is one of which only the name is known.
+    A layer whose JSON is damaged, as that of names with quotation marks is, is left out, and so is one of
+    which only the name is known.
     """
     layers = []
     for description in descriptions:
@@ -200,13 +198,7 @@ def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) ->
     """Check that convolutions and matrix products compute in what the bundle's variant asks for.
 
     A variant keeps some of them in a higher precision on purpose, so one of the precision asked for is
-    enough; a graph in fp32 may have none of a lower one.
-
-    Args:
-        where: what was read, for the message, such as `built engine`.
-
-    Raises:
-        EngineError: they do not.
+    enough; a graph in fp32 may have none of a lower one. `where` names what was read in the EngineError.
     """
     asked = _ASKED[bundle.variant]
     counts = Counter(layer.precision for layer in layers if layer.is_product)

@@ -119,17 +119,10 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def read_checkpoint(file: BinaryIO, what: str) -> dict[str, Array]:
-    """Read a dictionary of tensors.
+    """Read a dictionary of tensors by name, each an array of its own, from a file opened in binary mode.
 
-    Args:
-        file: the checkpoint, opened in binary mode.
-        what: how error messages call it.
-
-    Returns:
-        The tensors by name, each an array of its own.
-
-    Raises:
-        BundleError: the file is no checkpoint, is damaged, or asks for anything but plain tensors.
+    Raises BundleError, which calls the file `what`, where it is no checkpoint, is damaged, or asks for
+    anything but plain tensors.
     """
     try:
         read = _read_zip if zipfile.is_zipfile(file) else _read_legacy

@@ -37,14 +37,10 @@ def triple(values: Iterable[float]) -> Triple:
 
 
 def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
-    """Read a checkpoint's `config.json`.
+    """Read the `config.json` of a folder, or of a name of the hub.
 
-    Args:
-        checkpoint: a folder, or a name of the hub.
-        model_types: the architectures wanted, as `model_type` names them; any when empty.
-
-    Raises:
-        BundleError: it is not there, or is of another architecture.
+    Raises BundleError where it is not there, or its `model_type` is none of those wanted; any will do when
+    empty.
     """
     with _explained(checkpoint):
         config = transformers.AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
@@ -58,12 +54,7 @@ def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network with its weights.
-
-    Attributes:
-        model: in float32 and evaluation mode.
-        unused: names of the checkpoint's tensors for which the network has no place.
-    """
+    """A network in float32 and evaluation mode, and the names of the tensors for which it has no place."""
 
     model: Any
     unused: tuple[str, ...]
@@ -77,8 +68,7 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
         model_class: a transformers class with `from_pretrained`.
         config: replaces the checkpoint's own.
 
-    Raises:
-        BundleError: the weights are missing, damaged, incomplete, of another shape, or executable.
+    Raises BundleError where the weights are missing, damaged, incomplete, of another shape, or executable.
     """
     options = {} if config is None else {"config": config}
     with _explained(checkpoint):
@@ -99,16 +89,7 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
 
 
 def check_loading(checkpoint: object, *, missing: Iterable[str], mismatched: Iterable[str]) -> None:
-    """Refuse weights that do not fill a network.
-
-    Args:
-        checkpoint: where they come from.
-        missing: names of the network's tensors that it does not hold.
-        mismatched: names of those that it holds in another shape.
-
-    Raises:
-        BundleError: there are such tensors.
-    """
+    """Raise BundleError where a checkpoint lacks tensors of a network, or holds some in another shape."""
     for what, keys in (("lacks", sorted(missing)), ("has the wrong shape for", sorted(mismatched))):
         if keys:
             listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -121,11 +102,8 @@ def check_loading(checkpoint: object, *, missing: Iterable[str], mismatched: Ite
 def read_tensors(path: Path) -> Mapping[str, Any]:
     """Read a file of tensors: safetensors, or a pickle that holds nothing but tensors and plain containers.
 
-    Returns:
-        What the file holds, most often a dictionary of tensors by name, or one that holds such a dictionary.
-
-    Raises:
-        BundleError: the file is missing, damaged, or would execute code.
+    Returns what it holds, most often a dictionary of tensors by name, or one that holds such a dictionary.
+    Raises BundleError where the file is missing, damaged, or would execute code.
     """
     with _explained(str(path)):
         if path.suffix == ".safetensors":
@@ -214,11 +192,11 @@ def provenance(checkpoint: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """A classifier's input.
+    """A classifier's input; None where nothing is said.
 
     Attributes:
-        size: pixels of each side; None where nothing is said.
-        mean, std: of each channel, for values in [0, 1]; None where nothing is said.
+        size: pixels of each side.
+        mean, std: of each channel, for values in [0, 1].
     """
 
     size: int | None = None
@@ -227,13 +205,9 @@ class ProcessorSettings:
 
 
 def read_processor(checkpoint: str) -> ProcessorSettings:
-    """Read a checkpoint's image processor; nothing is known where it has none.
+    """Read the image processor of a folder, or of a name of the hub; nothing is known where it has none.
 
-    Args:
-        checkpoint: a folder, or a name of the hub.
-
-    Raises:
-        BundleError: the file is damaged, or asks for what a teacher's graph does not do.
+    Raises BundleError where the file is damaged, or asks for what a teacher's graph does not do.
     """
     for name in ("processor_config.json", "preprocessor_config.json"):
         path = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)

@@ -115,16 +115,11 @@ def is_meta_checkpoint(checkpoint: str) -> bool:
 
 
 def load_meta_checkpoint(path: Path) -> Loaded:
-    """Load a file of Meta's into transformers' network.
+    """Load a file of Meta's into a `Sam2Model` in float32 and evaluation mode, of the size that it shows.
 
-    Args:
-        path: a pickle `{"model": tensors}`, of which nothing is executed, or the same tensors as safetensors.
-
-    Returns:
-        A `Sam2Model` in float32 and evaluation mode, its size told from the tensors' shapes.
-
-    Raises:
-        BundleError: it is missing, damaged, executable, no SAM 2.1, or of no published size.
+    The file is a pickle `{"model": tensors}`, of which nothing is executed, or the same tensors as
+    safetensors. Raises BundleError where it is missing, damaged, executable, no SAM 2.1, or of no published
+    size.
     """
     content = read_tensors(path)
     held = content.get("model", content)
@@ -147,11 +142,7 @@ def load_meta_checkpoint(path: Path) -> Loaded:
 
 
 def find_size(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Tell which of `SIZES` a checkpoint is, from the width and the number of its blocks.
-
-    Raises:
-        BundleError: it is none of them, or not SAM 2.1 at all.
-    """
+    """Tell which of `SIZES` a checkpoint is, from the width and number of its blocks; else BundleError."""
     if PATCHES_OF_SAM_1 in tensors:
         raise BundleError(f"The checkpoint {path} is of SAM 1, not of SAM 2.1", ADVICE)
     if PATCHES not in tensors:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,11 @@ from fgdd_export.classifier.weights import (
     first_line,
     logits_of,
 )
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.graphs.network_bundle import normalisation as in_words
 from fgdd_export.graphs.parity import UNKNOWN_LICENCE
 from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-
-if TYPE_CHECKING:
-    import onnx
 
 EXAMPLES = 2  # images in a trial: with one, a fixed batch could go unnoticed
 CHANNELS = 3
@@ -42,9 +40,8 @@ def network_candidate(
 ) -> Candidate:
     """Load a PyTorch classifier and settle its input; see `export_teacher`.
 
-    Raises:
-        SettingsError: the size or the normalisation is missing or impossible.
-        BundleError: the checkpoint cannot be loaded, or is no classifier of RGB images of that size.
+    Raises SettingsError where the size or the normalisation is missing or impossible; BundleError where the
+    checkpoint cannot be loaded, or is no classifier of RGB images of that size.
     """
     classifier = load_classifier(checkpoint)
     side = size or classifier.size

@@ -33,11 +33,7 @@ from fgdd_fast.errors import BundleError, FgddError
 
 
 def load_timm(name: str, weights: Path | None) -> Classifier:
-    """Make a network of timm, with its published weights or those of a file.
-
-    Raises:
-        BundleError: timm is not installed, does not know the name, or the weights cannot be had.
-    """
+    """Make a network of timm, with its published weights or those of a file; BundleError if it cannot."""
     timm = _import_package("timm")
     with _told_as_bundle_error(f"timm cannot make {name}", f"Weights of your own: timm:{name}@FILE"):
         module = _filled(lambda **head: timm.create_model(name, pretrained=weights is None, **head), weights)
@@ -54,10 +50,7 @@ def load_timm(name: str, weights: Path | None) -> Classifier:
 def load_torchvision(name: str, weights: Path | None) -> Classifier:
     """Make a network of torchvision, with its published weights or those of a file.
 
-    Size and normalisation are those of the published weights in both cases.
-
-    Raises:
-        BundleError: torchvision is not installed, does not know the name, or the weights cannot be had.
+    Size and normalisation are those of the published weights in both cases. Raises BundleError if it cannot.
     """
     models = _import_package("torchvision").models
     own = f"Weights of your own: torchvision:{name}@FILE"
@@ -79,8 +72,7 @@ def load_torchvision(name: str, weights: Path | None) -> Classifier:
 def load_function(module_name: str, function: str, weights: Path | None) -> Classifier:
     """Call a Python function without arguments that returns a network; this executes the user's own code.
 
-    Raises:
-        BundleError: there is no such function, it fails, or it returns something else.
+    Raises BundleError where there is no such function, it fails, or it returns something else.
     """
     called = f"{module_name}:{function}"
     with _working_folder_importable():
@@ -186,16 +178,10 @@ UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class without a 
 
 
 def load_classifier(checkpoint: str) -> Classifier:
-    """Load a classifier with its weights.
+    """Load a classifier with its weights, in float32 and evaluation mode on the CPU.
 
-    Args:
-        checkpoint: see `fgdd_export.classifier.bundle.export_teacher`; bundles are not taken here.
-
-    Returns:
-        The network in float32 and evaluation mode on the CPU.
-
-    Raises:
-        BundleError: it is not there, damaged, or not what it should be.
+    See `fgdd_export.classifier.bundle.export_teacher`; bundles are not taken here. Raises BundleError where
+    it is not there, damaged, or not what it should be.
     """
     classifier = _load(checkpoint)
     classifier.module.to("cpu", torch.float32).eval()
@@ -217,11 +203,7 @@ def _load(checkpoint: str) -> Classifier:
 
 
 def load_transformers(checkpoint: str) -> Classifier:
-    """Load an image classifier of transformers.
-
-    Args:
-        checkpoint: a folder, or a name of the hub.
-    """
+    """Load an image classifier of transformers: a folder, or a name of the hub."""
     config = load_config(checkpoint)
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise BundleError(f"The checkpoint {checkpoint} is a {config.model_type}, which classifies no images")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,14 @@ from fgdd_export.graphs.graph import (
     serialise,
     tensor_specs,
 )
-from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
-from fgdd_fast.errors import BundleError, TeacherError
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.late_onnx import onnx
+from fgdd_export.graphs.parity import (
+    check_teacher_parity,
+    cross_entropy,
+    drawn_images,
+    teacher_differences,
+)
+from fgdd_fast.errors import TeacherError
 
 
 def build_teacher(
@@ -37,7 +40,7 @@ def build_teacher(
     source: Mapping[str, Any],
     accuracy: Mapping[str, Any],
 ) -> Bundle:
-    """Write backbone and head as one ONNX file.
+    """Write a backbone and a linear head on its `features` as one teacher.
 
     Args:
         backbone: a bundle with the output `features` float32 [batch, channels].
@@ -48,20 +51,11 @@ def build_teacher(
         source: what the head was fitted on; the backbone is recorded with it.
         accuracy: what was measured on held-out images.
 
-    Returns:
-        A bundle with the role `teacher`: inputs `images` and `labels` int32 [batch], outputs `logits` float32
-        [batch, classes], `loss` float32 [batch], the cross-entropy of each sample in nats, and the backbone's
-        `features`.
-
-    Raises:
-        TeacherError: weight, bias and classes do not fit each other or the backbone.
-        BundleError: the backbone cannot be read, or the file differs from the same sum in float64.
+    Raises TeacherError where weight, bias and classes do not fit each other or the backbone; BundleError
+    where the backbone cannot be read, or the file differs from the same sum in float64.
     """
     _check_head(backbone, weight, bias, classes)
-    try:
-        network = read_model(backbone.graph(), f"The backbone {backbone.name}")
-    except OSError as error:
-        raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
+    network = read_model(backbone.graph(), f"The backbone {backbone.name}")
     model = serialise(add_head(network, weight, bias))
     parity = _measure_parity(network, model, weight, bias, backbone)
     check_teacher_parity(onnx.stem, parity)
@@ -101,24 +95,18 @@ def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[
 def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
     """Cut a backbone at `features`, which stay an output, and add a linear head with its cross-entropy."""
     builder = _cut(backbone, "features")
-    builder.node(
-        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
-    )
-    features = TensorSpec(
-        "features", "float32", (tensor_specs(backbone.graph.input)[0].shape[0], weight.shape[1])
-    )
+    head = builder.constant(weight), builder.constant(bias)
+    builder.node("Gemm", "features", *head, output="logits", transB=1)
+    batch = tensor_specs(backbone.graph.input)[0].shape[0]
+    features = TensorSpec("features", "float32", (batch, weight.shape[1]))
     return _finish(builder, backbone, len(bias), features)
 
 
 def add_loss(network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
     """Cut a network at `logits` float32 [batch, classes] and add their cross-entropy.
 
-    Args:
-        network: its first input is `images`, and its opset is `OPSET`.
-        classes: how many logits it gives.
-
-    Returns:
-        A model from `images` and `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
+    The network's first input is `images`, and its opset is `OPSET`. Returns a model from `images` and
+    `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
     """
     return _finish(_cut(network, "logits"), network, classes)
 
@@ -165,10 +153,5 @@ def _measure_parity(
     labels = (np.arange(len(images)) * 7 % len(bias)).astype(np.int32)
     features = run_model(serialise(network), {"images": images})["features"]
     logits = features.astype(np.float64) @ weight.astype(np.float64).T + bias
-    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
     found = run_model(model, {"images": images, "labels": labels})
-    return {
-        "max_logit": float(np.abs(logits).max()),
-        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
-        "max_loss_difference": float(np.abs(found["loss"] - loss).max()),
-    }
+    return teacher_differences(found, logits, cross_entropy(logits, labels))

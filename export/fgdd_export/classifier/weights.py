@@ -54,8 +54,7 @@ class Classifier:
 def logits_of(output: Any) -> torch.Tensor:
     """The logits among what a network returns: the tensor itself, its `logits`, or the first of several.
 
-    Raises:
-        BundleError: there is no such tensor.
+    Raises BundleError where there is no such tensor.
     """
     if isinstance(output, Mapping):
         output = output.get("logits")
@@ -80,12 +79,9 @@ def first_line(error: Exception) -> str:
 def read_state(path: Path) -> Tensors:
     """Read a network's tensors from a file, without executing anything that it holds.
 
-    Args:
-        path: safetensors, or what `torch.save` writes of a `state_dict`, on its own or under the key `model`
-            (as RDED does) or `state_dict`. The prefix that `DataParallel` gives all names is taken off.
-
-    Raises:
-        BundleError: the file is missing, damaged, would execute code, or holds something else.
+    The file is safetensors, or what `torch.save` writes of a `state_dict`, on its own or under the key
+    `model` (as RDED does) or `state_dict`. The prefix that `DataParallel` gives all names is taken off.
+    Raises BundleError where the file is missing, damaged, would execute code, or holds something else.
     """
     content = read_tensors(path)
     for key in ("model", "state_dict"):
@@ -101,11 +97,7 @@ def read_state(path: Path) -> Tensors:
 
 
 def fill_network(module: torch.nn.Module, tensors: Tensors, path: Path) -> None:
-    """Give a network its weights; those are refused that do not fit it exactly.
-
-    Raises:
-        BundleError: tensors are missing, have another shape, or have no place in the network.
-    """
+    """Give a network its weights; BundleError unless they fit it exactly."""
     wanted = module.state_dict()
     check_loading(
         path,
@@ -129,12 +121,9 @@ CONVNET_SIZES = (32, 64, 128, 224)  # of RDED's data sets
 
 @dataclass(frozen=True)
 class RdedNetwork:
-    """A network that a checkpoint's tensors fill.
+    """A network, at random, that a checkpoint's tensors fill, and RDED's name of it, such as `conv3`.
 
-    Attributes:
-        module: with weights still at random.
-        architecture: RDED's name of it, such as `resnet18_modified` or `conv3`.
-        size: pixels of each side for which it was made; None where the tensors do not tell.
+    `size` is pixels of each side for which it was made; None where the tensors do not tell.
     """
 
     module: nn.Module
@@ -143,11 +132,7 @@ class RdedNetwork:
 
 
 def rded_network(tensors: Tensors) -> RdedNetwork:
-    """Find the network to which tensors belong.
-
-    Raises:
-        BundleError: they belong to none of RDED's.
-    """
+    """Find the network of RDED's to which tensors belong; BundleError where there is none."""
     if "layers.conv.0.weight" in tensors:
         return _convnet(tensors)
     if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
@@ -206,11 +191,7 @@ def _resnet(tensors: Tensors) -> RdedNetwork:
 
 
 class ConvNet(convnet.ConvNet):
-    """RDED's ConvNet, which normalises over batches.
-
-    Args:
-        depth, width, channels, classes, side: see `convnet.ConvNet`.
-    """
+    """RDED's ConvNet, which normalises over batches; see `convnet.ConvNet`."""
 
     def __init__(self, depth: int, width: int, channels: int, classes: int, side: int) -> None:
         super().__init__(depth, width, channels, classes, side, nn.BatchNorm2d)

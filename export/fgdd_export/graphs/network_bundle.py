@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a bundle's weights come from.
-
-    Attributes:
-        source: checkpoints and the like; see `Bundle.source`.
-        licence: SPDX identifier.
-    """
+    """Where a bundle's weights come from (see `Bundle.source`), and their licence's SPDX identifier."""
 
     source: Mapping[str, Any]
     licence: str
@@ -46,18 +41,14 @@ def write_network(
     files: Mapping[str, str] | None = None,
     parity: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Export a network and write its bundle.
+    """Export a network (see `export_network`) and write its bundle at `onnx`; see `Bundle`.
 
     Args:
-        onnx: where the ONNX file goes; the sidecar goes beside it.
-        role, preprocessing, prompting, parity: see `Bundle`.
-        network, example: see `export_network`.
         origin: where the weights come from; how long the export took is added.
         parts: bundles that lie beside it already, by name.
         files: SHA-256 of files that lie beside it already.
 
-    Raises:
-        BundleError: the network cannot be exported as it is declared.
+    Raises BundleError where the network cannot be exported as it is declared.
     """
     from fgdd_export.graphs.torch_export import export_network  # noqa: PLC0415 - imports torch
 
@@ -88,15 +79,10 @@ def _listed(values: Sequence[float]) -> str:
 
 @contextmanager
 def staging_folder(onnx: Path) -> Iterator[Path]:
-    """A folder on the same disk as the bundle's place, removed at the end whatever happens.
+    """Give the ONNX file's path in a folder on the same disk, which is removed at the end whatever happens.
 
-    What an export of the same bundle left there that was killed is removed at the beginning.
-
-    Yields:
-        The path for the ONNX file within it.
-
-    Raises:
-        BundleError: the bundle's folder cannot be written, or another process writes the bundle.
+    What an export of the same bundle left there that was killed is removed at the beginning. Raises
+    BundleError where the bundle's folder cannot be written, or another process writes the bundle.
     """
 
     def refuse() -> NoReturn:
@@ -116,17 +102,9 @@ def staging_folder(onnx: Path) -> Iterator[Path]:
 
 
 def publish(staged: Bundle, onnx: Path, parity: Mapping[str, Any]) -> Bundle:
-    """Move a staged bundle with its parts and files into place; its own sidecar comes last.
+    """Move a staged bundle with its parts and files to its place, with this parity; its sidecar comes last.
 
     Until then the old sidecar's hashes refuse the new files, so no mixture of two bundles is ever used.
-
-    Args:
-        staged: in its staging folder.
-        onnx: where the ONNX file goes; everything else goes beside it.
-        parity: replaces the staged one.
-
-    Returns:
-        The bundle in its place.
     """
     bundle = replace(staged, onnx=onnx, parity=parity)
     beside = [f"{part}.{suffix}" for part in staged.parts for suffix in ("onnx", "json")]

@@ -43,19 +43,29 @@ def drawn_images(height: int, width: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model made from its source, with the parity that was measured.
-
-    Attributes:
-        model: the serialised ONNX graph.
-        role: what it is for.
-        preprocessing: what the graph does to its input.
-        parity: the differences from the source network.
-    """
+    """A serialised model made from its source, for a role, with the parity that was measured."""
 
     model: bytes
     role: Role
     preprocessing: Preprocessing
     parity: Mapping[str, float]
+
+
+def cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the loss of each sample in nats, [n], of logits [n, classes] and labels [n]."""
+    losses: NDArray[np.float64] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return losses
+
+
+def teacher_differences(
+    found: Mapping[str, NDArray[Any]], logits: NDArray[Any], losses: NDArray[Any]
+) -> dict[str, float]:
+    """Compare a teacher's outputs with the logits and losses (nats) that they should be."""
+    return {
+        "max_logit": float(np.abs(logits).max()),
+        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
+        "max_loss_difference": float(np.abs(found["loss"] - losses).max()),
+    }
 
 
 def teacher_tolerance(largest: float) -> float:
@@ -70,11 +80,7 @@ def check_teacher_parity(name: str, parity: Mapping[str, Any]) -> None:
 
 
 def check_parity(name: str, parity: Mapping[str, float], tolerances: Mapping[str, float]) -> None:
-    """Refuse a model that differs from the network that it was made from.
-
-    Raises:
-        BundleError: a difference is above its tolerance, or is not a number.
-    """
+    """Raise BundleError where a difference from the source network is above its tolerance, or no number."""
     for measure, tolerance in tolerances.items():
         if not parity[measure] <= tolerance:
             raise BundleError(
@@ -109,10 +115,8 @@ def match_boxes(
 ) -> Match:
     """Pair boxes one to one: those that overlap most first, equal overlaps by the closest score.
 
-    Args:
-        corners, other_corners: [n, 4] and [m, 4]; left, top, right, bottom.
-        scores, other_scores: [n] and [m].
-        least_iou: boxes that overlap less than this are no pair.
+    Corners are [n, 4] and [m, 4]: left, top, right, bottom; scores [n] and [m]. Boxes that overlap less than
+    `least_iou` are no pair.
     """
     overlap = box_iou(corners, other_corners)
     gap = np.abs(scores[:, None] - other_scores[None, :])

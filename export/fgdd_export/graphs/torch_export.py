@@ -8,17 +8,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import OPSET, check_model, slim_model, tensor_specs
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_fast.errors import BundleError
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network in ONNX, and what making it took.
-
-    Attributes:
-        model: the graph, slimmed and checked.
-        seconds: wall time of export and slimming.
-        nodes_before: nodes as PyTorch's exporter left them.
-        nodes: nodes after slimming.
-    """
+    """A network in ONNX, slimmed and checked; the wall time that took, its nodes before slimming and after."""
 
     model: onnx.ModelProto
     seconds: float
@@ -70,17 +60,10 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
     """Export a network at opset 17, with its named axes dynamic.
 
     PyTorch's tracing exporter is used: it is five times as fast as the other for these networks, and its
-    graphs at opset 17 keep GridSample's meaning on every TensorRT.
-
-    Args:
-        network: what to export.
-        example: a tensor for each input; named axes should be 2 or longer, so that no length of 1 is taken
-            for a constant.
-
-    Raises:
-        BundleError: the graph does not have the inputs and outputs that were declared.
+    graphs at opset 17 keep GridSample's meaning on every TensorRT. `example` has a tensor for each input;
+    named axes should be 2 or longer, so that no length of 1 is taken for a constant. Raises BundleError where
+    the graph does not have the inputs and outputs that were declared.
     """
-    onnx_ = import_optional("onnx", "export")
     begin = time.perf_counter()
     buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path
     with warnings.catch_warnings(), torch.inference_mode():
@@ -99,7 +82,7 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
             dynamo=False,
         )
     network.module.eval()  # the exporter may leave shared submodules in training mode
-    traced = onnx_.load_model_from_string(buffer.getvalue())
+    traced = onnx.load_model_from_string(buffer.getvalue())
     del buffer
     nodes_before = len(traced.graph.node)
     model = slim_model(traced)

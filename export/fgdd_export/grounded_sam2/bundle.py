@@ -73,7 +73,7 @@ def export_grounded_sam2(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch networks, and write a bundle.
+    """Export, compare with the PyTorch networks, and write a `foreground` bundle.
 
     Args:
         detector: a Grounding DINO checkpoint: a folder, or a name of the hub.
@@ -81,16 +81,13 @@ def export_grounded_sam2(
         onnx: where the ONNX file goes; parts, tokenizer and sidecar go beside it.
         settings: what is fixed in the graphs.
         check: images for the comparison.
-        licence: SPDX identifier of the weights' licence.
         threads: processor threads for the comparison.
+        licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
 
-    Returns:
-        A bundle with the role `foreground`, whose tensors are those of `fgdd_fast.models.grounded_tensors`.
-
-    Raises:
-        BundleError: a checkpoint cannot be used, or the result differs from it; nothing is written then.
-        SettingsError: the settings do not fit the networks.
+    Its tensors are those of `fgdd_fast.models.grounded_tensors`. Raises BundleError where a checkpoint cannot
+    be used, or the result differs from it, and SettingsError where the settings do not fit the networks;
+    nothing is written then.
     """
     for image in check:
         phrases_of(image.image.class_name, {})  # refused before anything takes long

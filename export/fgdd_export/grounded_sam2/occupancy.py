@@ -27,12 +27,10 @@ NOTHING = -32.0  # logit of a box that does not count: no doubt in any precision
 
 
 class BoxFinder(nn.Module):
-    """A detector, and the best of its boxes.
+    """A detector, and the best of its boxes, at most so many.
 
-    Args:
-        detector: gives logits [batch, queries, tokens] and boxes [batch, queries, 4] (centre and size, as
-            shares of the image).
-        boxes: how many are kept, at most.
+    The detector gives logits [batch, queries, tokens] and boxes [batch, queries, 4] (centre and size, as
+    shares of the image).
     """
 
     def __init__(self, detector: nn.Module, boxes: int) -> None:
@@ -43,9 +41,8 @@ class BoxFinder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (left, top, right, bottom) [batch, boxes, 4] and scores [batch, boxes], best first.
 
-        Args:
-            inputs: the detector's, then `threshold` float32 [batch]: only a box with a higher score counts.
-                Score and edges of the others are 0.
+        The last input is `threshold` float32 [batch]: only a box with a higher score counts. Score and edges
+        of the others are 0.
         """
         *prompted, threshold = inputs
         logits, boxes = self.detector(*prompted)
@@ -60,10 +57,8 @@ class BoxFinder(nn.Module):
 class ForegroundSegmenter(nn.Module):
     """A segmenter asked for boxes, the union of its masks, and what share of the image that covers.
 
-    Args:
-        image_encoder: `images` uint8 to the embeddings that the decoder takes.
-        mask_decoder: embeddings and boxes in pixels to mask logits [batch, boxes, side, side] and scores.
-        image_size: pixels of each side of `images`.
+    `image_encoder` takes `images` uint8 to the embeddings that the decoder takes, and that gives mask logits
+    [batch, boxes, side, side] and scores for boxes in pixels of `image_size`.
     """
 
     def __init__(self, image_encoder: nn.Module, mask_decoder: nn.Module, image_size: int) -> None:

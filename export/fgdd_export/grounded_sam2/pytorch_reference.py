@@ -28,11 +28,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detections:
-    """Every box that a detector proposes for one image.
+    """Every box that a detector proposes for one image: scores float32 [queries], from 0 to 1, and corners.
 
-    Attributes:
-        scores: float32 [queries], from 0 to 1.
-        corners: float32 [queries, 4]; left, top, right, bottom as shares of the image.
+    These are float32 [queries, 4]: left, top, right, bottom as shares of the image.
     """
 
     scores: Floats
@@ -63,22 +61,12 @@ class DetectorReference:
         )
 
     def detect(self, pixels: Pixels, prompt: str) -> Detections:
-        """Find boxes in an image as transformers does: its own resizing, nothing padded.
-
-        Args:
-            pixels: uint8 [height, width, 3], RGB.
-            prompt: such as `a cat.`.
-        """
+        """Find boxes in an image as transformers does: its own resizing, nothing padded."""
         prepared: Any = self._processor(images=pixels, return_tensors="pt")
         return self._detect(prepared["pixel_values"], prepared["pixel_mask"], prompt)
 
     def detect_on_canvas(self, canvas: Pixels, valid: NDArray[np.int32], prompt: str) -> Detections:
-        """Find boxes in an image that fills the top left of a canvas, and is padded as transformers pads.
-
-        Args:
-            canvas: uint8 [height, width, 3], RGB.
-            valid: rows and columns that the image fills.
-        """
+        """Find boxes in an image that fills some rows and columns at the top left of a canvas."""
         rows, columns = (int(length) for length in valid)
         mask = torch.zeros(1, *canvas.shape[:2], dtype=torch.int64)
         mask[:, :rows, :columns] = 1
@@ -107,14 +95,9 @@ class SegmenterReference:
         self.segmenter = segmenter
 
     def mask_logits(self, pixels: Pixels, corners: Floats) -> Tensor:
-        """Segment boxes of an image.
+        """Segment boxes, float32 [boxes, 4] as shares of an image, which is squashed to the network's square.
 
-        Args:
-            pixels: uint8 [height, width, 3], RGB; squashed to the network's square.
-            corners: float32 [boxes, 4], as shares of the image.
-
-        Returns:
-            float32 [boxes, side, side] at the decoder's own resolution; above 0 is the object.
+        Returns float32 [boxes, side, side] at the decoder's own resolution; above 0 is the object.
         """
         side = self.segmenter.image_size
         if not len(corners):
@@ -131,15 +114,9 @@ class SegmenterReference:
 
 
 def union(logits: Tensor, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Where any of the boxes' objects is.
+    """Where any of the boxes' objects is, bool [height, width]; nothing where there is no box.
 
-    Args:
-        logits: see `SegmenterReference.mask_logits`.
-        size: height and width to which the logits are enlarged first, as transformers' `post_process_masks`
-            does; their own resolution when None.
-
-    Returns:
-        bool [height, width]; nothing where there is no box.
+    The logits are enlarged to `size` first, if any, as transformers' `post_process_masks` does.
     """
     if size is not None and len(logits):
         logits = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]

@@ -77,11 +77,7 @@ class DetectorSettings:
         )
 
     def check(self, dino: GroundingDino) -> None:
-        """Make sure that the settings fit the network.
-
-        Raises:
-            SettingsError: they do not.
-        """
+        """Raise SettingsError unless the settings fit the network."""
         if "{}" not in self.form or not self.form.rstrip().endswith("."):
             raise SettingsError(
                 f"The prompt form {self.form!r} needs {{}} for the name and a full stop at its end",
@@ -104,7 +100,7 @@ def export_grounding_dino(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch network, and write a bundle.
+    """Export, compare with the PyTorch network, and write a `detector` bundle.
 
     Args:
         checkpoint: a folder, or a name of the hub.
@@ -114,13 +110,9 @@ def export_grounding_dino(
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
 
-    Returns:
-        A bundle with the role `detector`, whose outputs are the network's own: `logits` float32
-        [batch, queries, tokens] and `boxes` float32 [batch, queries, 4] (centre and size).
-
-    Raises:
-        BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
-        SettingsError: the settings do not fit the network.
+    Its outputs are the network's own: `logits` float32 [batch, queries, tokens] and `boxes` float32 [batch,
+    queries, 4] (centre and size). Raises BundleError where the checkpoint cannot be used, or the result
+    differs from it, and SettingsError where the settings do not fit; nothing is written then.
     """
     prompts = [
         prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check

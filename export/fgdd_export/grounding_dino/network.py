@@ -62,12 +62,9 @@ class GroundingDino:
 def load_grounding_dino(checkpoint: str) -> GroundingDino:
     """Load a checkpoint of Grounding DINO.
 
-    Args:
-        checkpoint: a folder with `config.json`, `model.safetensors`, `tokenizer.json` and
-            `preprocessor_config.json`, or a name of the hub.
-
-    Raises:
-        BundleError: it is of another architecture, or something is missing or unreadable.
+    It is a name of the hub, or a folder with `config.json`, `model.safetensors`, `tokenizer.json` and
+    `preprocessor_config.json`. Raises BundleError where it is of another architecture, or something is
+    missing or unreadable.
     """
     config = load_config(checkpoint, ("grounding-dino",))
     for setting, values in SETTINGS.items():
@@ -85,14 +82,7 @@ def load_grounding_dino(checkpoint: str) -> GroundingDino:
 
 
 def text_network(loaded: GroundingDino, text_length: int) -> Network:
-    """Declare the text branch.
-
-    Args:
-        text_length: tokens of a prompt, filled up to this number.
-
-    Raises:
-        SettingsError: the network cannot take that many tokens.
-    """
+    """Declare the text branch, for prompts filled up to `text_length` tokens; SettingsError if too many."""
     config = loaded.model.config
     longest = min(config.max_text_len, config.text_config.max_position_embeddings)
     if not 1 <= text_length <= longest:
@@ -109,14 +99,9 @@ def text_network(loaded: GroundingDino, text_length: int) -> Network:
 
 
 def detector_network(loaded: GroundingDino, height: int, width: int, text_length: int) -> Network:
-    """Declare the image branch.
+    """Declare the image branch, for a canvas of so many pixels.
 
-    Args:
-        height, width: of the canvas, pixels.
-        text_length: as of the text branch.
-
-    Raises:
-        SettingsError: the canvas has fewer places than the network has queries.
+    Raises SettingsError where that has fewer places than the network has queries.
     """
     config = loaded.model.config
     detector = Detector(loaded.model, height, width, loaded.image_mean, loaded.image_std).eval()
@@ -162,10 +147,7 @@ def _read_tokenizer(checkpoint: str) -> str:
 
 
 def _read_preprocessing(checkpoint: str) -> tuple[Triple, Triple, int, int]:
-    """Mean, standard deviation, shortest and longest edge, as transformers' image processor would take them.
-
-    The processor itself is not used: it may need torchvision.
-    """
+    """Mean, standard deviation, shortest and longest edge; transformers' processor may need torchvision."""
     with _explained(checkpoint, PREPROCESSING):
         settings, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
         factor = settings.get("rescale_factor", 1 / 255)

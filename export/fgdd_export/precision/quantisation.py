@@ -19,13 +19,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_optional
 from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.precision.quantisation_nodes import (
     CONNECTING,
     WEIGHTED,
@@ -36,9 +37,6 @@ from fgdd_export.precision.quantisation_nodes import (
     unknown_nodes,
 )
 from fgdd_fast.errors import BundleError, SettingsError
-
-if TYPE_CHECKING:
-    import onnx
 
 Form = Literal["int8", "int8-u8"]  # `fgdd_engines.bundle.bundle.Variant` says what each is
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -81,15 +79,9 @@ class Quantised:
 def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
     """Find each tensor's least and greatest value, and what int8 does to each node.
 
-    Args:
-        model: an fp32 graph whose nodes have names.
-        samples: feeds of the graph, of any batch: images like those that it will see.
-        forms: for which the graph is to be quantised.
-
-    Raises:
-        SettingsError: there are no samples.
-        EngineError: ONNX Runtime cannot run the graph on them.
-        BundleError: a tensor is not finite.
+    The model is in fp32, and its nodes have names; samples are feeds of it, of any batch: images like those
+    that it will see. Raises SettingsError without samples; EngineError where ONNX Runtime cannot run the
+    graph on them; BundleError where a tensor is not finite.
     """
     if not samples:
         raise SettingsError(
@@ -124,19 +116,11 @@ def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] 
 def quantise_calibrated(
     model: onnx.ModelProto, calibration: Calibration, form: Form, keep: Collection[str] = ()
 ) -> Quantised:
-    """Put a graph's convolutions, products and what lies between them into int8.
+    """Put a calibrated graph's convolutions, products and what lies between them into int8.
 
-    Nodes that lose more than `MIN_DECIBELS` allow stay in fp32.
-
-    Args:
-        model: the graph that was calibrated.
-        calibration: its ranges.
-        form: of the activations.
-        keep: names of nodes that stay in fp32 as well.
-
-    Raises:
-        SettingsError: `keep` names a node that the graph does not have.
-        BundleError: nothing can be quantised, or the result is not valid.
+    Nodes that lose more than `MIN_DECIBELS` allow stay in fp32, and so do those named in `keep`. Raises
+    SettingsError where the graph has no such node; BundleError where nothing can be quantised, or the result
+    is not valid.
     """
     unknown = unknown_nodes(model, keep)
     if unknown:
@@ -183,16 +167,15 @@ def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx
     section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
     averaging does not help there. A bias that several nodes share stays.
     """
-    onnx_: Any = import_optional("onnx", "models")
-    corrected: onnx.ModelProto = onnx_.ModelProto()
+    corrected: onnx.ModelProto = onnx.ModelProto()
     corrected.CopyFrom(model)
     biases = {constant.name: constant for constant in corrected.graph.initializer}
     uses = Counter(tensor for node in model.graph.node for tensor in node.input)
     for node in corrected.graph.node:
         bias = biases.get(node.input[2]) if node.name in shifts and len(node.input) > 2 else None
         if bias is not None and uses[bias.name] == 1 and list(bias.dims) == list(shifts[node.name].shape):
-            values = onnx_.numpy_helper.to_array(bias) + shifts[node.name]
-            bias.CopyFrom(onnx_.numpy_helper.from_array(values.astype(np.float32), bias.name))
+            values = onnx.numpy_helper.to_array(bias) + shifts[node.name]
+            bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
     return corrected
 
 
@@ -204,10 +187,9 @@ def _insert(
     tools: Any = import_optional("onnxruntime.quantization", "cpu")
     calibration: Any = import_optional("onnxruntime.quantization.calibrate", "cpu")
     quantiser: Any = import_optional("onnxruntime.quantization.qdq_quantizer", "cpu")
-    onnx_: Any = import_optional("onnx", "models")
     with _silent():
         work = quantiser.QDQQuantizer(
-            onnx_.shape_inference.infer_shapes(model),
+            onnx.shape_inference.infer_shapes(model),
             per_channel=True,
             reduce_range=False,
             weight_qType=tools.QuantType.QInt8,

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import Array, GraphBuilder, load_model, serialise
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.late_onnx import onnx
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 CONNECTING = ("Add", "Concat", "MaxPool", "Resize")
@@ -40,15 +36,11 @@ def weighted_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
 
 
 def choose_nodes(model: onnx.ModelProto, keep: Mapping[str, str]) -> Choice:
-    """Decide node by node.
+    """Decide node by node which to quantise; `keep` says which must not be, and why.
 
     The last nodes with weights are never quantised: nothing after them evens out an error, they cost little,
     and what follows them is exact arithmetic on their results. A node without weights is quantised where all
     that read it are; so nothing is rounded on its way into a node that is to be exact.
-
-    Args:
-        model: an fp32 graph whose nodes have names.
-        keep: nodes that must not be quantised, and why.
     """
     weighted = {node.name for node in weighted_nodes(model)}
     readers = _readers(model)
@@ -113,31 +105,27 @@ class Harm:
 def measure_harm(
     model: onnx.ModelProto, ranges: Ranges, samples: Sequence[Mapping[str, Array]], *, unsigned: bool
 ) -> dict[str, Harm]:
-    """Measure each convolution and each product with constant weights.
+    """Measure each convolution and each product with constant weights, by the node's name.
 
     Args:
         model: the fp32 graph.
         ranges: the least and the greatest value of each node's first input; nodes without are left out.
         samples: feeds of the graph, at least one.
         unsigned: whether activations are u8 with a zero point, or s8 without.
-
-    Returns:
-        The harm by the node's name.
     """
-    onnx_ = import_optional("onnx", "models")
-    weights = {each.name: onnx_.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     nodes = [node for node in weighted_nodes(model) if node.input[0] in ranges]
     builder = GraphBuilder("fgdd_alone_")
     measured = [
         _compare(builder, node, weights[node.input[1]], ranges[node.input[0]], unsigned=unsigned)
         for node in nodes
     ]
-    both = onnx_.ModelProto()
+    both = onnx.ModelProto()
     both.CopyFrom(model)
     both.graph.node.extend(builder.nodes)
     both.graph.initializer.extend(builder.constants)
     both.graph.output.extend(
-        onnx_.helper.make_tensor_value_info(name, onnx_.TensorProto.FLOAT, None)
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for names in measured
         for name in names
     )

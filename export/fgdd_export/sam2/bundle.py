@@ -44,7 +44,7 @@ def export_sam2(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch network, and write a bundle.
+    """Export, compare with the PyTorch network, and write an `image-encoder` with a part `decoder`.
 
     Args:
         checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
@@ -53,11 +53,8 @@ def export_sam2(
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
 
-    Returns:
-        A bundle with the role `image-encoder` and a part `decoder`.
-
-    Raises:
-        BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
+    Raises BundleError where the checkpoint cannot be used, or the result differs from it; nothing is written
+    then.
     """
     _log.info("Loading the checkpoint")
     sam = load_sam2(checkpoint)

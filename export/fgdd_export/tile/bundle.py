@@ -9,26 +9,19 @@ import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_export.graphs.graph import load_model, read_model, serialise, tensor_specs
-from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
+from fgdd_export.graphs.parity import check_teacher_parity, drawn_images, teacher_differences
 from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.tiles import teacher_view
 
 
 def make_cropped_graph(teacher: Bundle, tile: int) -> Bundle | None:
-    """Make the graph of a teacher that takes tiles, and compare it with the teacher's own padded views.
+    """Make the graph of an fp32 teacher that takes tiles, and compare it with the teacher's own padded views.
 
-    Args:
-        teacher: in fp32, with square inputs.
-        tile: side of a tile in pixels.
-
-    Returns:
-        The bundle, written beside the teacher; None where it would save nothing: the tile fills the view, or
-        the network has no first layers that can be computed on a part of the view (a ViT has none).
-
-    Raises:
-        SettingsError: the bundle is no such teacher, or has no value to pad with.
-        BundleError: the teacher cannot be read, or the graph differs from it; nothing is written.
+    Returns the bundle, written beside the teacher; None where it would save nothing: the tile, whose side is
+    given in pixels, fills the view, or the network has no first layers that can be computed on a part of the
+    view (a ViT has none). Raises SettingsError where the bundle is no such teacher, or has no value to pad
+    with; BundleError where it cannot be read, or the graph differs from it, and then nothing is written.
     """
     side, pad = teacher.preprocessing.width, teacher.preprocessing.pad_value
     if teacher.role != "teacher" or teacher.variant is not None or teacher.tile_of is not None:
@@ -80,8 +73,4 @@ def _measure_parity(
     views = np.stack([teacher_view(each, "pad", side, pad) for each in tiles])
     expected = load_model(teacher)({"images": views, "labels": labels})
     found = load_model(cropped)({"images": tiles, "labels": labels})
-    return {
-        "max_logit": float(np.abs(expected["logits"]).max()),
-        "max_logit_difference": float(np.abs(found["logits"] - expected["logits"]).max()),
-        "max_loss_difference": float(np.abs(found["loss"] - expected["loss"]).max()),
-    }
+    return teacher_differences(found, expected["logits"], expected["loss"])

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA, Array, GraphBuilder, tensor_specs
+from fgdd_export.graphs.graph import Array, GraphBuilder, tensor_specs
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.tile.receptive_fields import (
     BackgroundActivations,
     Doubles,
@@ -33,9 +33,6 @@ from fgdd_export.tile.receptive_fields import (
     slide,
 )
 
-if TYPE_CHECKING:
-    import onnx
-
 WORTH = 0.9  # a window that fills more of its map than this saves nothing
 _ELEMENTWISE = ("Cast", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _WITH_CONSTANT = ("Add", "Div", "Mul", "Sub")
@@ -43,11 +40,9 @@ _WITH_CONSTANT = ("Add", "Div", "Mul", "Sub")
 
 @dataclass(frozen=True)
 class CroppedGraph:
-    """A graph that takes tiles.
+    """A graph as the teacher's, but for tiles, `images` uint8 [batch, tile, tile, 3].
 
-    Attributes:
-        model: `images` uint8 [batch, tile, tile, 3]; otherwise as the teacher's.
-        windowed: names of the convolutions that are computed on windows, in order.
+    `windowed` names the convolutions that are computed on windows, in order.
     """
 
     model: onnx.ModelProto
@@ -84,16 +79,13 @@ class _UnsuitableError(Exception):
 def build_cropped_graph(
     model: onnx.ModelProto, side: int, tile: int, pad: Sequence[int]
 ) -> CroppedGraph | None:
-    """Make a teacher's graph take tiles.
+    """Make a teacher's graph take tiles, or None where no first layers can be computed on windows.
 
     Args:
         model: takes `images` uint8 [batch, side, side, 3] (or open lengths) and `labels`.
         side: of the padded view in pixels.
         tile: side of a tile in pixels, less than `side`.
         pad: RGB value around the tile.
-
-    Returns:
-        The graph; None where the network has no first layers that can be computed on windows.
     """
     background = BackgroundActivations(model, side, pad)
     before = (side - tile) // 2
@@ -108,20 +100,15 @@ def build_cropped_graph(
 
 
 class _Walk:
-    """Follows the window from node to node, and writes the new graph's nodes.
-
-    Attributes:
-        windowed: names of the convolutions written, in order.
-    """
+    """Follows the window from node to node, and writes the new graph's nodes; `windowed` are convolutions."""
 
     def __init__(
         self, model: onnx.ModelProto, background: BackgroundActivations, start: Span, pad: Sequence[int]
     ) -> None:
-        self._onnx: Any = import_optional("onnx", EXTRA)
         self._model = model
         self._background = background
         self._constants: Mapping[str, Array] = {
-            item.name: self._onnx.numpy_helper.to_array(item) for item in model.graph.initializer
+            item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer
         }
         self._builder = GraphBuilder("tile_")
         self._windows: dict[str, _Window] = {}
@@ -133,8 +120,7 @@ class _Walk:
     def run(self, stop: str | None) -> str | None:
         """Write windowed nodes up to the one that gives `stop`, or as far as it is worth while.
 
-        Returns:
-            The last tensor through which everything passes while its window is worth while.
+        Returns the last tensor through which everything passes while its window is worth while.
         """
         last: str | None = None
         for index, node in enumerate(self._model.graph.node):
@@ -179,7 +165,7 @@ class _Walk:
         return later & set(self._windows) == {self._model.graph.node[index].output[0]}
 
     def _step(self, node: onnx.NodeProto) -> _Window:
-        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         given = [name for name in node.input if name in self._windows]
         constants = all(name in self._constants for name in node.input if name and name not in given)
         if not given or not constants or len(node.output) != 1:
@@ -205,7 +191,7 @@ class _Walk:
             if name in self._constants and self._constants[name].size > 1:
                 self._check_constant(self._constants[name], window)
         inputs = [true.name if name == given else self._kept(name) for name in node.input]
-        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         name = self._builder.node(node.op_type, *inputs, **attributes)
         last = window.channels_last if channels_last is None else channels_last
         blank = self._background.middle(node.output[0], last)

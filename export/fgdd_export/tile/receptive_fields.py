@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA, Array, run_model, serialise
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.graph import Array, run_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,12 @@ class Step:
 
 
 def slide(window: Span, sliding: Sliding, length: int) -> Step:
-    """Move a window through a layer.
+    """Move a window through a layer, to one that holds every position which reads a place of it.
 
     Args:
         window: before the layer, at least one place.
         sliding: the layer.
         length: of the whole map behind the layer.
-
-    Returns:
-        A window that holds every position which reads a place of `window`, within the map.
     """
     first = max(-((sliding.reach - window.start - sliding.before) // sliding.stride), 0)
     # Where strides skip places, the window begins a position earlier, rather than inside what it reads.
@@ -114,13 +108,12 @@ class BackgroundActivations:
     """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
 
     def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
-        onnx_ = import_optional("onnx", EXTRA)
-        every = onnx_.ModelProto()
+        every = onnx.ModelProto()
         every.CopyFrom(model)
         known = {value.name for value in every.graph.output}
         for node in every.graph.node:
             every.graph.output.extend(
-                onnx_.helper.make_empty_tensor_value_info(name) for name in node.output if name not in known
+                onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name not in known
             )
         blank = np.broadcast_to(np.array(pad, np.uint8), (1, side, side, 3)).copy()
         feeds: dict[str, Array] = {"images": blank, "labels": np.zeros(1, np.int32)}

@@ -97,11 +97,8 @@ class PlanKey:
         Args:
             graph: the bundle, or the variant that runs in its place; its precision is that of the key.
             platform: where the plan is built, and runs.
-            profile: the batches; `batch` itself is not among the axes.
+            profile: the batches.
             axes: lengths of named axes; `batch` among them is left out.
-
-        Raises:
-            BundleError: the graph's file cannot be read.
         """
         return cls(
             model=graph.name,
@@ -133,11 +130,7 @@ class PlanKey:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlanKey:
-        """Read what `as_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError, FgddError: a field is missing or no such value.
-        """
+        """Read what `as_json` gave; KeyError, TypeError, ValueError or FgddError where a field is garbled."""
         return cls(
             model=str(data["model"]),
             model_sha256=str(data["model_sha256"]),

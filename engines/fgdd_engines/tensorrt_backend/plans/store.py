@@ -38,12 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plan comes from.
-
-    Attributes:
-        graph: the ONNX file of which it is built.
-        bundle: the ONNX file of the fp32 bundle, whole, to which that belongs.
-    """
+    """The ONNX file of which a plan is built, and that of the fp32 bundle, whole, to which it belongs."""
 
     graph: Path
     bundle: Path
@@ -52,8 +47,7 @@ class Origin:
 class PlanStore:
     """Built plans in one folder, with their sidecars and TensorRT's timing caches.
 
-    Args:
-        folder: where they lie; `engines` in the cache folder by default. It may not exist yet.
+    The folder is `engines` in the cache folder by default; it may not exist yet.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -80,18 +74,16 @@ class PlanStore:
     ) -> Plan:
         """Give the plan of a key, which is built unless it is there, whole and unchanged.
 
-        Where another process builds the same plan, this one waits and takes the result. Builds for one
-        device follow each other, for TensorRT times its kernels there.
+        Where another process builds the same plan, this one waits and takes the result. Builds for one device
+        follow each other, for TensorRT times its kernels there.
 
         Args:
             key: what the plan is to be.
             build: builds it, given the timing cache of earlier builds on this platform.
-            origin: where it comes from, for the sidecar.
-            workspace_mib: under which limit it is built, for the sidecar.
+            origin, workspace_mib: where it comes from, and under which limit it is built, for the sidecar.
             rebuild: build it anew, unless another process has done so since this call.
 
-        Raises:
-            EngineError: the folder cannot be written, or is full; and whatever `build` raises.
+        Raises EngineError where the folder cannot be written, or is full; and whatever `build` raises.
         """
         asked = _now()
         path = self.path(key)
@@ -122,26 +114,13 @@ class PlanStore:
         return plan
 
     def load(self, wanted: PlanKey) -> tuple[Plan, bytes]:
-        """Return the plan that stands for a key: of the same graph and platform, for these batches too.
-
-        Args:
-            wanted: the key, whose profile is the batches that are to be run.
-
-        Returns:
-            Of several, the one that is tuned for the nearest batch; and its content, which is what its
-            sidecar knows.
-
-        Raises:
-            EngineError: there is none that may be used; the message says what there is, and what is wrong
-                with it.
-        """
+        """Return the plan that stands for a key, and its content; see `choose_plan`."""
         return choose_plan(wanted, self.list(), self.damaged(), self.plan_bytes)
 
     def find_exact(self, key: PlanKey) -> Plan | None:
         """Return the plan of a key, whatever its state; None where it was never built.
 
-        Raises:
-            EngineError: it is damaged.
+        Raises EngineError where it is damaged.
         """
         path = self.path(key)
         if not path.exists():  # one of version 0.1 has its old name
@@ -153,11 +132,7 @@ class PlanStore:
         return plan
 
     def plan_bytes(self, plan: Plan) -> bytes:
-        """Return a plan's content, checked against its hash.
-
-        Raises:
-            EngineError: it has changed since it was built, or cannot be read.
-        """
+        """Return a plan's content; EngineError where it has changed since it was built, or cannot be read."""
         try:
             content = plan.path.read_bytes()
         except OSError as error:
@@ -168,8 +143,8 @@ class PlanStore:
     def record_parity(self, plan: Plan, parity: Mapping[str, Any], state: State) -> Plan:
         """Put into a plan's sidecar how it compares with the fp32 graph, and what follows from that.
 
-        Raises:
-            EngineError: the plan was removed or built anew meanwhile, or the sidecar cannot be written.
+        Raises EngineError where the plan was removed or built anew meanwhile, or the sidecar cannot be
+        written.
         """
         checked = replace(plan, parity=dict(parity), state=state)
         with _wrapped(plan.sidecar), self._writing(plan.path, lambda: None) as staging:
@@ -195,13 +170,9 @@ class PlanStore:
         return tuple(sorted(self.folder.glob(f"*{_TIMING}")))
 
     def remove(self, path: Path) -> int:
-        """Remove a plan with its sidecar.
+        """Remove a plan with its sidecar, and return the bytes that became free.
 
-        Returns:
-            The bytes that became free.
-
-        Raises:
-            EngineError: another process builds it, or the folder cannot be written.
+        Raises EngineError where another process builds it, or the folder cannot be written.
         """
 
         def refuse() -> None:
@@ -211,11 +182,7 @@ class PlanStore:
             return sum(_unlink(file) for file in (sidecar_of(path), path))
 
     def clear(self, timing_caches: Sequence[Path]) -> int:
-        """Remove what killed processes left, and timing caches.
-
-        Returns:
-            The bytes that became free.
-        """
+        """Remove what killed processes left, and timing caches, and return the bytes that became free."""
         freed = clear_leftovers(self.folder)
         return freed + sum(_unlink(file) for file in timing_caches)
 
