@@ -38,7 +38,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network in ONNX, slimmed and checked; the wall time that took, its nodes before slimming and after."""
+    """A network in ONNX, slimmed and checked; the seconds that took, its nodes before slimming and after."""
 
     model: onnx.ModelProto
     seconds: float

@@ -266,9 +266,10 @@ class DecoderLayer(nn.Module):
         area: ValidArea,
         prompt: Prompt,
     ) -> Tensor:
-        """Refine queries, float32 [batch, queries, channels]; `vision` and `text` are as the encoder left them.
+        """Refine queries, float32 [batch, queries, channels].
 
-        `references` are float32 [batch, queries, levels, 4], each query's box as shares of each level.
+        `vision` and `text` are as the encoder left them; `references` are float32 [batch, queries, levels,
+        4], each query's box as shares of each level.
         """
         source = self.source
         placed = queries + positions
