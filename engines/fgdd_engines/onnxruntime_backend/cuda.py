@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,16 +53,12 @@ class CudaEngine(BoundEngine):
     def __init__(self, bundle: Bundle, axes: Mapping[str, int], *, streams: int = 2) -> None:
         runtime = import_onnxruntime("gpu")
         missing = load_libraries(runtime)
-
-        def open_session(record: bool) -> Any:
-            return _open_session(runtime, bundle, axes, missing, record)
-
         precision = bundle.variant or "fp32"
         super().__init__(
             runtime,
             bundle,
             axes,
-            open_session,
+            partial(_open_session, runtime, bundle, axes, missing),
             device=DEVICE,
             streams=streams,
             arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA without TF32, {gpu_name()}, {precision}",

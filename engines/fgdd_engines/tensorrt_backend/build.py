@@ -58,11 +58,6 @@ class Profile:
     def __str__(self) -> str:
         return f"{self.minimum}:{self.optimum}:{self.maximum}"
 
-    @property
-    def is_fixed(self) -> bool:
-        """Whether there is only one batch."""
-        return self.minimum == self.maximum
-
     @classmethod
     def parse(cls, text: str) -> Profile:
         """Read `MIN:OPT:MAX`, such as `1:4:8`; a single number is all three, all else a SettingsError."""
@@ -194,7 +189,7 @@ def _choose_shapes(
     is_open = False
     for spec in bundle.inputs:
         shapes = [fixed_shape(spec, {**axes, _BATCH: batch}) for batch in batches]
-        if profile.is_fixed or _BATCH not in spec.shape:
+        if profile.minimum == profile.maximum or _BATCH not in spec.shape:
             tensors[spec.name].shape = shapes[0]
         else:
             tensors[spec.name].shape = fixed_shape(spec, {**axes, _BATCH: -1})

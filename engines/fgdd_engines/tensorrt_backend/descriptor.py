@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fgdd_engines.backends import Backend
-from fgdd_engines.base import Engine, Precision
+from fgdd_engines.base import Engine
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError
 from fgdd_engines.probing.probe_graph import GRAPH
@@ -87,12 +87,9 @@ def _load_engine(tensorrt: TensorRt, logger: Any) -> None:
 
 
 def _backend(flavour: Flavour) -> Backend:
-    def open_(bundle: Bundle, axes: Mapping[str, int], _threads: int, _precision: Precision) -> Engine:
-        return open_plan(flavour, bundle, axes)
-
     package, extra = PACKAGES[flavour]
     return Backend(
-        open=open_,
+        open=lambda bundle, axes, _threads, _precision: open_plan(flavour, bundle, axes),
         probe=lambda: run_probe(flavour),
         on_processor=False,
         on_nvidia=True,

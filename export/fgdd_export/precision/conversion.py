@@ -112,7 +112,7 @@ def convert_to_half(
     with tempfile.TemporaryDirectory() as folder:
         made = [
             _to_half(network, precision, comparison, emulated, Path(folder), force)
-            for network in _networks(bundle)
+            for network in (bundle, *(bundle.part(name) for name in bundle.parts if name != TEXT))
         ]
     return _publish(bundle, [replace(each, parity=made[-1].parity) for each in made], force)
 
@@ -249,10 +249,6 @@ def _without_sensitive(
     except BundleError:  # out of reach, whatever stays in fp32
         return parity, ()
     return measured[found.nodes], found.nodes
-
-
-def _networks(bundle: Bundle) -> list[Bundle]:
-    return [bundle, *(bundle.part(name) for name in bundle.parts if name != TEXT)]
 
 
 def _read(network: Bundle) -> onnx.ModelProto:

@@ -34,11 +34,6 @@ class LowFormat:
         """ONNX's number of the tensor type."""
         return int(onnx.TensorProto.DataType.Value(self.type_name))
 
-    @property
-    def schema_type(self) -> str:
-        """The tensor type as operator schemas spell it."""
-        return f"tensor({self.type_name.lower()})"
-
     def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nearest values that the format holds, ties to even; infinite where out of its range."""
         return self._values(self._bits(values))
@@ -103,7 +98,13 @@ class FloatGraph:
         check_structure(model)
         self.model = _without_constant_nodes(model)
         self.nodes = list(self.model.graph.node)
-        self.names = _name_nodes(self.nodes)
+        self.names: list[str] = []
+        taken: set[str] = set()
+        for node in self.nodes:
+            if not node.name or node.name in taken:
+                node.name = node.output[0]
+            taken.add(node.name)
+            self.names.append(node.name)
         # In order, not as a set: reasons are given in the order in which nodes are reached from here.
         self.outputs = tuple(value.name for value in self.model.graph.output)
         types = tensor_types(self.model)
@@ -119,7 +120,8 @@ class FloatGraph:
         for place, node in enumerate(self.nodes):
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(place)
-        self._opset = _opset_of(self.model)
+        opsets = self.model.opset_import
+        self._opset = next(int(entry.version) for entry in opsets if entry.domain in ("", "ai.onnx"))
 
     def sources(self, place: int) -> list[str]:
         """The float32 tensors that a node reads, without constants."""
@@ -148,7 +150,7 @@ class FloatGraph:
         return (
             bool(inputs)
             and inputs.issuperset(made)
-            and all(low.schema_type in variables[variable] for variable in inputs)
+            and all(f"tensor({low.type_name.lower()})" in variables[variable] for variable in inputs)
         )
 
     def variable_inputs(self, place: int) -> set[int]:
@@ -179,11 +181,6 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     constants = {constant.name: constant.data_type for constant in graph.initializer}
     values = (*graph.input, *graph.value_info, *graph.output)
     return constants | {value.name: value.type.tensor_type.elem_type for value in values}
-
-
-def _opset_of(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that a model uses."""
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -235,15 +232,6 @@ def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             copy.graph.node.add().CopyFrom(node)
     return copy
-
-
-def _name_nodes(nodes: list[onnx.NodeProto]) -> list[str]:
-    taken: set[str] = set()
-    for node in nodes:
-        if not node.name or node.name in taken:
-            node.name = node.output[0]
-        taken.add(node.name)
-    return [node.name for node in nodes]
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any | None:

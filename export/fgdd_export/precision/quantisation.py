@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -34,7 +35,6 @@ from fgdd_export.precision.quantisation_nodes import (
     Ranges,
     choose_nodes,
     measure_harm,
-    unknown_nodes,
 )
 from fgdd_fast.errors import BundleError, SettingsError
 
@@ -101,15 +101,17 @@ def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] 
             augmented_model_path=str(Path(folder) / "calibrated.onnx"),
             calibrate_method=calibration.CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Reader(samples))
+        feeds = map(dict, samples)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))
         found = calibrator.compute_data()
-    ranges = {name: _limits(found[name].range_value) for name in sorted(found.keys())}
+    lows_and_highs = {name: found[name].range_value for name in sorted(found.keys())}
+    ranges = {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in lows_and_highs.items()}
     for name, limits in ranges.items():
         if not all(math.isfinite(limit) for limit in limits):
             raise BundleError(f"The tensor '{name}' of the graph '{model.graph.name}' is not finite")
     return Calibration(
         ranges,
-        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=_unsigned(form)) for form in forms},
+        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=form == "int8-u8") for form in forms},
     )
 
 
@@ -122,8 +124,7 @@ def quantise_calibrated(
     SettingsError where the graph has no such node; BundleError where nothing can be quantised, or the result
     is not valid.
     """
-    unknown = unknown_nodes(model, keep)
-    if unknown:
+    if unknown := sorted(set(keep) - {node.name for node in model.graph.node}):
         raise SettingsError(f"The graph '{model.graph.name}' has no nodes {unknown} to keep in fp32")
     harm = calibration.harm[form]
     noisy = {
@@ -131,33 +132,13 @@ def quantise_calibrated(
         for name, of_node in harm.items()
         if of_node.decibels < MIN_DECIBELS
     }
-    choice = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
-    if not choice.quantised:
+    chosen, kept = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
+    if not chosen:
         raise BundleError(f"Nothing in the graph '{model.graph.name}' can be quantised")
-    shifts = {name: harm[name].shift for name in choice.quantised if name in harm}
-    unbiased = _correct_biases(model, shifts)
-    quantised = _insert(unbiased, calibration.ranges, choice.quantised, unsigned=_unsigned(form))
+    unbiased = _correct_biases(model, {name: harm[name].shift for name in chosen if name in harm})
+    quantised = _insert(unbiased, calibration.ranges, chosen, unsigned=form == "int8-u8")
     check_model(quantised)
-    return Quantised(quantised, choice.quantised, choice.kept)
-
-
-def _unsigned(form: Form) -> bool:
-    return form == "int8-u8"
-
-
-class _Reader:
-    """The samples as ONNX Runtime's `CalibrationDataReader` hands them out."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples: Iterator[Mapping[str, Array]] = iter(samples)
-
-    def get_next(self) -> dict[str, Array] | None:
-        feeds = next(self._samples, None)
-        return None if feeds is None else dict(feeds)
-
-
-def _limits(found: tuple[Array, Array]) -> tuple[float, float]:
-    return float(np.min(found[0])), float(np.max(found[1]))
+    return Quantised(quantised, chosen, kept)
 
 
 def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx.ModelProto:

@@ -217,7 +217,8 @@ class _Walk:
         spans = (steps[0].span, steps[1].span)
         self._check_even(node.output[0], spans, blank)
         # Where only sums and convolutions follow, the blank value is taken off at once, in the bias.
-        taken = blank if self._linear_after(node.output[0]) else np.zeros_like(blank)
+        readers = [reader.op_type for reader in self._model.graph.node if node.output[0] in reader.input]
+        taken = blank if {"Conv", "Add"}.issuperset(readers) else np.zeros_like(blank)
         name = self._builder.node(
             "Conv",
             window.name,
@@ -309,10 +310,6 @@ class _Walk:
     def _kept(self, name: str) -> str:
         """An input of the old graph that the new one has as well: a constant, or one left out."""
         return self._builder.constant(self._constants[name], self._constants[name].dtype.type) if name else ""
-
-    def _linear_after(self, name: str) -> bool:
-        readers = [node for node in self._model.graph.node if name in node.input]
-        return all(node.op_type in ("Conv", "Add") for node in readers)
 
     def _check_even(
         self, name: str, spans: tuple[Span, Span], blank: Doubles, channels_last: bool = False

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -110,7 +110,9 @@ class PlanStore:
                     built=_now(),
                 )
                 self._publish(staging, plan, built.plan)
-                _keep_timing(timing_staging, timing, built.timing_cache)
+                if built.timing_cache:
+                    with suppress(OSError):  # the next build does without
+                        stage_file(timing_staging / timing.name, built.timing_cache).replace(timing)
         return plan
 
     def load(self, wanted: PlanKey) -> tuple[Plan, bytes]:
@@ -196,12 +198,10 @@ class PlanStore:
             except EngineError as error:
                 yield Damaged(path, error.problem)
 
-    @contextmanager
-    def _writing(self, path: Path, on_wait: Callable[[], None]) -> Iterator[Path]:
+    def _writing(self, path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Path]:
         self.folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.folder)
-        with exclusive_lock(self.folder, path.stem, on_wait) as staging:
-            yield staging
+        return exclusive_lock(self.folder, path.stem, on_wait)
 
     def _known(self, key: PlanKey) -> Plan | None:
         """The plan of a key if it is whole and unchanged; None, and a word about it, otherwise."""
@@ -225,13 +225,6 @@ class PlanStore:
             ) from error
         for temporary, path in zip(staged, (plan.path, plan.sidecar), strict=True):
             temporary.replace(path)
-
-
-def _keep_timing(staging: Path, timing: Path, content: bytes) -> None:
-    """Keep a timing cache for the next build, which does without where this is not possible."""
-    if content:
-        with suppress(OSError):
-            stage_file(staging / timing.name, content).replace(timing)
 
 
 def megabytes(count: int) -> str:
