@@ -11,12 +11,7 @@ from fgdd_engines.errors import SettingsError, wrapped_as_engine_error
 
 
 def open_engine(
-    bundle: Bundle,
-    *,
-    device: Device,
-    precision: Precision = "auto",
-    axes: Mapping[str, int],
-    threads: int,
+    bundle: Bundle, *, device: Device, precision: Precision = "auto", axes: Mapping[str, int], threads: int
 ) -> Engine:
     """Load a bundle's graph into a runtime, for fixed shapes.
 

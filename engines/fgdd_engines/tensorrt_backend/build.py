@@ -230,13 +230,7 @@ def _use_timing_cache(tensorrt: TensorRt, config: Any, timing_cache: bytes) -> A
 
 
 def _build(
-    tensorrt: TensorRt,
-    builder: Any,
-    network: Any,
-    config: Any,
-    bundle: Bundle,
-    log: MessageLog,
-    task: Task,
+    tensorrt: TensorRt, builder: Any, network: Any, config: Any, bundle: Bundle, log: MessageLog, task: Task
 ) -> bytes:
     monitor = BuildMonitor(tensorrt.module)
     config.progress_monitor = monitor.monitor

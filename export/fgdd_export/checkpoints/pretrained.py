@@ -73,11 +73,7 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
     options = {} if config is None else {"config": config}
     with _explained(checkpoint):
         model, loading = model_class.from_pretrained(
-            checkpoint,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
+            checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     check_loading(
         checkpoint,
@@ -184,10 +180,7 @@ def provenance(checkpoint: str) -> dict[str, Any]:
     if not path.exists():
         return {"checkpoint": checkpoint}
     weights = [path] if path.is_file() else sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))
-    return {
-        "checkpoint": path.resolve().name,
-        "weights": {file.name: file_sha256(file) for file in weights},
-    }
+    return {"checkpoint": path.resolve().name, "weights": {file.name: file_sha256(file) for file in weights}}
 
 
 @dataclass(frozen=True)
@@ -261,7 +254,4 @@ def _normalisation(data: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, t
         mean = [value + 1 for value in mean]
     if data.get("include_top"):  # … and divides by the standard deviation twice
         std = [value * value for value in std]
-    return (
-        tuple(value / (255 * factor) for value in mean),
-        tuple(value / (255 * factor) for value in std),
-    )
+    return tuple(value / (255 * factor) for value in mean), tuple(value / (255 * factor) for value in std)

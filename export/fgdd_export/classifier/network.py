@@ -17,13 +17,7 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_export.classifier.candidate import Candidate, Images
 from fgdd_export.classifier.sources import load_classifier
-from fgdd_export.classifier.weights import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Classifier,
-    first_line,
-    logits_of,
-)
+from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, Classifier, first_line, logits_of
 from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.graphs.network_bundle import normalisation as in_words
 from fgdd_export.graphs.parity import UNKNOWN_LICENCE

@@ -21,12 +21,7 @@ from fgdd_export.graphs.graph import (
     tensor_specs,
 )
 from fgdd_export.graphs.late_onnx import onnx
-from fgdd_export.graphs.parity import (
-    check_teacher_parity,
-    cross_entropy,
-    drawn_images,
-    teacher_differences,
-)
+from fgdd_export.graphs.parity import check_teacher_parity, cross_entropy, drawn_images, teacher_differences
 from fgdd_fast.errors import TeacherError
 
 

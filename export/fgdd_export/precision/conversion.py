@@ -153,11 +153,7 @@ def _to_half(
 
 
 def convert_to_int8(
-    bundle: Bundle,
-    images: Sequence[SampleImage],
-    calibration: Sequence[SampleImage],
-    *,
-    force: bool = False,
+    bundle: Bundle, images: Sequence[SampleImage], calibration: Sequence[SampleImage], *, force: bool = False
 ) -> tuple[Converted, ...]:
     """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
