@@ -38,17 +38,11 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class TensorRt:
-    """An imported TensorRT.
+    """An imported TensorRT."""
 
-    Attributes:
-        module: the package; both flavours have the same classes.
-        flavour: which of the two it is; a plan of one never runs in the other.
-        version: the package's version, such as `10.3.0`.
-    """
-
-    module: ModuleType
-    flavour: Flavour
-    version: str
+    module: ModuleType  # the package; both flavours have the same classes
+    flavour: Flavour  # which of the two it is; a plan of one never runs in the other
+    version: str  # the package's version, such as `10.3.0`
 
     def __str__(self) -> str:
         return f"{_LABELS[self.flavour]} {self.version}"

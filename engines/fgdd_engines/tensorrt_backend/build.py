@@ -73,22 +73,16 @@ class Profile:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gave.
+    """What a build gave."""
 
-    Attributes:
-        plan: the serialised engine, as trtexec would write it.
-        timing_cache: what was measured of kernels, for the next build; empty where TensorRT keeps none.
-        layers: the layers of the engine; of a network its convolutions and matrix products.
-        read_from: where these were read: in the built engine, or in its network where the engine cannot be
-            loaded or does not say.
-        seconds: time that the build took.
-    """
-
-    plan: bytes
-    timing_cache: bytes
+    plan: bytes  # the serialised engine, as trtexec would write it
+    timing_cache: bytes  # what was measured of kernels, for the next build; empty where TensorRT keeps none
+    # The layers of the engine; of a network its convolutions and matrix products
     layers: tuple[BuiltLayer, ...]
+    # Where these were read: in the built engine, or in its network where the engine cannot be loaded or does
+    # not say
     read_from: Literal["engine inspector", "network"]
-    seconds: float
+    seconds: float  # time that the build took
 
 
 def build_plan(

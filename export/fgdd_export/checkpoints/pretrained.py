@@ -185,14 +185,10 @@ def provenance(checkpoint: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """A classifier's input; None where nothing is said.
+    """A classifier's input; None where nothing is said."""
 
-    Attributes:
-        size: pixels of each side.
-        mean, std: of each channel, for values in [0, 1].
-    """
-
-    size: int | None = None
+    size: int | None = None  # pixels of each side
+    # mean, std: of each channel, for values in [0, 1]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 

@@ -25,23 +25,14 @@ ADVICE = "Name one of Meta's sam2.1_hiera_*.pt files, or a folder with config.js
 
 @dataclass(frozen=True)
 class HieraSize:
-    """What tells the published image encoders apart.
+    """What tells the published image encoders apart."""
 
-    Attributes:
-        width: channels of the first stage; each stage doubles channels and attention heads.
-        heads: attention heads of the first stage.
-        blocks: number of blocks of each stage.
-        global_blocks: which blocks attend to the whole image, counted from 0 over all stages.
-        windows: side of the attention windows of each stage.
-        background: side of the position embedding before it is enlarged.
-    """
-
-    width: int
-    heads: int
-    blocks: tuple[int, int, int, int]
-    global_blocks: tuple[int, ...]
-    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
-    background: int = 7
+    width: int  # channels of the first stage; each stage doubles channels and attention heads
+    heads: int  # attention heads of the first stage
+    blocks: tuple[int, int, int, int]  # number of blocks of each stage
+    global_blocks: tuple[int, ...]  # which blocks attend to the whole image, counted from 0 over all stages
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)  # side of the attention windows of each stage
+    background: int = 7  # side of the position embedding before it is enlarged
 
     def config(self) -> Sam2Config:
         """The network for images of 1024 x 1024, as transformers describes it."""

@@ -32,23 +32,17 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network, and what its checkpoint says of it.
+    """A network, and what its checkpoint says of it."""
 
-    Attributes:
-        module: takes normalised images, float32 [batch, 3, height, width], and gives logits, or something
-            that holds them (see `logits_of`).
-        source: kind, checkpoint, architecture and the hashes of weights, for the bundle.
-        size: pixels of each side of its input; None where the checkpoint does not say.
-        mean, std: of each channel, for values in [0, 1]; None where the checkpoint does not say.
-        classes: the names of its outputs; None where the checkpoint does not say.
-    """
-
+    # Takes normalised images, float32 [batch, 3, height, width], and gives logits, or something that holds
+    # them (see `logits_of`)
     module: torch.nn.Module
-    source: Mapping[str, Any]
-    size: int | None = None
+    source: Mapping[str, Any]  # kind, checkpoint, architecture and the hashes of weights, for the bundle
+    size: int | None = None  # pixels of each side of its input; None where the checkpoint does not say
+    # mean, std: of each channel, for values in [0, 1]; None where the checkpoint does not say
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None  # the names of its outputs; None where the checkpoint does not say
 
 
 def logits_of(output: Any) -> torch.Tensor:

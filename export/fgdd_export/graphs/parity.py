@@ -95,19 +95,12 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Match:
-    """How the boxes of two lists agree.
+    """How the boxes of two lists agree."""
 
-    Attributes:
-        unmatched: boxes of either list without a partner.
-        iou: intersection over union of each pair, [pairs].
-        corner_difference: largest difference of an edge of each pair, as a share of the image, [pairs].
-        score_difference: of each pair, [pairs].
-    """
-
-    unmatched: int
-    iou: Floats
-    corner_difference: Floats
-    score_difference: Floats
+    unmatched: int  # boxes of either list without a partner
+    iou: Floats  # intersection over union of each pair, [pairs]
+    corner_difference: Floats  # largest difference of an edge of each pair, as a share of the image, [pairs]
+    score_difference: Floats  # of each pair, [pairs]
 
 
 def match_boxes(

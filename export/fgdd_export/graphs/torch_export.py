@@ -20,20 +20,14 @@ from fgdd_fast.errors import BundleError
 
 @dataclass(frozen=True)
 class Network:
-    """A network declared for export.
+    """A network declared for export."""
 
-    Attributes:
-        name: of the graph.
-        module: takes and returns the tensors declared, in this order, all by position; a module with one
-            output returns that tensor itself. It has to be in evaluation mode.
-        inputs: name, dtype and shape; a named axis (`batch`) may have any length.
-        outputs: as the inputs.
-    """
-
-    name: str
+    name: str  # of the graph
+    # Takes and returns the tensors declared, in this order, all by position; a module with one output returns
+    # that tensor itself. It has to be in evaluation mode
     module: torch.nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...]  # name, dtype and shape; a named axis (`batch`) may have any length
+    outputs: tuple[TensorSpec, ...]  # as the inputs
 
 
 @dataclass(frozen=True)

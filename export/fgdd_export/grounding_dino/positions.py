@@ -45,23 +45,17 @@ class ValidArea(NamedTuple):
     """What the transformer has to know of the image's place within the canvas.
 
     `places` are the cells of all levels, one level after the other, row by row.
-
-    Attributes:
-        inside: float32 [batch, places, 1], 1 where the image is.
-        embeddings: float32 [batch, places, channels], of position and level; arbitrary outside the image,
-            where no other place takes note of them.
-        shares: float32 [batch, levels, 2], what share of the columns and of the rows the image fills.
-        references: float32 [batch, places, levels, 2], x and y of each place as shares of each level.
-        possible: float32 [batch, places, 1], 1 where a place may propose a box.
-        proposals: float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a
-            place starts from, as shares of the image; arbitrary where none is possible.
     """
 
-    inside: Tensor
+    inside: Tensor  # float32 [batch, places, 1], 1 where the image is
+    # Float32 [batch, places, channels], of position and level; arbitrary outside the image, where no other
+    # place takes note of them
     embeddings: Tensor
-    shares: Tensor
-    references: Tensor
-    possible: Tensor
+    shares: Tensor  # float32 [batch, levels, 2], what share of the columns and of the rows the image fills
+    references: Tensor  # float32 [batch, places, levels, 2], x and y of each place as shares of each level
+    possible: Tensor  # float32 [batch, places, 1], 1 where a place may propose a box
+    # Float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a place starts
+    # from, as shares of the image; arbitrary where none is possible
     proposals: Tensor
 
 
@@ -125,21 +119,13 @@ class Pyramid(nn.Module):
 
 
 class _AxisArea(NamedTuple):
-    """The rows or the columns of all levels; `cells` are those of one level after those of another.
+    """The rows or the columns of all levels; `cells` are those of one level after those of another."""
 
-    Attributes:
-        inside: float32 [batch, cells, 1], 1 where the image is.
-        shares: float32 [batch, levels], of each level's cells that are inside.
-        centres: float32 [batch, cells, 1], shares of the image.
-        possible: float32 [batch, cells, 1], 1 where a proposal may have its centre.
-        embeddings: float32 [batch, cells, channels / 2].
-    """
-
-    inside: Tensor
-    shares: Tensor
-    centres: Tensor
-    possible: Tensor
-    embeddings: Tensor
+    inside: Tensor  # float32 [batch, cells, 1], 1 where the image is
+    shares: Tensor  # float32 [batch, levels], of each level's cells that are inside
+    centres: Tensor  # float32 [batch, cells, 1], shares of the image
+    possible: Tensor  # float32 [batch, cells, 1], 1 where a proposal may have its centre
+    embeddings: Tensor  # float32 [batch, cells, channels / 2]
 
 
 class _Axis(nn.Module):

@@ -31,18 +31,15 @@ _HIGH = "fp32"
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph of which parts are in low precision.
+    """A graph of which parts are in low precision."""
 
-    Attributes:
-        model: checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22
-            where its convolutions ask for that.
-        lowered: names of the nodes that compute in low precision, in the graph's order; others that only
-            move or select values may hold low precision too.
-        kept: why each other node that handles float32 tensors stays in fp32, by the node's name.
-    """
-
+    # Checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22 where its
+    # convolutions ask for that
     model: onnx.ModelProto
+    # Names of the nodes that compute in low precision, in the graph's order; others that only move or select
+    # values may hold low precision too
     lowered: tuple[str, ...]
+    # Why each other node that handles float32 tensors stays in fp32, by the node's name
     kept: Mapping[str, str]
 
 

@@ -50,30 +50,19 @@ MIN_DECIBELS = 12.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured of a graph on samples.
+    """What was measured of a graph on samples."""
 
-    Attributes:
-        ranges: the least and the greatest value of each tensor that may be quantised.
-        harm: for each form, what it does to each node with weights.
-    """
-
-    ranges: Ranges
-    harm: Mapping[Form, Mapping[str, Harm]]
+    ranges: Ranges  # the least and the greatest value of each tensor that may be quantised
+    harm: Mapping[Form, Mapping[str, Harm]]  # for each form, what it does to each node with weights
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """A graph in int8.
+    """A graph in int8."""
 
-    Attributes:
-        model: takes and gives the same tensors as the fp32 graph.
-        quantised: names of the nodes that compute in int8, in the graph's order.
-        kept: why each other convolution or product stays in fp32, by its name.
-    """
-
-    model: onnx.ModelProto
-    quantised: tuple[str, ...]
-    kept: Mapping[str, str]
+    model: onnx.ModelProto  # takes and gives the same tensors as the fp32 graph
+    quantised: tuple[str, ...]  # names of the nodes that compute in int8, in the graph's order
+    kept: Mapping[str, str]  # why each other convolution or product stays in fp32, by its name
 
 
 def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:

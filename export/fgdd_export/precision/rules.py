@@ -75,14 +75,10 @@ _UNBUILDABLE: dict[LowPrecision, frozenset[str]] = {"fp16": frozenset(), "bf16":
 
 @dataclass(frozen=True)
 class Plan:
-    """Which nodes do what.
+    """Which nodes do what."""
 
-    Attributes:
-        low: indices of the nodes whose tensors are in low precision.
-        kept: why each other node that handles float32 tensors stays as it is, by the node's name.
-    """
-
-    low: frozenset[int]
+    low: frozenset[int]  # indices of the nodes whose tensors are in low precision
+    # Why each other node that handles float32 tensors stays as it is, by the node's name
     kept: dict[str, str]
 
 

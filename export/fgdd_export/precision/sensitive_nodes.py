@@ -17,17 +17,11 @@ EVALUATIONS = 64  # enough for 3 single nodes among 1,000
 
 
 class Sensitive(NamedTuple):
-    """What has to stay in fp32.
+    """What has to stay in fp32."""
 
-    Attributes:
-        nodes: names, in the order of the candidates; empty where nothing has to.
-        error: what is left with these in fp32.
-        evaluations: how many errors were measured.
-    """
-
-    nodes: tuple[str, ...]
-    error: float
-    evaluations: int
+    nodes: tuple[str, ...]  # names, in the order of the candidates; empty where nothing has to
+    error: float  # what is left with these in fp32
+    evaluations: int  # how many errors were measured
 
 
 def find_sensitive(

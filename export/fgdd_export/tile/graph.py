@@ -51,20 +51,14 @@ class CroppedGraph:
 
 @dataclass(frozen=True)
 class _Window:
-    """A tensor on a window: `name` + `offset` is its true value there, and outside `surround` + `offset`.
+    """A tensor on a window: `name` + `offset` is its true value there, and outside `surround` + `offset`."""
 
-    Attributes:
-        name: in the new graph.
-        spans: rows and columns of the true map.
-        offset, surround: for each channel, [channels].
-        channels_last: whether it is [batch, height, width, channels].
-    """
-
-    name: str
-    spans: tuple[Span, Span]
+    name: str  # in the new graph
+    spans: tuple[Span, Span]  # rows and columns of the true map
+    # offset, surround: for each channel, [channels]
     offset: Doubles
     surround: Doubles
-    channels_last: bool = False
+    channels_last: bool = False  # whether it is [batch, height, width, channels]
 
     @property
     def blank(self) -> Doubles:

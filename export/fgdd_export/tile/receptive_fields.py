@@ -19,17 +19,13 @@ from fgdd_export.graphs.late_onnx import onnx
 
 @dataclass(frozen=True)
 class Sliding:
-    """How a convolution or a pooling slides along one axis.
+    """How a convolution or a pooling slides along one axis."""
 
-    Attributes:
-        kernel, stride, dilation: as in ONNX.
-        before: how far the first position reaches beyond the map's beginning (the padding there).
-    """
-
+    # kernel, stride, dilation: as in ONNX
     kernel: int
     stride: int
     dilation: int
-    before: int
+    before: int  # how far the first position reaches beyond the map's beginning (the padding there)
 
     @property
     def reach(self) -> int:
@@ -60,17 +56,11 @@ class Span:
 
 @dataclass(frozen=True)
 class Step:
-    """One axis of a layer on a window.
+    """One axis of a layer on a window."""
 
-    Attributes:
-        span: the window behind the layer.
-        read: the places that this window reads, of which some may lie outside the window before the layer.
-        pads: how many of these lie before it and behind it; neither is negative.
-    """
-
-    span: Span
-    read: Span
-    pads: tuple[int, int]
+    span: Span  # the window behind the layer
+    read: Span  # the places that this window reads, of which some may lie outside the window before the layer
+    pads: tuple[int, int]  # how many of these lie before it and behind it; neither is negative
 
 
 def slide(window: Span, sliding: Sliding, length: int) -> Step:
