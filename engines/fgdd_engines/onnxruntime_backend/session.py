@@ -12,15 +12,7 @@ from fgdd_engines.shapes import Specs, check_graph
 
 FATAL = 4  # ONNX Runtime's severities: what it would log is raised as well
 CPU_PROVIDER = "CPUExecutionProvider"
-_DTYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-}
+_DTYPES = {"float": "float32", "double": "float64"}  # other names are NumPy's
 
 
 def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
@@ -45,4 +37,5 @@ def check_session(bundle: Bundle, inputs: Specs, outputs: Specs, session: Any) -
 
 def _spec(node: Any) -> TensorSpec:
     shape = tuple(axis if isinstance(axis, int) else str(axis) for axis in node.shape)
-    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape)
+    dtype = node.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(node.name, _DTYPES.get(dtype, dtype), shape)

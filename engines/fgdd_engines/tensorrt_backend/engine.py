@@ -131,28 +131,18 @@ def _context_opener(tensorrt: TensorRt, engine: Any) -> tuple[Callable[[], Any],
 
 def _check_lengths(engine: Any, bundle: Bundle, axes: Mapping[str, int]) -> None:
     """Check that the plan was built for these lengths of the named axes."""
-    for spec in bundle.inputs:
-        shapes = _profile(engine, spec.name)
-        for position, axis in enumerate(spec.shape):
-            if isinstance(axis, str) and all(position < len(shape) for shape in shapes):
-                smallest, largest = (shape[position] for shape in shapes)
-                if not smallest <= axes[axis] <= largest:
-                    built_for = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-                    raise EngineError(
-                        f"The plan of '{bundle.name}' was built for {axis} {built_for}, not {axes[axis]}",
-                        f"{_BUILD_AGAIN} with this {axis}.",
-                    )
-
-
-def _profile(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The smallest and the largest shape of an input; none of an axis where the plan has no such input."""
-    if name not in _names(engine):
-        return (), ()
-    shape = tuple(engine.get_tensor_shape(name))
-    if -1 not in shape:
-        return shape, shape
-    smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
-    return tuple(smallest), tuple(largest)
+    known = set(_names(engine))
+    for spec in (spec for spec in bundle.inputs if spec.name in known):
+        smallest = largest = tuple(engine.get_tensor_shape(spec.name))
+        if -1 in smallest:
+            smallest, _, largest = engine.get_tensor_profile_shape(spec.name, 0)
+        for axis, low, high in zip(spec.shape, smallest, largest, strict=False):
+            if isinstance(axis, str) and not low <= axes[axis] <= high:
+                built_for = f"{low}" if low == high else f"{low} to {high}"
+                raise EngineError(
+                    f"The plan of '{bundle.name}' was built for {axis} {built_for}, not {axes[axis]}",
+                    f"{_BUILD_AGAIN} with this {axis}.",
+                )
 
 
 def _names(engine: Any) -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
@@ -28,29 +28,10 @@ _PRODUCT = re.compile(
 )
 # Layers of a network that hand values on as they are.
 _MOVES = {"SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE"}
-_PRECISIONS = {
-    "fp8": "fp8",
-    "int8": "int8",
-    "half": "fp16",
-    "fp16": "fp16",
-    "bfloat16": "bf16",
-    "bf16": "bf16",
-    "float": "fp32",
-    "fp32": "fp32",
-    "int32": "int32",
-    "int64": "int64",
-    "uint8": "uint8",
-    "bool": "bool",
-}
+_SAME = ("fp8", "int8", "fp16", "bf16", "fp32", "int32", "int64", "uint8", "bool")
+_PRECISIONS = {**{name: name for name in _SAME}, "half": "fp16", "bfloat16": "bf16", "float": "fp32"}
 _TYPE_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(_PRECISIONS, key=len, reverse=True))})(?![a-z0-9])")
 _LOWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
-_ASKED: dict[Variant | None, str] = {
-    None: "fp32",
-    "fp16": "fp16",
-    "bf16": "bf16",
-    "int8": "int8",
-    "int8-u8": "int8",
-}
 
 
 @dataclass(frozen=True)
@@ -196,7 +177,7 @@ def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) ->
     A variant keeps some of them in a higher precision on purpose, so one of the precision asked for is
     enough; a graph in fp32 may have none of a lower one. `where` names what was read in the EngineError.
     """
-    asked = _ASKED[bundle.variant]
+    asked = bundle.precision
     counts = Counter(layer.precision for layer in layers if layer.is_product)
     found = ", ".join(f"{count} in {precision}" for precision, count in counts.most_common())
     lower = [precision for precision in _LOWEST_FIRST[:-1] if counts[precision]]
@@ -204,7 +185,7 @@ def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) ->
         raise EngineError(
             f"'{bundle.name}' is to compute in {asked}, but of the {counts.total()} convolutions and matrix "
             f"products in the {where} {counts[asked]} do ({found or 'there are none'})",
-            "Convert the bundle again."
-            if asked != "fp32"
-            else "Give the bundle that is in fp32, and convert it where it should not be.",
+            "Give the bundle that is in fp32, and convert it where it should not be."
+            if asked == "fp32"
+            else "Convert the bundle again.",
         )

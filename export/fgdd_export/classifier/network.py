@@ -116,8 +116,7 @@ def _count_outputs(checkpoint: str, classifier: Classifier, side: int) -> int:
         ) from error
     if logits.ndim != 2 or len(logits) != EXAMPLES or logits.shape[1] < LEAST_CLASSES:
         raise BundleError(
-            f"The network {checkpoint} gives {list(logits.shape)} for {EXAMPLES} images, "
-            "not [batch, classes]",
+            f"The network {checkpoint} gives {list(logits.shape)} for {EXAMPLES} images, not [batch, classes]",
             "A teacher gives one logit for each of at least two classes.",
         )
     return int(logits.shape[1])
@@ -161,9 +160,8 @@ class FromImages(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.module = module
-        mean, std = (
-            np.reshape(values, (1, CHANNELS, 1, 1)) for values in (normalisation.mean, normalisation.std)
-        )
+        pair = (normalisation.mean, normalisation.std)
+        mean, std = (np.reshape(values, (1, CHANNELS, 1, 1)) for values in pair)
         self.register_buffer("scale", torch.tensor(1 / (255 * std), dtype=torch.float32))
         self.register_buffer("shift", torch.tensor(-mean / std, dtype=torch.float32))
 

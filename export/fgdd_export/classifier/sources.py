@@ -116,32 +116,28 @@ def _other_classes(module: torch.nn.Module, tensors: Tensors) -> int | None:
 
 
 def _import_package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or name).partition(".")[0]
-        raise BundleError(
-            f"The Python package '{missing}' is not installed", f"Run: pip install {missing}"
-        ) from error
-    except Exception as error:  # such as a torchvision that was built for another PyTorch
-        raise BundleError(
-            f"The Python package '{name}' cannot be imported: {type(error).__name__}: {first_line(error)}",
-            "Install the version that belongs to your PyTorch.",
-        ) from error
+    advice = "Install the version that belongs to your PyTorch."  # torchvision is built for one
+    with _told_as_bundle_error(f"The Python package '{name}' cannot be imported", advice):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or name).partition(".")[0]
+            raise BundleError(
+                f"The Python package '{missing}' is not installed", f"Run: pip install {missing}"
+            ) from error
 
 
 def _import_own(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+    with _told_as_bundle_error(f"The Python module {name} cannot be imported"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
             raise BundleError(
                 f"There is no Python module '{error.name}'",
                 "It is looked for in the working folder and among the installed packages.",
             ) from error
-        raise BundleError(
-            f"The Python module {name} cannot be imported: {type(error).__name__}: {first_line(error)}"
-        ) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, sidecar_text, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Role, sidecar_text, write_bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_export.graphs.graph import bundle_of, serialise
@@ -34,19 +34,16 @@ def write_network(
     network: Network,
     example: Sequence[Tensor],
     *,
-    preprocessing: Preprocessing,
     origin: Origin,
-    prompting: Mapping[str, Any] | None = None,
     parts: Mapping[str, Bundle] | None = None,
-    files: Mapping[str, str] | None = None,
-    parity: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Bundle:
     """Export a network (see `export_network`) and write its bundle at `onnx`; see `Bundle`.
 
     Args:
         origin: where the weights come from; how long the export took is added.
         parts: bundles that lie beside it already, by name.
-        files: SHA-256 of files that lie beside it already.
+        more: `preprocessing` and what else it has of `Bundle`.
 
     Raises BundleError where the network cannot be exported as it is declared.
     """
@@ -57,13 +54,10 @@ def write_network(
         exported.model,
         onnx,
         role,
-        preprocessing=preprocessing,
         source={**origin.source, "export": exported.making},
         licence=origin.licence,
-        parity=parity or {},
-        prompting=prompting,
         parts={name: part.sha256 for name, part in (parts or {}).items()},
-        files=files or {},
+        **more,
     )
     return write_bundle(bundle, serialise(exported.model))
 

@@ -90,11 +90,8 @@ def measure_parity(
     batch = min(BATCH, len(cases))
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", 1), batch=batch, **options)) as model:
         together = model.find([case.inputs for case in cases[-batch:]])
-    figures["max_batch_difference"] = _largest(
-        difference
-        for one, other in zip(found[-batch:], together, strict=True)
-        for difference in _differences(one, other)
-    )
+    pairs = zip(found[-batch:], together, strict=True)
+    figures["max_batch_difference"] = _largest(max(_differences(one, other)) for one, other in pairs)
     return figures
 
 
@@ -184,12 +181,8 @@ def _other_paths(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) ->
 
 def _differences(one: Foreground, other: Foreground) -> list[float]:
     match = match_boxes(_corners(one), _scores(one), _corners(other), _scores(other))
-    return [
-        abs(one.occupancy - other.occupancy),
-        *match.corner_difference,
-        *match.score_difference,
-        float(match.unmatched),
-    ]
+    changes = [abs(one.occupancy - other.occupancy), float(match.unmatched)]
+    return [*changes, *match.corner_difference, *match.score_difference]
 
 
 def _corners(found: Foreground) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -108,9 +108,8 @@ def export_grounding_dino(
     queries, 4] (centre and size). Raises BundleError where the checkpoint cannot be used, or the result
     differs from it, and SettingsError where the settings do not fit; nothing is written then.
     """
-    prompts = [
-        prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check
-    ]  # which are refused before anything takes long
+    # They are refused before anything takes long.
+    prompts = [prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check]
     _log.info("Loading the checkpoint")
     dino = load_grounding_dino(checkpoint)
     settings.check(dino)
@@ -185,14 +184,9 @@ def _measure_parity(
     for image, prompt in zip(images, prompts, strict=True):
         canvas, valid = bring_to_canvas(image.pixels, size, prompting, "area")
         tokens = tokenizer.encode(prompt)
-        text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
-            {
-                "input_ids": tokens.input_ids[None],
-                "self_mask": tokens.self_mask[None],
-                "position_ids": tokens.position_ids[None],
-            }
-        )
-        found = detect({"canvas": canvas[None], "valid": valid[None], **text})
+        text = {name: getattr(tokens, name)[None] for name in ("input_ids", "self_mask", "position_ids")}
+        masks = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]}
+        found = detect({"canvas": canvas[None], "valid": valid[None], **masks, **encode(text)})
         scores = 1 / (1 + np.exp(-found["logits"][0].max(axis=-1)))
         expected = reference.detect_on_canvas(canvas, valid, prompt)
         distances.append(nearest_distances(expected.rows(), np.c_[box_corners(found["boxes"][0]), scores]))

@@ -48,13 +48,13 @@ class ValidArea(NamedTuple):
     """
 
     inside: Tensor  # float32 [batch, places, 1], 1 where the image is
-    # Float32 [batch, places, channels], of position and level; arbitrary outside the image, where no other
+    # float32 [batch, places, channels], of position and level; arbitrary outside the image, where no other
     # place takes note of them
     embeddings: Tensor
     shares: Tensor  # float32 [batch, levels, 2], what share of the columns and of the rows the image fills
     references: Tensor  # float32 [batch, places, levels, 2], x and y of each place as shares of each level
     possible: Tensor  # float32 [batch, places, 1], 1 where a place may propose a box
-    # Float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a place starts
+    # float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a place starts
     # from, as shares of the image; arbitrary where none is possible
     proposals: Tensor
 

@@ -14,7 +14,7 @@ makes up for the offset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,14 +83,9 @@ def build_cropped_graph(
     """
     background = BackgroundActivations(model, side, pad)
     before = (side - tile) // 2
-    start = Span(before, before + tile)
-    walk = _Walk(model, background, start, pad)
-    last = walk.run(None)
-    if last is None or not walk.windowed:
-        return None
-    walk = _Walk(model, background, start, pad)
-    walk.run(last)
-    return walk.finish(last, tile)
+    walk = _Walk(model, background, Span(before, before + tile), pad)
+    last = walk.run()
+    return None if last is None or not walk.windowed else walk.finish(last, tile)
 
 
 class _Walk:
@@ -109,32 +104,37 @@ class _Walk:
         blank = np.array(pad, np.float64)
         self._windows["images"] = _Window("images", (start, start), np.zeros(3), blank, channels_last=True)
         self.windowed: list[str] = []
-        self._done = 0  # nodes of the model that are written
+        # What is written up to the last tensor that is worth while: nodes of the model, as so many nodes,
+        # constants and convolutions.
+        self._done = (0, 0, 0, 0)
 
-    def run(self, stop: str | None) -> str | None:
-        """Write windowed nodes up to the one that gives `stop`, or as far as it is worth while.
+    def run(self) -> str | None:
+        """Write windowed nodes as far as it is worth while, or a little further.
 
         Returns the last tensor through which everything passes while its window is worth while.
         """
         last: str | None = None
-        for index, node in enumerate(self._model.graph.node):
+        nodes = list(self._model.graph.node)
+        for done, node in enumerate(nodes, start=1):
             try:
                 window = self._step(node)
             except _UnsuitableError:
                 break
             name = node.output[0]
             self._windows[name] = window
-            self._done = index + 1
-            if name == stop:
-                break
-            if not window.channels_last and self._alone(index):
-                if share(window.spans, self._background.sides(name, window.channels_last)) > WORTH:
+            later = {read for other in nodes[done:] for read in other.input}
+            if not window.channels_last and later.intersection(self._windows) == {name}:
+                if share(window.spans, self._background.sides(name)) > WORTH:
                     break
                 last = name
+                builder = self._builder
+                self._done = done, len(builder.nodes), len(builder.constants), len(self.windowed)
         return last
 
     def finish(self, last: str, tile: int) -> CroppedGraph:
         """Lay the last window into its background activation, and let the rest of the model follow."""
+        done, nodes, constants, windowed = self._done
+        del self._builder.nodes[nodes:], self._builder.constants[constants:], self.windowed[windowed:]
         window = self._zeroed(self._windows[last])
         constant = self._background[last].astype(np.float64)
         rows, columns = window.spans
@@ -142,21 +142,16 @@ class _Walk:
         height, width = self._background.sides(last)
         padded = self._padded(window, (Span(0, height), Span(0, width)))
         self._builder.node("Add", padded, self._builder.constant(constant[None]), output=last)
-        self._builder.nodes += list(self._model.graph.node)[self._done :]
+        self._builder.nodes += list(self._model.graph.node)[done:]
         used = {name for node in self._builder.nodes for name in node.input}
         self._builder.constants += [item for item in self._model.graph.initializer if item.name in used]
-        inputs = list(tensor_specs(self._model.graph.input))
-        place = next(place for place, spec in enumerate(inputs) if spec.name == "images")
-        batch = inputs[place].shape[0]
-        inputs[place] = type(inputs[place])("images", "uint8", (batch, tile, tile, 3))
+        inputs = [
+            replace(spec, shape=(spec.shape[0], tile, tile, 3)) if spec.name == "images" else spec
+            for spec in tensor_specs(self._model.graph.input)
+        ]
         outputs = tensor_specs(self._model.graph.output)
         model = self._builder.model(f"{self._model.graph.name}_tile{tile}", inputs, outputs)
         return CroppedGraph(model, tuple(self.windowed))
-
-    def _alone(self, index: int) -> bool:
-        """Whether, behind a node, nothing but its output is still read."""
-        later = {name for node in list(self._model.graph.node)[index + 1 :] for name in node.input}
-        return later & set(self._windows) == {self._model.graph.node[index].output[0]}
 
     def _step(self, node: onnx.NodeProto) -> _Window:
         attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
@@ -172,12 +167,18 @@ class _Walk:
         if node.op_type == "Add" and len(given) == 2:
             return self._sum(*(self._windows[name] for name in node.input))
         if node.op_type == "Transpose" and first is not None and list(attributes["perm"]) == [0, 3, 1, 2]:
-            return self._same(node, first, channels_last=False)
+            return self._same(node, first, attributes, channels_last=False)
         if node.op_type in _ELEMENTWISE or (node.op_type in _WITH_CONSTANT and len(given) == 1):
-            return self._same(node, self._windows[given[0]])
+            return self._same(node, self._windows[given[0]], attributes)
         raise _UnsuitableError
 
-    def _same(self, node: onnx.NodeProto, window: _Window, channels_last: bool | None = None) -> _Window:
+    def _same(
+        self,
+        node: onnx.NodeProto,
+        window: _Window,
+        attributes: Mapping[str, Any],
+        channels_last: bool | None = None,
+    ) -> _Window:
         """A node that treats every place of a map alike."""
         true = self._true(window)
         given = next(name for name in node.input if name in self._windows)
@@ -185,7 +186,6 @@ class _Walk:
             if name in self._constants and self._constants[name].size > 1:
                 self._check_constant(self._constants[name], window)
         inputs = [true.name if name == given else self._kept(name) for name in node.input]
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         name = self._builder.node(node.op_type, *inputs, **attributes)
         last = window.channels_last if channels_last is None else channels_last
         blank = self._background.middle(node.output[0], last)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,14 @@ class PlanStore:
         """
         asked = _now()
         path = self.path(key)
-        same = f"Another process builds {path.name}: waiting"
-        other = "Another engine is built for this device: waiting"
-        with _wrapped(path), self._writing(path, lambda: _log.info(same)) as staging:
+        same = partial(_log.info, "Another process builds %s: waiting", path.name)
+        other = partial(_log.info, "Another engine is built for this device: waiting")
+        with _wrapped(path), self._writing(path, same) as staging:
             plan = self._known(key)
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
             timing = self.timing_cache(key.platform)
-            with self._writing(timing, lambda: _log.info(other)) as timing_staging:
+            with self._writing(timing, other) as timing_staging:
                 built = build(timing.read_bytes() if timing.exists() else b"")
                 plan = Plan(
                     path=path,
@@ -189,10 +190,8 @@ class PlanStore:
         return freed + sum(_unlink(file) for file in timing_caches)
 
     def _entries(self) -> Iterator[Plan | Damaged]:
-        paths = {
-            path.with_suffix(SUFFIX) for kind in (SUFFIX, ".json") for path in self.folder.glob(f"*{kind}")
-        }
-        for path in sorted(paths):
+        paths = [*self.folder.glob(f"*{SUFFIX}"), *self.folder.glob("*.json")]
+        for path in sorted({path.with_suffix(SUFFIX) for path in paths}):
             try:
                 yield read_plan(path)
             except EngineError as error:
