@@ -116,7 +116,8 @@ def _count_outputs(checkpoint: str, classifier: Classifier, side: int) -> int:
         ) from error
     if logits.ndim != 2 or len(logits) != EXAMPLES or logits.shape[1] < LEAST_CLASSES:
         raise BundleError(
-            f"The network {checkpoint} gives {list(logits.shape)} for {EXAMPLES} images, not [batch, classes]",
+            f"The network {checkpoint} gives {list(logits.shape)} for {EXAMPLES} images, "
+            "not [batch, classes]",
             "A teacher gives one logit for each of at least two classes.",
         )
     return int(logits.shape[1])
