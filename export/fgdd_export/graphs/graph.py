@@ -63,8 +63,8 @@ class GraphBuilder:
         self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> onnx.ModelProto:
         """Assemble what was added into a checked model."""
-        values = ([_value(spec) for spec in specs] for specs in (inputs, outputs))
-        graph = onnx.helper.make_graph(self.nodes, name, *values, self.constants)
+        takes, gives = ([_value(spec) for spec in specs] for specs in (inputs, outputs))
+        graph = onnx.helper.make_graph(self.nodes, name, takes, gives, self.constants)
         opset = onnx.helper.make_opsetid("", OPSET)
         model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
         model.producer_name = "fgdd-fast"
