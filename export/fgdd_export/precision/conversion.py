@@ -72,8 +72,17 @@ def convert(
 ) -> tuple[Converted, ...]:
     """Write the variants of a bundle in a lower precision, and of a teacher's cropped-input graphs as well.
 
-    fp16 and bf16 are for GPUs; int8 is for processors and boards. See `convert_to_half` and
-    `convert_to_int8`.
+    Args:
+        bundle: in fp32; a foreground model, a teacher or a backbone.
+        precision: fp16 and bf16 are for GPUs; int8 is for processors and boards.
+        images: on which decisions are compared.
+        calibration: for int8: images like those that will be measured; they say how large each tensor
+            becomes.
+        force: whether variants are written although decisions differ too much.
+
+    Raises BundleError where decisions differ too much, whatever stays in fp32, or a graph cannot be
+    converted; SettingsError where nothing is decided by what a bundle of this role gives, or it is not
+    quantised.
     """
     converted: list[Converted] = []
     for each in (bundle, *bundle.cropped_graphs()):
@@ -87,17 +96,9 @@ def convert(
 def convert_to_half(
     bundle: Bundle, precision: LowPrecision, images: Sequence[SampleImage], *, force: bool = False
 ) -> tuple[Converted, ...]:
-    """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
+    """Write the fp16 or bf16 variants of a bundle's graphs; see `convert`.
 
-    Args:
-        bundle: in fp32; a foreground model, a teacher or a backbone.
-        precision: of the variants.
-        images: on which decisions are compared.
-        force: whether they are written although decisions differ too much.
-
-    Raises:
-        BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
-        SettingsError: nothing is decided by what a bundle of this role gives.
+    A text encoder stays, since it runs once a class.
     """
     comparison = _compare(bundle, images)
     emulated: dict[str, Bundle] = {}
@@ -149,15 +150,7 @@ def convert_to_int8(
 ) -> tuple[Converted, ...]:
     """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
-    Args:
-        bundle: in fp32; a saliency model, a teacher or a backbone.
-        images: on which decisions are compared.
-        calibration: images like those that will be measured; they say how large each tensor becomes.
-        force: whether variants are written although decisions differ too much.
-
-    Raises:
-        BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
-        SettingsError: such a bundle is not quantised.
+    Not of a model that is asked for a class by its name; see `convert`.
     """
     if asked_by_class(bundle):
         raise SettingsError(

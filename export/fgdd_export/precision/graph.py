@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -191,9 +192,8 @@ def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         raise BundleError(
             f"The ONNX graph '{model.graph.name}' cannot be brought to opset {BFLOAT16_OPSET}: {error}"
         ) from error
-    converted.ir_version = max(
-        model.ir_version, onnx.helper.find_min_ir_version_for(list(converted.opset_import))
-    )
+    least = onnx.helper.find_min_ir_version_for(list(converted.opset_import))
+    converted.ir_version = max(model.ir_version, least)
     return converted
 
 
@@ -215,8 +215,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose constants are all initializers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.graph.node[:]
     del copy.graph.value_info[:]
     for node in model.graph.node:

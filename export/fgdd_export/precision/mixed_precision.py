@@ -12,6 +12,7 @@ to keep in fp32, such as those of box refinement. AutoCast needs an older onnx.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 from fgdd_export.graphs.late_onnx import onnx
@@ -107,13 +108,12 @@ class _Conversion:
         """Convert; unchecked."""
         for place, node in enumerate(self._graph.nodes):
             if node.op_type in INDIFFERENT:
-                self._add_indifferent(node)
+                self._add(node, [self._low_names.get(name, name) for name in node.input], list(node.output))
             elif place in self._plan.low:
                 self._add_low(place)
             else:
                 self._add(node, [self._high(name) for name in node.input], list(node.output))
-        model = onnx.ModelProto()
-        model.CopyFrom(self._graph.model)
+        model = deepcopy(self._graph.model)
         del model.graph.node[:]
         model.graph.node.extend(self._nodes)
         read = {name for node in self._nodes for name in node.input}.union(self._graph.outputs)
@@ -123,14 +123,10 @@ class _Conversion:
         return model
 
     def _add(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         copy.input[:], copy.output[:] = inputs, outputs
         self._nodes.append(copy)
         return copy
-
-    def _add_indifferent(self, node: onnx.NodeProto) -> None:
-        self._add(node, [self._low_names.get(name, name) for name in node.input], list(node.output))
 
     def _add_low(self, place: int) -> None:
         node, open_inputs = self._graph.nodes[place], self._graph.variable_inputs(place)
@@ -203,8 +199,7 @@ class _Emulation:
                 self._names[node.output[0]] = node.input[0]  # which is in fp32 here
             else:
                 self._add(node)
-        model = onnx.ModelProto()
-        model.CopyFrom(self._source)
+        model = deepcopy(self._source)
         del model.graph.node[:]
         model.graph.node.extend(self._nodes)
         for constant in model.graph.initializer:
@@ -214,8 +209,7 @@ class _Emulation:
         return model
 
     def _add(self, node: onnx.NodeProto) -> None:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         copy.input[:] = [self._names.get(name, name) for name in node.input]
         self._nodes.append(copy)
         lowered = [name for name in node.output if name in self._low_tensors]

@@ -17,6 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,8 +138,7 @@ def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx
     section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
     averaging does not help there. A bias that several nodes share stays.
     """
-    corrected: onnx.ModelProto = onnx.ModelProto()
-    corrected.CopyFrom(model)
+    corrected = deepcopy(model)
     biases = {constant.name: constant for constant in corrected.graph.initializer}
     uses = Counter(tensor for node in model.graph.node for tensor in node.input)
     for node in corrected.graph.node:

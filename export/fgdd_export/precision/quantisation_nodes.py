@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,8 +92,7 @@ def measure_harm(
         _compare(builder, node, weights[node.input[1]], ranges[node.input[0]], unsigned=unsigned)
         for node in nodes
     ]
-    both = onnx.ModelProto()
-    both.CopyFrom(model)
+    both = deepcopy(model)
     both.graph.node.extend(builder.nodes)
     both.graph.initializer.extend(builder.constants)
     both.graph.output.extend(

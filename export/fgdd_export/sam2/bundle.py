@@ -48,7 +48,7 @@ def export_sam2(
 
     Args:
         checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
-        onnx: where the encoder's ONNX file goes; the decoder and the sidecar go beside it.
+        onnx: where the ONNX file goes; parts and sidecar go beside it.
         check: images for the comparison.
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.

@@ -7,6 +7,7 @@ receptive-field window. Outside of it the map is what the blank image alone give
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +99,7 @@ class BackgroundActivations:
     """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
 
     def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
-        every = onnx.ModelProto()
-        every.CopyFrom(model)
+        every = deepcopy(model)
         known = {value.name for value in every.graph.output}
         for node in every.graph.node:
             every.graph.output.extend(
