@@ -85,7 +85,7 @@ class BoundEngine(Engine):
         self.inputs, self.outputs = fix_axes(bundle, axes)
         self.streams = streams
         self.arithmetic = arithmetic
-        self._name = bundle.name
+        self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         sessions = None
         with suppress(EngineError):  # no graph of this model, or no memory for a session in each stream
             sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
@@ -106,7 +106,7 @@ class BoundEngine(Engine):
         try:
             for session in sessions:
                 check_session(bundle, self.inputs, self.outputs, session)
-                with wrapped_as_engine_error(f"ONNX Runtime cannot run '{bundle.name}'"):
+                with wrapped_as_engine_error(self._problem):
                     bound.append(BoundSession(runtime, session, self.inputs, self.outputs, device))
                     bound[-1].run(zeros, [])
         except BaseException:
@@ -116,10 +116,7 @@ class BoundEngine(Engine):
         return bound
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._idle.borrow() as session,
-            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
-        ):
+        with self._idle.borrow() as session, wrapped_as_engine_error(self._problem):
             return session.run(feeds, outputs)
 
     def close(self) -> None:

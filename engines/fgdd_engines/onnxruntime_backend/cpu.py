@@ -42,19 +42,15 @@ class OnnxRuntimeEngine(Engine):
                 str(optimised or bundle.onnx), sess_options=options, providers=[CPU_PROVIDER]
             )
         check_session(bundle, self.inputs, self.outputs, session)
-        self._name = bundle.name
+        self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         self._sessions = Pool([session] * threads)
         computed = _FP16 if bundle.precision == "fp16" else bundle.precision
         self.arithmetic = f"ONNX Runtime {runtime.__version__}, CPU, {computed}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._sessions.borrow() as session,
-            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
-        ):
-            arrays = session.run(
-                list(outputs), {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
-            )
+        contiguous = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
+        with self._sessions.borrow() as session, wrapped_as_engine_error(self._problem):
+            arrays = session.run(list(outputs), contiguous)
         return dict(zip(outputs, arrays, strict=True))
 
     def close(self) -> None:

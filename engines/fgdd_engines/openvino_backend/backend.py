@@ -63,18 +63,14 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"OpenVINO compiled '{bundle.name}' in {realised}, though asked for {chosen}")
         if quantised and not _computes_in_int8(compiled):
             raise EngineError(f"OpenVINO compiled '{bundle.name}' without a layer in int8")
-        self._name = bundle.name
+        self._problem = f"OpenVINO cannot run '{bundle.name}'"
         version = openvino.__version__.partition("-")[0]
         self.arithmetic = f"OpenVINO {version}, CPU, {'int8 and ' if quantised else ''}{chosen}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._requests.borrow() as request,
-            wrapped_as_engine_error(f"OpenVINO cannot run '{self._name}'"),
-        ):
-            request.infer(
-                {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}, share_inputs=True
-            )
+        contiguous = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
+        with self._requests.borrow() as request, wrapped_as_engine_error(self._problem):
+            request.infer(contiguous, share_inputs=True)
             return {name: request.get_tensor(name).data.copy() for name in outputs}
 
     def close(self) -> None:

@@ -38,13 +38,8 @@ def load_timm(name: str, weights: Path | None) -> Classifier:
     with _told_as_bundle_error(f"timm cannot make {name}", f"Weights of your own: timm:{name}@FILE"):
         module = _filled(lambda **head: timm.create_model(name, pretrained=weights is None, **head), weights)
         settings = timm.data.resolve_model_data_config(module)
-    return Classifier(
-        module,
-        _code_source("timm", name, name, weights),
-        size=settings["input_size"][-1],
-        mean=settings["mean"],
-        std=settings["std"],
-    )
+    source = _code_source("timm", name, name, weights)
+    return Classifier(module, source, settings["input_size"][-1], settings["mean"], settings["std"])
 
 
 def load_torchvision(name: str, weights: Path | None) -> Classifier:
@@ -234,13 +229,8 @@ def load_rded(path: Path) -> Classifier:
     tensors = read_state(path)
     network = rded_network(tensors)
     fill_network(network.module, tensors, path)
-    return Classifier(
-        network.module,
-        _source("rded", str(path), network.architecture),
-        size=network.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
+    source = _source("rded", str(path), network.architecture)
+    return Classifier(network.module, source, network.size, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _source(kind: str, checkpoint: str, architecture: str) -> dict[str, Any]:

@@ -54,16 +54,14 @@ def build_teacher(
     model = serialise(add_head(network, weight, bias))
     parity = _measure_parity(network, model, weight, bias, backbone)
     check_teacher_parity(onnx.stem, parity)
+    origin = {"name": backbone.name, "sha256": backbone.sha256, **backbone.source}
     bundle = bundle_of(
         read_model(model, f"The teacher {onnx.stem}"),
         onnx,
         "teacher",
         preprocessing=backbone.preprocessing,
         classes=tuple(classes),
-        source={
-            "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
-            "head": dict(source),
-        },
+        source={"backbone": origin, "head": dict(source)},
         licence=backbone.licence,
         parity=parity,
         accuracy=accuracy,
@@ -130,15 +128,10 @@ def _finish(
     score = builder.node("GatherElements", scores, labels, axis=1)
     builder.node("Squeeze", builder.node("Neg", score), columns, output="loss")
     images = tensor_specs(network.graph.input)[0]
-    return builder.model(
-        f"{network.graph.name}_teacher",
-        [images, TensorSpec("labels", "int32", images.shape[:1])],
-        [
-            TensorSpec("logits", "float32", (images.shape[0], classes)),
-            TensorSpec("loss", "float32", images.shape[:1]),
-            *others,
-        ],
-    )
+    batch = images.shape[:1]
+    outputs = [TensorSpec("logits", "float32", (*batch, classes)), TensorSpec("loss", "float32", batch)]
+    inputs = [images, TensorSpec("labels", "int32", batch)]
+    return builder.model(f"{network.graph.name}_teacher", inputs, [*outputs, *others])
 
 
 def _measure_parity(

@@ -59,11 +59,10 @@ class DetectorSettings:
 
     def prompting(self, dino: GroundingDino, boxes: int) -> Prompting:
         """As a sidecar says it."""
-        special = tuple(int(token) for token in dino.model.model.special_tokens)
         return Prompting(
             form=self.form,
             text_length=self.text_length,
-            special_tokens=special,
+            special_tokens=tuple(int(token) for token in dino.model.model.special_tokens),
             threshold=self.threshold,
             boxes=boxes,
             fit=self.fit,

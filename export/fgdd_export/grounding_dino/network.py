@@ -67,12 +67,9 @@ def load_grounding_dino(checkpoint: str) -> GroundingDino:
                 f"The checkpoint {checkpoint} has {setting} = {getattr(config, setting)}",
                 f"Only networks built like the published ones can be exported: {setting} = {values[0]}.",
             )
-    tokenizer = _read_tokenizer(checkpoint)
-    mean, std, shortest_edge, longest_edge = _read_preprocessing(checkpoint)
+    tokenizer, preprocessing = _read_tokenizer(checkpoint), _read_preprocessing(checkpoint)
     loaded = load_model(checkpoint, transformers.GroundingDinoForObjectDetection)
-    return GroundingDino(
-        loaded.model, tokenizer, mean, std, shortest_edge, longest_edge, unused=loaded.unused
-    )
+    return GroundingDino(loaded.model, tokenizer, *preprocessing, unused=loaded.unused)
 
 
 def text_network(loaded: GroundingDino, text_length: int) -> Network:
@@ -105,12 +102,8 @@ def detector_network(loaded: GroundingDino, height: int, width: int, text_length
             f"{config.num_queries} queries of this Grounding DINO",
             "Choose a larger canvas.",
         )
-    lengths = {
-        "tokens": text_length,
-        "channels": config.d_model,
-        "canvas rows": height,
-        "canvas columns": width,
-    }
+    lengths = {"tokens": text_length, "channels": config.d_model}
+    lengths |= {"canvas rows": height, "canvas columns": width}
     return Network(
         name="grounding_dino_detector",
         module=detector,

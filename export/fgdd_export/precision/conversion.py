@@ -257,12 +257,8 @@ def _publish(bundle: Bundle, made: Sequence[_Made], force: bool) -> tuple[Conver
 
 def _write(made: _Made) -> Bundle:
     network = made.network
-    conversion = {
-        "lowered": len(made.lowered),
-        "guilty": list(made.sensitive),
-        "kept": dict(made.kept),
-        "compared": made.compared,
-    }
+    decided = {"lowered": len(made.lowered), "guilty": list(made.sensitive), "kept": dict(made.kept)}
+    conversion = {**decided, "compared": made.compared}
     variant = replace(
         network,
         onnx=network.beside(f"{made.variant}.onnx"),
