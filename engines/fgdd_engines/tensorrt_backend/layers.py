@@ -154,8 +154,7 @@ def _lowest(fields: dict[str, Any]) -> str:
     inputs += [_type_of(fields[role]) for role in ("Weights", "Kernel") if role in fields]
     outputs = [_type_of(tensor) for tensor in fields.get("Outputs", [])]
     for types in (inputs, outputs):
-        floating = [precision for precision in _LOWEST_FIRST if precision in types]
-        if floating:
+        if floating := [precision for precision in _LOWEST_FIRST if precision in types]:
             return floating[0]
     return next((precision for precision in (*outputs, *inputs) if precision), "unknown")
 
@@ -165,8 +164,7 @@ def _type_of(tensor: Any) -> str:
     if not isinstance(tensor, dict):
         return ""
     for field in ("DataType", "Datatype", "Format/Datatype", "Format/DataType", "Type", "Format"):
-        found = _TYPE_WORD.search(str(tensor.get(field, "")).lower())
-        if found:
+        if found := _TYPE_WORD.search(str(tensor.get(field, "")).lower()):
             return _PRECISIONS[found.group()]
     return ""
 

@@ -75,11 +75,8 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
         model, loading = model_class.from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    check_loading(
-        checkpoint,
-        missing=loading["missing_keys"],
-        mismatched=[str(key[0]) for key in loading["mismatched_keys"]],
-    )
+    mismatched = [str(key[0]) for key in loading["mismatched_keys"]]
+    check_loading(checkpoint, missing=loading["missing_keys"], mismatched=mismatched)
     model.eval()
     return Loaded(model, tuple(sorted(loading["unexpected_keys"])))
 

@@ -121,13 +121,9 @@ def load_meta_checkpoint(path: Path) -> Loaded:
         model: Any = Sam2Model(config)
     renamed = rename(tensors)
     places = model.state_dict()
-    check_loading(
-        path,
-        missing=places.keys() - renamed.keys(),
-        mismatched=[
-            name for name, place in places.items() if name in renamed and renamed[name].shape != place.shape
-        ],
-    )
+    held_both = places.keys() & renamed.keys()
+    mismatched = [name for name in held_both if renamed[name].shape != places[name].shape]
+    check_loading(path, missing=places.keys() - renamed.keys(), mismatched=mismatched)
     model.load_state_dict({name: renamed[name].float() for name in places}, assign=True)
     return Loaded(model.eval(), unused=tuple(sorted(renamed.keys() - places.keys())))
 
@@ -157,20 +153,15 @@ def find_size(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give Meta's tensors transformers' names, and leave out the memory of videos."""
-    renamed = {
-        _transformers_name(name): tensor
-        for name, tensor in tensors.items()
-        if name not in POINTS and not MEMORY.match(name)
-    }
+    renamed = {}
+    for name in (name for name in tensors if name not in POINTS and not MEMORY.match(name)):
+        new = name
+        for pattern, replacement in RENAMES:
+            new = pattern.sub(replacement, new)
+        renamed[new] = tensors[name]
     points = [tensors[name] for name in POINTS if name in tensors]
     if len(points) == len(POINTS) and len({point.shape for point in points}) == 1:
         renamed["prompt_encoder.point_embed.weight"] = torch.cat(points)
     if ENCODING in renamed:  # transformers holds it twice
         renamed["shared_image_embedding.positional_embedding"] = renamed[ENCODING]
     return renamed
-
-
-def _transformers_name(name: str) -> str:
-    for pattern, replacement in RENAMES:
-        name = pattern.sub(replacement, name)
-    return name

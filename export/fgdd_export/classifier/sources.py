@@ -23,7 +23,6 @@ from fgdd_export.classifier.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Classifier,
-    Tensors,
     fill_network,
     first_line,
     rded_network,
@@ -94,20 +93,12 @@ def _filled(make: Callable[..., torch.nn.Module], weights: Path | None) -> torch
     module = make()
     if weights is None:
         return module
-    tensors = read_state(weights)
-    classes = _other_classes(module, tensors)
-    if classes is not None:
-        module = make(num_classes=classes)
+    tensors, own = read_state(weights), module.state_dict()
+    head = [name for name, tensor in own.items() if tensor.ndim > 1][-1]  # the last matrix has a row a class
+    if head in tensors and len(tensors[head]) != len(own[head]):
+        module = make(num_classes=len(tensors[head]))
     fill_network(module, tensors, weights)
     return module
-
-
-def _other_classes(module: torch.nn.Module, tensors: Tensors) -> int | None:
-    """How many classes tensors tell apart, if not as many as the network: the rows of its last matrix."""
-    head = [name for name, tensor in module.state_dict().items() if tensor.ndim > 1][-1]
-    if head not in tensors or len(tensors[head]) == len(module.state_dict()[head]):
-        return None
-    return len(tensors[head])
 
 
 def _import_package(name: str) -> Any:
@@ -239,13 +230,9 @@ def _source(kind: str, checkpoint: str, architecture: str) -> dict[str, Any]:
 
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is an archive with code beside the tensors."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+    return False
 
 
 def _square(size: Any) -> int | None:

@@ -9,6 +9,7 @@ and standard deviation.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -99,8 +100,7 @@ def fill_network(module: torch.nn.Module, tensors: Tensors, path: Path) -> None:
         missing=[name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")],
         mismatched=[name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape],
     )
-    unused = sorted(set(tensors) - set(wanted))
-    if unused:
+    if unused := sorted(set(tensors) - set(wanted)):
         raise BundleError(
             f"The checkpoint {path} holds {len(unused)} tensors for which the network has no place: "
             f"{', '.join(unused[:3])}",
@@ -145,10 +145,7 @@ def _shape(tensors: Tensors, name: str, axes: int) -> torch.Size:
 
 def _count(tensors: Tensors, pattern: str) -> int:
     """How many of `pattern.format(0)`, `pattern.format(1)`, … there are without a gap."""
-    count = 0
-    while pattern.format(count) in tensors:
-        count += 1
-    return count
+    return next(index for index in itertools.count() if pattern.format(index) not in tensors)
 
 
 def _convnet(tensors: Tensors) -> RdedNetwork:
