@@ -13,6 +13,7 @@ makes up for the offset.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,13 +25,11 @@ from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.tile.receptive_fields import (
     BackgroundActivations,
     Doubles,
-    Sliding,
     Span,
     Step,
-    padding_before,
     response,
-    share,
     slide,
+    sliding_along,
 )
 
 WORTH = 0.9  # a window that fills more of its map than this saves nothing
@@ -124,7 +123,8 @@ class _Walk:
             self._windows[name] = window
             later = {read for other in nodes[done:] for read in other.input}
             if not window.channels_last and later.intersection(self._windows) == {name}:
-                if share(window.spans, self._background.sides(name)) > WORTH:
+                sides = zip(window.spans, self._background.sides(name), strict=True)
+                if math.prod((span.end - span.start) / side for span, side in sides) > WORTH:
                     break
                 last = name
                 builder = self._builder
@@ -248,18 +248,11 @@ class _Walk:
         self, node: onnx.NodeProto, window: _Window, kernel: Sequence[int], attributes: Mapping[str, Any]
     ) -> list[Step]:
         """Move the window through a layer, if all that is read around it is blank."""
-        strides = attributes.get("strides", [1, 1])
-        dilations = attributes.get("dilations", [1, 1])
         lengths = self._background[node.output[0]].shape[1:]
         inside = self._background[node.input[0]].shape[1:]
         steps = []
         for axis in range(2):
-            sliding = Sliding(
-                kernel[axis],
-                strides[axis],
-                dilations[axis],
-                padding_before(attributes, axis, inside[axis], kernel[axis], strides[axis], dilations[axis]),
-            )
+            sliding = sliding_along(axis, attributes, kernel[axis], inside[axis])
             step = slide(window.spans[axis], sliding, lengths[axis])
             if min(step.pads) < 0 or step.read.start < 0 or step.read.end > inside[axis]:
                 raise _UnsuitableError

@@ -45,11 +45,6 @@ class Span:
     start: int
     end: int
 
-    @property
-    def length(self) -> int:
-        """Places."""
-        return self.end - self.start
-
     def union(self, other: Span) -> Span:
         """The smallest span that holds both."""
         return Span(min(self.start, other.start), max(self.end, other.end))
@@ -81,14 +76,6 @@ def slide(window: Span, sliding: Sliding, length: int) -> Step:
         last += 1
     read = Span(sliding.first_read(first), sliding.first_read(last) + sliding.reach + 1)
     return Step(Span(first, last + 1), read, (window.start - read.start, read.end - window.end))
-
-
-def share(spans: Sequence[Span], lengths: Sequence[int]) -> float:
-    """The share of a map that a window fills."""
-    filled = 1.0
-    for span, length in zip(spans, lengths, strict=True):
-        filled *= span.length / length
-    return filled
 
 
 Doubles = NDArray[np.float64]
@@ -142,14 +129,15 @@ def response(weight: Array, value: Doubles, groups: int) -> Doubles:
     return np.asarray(np.einsum("goi,gi->go", summed, value.reshape(groups, -1)).ravel())
 
 
-def padding_before(
-    attributes: Mapping[str, Any], axis: int, length: int, kernel: int, stride: int, dilation: int
-) -> int:
-    """How many places a layer pads before the beginning of an axis."""
+def sliding_along(axis: int, attributes: Mapping[str, Any], kernel: int, length: int) -> Sliding:
+    """How a layer with these attributes slides along an axis of so many places."""
+    stride, dilation = (int(attributes.get(name, [1, 1])[axis]) for name in ("strides", "dilations"))
     mode = attributes.get("auto_pad", b"NOTSET")
-    if mode == b"NOTSET":
-        return int(attributes.get("pads", [0, 0, 0, 0])[axis])
-    if mode == b"VALID":
-        return 0
     total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
-    return total // 2 if mode == b"SAME_UPPER" else total - total // 2
+    before = {
+        b"NOTSET": int(attributes.get("pads", [0, 0, 0, 0])[axis]),
+        b"VALID": 0,
+        b"SAME_UPPER": total // 2,
+        b"SAME_LOWER": total - total // 2,
+    }
+    return Sliding(kernel, stride, dilation, before[mode])
