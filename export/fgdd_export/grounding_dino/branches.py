@@ -143,6 +143,7 @@ class Detector(nn.Module):
 
     def _normalised(self, canvas: Tensor, valid: Tensor) -> Tensor:
         """Planes of the canvas, normalised, and 0 outside the image, which is padded after normalising."""
+        # The cast comes first: TensorRT takes uint8 only as an input that a Cast reads.
         pixels = canvas.float() * self.scale + self.shift
         rows = (self.rows < valid[:, :1].float()).float()
         columns = (self.columns < valid[:, 1:].float()).float()
