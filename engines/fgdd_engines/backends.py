@@ -31,31 +31,37 @@ Opener = Callable[[Bundle, Mapping[str, int], int, Precision], Engine]
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How bundles run on a device."""
+    """How bundles run on a device.
 
-    # Loads a bundle, given the length of each named axis, the number of threads and the precision; raises
-    # EngineError, or MissingExtraError where a package is not installed
+    Attributes:
+        open: loads a bundle, given the length of each named axis, the number of threads and the precision;
+            raises EngineError, or MissingExtraError where a package is not installed.
+        probe: runs something tiny on the device and returns what ran it, with versions; raises FgddError.
+        on_processor: whether it computes on the processor; everything else is probed in a process of its own.
+        on_nvidia: whether it needs a GPU of NVIDIA's.
+        variants: the precisions that it computes in, each with the variant of a bundle that it takes for it;
+            None where it takes the fp32 graph itself.
+        packages: import names of the packages that it needs.
+        distributions: names of those packages, as pip knows them, whose versions matter.
+        extra: the extra of fgdd-fast that brings the packages; empty for a plug-in, which brings its own.
+        with_jetpack: whether NVIDIA's software for Jetson boards brings the first of the packages; no other
+            backend on a GPU runs on such a board.
+        built: what was built of a graph for this device, for a backend that runs nothing else: hash and state
+            of each. None where nothing has to be built.
+        origin: the package that a plug-in comes from, with its version; empty for what is built in. It is
+            filled in by `find_backend`.
+    """
+
     open: Opener
-    # Runs something tiny on the device and returns what ran it, with versions; raises FgddError
     probe: Callable[[], str]
-    # Whether it computes on the processor; everything else is probed in a process of its own
     on_processor: bool
-    on_nvidia: bool = False  # whether it needs a GPU of NVIDIA's
-    # The precisions that it computes in, each with the variant of a bundle that it takes for it; None where
-    # it takes the fp32 graph itself
+    on_nvidia: bool = False
     variants: Mapping[Precision, Variant | None] = field(default_factory=lambda: {"fp32": None})
-    packages: tuple[str, ...] = ()  # import names of the packages that it needs
-    distributions: tuple[str, ...] = ()  # names of those packages, as pip knows them, whose versions matter
-    # The extra of fgdd-fast that brings the packages; empty for a plug-in, which brings its own
+    packages: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
     extra: str = ""
-    # Whether NVIDIA's software for Jetson boards brings the first of the packages; no other backend on a GPU
-    # runs on such a board
     with_jetpack: bool = False
-    # What was built of a graph for this device, for a backend that runs nothing else: hash and state of each.
-    # None where nothing has to be built
     built: Callable[[Bundle], tuple[str, ...]] | None = None
-    # The package that a plug-in comes from, with its version; empty for what is built in. It is filled in by
-    # `find_backend`
     origin: str = ""
 
     @property

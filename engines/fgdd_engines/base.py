@@ -20,11 +20,16 @@ Device = str  # the name of a backend: see `fgdd_engines.backends`
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A named input or output."""
+    """A named input or output.
 
-    name: str  # the tensor's name in the ONNX graph
-    dtype: str  # NumPy's name of its type, such as `uint8`
-    # Its axes; a fixed length, or the name of an axis whose length is chosen when an engine opens
+    Attributes:
+        name: the tensor's name in the ONNX graph.
+        dtype: NumPy's name of its type, such as `uint8`.
+        shape: its axes; a fixed length, or the name of an axis whose length is chosen when an engine opens.
+    """
+
+    name: str
+    dtype: str
     shape: tuple[int | str, ...]
 
 

@@ -30,7 +30,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plugin:
-    """What an installed package, as pip knows it, offers under a name: `value` is `module:attribute`."""
+    """What an installed package offers under a name.
+
+    Attributes:
+        name: under which it is asked for.
+        value: where it lies, as `module:attribute`.
+        distribution: the package that offers it, as pip knows it.
+        version: of that package.
+    """
 
     name: str
     value: str

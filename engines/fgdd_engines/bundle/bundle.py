@@ -45,55 +45,70 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the graph itself does to its uint8 RGB NHWC input; the host only resizes."""
+    """What the graph itself does to its uint8 RGB NHWC input; the host only resizes.
 
-    # height, width: pixels of the input for which the model was made
+    Attributes:
+        height, width: pixels of the input for which the model was made.
+        description: the normalisation inside the graph, in words.
+        pad_value: RGB value (0..255) that the normalisation takes to zero, or nearest to it; what
+            zero-padding means in pixels. None where the model has no such value.
+    """
+
     height: int
     width: int
-    description: str  # the normalisation inside the graph, in words
-    # RGB value (0..255) that the normalisation takes to zero, or nearest to it; what zero-padding means in
-    # pixels. None where the model has no such value
+    description: str
     pad_value: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model on disk with its description."""
+    """A model on disk with its description.
 
-    onnx: Path  # path of the ONNX file
-    name: str  # short name for reports, free of machine paths
-    # `foreground` (outputs `occupancy` float32 [batch] in [0, 1] and `mask` uint8 [batch, height, width]),
-    # `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32 [batch, classes] and `loss`
-    # float32 [batch], nats; a fitted one also `features` float32 [batch, channels], which its head
-    # multiplies) or `backbone` (outputs `features`). All take `images` uint8 [batch, height, width, 3], RGB.
-    # A foreground model of a family that adds `prompting` has that family's tensors. The other roles are
-    # networks of such a model: `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and
-    # `mask-decoder`)
+    Attributes:
+        onnx: path of the ONNX file.
+        name: short name for reports, free of machine paths.
+        role: `foreground` (outputs `occupancy` float32 [batch] in [0, 1] and `mask` uint8
+            [batch, height, width]), `teacher` (also takes `labels` int32 [batch]; outputs `logits` float32
+            [batch, classes] and `loss` float32 [batch], nats; a fitted one also `features` float32
+            [batch, channels], which its head multiplies) or `backbone` (outputs `features`). All take
+            `images` uint8 [batch, height, width, 3], RGB. A foreground model of a family that adds
+            `prompting` has that family's tensors. The other roles are networks of such a model:
+            `text-encoder`, `detector`, `segmenter` (made of `image-encoder` and `mask-decoder`).
+        sha256: hexadecimal hash of the ONNX file.
+        inputs, outputs: the graph's tensors; axes that an engine may choose are named.
+        preprocessing: what the graph does to its input.
+        classes: a teacher's class names in the order of its logits; None otherwise.
+        source: where the weights come from (package or repository, file, sha256, version).
+        licence: SPDX identifier of the weights' licence.
+        parity: what was measured of this file against the network that it was made from.
+        accuracy: what was measured of a teacher on held-out images; empty otherwise.
+        prompting: what a family of foreground models adds, such as how the model is asked for a class; only
+            the family reads it. None for a model that needs no prompt.
+        parts: the SHA-256 of the ONNX file of each part, by the part's name.
+        files: the SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`.
+        variant: the precision into which the graph was converted; None for the fp32 graph as it was made.
+        variant_of: of a variant, the SHA-256 of the fp32 graph for which it stands.
+        tile_of: of a teacher's cropped-input graph, the SHA-256 of the teacher's graph; `preprocessing` has
+            the tile's size. None for everything else.
+    """
+
+    onnx: Path
+    name: str
     role: Role
-    sha256: str  # hexadecimal hash of the ONNX file
-    # inputs, outputs: the graph's tensors; axes that an engine may choose are named
+    sha256: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: Preprocessing  # what the graph does to its input
-    classes: tuple[str, ...] | None  # a teacher's class names in the order of its logits; None otherwise
-    source: Mapping[str, Any]  # where the weights come from (package or repository, file, sha256, version)
-    licence: str  # SPDX identifier of the weights' licence
-    # What was measured of this file against the network that it was made from
+    preprocessing: Preprocessing
+    classes: tuple[str, ...] | None
+    source: Mapping[str, Any]
+    licence: str
     parity: Mapping[str, Any] = field(default_factory=dict)
-    # What was measured of a teacher on held-out images; empty otherwise
     accuracy: Mapping[str, Any] = field(default_factory=dict)
-    # What a family of foreground models adds, such as how the model is asked for a class; only the family
-    # reads it. None for a model that needs no prompt
     prompting: Mapping[str, Any] | None = None
-    # The SHA-256 of the ONNX file of each part, by the part's name
     parts: Mapping[str, str] = field(default_factory=dict)
-    # The SHA-256 of each attached file, by what its name adds, such as `tokenizer.json`
     files: Mapping[str, str] = field(default_factory=dict)
-    # The precision into which the graph was converted; None for the fp32 graph as it was made
     variant: Variant | None = None
-    variant_of: str | None = None  # of a variant, the SHA-256 of the fp32 graph for which it stands
-    # Of a teacher's cropped-input graph, the SHA-256 of the teacher's graph; `preprocessing` has the tile's
-    # size. None for everything else
+    variant_of: str | None = None
     tile_of: str | None = None
 
     @property

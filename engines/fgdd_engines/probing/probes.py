@@ -31,14 +31,20 @@ TIME_LIMIT = 180  # seconds; loading CUDA's libraries for the first time takes m
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether a device runs on this machine."""
+    """Whether a device runs on this machine.
+
+    Attributes:
+        device: the device.
+        runs: a tiny graph was really run on it, and gave the right numbers; for `tensorrt` and
+            `tensorrt-rtx`, an engine of it was built and deserialised, and got its execution context.
+        detail: what ran it, with its version; or why it cannot run. One sentence without a final stop.
+        advice: the command or step that would make it run; empty where it runs, or nothing would.
+    """
 
     device: Device
-    # A tiny graph was really run on it, and gave the right numbers; for `tensorrt` and `tensorrt-rtx`, an
-    # engine of it was built and deserialised, and got its execution context
     runs: bool
-    detail: str  # what ran it, with its version; or why it cannot run. One sentence without a final stop
-    advice: str = ""  # the command or step that would make it run; empty where it runs, or nothing would
+    detail: str
+    advice: str = ""
 
 
 # What a package is called by pip where it is better installed by itself: extras would bring others along.

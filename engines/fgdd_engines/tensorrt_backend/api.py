@@ -29,11 +29,17 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}  # other n
 
 @dataclass(frozen=True)
 class TensorRt:
-    """An imported TensorRT."""
+    """An imported TensorRT.
 
-    module: ModuleType  # the package; both flavours have the same classes
-    flavour: Flavour  # which of the two it is; a plan of one never runs in the other
-    version: str  # the package's version, such as `10.3.0`
+    Attributes:
+        module: the package; both flavours have the same classes.
+        flavour: which of the two it is; a plan of one never runs in the other.
+        version: the package's version, such as `10.3.0`.
+    """
+
+    module: ModuleType
+    flavour: Flavour
+    version: str
 
     def __str__(self) -> str:
         return f"{_LABELS[self.flavour]} {self.version}"
@@ -77,7 +83,9 @@ class MessageLog:
     """Takes what TensorRT says, so that it does not go to the terminal, and keeps the last errors.
 
     TensorRT goes on using the first logger of a process in some places: use `message_log`, not this class.
-    `logger` is the ILogger for TensorRT.
+
+    Attributes:
+        logger: the ILogger for TensorRT.
     """
 
     def __init__(self, module: ModuleType) -> None:

@@ -40,9 +40,13 @@ _MORE_MEMORY = (
 
 @dataclass(frozen=True)
 class Profile:
-    """The batches that a plan takes: smallest, the one for which it is tuned, and largest.
+    """The batches that a plan takes.
 
-    Raises SettingsError unless 1 <= minimum <= optimum <= maximum.
+    Attributes:
+        minimum, optimum, maximum: smallest, the one for which it is tuned, and largest batch.
+
+    Raises:
+        SettingsError: unless 1 <= minimum <= optimum <= maximum.
     """
 
     minimum: int
@@ -73,16 +77,22 @@ class Profile:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build gave."""
+    """What a build gave.
 
-    plan: bytes  # the serialised engine, as trtexec would write it
-    timing_cache: bytes  # what was measured of kernels, for the next build; empty where TensorRT keeps none
-    # The layers of the engine; of a network its convolutions and matrix products
+    Attributes:
+        plan: the serialised engine, as trtexec would write it.
+        timing_cache: what was measured of kernels, for the next build; empty where TensorRT keeps none.
+        layers: the layers of the engine; of a network its convolutions and matrix products.
+        read_from: where these were read: in the built engine, or in its network where the engine cannot be
+            loaded or does not say.
+        seconds: time that the build took.
+    """
+
+    plan: bytes
+    timing_cache: bytes
     layers: tuple[BuiltLayer, ...]
-    # Where these were read: in the built engine, or in its network where the engine cannot be loaded or does
-    # not say
     read_from: Literal["engine inspector", "network"]
-    seconds: float  # time that the build took
+    seconds: float
 
 
 def build_plan(

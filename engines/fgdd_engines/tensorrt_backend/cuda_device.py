@@ -24,13 +24,21 @@ _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """The first CUDA device."""
+    """The first CUDA device.
 
-    name: str  # as its driver calls it, such as `Orin`
-    compute_capability: tuple[int, int]  # major and minor number
-    memory: int  # all of its memory in bytes; on a board the memory that it shares with the CPU
-    driver: str  # the newest CUDA version that the driver supports, such as `13.0`
-    runtime: str  # the CUDA version of `cuda-bindings`
+    Attributes:
+        name: as its driver calls it, such as `Orin`.
+        compute_capability: major and minor number.
+        memory: all of its memory in bytes; on a board the memory that it shares with the CPU.
+        driver: the newest CUDA version that the driver supports, such as `13.0`.
+        runtime: the CUDA version of `cuda-bindings`.
+    """
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory: int
+    driver: str
+    runtime: str
 
 
 def find_cuda_device() -> CudaDevice | None:

@@ -36,14 +36,18 @@ _LOWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """A layer of a built engine or, where the engine cannot be asked, of the network."""
+    """A layer of a built engine or, where the engine cannot be asked, of the network.
 
-    name: str  # TensorRT's name of it
-    # What it computes, such as `CONVOLUTION` in a network or `CaskConvolution` in an engine; followed by its
-    # kernel where only that says so
+    Attributes:
+        name: TensorRT's name of it.
+        kind: what it computes, such as `CONVOLUTION` in a network or `CaskConvolution` in an engine; followed
+            by its kernel where only that says so.
+        precision: the type in which it computes: `fp32`, `fp16`, `bf16`, `int8`, `int32`, ...; `unknown`
+            where the engine does not say.
+    """
+
+    name: str
     kind: str
-    # The type in which it computes: `fp32`, `fp16`, `bf16`, `int8`, `int32`, ...; `unknown` where the engine
-    # does not say
     precision: str
 
     @property

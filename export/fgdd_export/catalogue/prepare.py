@@ -29,9 +29,11 @@ RECIPE_VERSION = 1  # counted up when a recipe gives another graph than before
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a catalogue model's bundle in the cache can be used, and why not.
+    """Whether a catalogue model's bundle in the cache can be used.
 
-    `outdated` means whole, but made from another source or by an older recipe.
+    Attributes:
+        state: `outdated` means whole, but made from another source or by an older recipe.
+        reason: why, where it is not `ok` or `absent`; empty otherwise.
     """
 
     state: Literal["absent", "ok", "outdated", "damaged"]

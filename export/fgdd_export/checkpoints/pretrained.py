@@ -54,7 +54,12 @@ def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in float32 and evaluation mode, and the names of the tensors for which it has no place."""
+    """A network with its weights.
+
+    Attributes:
+        model: in float32 and evaluation mode.
+        unused: names of the checkpoint's tensors for which the network has no place.
+    """
 
     model: Any
     unused: tuple[str, ...]

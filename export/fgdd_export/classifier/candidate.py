@@ -21,17 +21,25 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A classifier that is to become a teacher."""
+    """A classifier that is to become a teacher.
 
-    outputs: int  # how many classes it tells apart
-    classes: tuple[str, ...] | None  # their names, where its checkpoint has them
-    preprocessing: Preprocessing  # what the graph does to its input
-    source: Mapping[str, Any]  # where it comes from
-    licence: str  # SPDX identifier of its weights' licence, `NOASSERTION` where it is not known
-    # The network as published: logits float [n, classes] of images uint8 [n, height, width, 3]
+    Attributes:
+        outputs: how many classes it tells apart.
+        classes: their names, where its checkpoint has them.
+        preprocessing: what the graph does to its input.
+        source: where it comes from.
+        licence: SPDX identifier of its weights' licence, `NOASSERTION` where it is not known.
+        reference: the network as published: logits float [n, classes] of images uint8 [n, height, width, 3].
+        export: makes the graph, from `images` uint8 [batch, height, width, 3] to `logits` float32
+            [batch, classes], and says what making it took, for the bundle's `source`.
+    """
+
+    outputs: int
+    classes: tuple[str, ...] | None
+    preprocessing: Preprocessing
+    source: Mapping[str, Any]
+    licence: str
     reference: Callable[[Images], NDArray[Any]]
-    # Makes the graph, from `images` uint8 [batch, height, width, 3] to `logits` float32 [batch, classes], and
-    # says what making it took, for the bundle's `source`
     export: Callable[[], tuple[onnx.ModelProto, Mapping[str, Any]]]
 
 

@@ -33,17 +33,23 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network, and what its checkpoint says of it."""
+    """A network, and what its checkpoint says of it.
 
-    # Takes normalised images, float32 [batch, 3, height, width], and gives logits, or something that holds
-    # them (see `logits_of`)
+    Attributes:
+        module: takes normalised images, float32 [batch, 3, height, width], and gives logits, or something
+            that holds them (see `logits_of`).
+        source: kind, checkpoint, architecture and the hashes of weights, for the bundle.
+        size: pixels of each side of its input; None where the checkpoint does not say.
+        mean, std: of each channel, for values in [0, 1]; None where the checkpoint does not say.
+        classes: the names of its outputs; None where the checkpoint does not say.
+    """
+
     module: torch.nn.Module
-    source: Mapping[str, Any]  # kind, checkpoint, architecture and the hashes of weights, for the bundle
-    size: int | None = None  # pixels of each side of its input; None where the checkpoint does not say
-    # mean, std: of each channel, for values in [0, 1]; None where the checkpoint does not say
+    source: Mapping[str, Any]
+    size: int | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    classes: tuple[str, ...] | None = None  # the names of its outputs; None where the checkpoint does not say
+    classes: tuple[str, ...] | None = None
 
 
 def logits_of(output: Any) -> torch.Tensor:

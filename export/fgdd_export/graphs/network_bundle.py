@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a bundle's weights come from (see `Bundle.source`), and their licence's SPDX identifier."""
+    """Where a bundle's weights come from.
+
+    Attributes:
+        source: checkpoints and the like; see `Bundle.source`.
+        licence: SPDX identifier.
+    """
 
     source: Mapping[str, Any]
     licence: str

@@ -43,7 +43,14 @@ def drawn_images(height: int, width: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A serialised model made from its source, for a role, with the parity that was measured."""
+    """A model made from its source, with the parity that was measured.
+
+    Attributes:
+        model: the serialised ONNX graph.
+        role: what it is for.
+        preprocessing: what the graph does to its input.
+        parity: the differences from the source network.
+    """
 
     model: bytes
     role: Role
@@ -95,12 +102,19 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Match:
-    """How the boxes of two lists agree."""
+    """How the boxes of two lists agree.
 
-    unmatched: int  # boxes of either list without a partner
-    iou: Floats  # intersection over union of each pair, [pairs]
-    corner_difference: Floats  # largest difference of an edge of each pair, as a share of the image, [pairs]
-    score_difference: Floats  # of each pair, [pairs]
+    Attributes:
+        unmatched: boxes of either list without a partner.
+        iou: intersection over union of each pair, [pairs].
+        corner_difference: largest difference of an edge of each pair, as a share of the image, [pairs].
+        score_difference: of each pair, [pairs].
+    """
+
+    unmatched: int
+    iou: Floats
+    corner_difference: Floats
+    score_difference: Floats
 
 
 def match_boxes(

@@ -20,19 +20,32 @@ from fgdd_fast.errors import BundleError
 
 @dataclass(frozen=True)
 class Network:
-    """A network declared for export."""
+    """A network declared for export.
 
-    name: str  # of the graph
-    # Takes and returns the tensors declared, in this order, all by position; a module with one output returns
-    # that tensor itself. It has to be in evaluation mode
+    Attributes:
+        name: of the graph.
+        module: takes and returns the tensors declared, in this order, all by position; a module with one
+            output returns that tensor itself. It has to be in evaluation mode.
+        inputs: name, dtype and shape; a named axis (`batch`) may have any length.
+        outputs: as the inputs.
+    """
+
+    name: str
     module: torch.nn.Module
-    inputs: tuple[TensorSpec, ...]  # name, dtype and shape; a named axis (`batch`) may have any length
-    outputs: tuple[TensorSpec, ...]  # as the inputs
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A network in ONNX, slimmed and checked; the seconds that took, its nodes before slimming and after."""
+    """A network in ONNX, and what making it took.
+
+    Attributes:
+        model: the graph, slimmed and checked.
+        seconds: wall time of export and slimming.
+        nodes_before: nodes as PyTorch's exporter left them.
+        nodes: nodes after slimming.
+    """
 
     model: onnx.ModelProto
     seconds: float

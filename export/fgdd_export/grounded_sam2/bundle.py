@@ -49,11 +49,17 @@ SEGMENTER = "segmenter"
 
 @dataclass(frozen=True)
 class GroundedSettings:
-    """What is fixed in an exported Grounded SAM 2."""
+    """What is fixed in an exported Grounded SAM 2.
 
-    detector: DetectorSettings  # of its first half
-    boxes: int  # boxes segmented of an image, at most
-    split: bool  # two graphs instead of one, so that images without a detection are not segmented
+    Attributes:
+        detector: of its first half.
+        boxes: boxes segmented of an image, at most.
+        split: two graphs instead of one, so that images without a detection are not segmented.
+    """
+
+    detector: DetectorSettings
+    boxes: int
+    split: bool
 
 
 def export_grounded_sam2(

@@ -28,9 +28,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Detections:
-    """Every box that a detector proposes for one image: scores float32 [queries], from 0 to 1, and corners.
+    """Every box that a detector proposes for one image.
 
-    These are float32 [queries, 4]: left, top, right, bottom as shares of the image.
+    Attributes:
+        scores: float32 [queries], from 0 to 1.
+        corners: float32 [queries, 4]; left, top, right, bottom as shares of the image.
     """
 
     scores: Floats

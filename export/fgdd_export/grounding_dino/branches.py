@@ -61,10 +61,16 @@ REFINEMENT_MARGIN = 1e-5  # boxes are refined as logits, this far away from 0 an
 class Detector(nn.Module):
     """Finds what prompts ask for in images that fill a canvas from its top left.
 
-    The same as transformers' model given the canvas and a mask of the pixels that the image fills; but for
-    the backbone, its weights are shared. The images of a batch may differ in size and in what they are asked
-    for, and do not depend on each other. `height` and `width` are the canvas's, in pixels; `mean` and `std`
-    are for values in [0, 1]; `places` counts the cells of all levels of the feature pyramid.
+    The same as transformers' model given the canvas and a mask of the pixels that the image fills. The images
+    of a batch may differ in size and in what they are asked for, and do not depend on each other.
+
+    Args:
+        model: transformers' `GroundingDinoForObjectDetection`; but for the backbone, its weights are shared.
+        height, width: of the canvas, pixels.
+        mean, std: of each colour channel, for values in [0, 1].
+
+    Attributes:
+        places: cells of all levels of the feature pyramid.
     """
 
     scale: Tensor

@@ -43,15 +43,21 @@ TOLERANCES = {"median_difference": 1e-4, "differing_share": 0.02}
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """What is fixed in an exported detector."""
+    """What is fixed in an exported detector.
 
-    # Height and width of its input in pixels; a square of the checkpoint's shortest edge when None
+    Attributes:
+        canvas: height and width of its input in pixels; a square of the checkpoint's shortest edge when None.
+        fit: how an image is brought to the canvas; see `Prompting`.
+        text_length: tokens of a prompt, at most.
+        threshold: score above which a box is taken, unless it is said otherwise at run time.
+        form: one phrase of a prompt, with `{}` for the name.
+    """
+
     canvas: tuple[int, int] | None = None
-    # How an image is brought to the canvas; see `Prompting`
     fit: Literal["letterbox", "squash"] = "letterbox"
-    text_length: int = 32  # tokens of a prompt, at most
-    threshold: float = 0.4  # score above which a box is taken, unless it is said otherwise at run time
-    form: str = "a {}."  # one phrase of a prompt, with `{}` for the name
+    text_length: int = 32
+    threshold: float = 0.4
+    form: str = "a {}."
 
     def canvas_of(self, dino: GroundingDino) -> tuple[int, int]:
         """Height and width of the canvas."""

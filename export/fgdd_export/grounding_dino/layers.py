@@ -100,11 +100,17 @@ MASKED = -1e4
 
 
 class Prompt(NamedTuple):
-    """What stays the same of a prompt through all layers."""
+    """What stays the same of a prompt through all layers.
 
-    positions: Tensor  # float32 [batch, tokens, channels], position embeddings
-    bias: Tensor  # float32 [batch, 1, 1, tokens], `MASKED` for tokens that fill up
-    self_bias: Tensor  # float32 [batch, 1, tokens, tokens], `MASKED` where a token does not see another
+    Attributes:
+        positions: float32 [batch, tokens, channels], position embeddings.
+        bias: float32 [batch, 1, 1, tokens], `MASKED` for tokens that fill up.
+        self_bias: float32 [batch, 1, tokens, tokens], `MASKED` where a token does not see another.
+    """
+
+    positions: Tensor
+    bias: Tensor
+    self_bias: Tensor
 
 
 def split_heads(features: Tensor, heads: int) -> Tensor:

@@ -39,18 +39,24 @@ SETTINGS: Mapping[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True)
 class GroundingDino:
-    """A checkpoint with all that its use needs."""
+    """A checkpoint with all that its use needs.
 
-    model: Any  # transformers' `GroundingDinoForObjectDetection`, float32, in evaluation mode
-    tokenizer: str  # the content of its `tokenizer.json`
-    # image_mean, image_std: of each colour channel, for values in [0, 1]
+    Attributes:
+        model: transformers' `GroundingDinoForObjectDetection`, float32, in evaluation mode.
+        tokenizer: the content of its `tokenizer.json`.
+        image_mean, image_std: of each colour channel, for values in [0, 1].
+        shortest_edge, longest_edge: the resize rule, pixels: the shorter edge is brought to `shortest_edge`,
+            unless the longer would then exceed `longest_edge`.
+        unused: names of the checkpoint's tensors for which the network has no place.
+    """
+
+    model: Any
+    tokenizer: str
     image_mean: Triple
     image_std: Triple
-    # shortest_edge, longest_edge: the resize rule, pixels: the shorter edge is brought to `shortest_edge`,
-    # unless the longer would then exceed `longest_edge`
     shortest_edge: int
     longest_edge: int
-    unused: tuple[str, ...]  # names of the checkpoint's tensors for which the network has no place
+    unused: tuple[str, ...]
 
 
 def load_grounding_dino(checkpoint: str) -> GroundingDino:

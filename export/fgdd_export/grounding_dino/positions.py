@@ -45,17 +45,23 @@ class ValidArea(NamedTuple):
     """What the transformer has to know of the image's place within the canvas.
 
     `places` are the cells of all levels, one level after the other, row by row.
+
+    Attributes:
+        inside: float32 [batch, places, 1], 1 where the image is.
+        embeddings: float32 [batch, places, channels], of position and level; arbitrary outside the image,
+            where no other place takes note of them.
+        shares: float32 [batch, levels, 2], what share of the columns and of the rows the image fills.
+        references: float32 [batch, places, levels, 2], x and y of each place as shares of each level.
+        possible: float32 [batch, places, 1], 1 where a place may propose a box.
+        proposals: float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a
+            place starts from, as shares of the image; arbitrary where none is possible.
     """
 
-    inside: Tensor  # float32 [batch, places, 1], 1 where the image is
-    # float32 [batch, places, channels], of position and level; arbitrary outside the image, where no other
-    # place takes note of them
+    inside: Tensor
     embeddings: Tensor
-    shares: Tensor  # float32 [batch, levels, 2], what share of the columns and of the rows the image fills
-    references: Tensor  # float32 [batch, places, levels, 2], x and y of each place as shares of each level
-    possible: Tensor  # float32 [batch, places, 1], 1 where a place may propose a box
-    # float32 [batch, places, 4], logits of the box (centre x, centre y, width, height) that a place starts
-    # from, as shares of the image; arbitrary where none is possible
+    shares: Tensor
+    references: Tensor
+    possible: Tensor
     proposals: Tensor
 
 

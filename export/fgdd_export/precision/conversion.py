@@ -39,13 +39,21 @@ MARGIN = 0.5
 
 @dataclass(frozen=True)
 class Converted:
-    """A variant that was written."""
+    """A variant that was written.
 
-    bundle: Bundle  # the variant
-    parity: ParityReport  # how its decisions compare with those of the fp32 graph
-    lowered: int  # how many nodes compute in the lower precision
-    sensitive: tuple[str, ...]  # nodes that stay in fp32 because of what they did to the decisions
-    kept: Mapping[str, str]  # why all nodes that stay in fp32 do, by their names
+    Attributes:
+        bundle: the variant.
+        parity: how its decisions compare with those of the fp32 graph.
+        lowered: how many nodes compute in the lower precision.
+        sensitive: nodes that stay in fp32 because of what they did to the decisions.
+        kept: why all nodes that stay in fp32 do, by their names.
+    """
+
+    bundle: Bundle
+    parity: ParityReport
+    lowered: int
+    sensitive: tuple[str, ...]
+    kept: Mapping[str, str]
 
 
 @dataclass(frozen=True)

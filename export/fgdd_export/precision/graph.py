@@ -25,7 +25,12 @@ _BFLOAT16_BITS = 16  # what bfloat16 keeps of a float32: sign, exponent and the 
 
 @dataclass(frozen=True)
 class LowFormat:
-    """A number format of 16 bits: its short name, and ONNX's name of the tensor type."""
+    """A number format of 16 bits.
+
+    Attributes:
+        precision: its short name.
+        type_name: ONNX's name of the tensor type.
+    """
 
     precision: LowPrecision
     type_name: Literal["FLOAT16", "BFLOAT16"]

@@ -51,10 +51,15 @@ MIN_DECIBELS = 12.0
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured of a graph on samples."""
+    """What was measured of a graph on samples.
 
-    ranges: Ranges  # the least and the greatest value of each tensor that may be quantised
-    harm: Mapping[Form, Mapping[str, Harm]]  # for each form, what it does to each node with weights
+    Attributes:
+        ranges: the least and the greatest value of each tensor that may be quantised.
+        harm: for each form, what it does to each node with weights.
+    """
+
+    ranges: Ranges
+    harm: Mapping[Form, Mapping[str, Harm]]
 
 
 @dataclass(frozen=True)

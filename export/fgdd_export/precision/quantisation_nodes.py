@@ -67,10 +67,14 @@ Ranges = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Harm:
-    """A node in int8 compared with itself in fp32, both on the fp32 inputs."""
+    """A node in int8 compared with itself in fp32, both on the fp32 inputs.
 
-    decibels: float  # the power of its output over that of the error
-    # What the error is on average, float64 [outputs]: fp32 minus int8, for each of its channels
+    Attributes:
+        decibels: the power of its output over that of the error.
+        shift: what the error is on average, float64 [outputs]: fp32 minus int8, for each of its channels.
+    """
+
+    decibels: float
     shift: NDArray[np.float64]
 
 

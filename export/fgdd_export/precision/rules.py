@@ -75,10 +75,14 @@ _UNBUILDABLE: dict[LowPrecision, frozenset[str]] = {"fp16": frozenset(), "bf16":
 
 @dataclass(frozen=True)
 class Plan:
-    """Which nodes do what."""
+    """Which nodes do what.
 
-    low: frozenset[int]  # indices of the nodes whose tensors are in low precision
-    # Why each other node that handles float32 tensors stays as it is, by the node's name
+    Attributes:
+        low: indices of the nodes whose tensors are in low precision.
+        kept: why each other node that handles float32 tensors stays as it is, by the node's name.
+    """
+
+    low: frozenset[int]
     kept: dict[str, str]
 
 

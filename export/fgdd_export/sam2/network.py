@@ -29,14 +29,20 @@ PROCESSOR_SETTINGS = ("preprocessor_config.json", "processor_config.json")
 
 @dataclass(frozen=True)
 class Sam2:
-    """A SAM 2.1 with its weights."""
+    """A SAM 2.1 with its weights.
 
-    model: Sam2Model  # transformers' network, in float32 and evaluation mode
-    image_size: int  # pixels of each side of the square images that it takes
-    # image_mean, image_std: of each colour channel, for values in [0, 1]
+    Attributes:
+        model: transformers' network, in float32 and evaluation mode.
+        image_size: pixels of each side of the square images that it takes.
+        image_mean, image_std: of each colour channel, for values in [0, 1].
+        unused: names of the checkpoint's tensors for which the network has no place, but for the memory of
+            videos.
+    """
+
+    model: Sam2Model
+    image_size: int
     image_mean: Triple
     image_std: Triple
-    # Names of the checkpoint's tensors for which the network has no place, but for the memory of videos
     unused: tuple[str, ...]
 
 

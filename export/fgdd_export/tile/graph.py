@@ -39,9 +39,11 @@ _WITH_CONSTANT = ("Add", "Div", "Mul", "Sub")
 
 @dataclass(frozen=True)
 class CroppedGraph:
-    """A graph as the teacher's, but for tiles, `images` uint8 [batch, tile, tile, 3].
+    """A graph that takes tiles.
 
-    `windowed` names the convolutions that are computed on windows, in order.
+    Attributes:
+        model: `images` uint8 [batch, tile, tile, 3]; otherwise as the teacher's.
+        windowed: names of the convolutions that are computed on windows, in order.
     """
 
     model: onnx.ModelProto

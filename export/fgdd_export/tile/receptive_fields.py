@@ -52,11 +52,17 @@ class Span:
 
 @dataclass(frozen=True)
 class Step:
-    """One axis of a layer on a window."""
+    """One axis of a layer on a window.
 
-    span: Span  # the window behind the layer
-    read: Span  # the places that this window reads, of which some may lie outside the window before the layer
-    pads: tuple[int, int]  # how many of these lie before it and behind it; neither is negative
+    Attributes:
+        span: the window behind the layer.
+        read: the places that this window reads, of which some may lie outside the window before the layer.
+        pads: how many of these lie before it and behind it; neither is negative.
+    """
+
+    span: Span
+    read: Span
+    pads: tuple[int, int]
 
 
 def slide(window: Span, sliding: Sliding, length: int) -> Step:

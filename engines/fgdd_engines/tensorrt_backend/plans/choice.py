@@ -21,7 +21,12 @@ _on_trial: set[Path] = set()
 
 @dataclass(frozen=True)
 class Damaged:
-    """A plan or a sidecar that cannot be used, by the plan's path, which may be missing."""
+    """A plan or a sidecar that cannot be used.
+
+    Attributes:
+        path: the plan's file, which may be missing.
+        problem: what is wrong with it.
+    """
 
     path: Path
     problem: str

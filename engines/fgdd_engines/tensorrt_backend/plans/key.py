@@ -21,15 +21,22 @@ _LONGEST_NAME = 100  # characters of a model's name that go into a file's name
 
 @dataclass(frozen=True)
 class Platform:
-    """What of a machine a plan depends on; a plan runs on no other."""
+    """What of a machine a plan depends on; a plan runs on no other.
 
-    flavour: Flavour  # which TensorRT
-    version: str  # of TensorRT
-    # Major version of the CUDA runtime, such as `13`, for within one a plan runs on; `none` without a GPU.
-    # Plans of version 0.1 also have the minor one, which counts for nothing
+    Attributes:
+        flavour: which TensorRT.
+        version: of TensorRT.
+        cuda: major version of the CUDA runtime, such as `13`, for within one a plan runs on; `none` without a
+            GPU. Plans of version 0.1 also have the minor one, which counts for nothing.
+        device: the GPU's name; `none` without one, where `tensorrt-rtx` can build all the same.
+        compute_capability: such as `8.7`; `none` without a GPU.
+    """
+
+    flavour: Flavour
+    version: str
     cuda: str
-    device: str  # the GPU's name; `none` without one, where `tensorrt-rtx` can build all the same
-    compute_capability: str  # such as `8.7`; `none` without a GPU
+    device: str
+    compute_capability: str
 
     @classmethod
     def of(cls, tensorrt: TensorRt, device: CudaDevice | None) -> Platform:
@@ -61,19 +68,27 @@ class Platform:
 
 @dataclass(frozen=True)
 class PlanKey:
-    """Everything on which a plan depends. Two plans with equal keys may stand for each other."""
+    """Everything on which a plan depends. Two plans with equal keys may stand for each other.
 
-    model: str  # the bundle's name
-    model_sha256: str  # hash of the graph with its external weights
-    precision: Precision  # in which the graph is; of a mixed one, the lower
-    # flavour, version, cuda, device, compute_capability: see `Platform`
+    Attributes:
+        model: the bundle's name.
+        model_sha256: hash of the graph with its external weights.
+        precision: in which the graph is; of a mixed one, the lower.
+        flavour, version, cuda, device, compute_capability: see `Platform`.
+        profile: the batches that the plan takes.
+        axes: the lengths of the inputs' other named axes, such as `height`.
+    """
+
+    model: str
+    model_sha256: str
+    precision: Precision
     flavour: Flavour
     version: str
     cuda: str
     device: str
     compute_capability: str
-    profile: Profile  # the batches that the plan takes
-    axes: Mapping[str, int]  # the lengths of the inputs' other named axes, such as `height`
+    profile: Profile
+    axes: Mapping[str, int]
 
     @classmethod
     def of(cls, graph: Bundle, platform: Platform, profile: Profile, axes: Mapping[str, int]) -> PlanKey:

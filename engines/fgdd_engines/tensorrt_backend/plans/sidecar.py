@@ -30,25 +30,37 @@ ReadFrom = Literal["engine inspector", "network"]
 
 @dataclass(frozen=True)
 class Plan:
-    """A built plan."""
+    """A built plan.
 
-    path: Path  # the plan's file
-    key: PlanKey  # everything on which it depends; its digest is part of the file's name
-    # sha256, bytes: hash and size of the file
+    Attributes:
+        path: the plan's file.
+        key: everything on which it depends; its digest is part of the file's name.
+        sha256, bytes: hash and size of the file.
+        graph: the ONNX file of which it was built.
+        bundle: the ONNX file of the bundle that it belongs to: of the fp32 graph, where `graph` is a variant,
+            and of the whole model, where it is a part.
+        layers: the layers in their order, with their precisions.
+        read_from: where these were read.
+        seconds: time that the build took.
+        workspace_mib: the limit under which it was built; None for none.
+        built: when, in UTC, as ISO 8601 says it.
+        parity: how its decisions compare with those of the fp32 graph on the CPU; empty while unchecked.
+        state: what follows from that.
+    """
+
+    path: Path
+    key: PlanKey
     sha256: str
     bytes: int
-    graph: Path  # the ONNX file of which it was built
-    # The ONNX file of the bundle that it belongs to: of the fp32 graph, where `graph` is a variant, and of
-    # the whole model, where it is a part
+    graph: Path
     bundle: Path
-    layers: tuple[BuiltLayer, ...]  # the layers in their order, with their precisions
-    read_from: ReadFrom  # where these were read
-    seconds: float  # time that the build took
-    workspace_mib: int | None  # the limit under which it was built; None for none
-    built: str  # when, in UTC, as ISO 8601 says it
-    # How its decisions compare with those of the fp32 graph on the CPU; empty while unchecked
+    layers: tuple[BuiltLayer, ...]
+    read_from: ReadFrom
+    seconds: float
+    workspace_mib: int | None
+    built: str
     parity: Mapping[str, Any] = field(default_factory=dict)
-    state: State = "unchecked"  # what follows from that
+    state: State = "unchecked"
 
     @property
     def sidecar(self) -> Path:

@@ -39,7 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """The ONNX file of which a plan is built, and that of the fp32 bundle, whole, to which it belongs."""
+    """Where a plan comes from.
+
+    Attributes:
+        graph: the ONNX file of which it is built.
+        bundle: the ONNX file of the fp32 bundle, whole, to which that belongs.
+    """
 
     graph: Path
     bundle: Path
