@@ -71,9 +71,11 @@ class Backend:
 
 
 def find_backend(device: Device) -> Backend:
-    """Return the backend of a device's name, built in or a plug-in's.
+    """Return the backend of a device's name: one that is built in, or else a plug-in's.
 
-    Raises SettingsError where there is no such device, and PluginError where a plug-in cannot be loaded.
+    Raises:
+        SettingsError: there is no such device.
+        PluginError: it is a plug-in's, and cannot be loaded.
     """
     if device in BUILT_IN:
         backend: Backend = EntryPoint(device, BUILT_IN[device], BACKENDS).load()

@@ -63,8 +63,11 @@ class Engine(abc.ABC):
             feeds: an array for each input, of exactly its dtype and shape.
             outputs: names of the outputs wanted; all of them when None.
 
-        Returns the outputs wanted, by name; the arrays are the caller's own. Raises EngineError where a feed
-        is missing, unknown, or of another dtype or shape, or the runtime failed.
+        Returns:
+            The outputs wanted, by name; the arrays are the caller's own.
+
+        Raises:
+            EngineError: a feed is missing, unknown, or of another dtype or shape; or the runtime failed.
         """
         wanted = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
         self._check(feeds, wanted)

@@ -45,7 +45,12 @@ class SettingsError(FgddError):
 
 
 class MissingExtraError(FgddError):
-    """A package (its import name) of an optional extra of fgdd-fast is not installed."""
+    """A package of an optional extra is not installed.
+
+    Args:
+        package: the import name that was not found.
+        extra: the extra of fgdd-fast that brings it.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(

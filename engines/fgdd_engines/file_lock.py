@@ -28,9 +28,15 @@ _GRACE = 0.2  # seconds, in which whoever clears a leftover away has done so
 def exclusive_lock(folder: Path, name: str, on_wait: Callable[[], None]) -> Iterator[Path]:
     """Hold the lock of a name within the block, and give an empty folder for unfinished files.
 
-    The folder is on the same file system as `folder`, where what is written will lie and which exists; it is
-    removed when the block ends. `on_wait` is called before waiting for another holder; what it raises ends
-    the waiting. Raises OSError where the folder cannot be written.
+    The folder is on the same file system, and is removed when the block ends.
+
+    Args:
+        folder: where what is written will lie; it exists.
+        name: of what is written.
+        on_wait: called before waiting for another holder; what it raises ends the waiting.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     lock, staging = _paths(folder, name)
     handle = _acquire(lock, on_wait)

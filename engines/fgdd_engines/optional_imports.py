@@ -23,7 +23,11 @@ _SWITCH = "ORT_DISABLE_TELEMETRY"
 
 
 def import_optional(module: str, extra: str) -> ModuleType:
-    """Import `module`; where it is not installed, MissingExtraError names the `extra` that installs it."""
+    """Import `module`, which the optional extra `extra` installs.
+
+    Raises:
+        MissingExtraError: the package is not installed; the message is the install line.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -34,7 +38,14 @@ def import_optional(module: str, extra: str) -> ModuleType:
 
 
 def import_onnxruntime(extra: str = "cpu") -> ModuleType:
-    """Import ONNX Runtime; its own switch, which it reads while it is imported, turns its telemetry off."""
+    """Import ONNX Runtime; its own switch, which it reads while it is imported, turns its telemetry off.
+
+    Args:
+        extra: the extra of fgdd-fast to name where it is not installed.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "1"
     try:

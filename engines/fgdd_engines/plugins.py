@@ -66,8 +66,10 @@ class Plugin:
 def find_plugins(group: str, reserved: Collection[str] = ()) -> dict[str, Plugin]:
     """Return the installed plug-ins of a group by their names; none of them is imported.
 
-    One with a reserved name, of what is built in, is left out with a warning, and so is the second of two
-    that have the same name.
+    Args:
+        group: `BACKENDS`, `FOREGROUNDS` or `STUDENTS`.
+        reserved: the names of what is built in. A plug-in of such a name is left out with a warning, and so
+            is the second of two that have the same name.
     """
     found: dict[str, Plugin] = {}
     for point in entry_points(group=group):

@@ -167,9 +167,10 @@ class Bundle:
         return bundle
 
     def find_cropped_graph(self, tile: int) -> Bundle | None:
-        """Load the form of this teacher for tiles of so many pixels a side; None where there is none.
+        """Load the form of this teacher that takes tiles of so many pixels a side; None where there is none.
 
-        Raises BundleError where it is damaged, or belongs to another teacher.
+        Raises:
+            BundleError: it is damaged, or belongs to another teacher.
         """
         bundle = self._load_beside(f"tile{tile}")
         if bundle is not None and (bundle.tile_of, bundle.preprocessing.width) != (self.sha256, tile):
@@ -206,8 +207,9 @@ def load_bundle(path: Path, role: Role | None = None) -> Bundle:
         path: the ONNX file, the sidecar, or the two without their suffix.
         role: the role that the bundle must have, if any.
 
-    Raises BundleError where it is missing, damaged, of another role, or has weights of which there is no
-    hash.
+    Raises:
+        BundleError: the bundle is missing, incomplete, damaged, or has another role; or it has weights of
+            which the sidecar has no hash.
     """
     onnx = path.with_suffix(".onnx") if path.suffix in (".onnx", ".json") else Path(f"{path}.onnx")
     bundle = _read_sidecar(onnx)
@@ -288,10 +290,17 @@ def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
-    """Write a bundle whole or not at all, over an older one of the same name, and return it with its hash.
+    """Write a bundle whole or not at all, over an older one of the same name.
 
     Both files are on disk before the first is renamed; should the machine stop between the two renames, the
     hash in the old sidecar refuses the new ONNX file.
+
+    Args:
+        bundle: the description; its `sha256` is replaced by the hash of `model`.
+        model: the serialised ONNX graph.
+
+    Returns:
+        The bundle as written.
     """
     bundle = replace(bundle, sha256=hashlib.sha256(model).hexdigest())
     staged: dict[Path, Path] = {}

@@ -48,8 +48,9 @@ class TensorRt:
 def import_tensorrt(flavour: Flavour) -> TensorRt:
     """Import TensorRT.
 
-    Raises MissingExtraError where it is not installed, and EngineError where its libraries cannot be loaded,
-    or it is older than any that this package can use.
+    Raises:
+        MissingExtraError: the package is not installed.
+        EngineError: its libraries cannot be loaded, or it is older than any that this package can use.
     """
     package, extra = PACKAGES[flavour]
     try:

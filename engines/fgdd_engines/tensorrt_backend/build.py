@@ -117,9 +117,11 @@ def build_plan(
         timing_cache: `Built.timing_cache` of an earlier build on this machine.
         progress: told of the steps of the build, of which nobody knows the number beforehand.
 
-    Raises SettingsError for a workspace below 1 MiB; EngineError where TensorRT cannot read or build the
-    graph, has no GPU that it needs, runs out of memory, or the engine lacks the precision of the bundle's
-    variant; KeyboardInterrupt where the user stopped the build.
+    Raises:
+        SettingsError: a workspace below 1 MiB.
+        EngineError: TensorRT cannot read or build the graph, has no GPU that it needs, or runs out of memory;
+            or the engine lacks the precision of the bundle's variant.
+        KeyboardInterrupt: the user stopped the build.
     """
     if workspace_mib is not None and workspace_mib < 1:
         raise SettingsError(f"A workspace of {workspace_mib} MiB is too small", "Give at least 1 MiB.")

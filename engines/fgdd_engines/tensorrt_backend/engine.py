@@ -42,8 +42,9 @@ class TensorRtEngine(Engine):
             plans of one graph may differ: their kernels were chosen by measuring.
         streams: calls of `run` that may be in flight; each has device and pinned memory of its own.
 
-    Raises EngineError where there is no CUDA device, memory does not suffice, or the plan cannot be loaded
-    here, is not of this bundle, or was not built for this batch.
+    Raises:
+        EngineError: there is no CUDA device, the plan cannot be loaded here, is not of this bundle, or was
+            not built for this batch; or memory does not suffice.
     """
 
     def __init__(

@@ -47,8 +47,10 @@ def pull_model(name: str, *, from_file: Path | None = None) -> Bundle:
         name: the model.
         from_file: a copy of its source fetched by other means; see `fetch_source`.
 
-    Raises BundleError where the catalogue has no such model, or it cannot be prepared; DownloadError where
-    its source cannot be had; MissingExtraError where a package that the recipe needs is not installed.
+    Raises:
+        BundleError: the catalogue has no such model, or it could not be prepared.
+        DownloadError: its source cannot be had.
+        MissingExtraError: a package that the recipe needs is not installed.
     """
     entry = load_catalogue()[name]
     if verify(entry).state == "ok":
@@ -59,10 +61,17 @@ def pull_model(name: str, *, from_file: Path | None = None) -> Bundle:
 
 
 def prepare(entry: Entry, source_file: Path, onnx: Path) -> Bundle:
-    """Make a model's bundle at `onnx` from its source file, already checked against its hash.
+    """Make a model's bundle from its source file.
 
-    Raises BundleError where the source is not what the recipe takes, or the result differs from it; nothing
-    is written then. MissingExtraError where a package that the recipe needs is not installed.
+    Args:
+        entry: the model.
+        source_file: its source, already checked against its hash.
+        onnx: where the ONNX file goes; the sidecar goes beside it.
+
+    Raises:
+        BundleError: the source is not what the recipe takes, or the result differs from it; nothing is
+            written then.
+        MissingExtraError: a package that the recipe needs is not installed.
     """
     prepared = RECIPES[entry.preparation.recipe](source_file, entry.preparation)
     if prepared.role != entry.role:

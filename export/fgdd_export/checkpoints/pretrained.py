@@ -73,7 +73,8 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
         model_class: a transformers class with `from_pretrained`.
         config: replaces the checkpoint's own.
 
-    Raises BundleError where the weights are missing, damaged, incomplete, of another shape, or executable.
+    Raises:
+        BundleError: the weights are missing, damaged, incomplete, of another shape, or executable.
     """
     options = {} if config is None else {"config": config}
     with _explained(checkpoint):

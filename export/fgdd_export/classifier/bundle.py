@@ -36,10 +36,13 @@ HOW = "Give a file with one name a line, in the order of the outputs: --classes 
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read class names, in the order of a classifier's outputs, from a UTF-8 file.
+    """Read class names in the order of a classifier's outputs.
 
-    It has one name a line, or a JSON list of names; SettingsError where it cannot be read, is empty, or is
-    neither.
+    Args:
+        path: a UTF-8 text file with one name a line, or with a JSON list of names.
+
+    Raises:
+        SettingsError: the file cannot be read, is empty, or is neither.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -196,8 +199,9 @@ def measure_parity(
         images: uint8 [n, height, width, 3].
         logits: what the network gives for them, [n, classes].
 
-    Returns the largest differences of logits and of losses (nats), the share of images with the same best
-    class, and the tolerance that these differences should keep.
+    Returns:
+        The largest differences of logits and of losses (nats), the share of images with the same best class,
+        and the tolerance that these differences should keep.
     """
     count, outputs = logits.shape
     labels = (np.arange(count) * 7 % outputs).astype(np.int32)

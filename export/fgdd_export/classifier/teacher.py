@@ -35,7 +35,7 @@ def build_teacher(
     source: Mapping[str, Any],
     accuracy: Mapping[str, Any],
 ) -> Bundle:
-    """Write a backbone and a linear head on its `features` as one teacher.
+    """Write backbone and head as one ONNX file.
 
     Args:
         backbone: a bundle with the output `features` float32 [batch, channels].
@@ -46,8 +46,14 @@ def build_teacher(
         source: what the head was fitted on; the backbone is recorded with it.
         accuracy: what was measured on held-out images.
 
-    Raises TeacherError where weight, bias and classes do not fit each other or the backbone; BundleError
-    where the backbone cannot be read, or the file differs from the same sum in float64.
+    Returns:
+        A bundle with the role `teacher`: inputs `images` and `labels` int32 [batch], outputs `logits` float32
+        [batch, classes], `loss` float32 [batch], the cross-entropy of each sample in nats, and the backbone's
+        `features`.
+
+    Raises:
+        TeacherError: weight, bias and classes do not fit each other or the backbone.
+        BundleError: the backbone cannot be read, or the file differs from the same sum in float64.
     """
     _check_head(backbone, weight, bias, classes)
     network = read_model(backbone.graph(), f"The backbone {backbone.name}")

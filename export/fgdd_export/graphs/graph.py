@@ -171,9 +171,14 @@ def bundle_of(
 def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """Load a serialised model into ONNX Runtime on the CPU, as the reference for parity.
 
-    Bundles run through `fgdd_engines`; this serves the networks that bundles are made from, and models that
-    are not yet allowed to become bundles. Returns a function from inputs to outputs, both by name. Both raise
-    EngineError where ONNX Runtime cannot do it.
+    Bundles run through `fgdd_engines`; this serves the networks that bundles are made from, and models
+    that are not yet allowed to become bundles.
+
+    Returns:
+        A function from inputs to outputs, both by name.
+
+    Raises:
+        EngineError: ONNX Runtime cannot load the model, or later cannot run it.
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()

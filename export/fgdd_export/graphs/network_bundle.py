@@ -101,9 +101,17 @@ def staging_folder(onnx: Path) -> Iterator[Path]:
 
 
 def publish(staged: Bundle, onnx: Path, parity: Mapping[str, Any]) -> Bundle:
-    """Move a staged bundle with its parts and files to its place, with this parity; its sidecar comes last.
+    """Move a staged bundle with its parts and files into place; its own sidecar comes last.
 
     Until then the old sidecar's hashes refuse the new files, so no mixture of two bundles is ever used.
+
+    Args:
+        staged: in its staging folder.
+        onnx: where the ONNX file goes; everything else goes beside it.
+        parity: replaces the staged one.
+
+    Returns:
+        The bundle in its place.
     """
     bundle = replace(staged, onnx=onnx, parity=parity)
     beside = [f"{part}.{suffix}" for part in staged.parts for suffix in ("onnx", "json")]

@@ -122,8 +122,10 @@ def match_boxes(
 ) -> Match:
     """Pair boxes one to one: those that overlap most first, equal overlaps by the closest score.
 
-    Corners are [n, 4] and [m, 4]: left, top, right, bottom; scores [n] and [m]. Boxes that overlap less than
-    `least_iou` are no pair.
+    Args:
+        corners, other_corners: [n, 4] and [m, 4]; left, top, right, bottom.
+        scores, other_scores: [n] and [m].
+        least_iou: boxes that overlap less than this are no pair.
     """
     overlap = box_iou(corners, other_corners)
     gap = np.abs(scores[:, None] - other_scores[None, :])

@@ -67,9 +67,15 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
     """Export a network at opset 17, with its named axes dynamic.
 
     PyTorch's tracing exporter is used: it is five times as fast as the other for these networks, and its
-    graphs at opset 17 keep GridSample's meaning on every TensorRT. `example` has a tensor for each input;
-    named axes should be 2 or longer, so that no length of 1 is taken for a constant. Raises BundleError where
-    the graph does not have the inputs and outputs that were declared.
+    graphs at opset 17 keep GridSample's meaning on every TensorRT.
+
+    Args:
+        network: what to export.
+        example: a tensor for each input; named axes should be 2 or longer, so that no length of 1 is taken
+            for a constant.
+
+    Raises:
+        BundleError: the graph does not have the inputs and outputs that were declared.
     """
     begin = time.perf_counter()
     buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path

@@ -73,12 +73,24 @@ def export_grounded_sam2(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch networks, and write a `foreground` bundle with these settings.
+    """Export, compare with the PyTorch networks, and write a bundle.
 
-    The detector is a Grounding DINO and the segmenter a SAM 2.1, each as for its own export; the comparison
-    computes in so many threads, and the rest is as of `fgdd_export.sam2.bundle.export_sam2`. The bundle's
-    tensors are those of `fgdd_fast.models.grounded_tensors`. Raises SettingsError where the settings do not
-    fit.
+    Args:
+        detector: a Grounding DINO checkpoint: a folder, or a name of the hub.
+        segmenter: a SAM 2.1 checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
+        onnx: where the ONNX file goes; parts, tokenizer and sidecar go beside it.
+        settings: what is fixed in the graphs.
+        check: images for the comparison.
+        licence: SPDX identifier of the weights' licence.
+        threads: processor threads for the comparison.
+        force: write a bundle that differs from its source by more than is accepted.
+
+    Returns:
+        A bundle with the role `foreground`, whose tensors are those of `fgdd_fast.models.grounded_tensors`.
+
+    Raises:
+        BundleError: a checkpoint cannot be used, or the result differs from it; nothing is written then.
+        SettingsError: the settings do not fit the networks.
     """
     for image in check:
         phrases_of(image.image.class_name, {})  # refused before anything takes long

@@ -27,10 +27,12 @@ NOTHING = -32.0  # logit of a box that does not count: no doubt in any precision
 
 
 class BoxFinder(nn.Module):
-    """A detector, and the best of its boxes, at most so many.
+    """A detector, and the best of its boxes.
 
-    The detector gives logits [batch, queries, tokens] and boxes [batch, queries, 4] (centre and size, as
-    shares of the image).
+    Args:
+        detector: gives logits [batch, queries, tokens] and boxes [batch, queries, 4] (centre and size, as
+            shares of the image).
+        boxes: how many are kept, at most.
     """
 
     def __init__(self, detector: nn.Module, boxes: int) -> None:
@@ -57,8 +59,10 @@ class BoxFinder(nn.Module):
 class ForegroundSegmenter(nn.Module):
     """A segmenter asked for boxes, the union of its masks, and what share of the image that covers.
 
-    `image_encoder` takes `images` uint8 to the embeddings that the decoder takes, and that gives mask logits
-    [batch, boxes, side, side] and scores for boxes in pixels of `image_size`.
+    Args:
+        image_encoder: `images` uint8 to the embeddings that the decoder takes.
+        mask_decoder: embeddings and boxes in pixels to mask logits [batch, boxes, side, side] and scores.
+        image_size: pixels of each side of `images`.
     """
 
     def __init__(self, image_encoder: nn.Module, mask_decoder: nn.Module, image_size: int) -> None:

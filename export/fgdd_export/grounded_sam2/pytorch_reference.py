@@ -97,9 +97,14 @@ class SegmenterReference:
         self.segmenter = segmenter
 
     def mask_logits(self, pixels: Pixels, corners: Floats) -> Tensor:
-        """Segment boxes, float32 [boxes, 4] as shares of an image, which is squashed to the network's square.
+        """Segment boxes of an image.
 
-        Returns float32 [boxes, side, side] at the decoder's own resolution; above 0 is the object.
+        Args:
+            pixels: uint8 [height, width, 3], RGB; squashed to the network's square.
+            corners: float32 [boxes, 4], as shares of the image.
+
+        Returns:
+            float32 [boxes, side, side] at the decoder's own resolution; above 0 is the object.
         """
         side = self.segmenter.image_size
         if not len(corners):
@@ -116,9 +121,15 @@ class SegmenterReference:
 
 
 def union(logits: Tensor, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Where any of the boxes' objects is, bool [height, width]; nothing where there is no box.
+    """Where any of the boxes' objects is.
 
-    The logits are enlarged to `size` first, if any, as transformers' `post_process_masks` does.
+    Args:
+        logits: see `SegmenterReference.mask_logits`.
+        size: height and width to which the logits are enlarged first, as transformers' `post_process_masks`
+            does; their own resolution when None.
+
+    Returns:
+        bool [height, width]; nothing where there is no box.
     """
     if size is not None and len(logits):
         logits = functional.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]

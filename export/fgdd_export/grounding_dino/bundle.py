@@ -99,11 +99,23 @@ def export_grounding_dino(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch network, and write a `detector` bundle with these settings.
+    """Export, compare with the PyTorch network, and write a bundle.
 
-    The checkpoint is a folder, or a name of the hub; the rest is as of `fgdd_export.sam2.bundle.export_sam2`.
-    The outputs are the network's own: `logits` float32 [batch, queries, tokens] and `boxes` float32 [batch,
-    queries, 4] (centre and size). Raises SettingsError where the settings do not fit the network.
+    Args:
+        checkpoint: a folder, or a name of the hub.
+        onnx: where the ONNX file goes; part, tokenizer and sidecar go beside it.
+        settings: what is fixed in the graph.
+        check: images for the comparison.
+        licence: SPDX identifier of the weights' licence.
+        force: write a bundle that differs from its source by more than is accepted.
+
+    Returns:
+        A bundle with the role `detector`, whose outputs are the network's own: `logits` float32
+        [batch, queries, tokens] and `boxes` float32 [batch, queries, 4] (centre and size).
+
+    Raises:
+        BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
+        SettingsError: the settings do not fit the network.
     """
     # They are refused before anything takes long.
     prompts = [prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check]

@@ -62,9 +62,12 @@ class GroundingDino:
 def load_grounding_dino(checkpoint: str) -> GroundingDino:
     """Load a checkpoint of Grounding DINO.
 
-    It is a name of the hub, or a folder with `config.json`, `model.safetensors`, `tokenizer.json` and
-    `preprocessor_config.json`. Raises BundleError where it is of another architecture, or something is
-    missing or unreadable.
+    Args:
+        checkpoint: a folder with `config.json`, `model.safetensors`, `tokenizer.json` and
+            `preprocessor_config.json`, or a name of the hub.
+
+    Raises:
+        BundleError: it is of another architecture, or something is missing or unreadable.
     """
     config = load_config(checkpoint, ("grounding-dino",))
     for setting, values in SETTINGS.items():
@@ -96,9 +99,14 @@ def text_network(loaded: GroundingDino, text_length: int) -> Network:
 
 
 def detector_network(loaded: GroundingDino, height: int, width: int, text_length: int) -> Network:
-    """Declare the image branch, for a canvas of so many pixels.
+    """Declare the image branch.
 
-    Raises SettingsError where that has fewer places than the network has queries.
+    Args:
+        height, width: of the canvas, pixels.
+        text_length: as of the text branch.
+
+    Raises:
+        SettingsError: the canvas has fewer places than the network has queries.
     """
     config = loaded.model.config
     detector = Detector(loaded.model, height, width, loaded.image_mean, loaded.image_std).eval()

@@ -45,11 +45,15 @@ class Lowered:
 
 
 def lower_precision(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[str] = ()) -> Lowered:
-    """Convert an fp32 graph to low precision where it does not need fp32.
+    """Convert a graph to low precision.
 
-    A node without a name of its own has that of its first output; `keep` names further nodes that stay in
-    fp32, and no other node computes otherwise for that. Raises BundleError where the model breaks a rule of
-    ONNX, or has control flow.
+    Args:
+        model: in fp32. A node without a name of its own has that of its first output.
+        precision: of the parts that do not need fp32.
+        keep: names of further nodes that stay in fp32; no other node computes otherwise for that.
+
+    Raises:
+        BundleError: the model breaks a rule of ONNX, or has control flow.
     """
     low = FORMATS[precision]
     graph = _graph_for(model, low)

@@ -74,9 +74,15 @@ class Quantised:
 def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
     """Find each tensor's least and greatest value, and what int8 does to each node.
 
-    The model is in fp32, and its nodes have names; samples are feeds of it, of any batch: images like those
-    that it will see. Raises SettingsError without samples; EngineError where ONNX Runtime cannot run the
-    graph on them; BundleError where a tensor is not finite.
+    Args:
+        model: an fp32 graph whose nodes have names.
+        samples: feeds of the graph, of any batch: images like those that it will see.
+        forms: for which the graph is to be quantised.
+
+    Raises:
+        SettingsError: there are no samples.
+        EngineError: ONNX Runtime cannot run the graph on them.
+        BundleError: a tensor is not finite.
     """
     if not samples:
         raise SettingsError(

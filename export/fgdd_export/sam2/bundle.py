@@ -44,17 +44,20 @@ def export_sam2(
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
-    """Export, compare with the PyTorch network, and write an `image-encoder` with a part `decoder`.
+    """Export, compare with the PyTorch network, and write a bundle.
 
     Args:
         checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
-        onnx: where the ONNX file goes; parts and sidecar go beside it.
+        onnx: where the encoder's ONNX file goes; the decoder and the sidecar go beside it.
         check: images for the comparison.
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
 
-    Raises BundleError where the checkpoint cannot be used, or the result differs from it; nothing is written
-    then.
+    Returns:
+        A bundle with the role `image-encoder` and a part `decoder`.
+
+    Raises:
+        BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
     """
     _log.info("Loading the checkpoint")
     sam = load_sam2(checkpoint)

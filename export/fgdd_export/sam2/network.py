@@ -49,9 +49,12 @@ class Sam2:
 def load_sam2(checkpoint: str) -> Sam2:
     """Load a SAM 2.1.
 
-    It is a folder or a name of the hub, of transformers' `Sam2Model` or `Sam2VideoModel`; or a file of
-    Meta's, such as `sam2.1_hiera_tiny.pt`. Raises BundleError where it is missing, damaged, incomplete,
-    executable, or of another architecture.
+    Args:
+        checkpoint: a folder or a name of the hub, of transformers' `Sam2Model` or `Sam2VideoModel`; or a file
+            of Meta's, such as `sam2.1_hiera_tiny.pt`.
+
+    Raises:
+        BundleError: it is missing, damaged, incomplete, executable, or of another architecture.
     """
     if is_meta_checkpoint(checkpoint):
         loaded, mean, std = load_meta_checkpoint(Path(checkpoint)), MEAN, STD
@@ -114,10 +117,14 @@ class ImageEncoder(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode images uint8 [batch, S, S, 3], RGB.
+        """Encode images.
 
-        Returns float32 image embedding [batch, 256, S / 16, S / 16], and two maps of finer detail, [batch,
-        32, S / 4, S / 4] and [batch, 64, S / 8, S / 8].
+        Args:
+            images: uint8 [batch, S, S, 3], RGB.
+
+        Returns:
+            float32 image embedding [batch, 256, S / 16, S / 16], and two maps of finer detail,
+            [batch, 32, S / 4, S / 4] and [batch, 64, S / 8, S / 8].
         """
         # The cast comes first: TensorRT takes uint8 only as an input that a Cast reads.
         pixels = images.to(torch.float32).permute(0, 3, 1, 2) * self.pixel_scale + self.pixel_shift
@@ -174,11 +181,15 @@ class MaskDecoder(nn.Module):
     def forward(
         self, image_embedding: Tensor, high_resolution_0: Tensor, high_resolution_1: Tensor, boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Segment what is in each box, given what `ImageEncoder` gave.
+        """Segment what is in each box.
 
-        Boxes are float32 [batch, boxes, 4]: left, top, right, bottom in pixels of the S x S image. Returns
-        mask logits, float32 [batch, boxes, S / 4, S / 4], above 0 where the object is, and the overlap with
-        the true mask (IoU) that the network expects, float32 [batch, boxes].
+        Args:
+            image_embedding, high_resolution_0, high_resolution_1: from `ImageEncoder`.
+            boxes: float32 [batch, boxes, 4]; left, top, right, bottom in pixels of the S x S image.
+
+        Returns:
+            Mask logits, float32 [batch, boxes, S / 4, S / 4], above 0 where the object is, and the overlap
+            with the true mask (IoU) that the network expects, float32 [batch, boxes].
         """
         batch, count = boxes.shape[:2]
 

@@ -16,12 +16,19 @@ from fgdd_fast.images.tiles import teacher_view
 
 
 def make_cropped_graph(teacher: Bundle, tile: int) -> Bundle | None:
-    """Make the graph of an fp32 teacher that takes tiles, and compare it with the teacher's own padded views.
+    """Make the graph of a teacher that takes tiles, and compare it with the teacher's own padded views.
 
-    Returns the bundle, written beside the teacher; None where it would save nothing: the tile, whose side is
-    given in pixels, fills the view, or the network has no first layers that can be computed on a part of the
-    view (a ViT has none). Raises SettingsError where the bundle is no such teacher, or has no value to pad
-    with; BundleError where it cannot be read, or the graph differs from it, and then nothing is written.
+    Args:
+        teacher: in fp32, with square inputs.
+        tile: side of a tile in pixels.
+
+    Returns:
+        The bundle, written beside the teacher; None where it would save nothing: the tile fills the view, or
+        the network has no first layers that can be computed on a part of the view (a ViT has none).
+
+    Raises:
+        SettingsError: the bundle is no such teacher, or has no value to pad with.
+        BundleError: the teacher cannot be read, or the graph differs from it; nothing is written.
     """
     side, pad = teacher.preprocessing.width, teacher.preprocessing.pad_value
     if teacher.role != "teacher" or teacher.variant is not None or teacher.tile_of is not None:

@@ -97,8 +97,11 @@ class PlanKey:
         Args:
             graph: the bundle, or the variant that runs in its place; its precision is that of the key.
             platform: where the plan is built, and runs.
-            profile: the batches.
+            profile: the batches; `batch` itself is not among the axes.
             axes: lengths of named axes; `batch` among them is left out.
+
+        Raises:
+            BundleError: the graph's file cannot be read.
         """
         return cls(
             model=graph.name,

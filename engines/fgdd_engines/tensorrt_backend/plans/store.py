@@ -53,7 +53,8 @@ class Origin:
 class PlanStore:
     """Built plans in one folder, with their sidecars and TensorRT's timing caches.
 
-    The folder is `engines` in the cache folder by default; it may not exist yet.
+    Args:
+        folder: where they lie; `engines` in the cache folder by default. It may not exist yet.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -80,16 +81,18 @@ class PlanStore:
     ) -> Plan:
         """Give the plan of a key, which is built unless it is there, whole and unchanged.
 
-        Where another process builds the same plan, this one waits and takes the result. Builds for one device
-        follow each other, for TensorRT times its kernels there.
+        Where another process builds the same plan, this one waits and takes the result. Builds for one
+        device follow each other, for TensorRT times its kernels there.
 
         Args:
             key: what the plan is to be.
             build: builds it, given the timing cache of earlier builds on this platform.
-            origin, workspace_mib: where it comes from, and under which limit it is built, for the sidecar.
+            origin: where it comes from, for the sidecar.
+            workspace_mib: under which limit it is built, for the sidecar.
             rebuild: build it anew, unless another process has done so since this call.
 
-        Raises EngineError where the folder cannot be written, or is full; and whatever `build` raises.
+        Raises:
+            EngineError: the folder cannot be written, or is full; and whatever `build` raises.
         """
         asked = _now()
         path = self.path(key)
@@ -122,13 +125,26 @@ class PlanStore:
         return plan
 
     def load(self, wanted: PlanKey) -> tuple[Plan, bytes]:
-        """Return the plan that stands for a key, and its content; see `choose_plan`."""
+        """Return the plan that stands for a key: of the same graph and platform, for these batches too.
+
+        Args:
+            wanted: the key, whose profile is the batches that are to be run.
+
+        Returns:
+            Of several, the one that is tuned for the nearest batch; and its content, which is what its
+            sidecar knows.
+
+        Raises:
+            EngineError: there is none that may be used; the message says what there is, and what is wrong
+                with it.
+        """
         return choose_plan(wanted, self.list(), self.damaged(), self.plan_bytes)
 
     def find_exact(self, key: PlanKey) -> Plan | None:
         """Return the plan of a key, whatever its state; None where it was never built.
 
-        Raises EngineError where it is damaged.
+        Raises:
+            EngineError: it is damaged.
         """
         path = self.path(key)
         if not path.exists():  # one of version 0.1 has its old name
@@ -151,8 +167,8 @@ class PlanStore:
     def record_parity(self, plan: Plan, parity: Mapping[str, Any], state: State) -> Plan:
         """Put into a plan's sidecar how it compares with the fp32 graph, and what follows from that.
 
-        Raises EngineError where the plan was removed or built anew meanwhile, or the sidecar cannot be
-        written.
+        Raises:
+            EngineError: the plan was removed or built anew meanwhile, or the sidecar cannot be written.
         """
         checked = replace(plan, parity=dict(parity), state=state)
         with _wrapped(plan.sidecar), self._writing(plan.path, lambda: None) as staging:
@@ -178,9 +194,13 @@ class PlanStore:
         return tuple(sorted(self.folder.glob(f"*{_TIMING}")))
 
     def remove(self, path: Path) -> int:
-        """Remove a plan with its sidecar, and return the bytes that became free.
+        """Remove a plan with its sidecar.
 
-        Raises EngineError where another process builds it, or the folder cannot be written.
+        Returns:
+            The bytes that became free.
+
+        Raises:
+            EngineError: another process builds it, or the folder cannot be written.
         """
 
         def refuse() -> None:
