@@ -78,8 +78,9 @@ def _precision(data_type: Any) -> str:
 
 def _operand_precision(layer: Any, producers: dict[str, Any]) -> str:
     operands = [layer.get_input(i) for i in range(2) if i < layer.num_inputs]
-    origins = [_before_dequantising(tensor, producers) for tensor in operands]
-    # Weights inside the layer, and not among its inputs, are not quantised.
+    # Weights inside the layer are not quantised. They are not among its inputs; or their place among these is
+    # empty, where the bias behind them is one.
+    origins = [_before_dequantising(tensor, producers) for tensor in operands if tensor is not None]
     if len(origins) == 2 and all(origin is not None for origin in origins):
         return str(origins[0])
     return _precision(operands[0].dtype)
