@@ -15,7 +15,7 @@ from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_onnxruntime, import_optional
 from fgdd_export.graphs.late_onnx import onnx
-from fgdd_fast.errors import BundleError
+from fgdd_fast.errors import BundleError, FgddError
 
 Array = NDArray[Any]
 
@@ -87,7 +87,7 @@ def read_model(data: bytes, what: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
         check_model(model)
-    except BundleError:
+    except FgddError:
         raise
     except Exception as error:  # protobuf's own errors, whose type differs between its versions
         raise BundleError(f"{what} is no ONNX model: {error}") from error

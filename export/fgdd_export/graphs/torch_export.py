@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fgdd_engines.base import TensorSpec
+from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import OPSET, check_model, slim_model, tensor_specs
 from fgdd_export.graphs.late_onnx import onnx
 from fgdd_fast.errors import BundleError
@@ -76,7 +77,9 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
 
     Raises:
         BundleError: the graph does not have the inputs and outputs that were declared.
+        MissingExtraError: a package of the extra `export` is not installed.
     """
+    import_optional("onnx", "export")  # which PyTorch's exporter needs, and everything after it
     begin = time.perf_counter()
     buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path
     with warnings.catch_warnings(), torch.inference_mode():
