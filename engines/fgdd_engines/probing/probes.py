@@ -90,8 +90,10 @@ def probe_all() -> tuple[Probe, ...]:
 def probe(device: Device) -> Probe:
     """Find out whether a device runs here; the answer is remembered for this process.
 
-    Nothing is printed. It takes milliseconds beside importing the runtime; on a GPU some seconds. Raises
-    SettingsError where there is no such device.
+    Nothing is printed. It takes milliseconds beside importing the runtime; on a GPU some seconds.
+
+    Raises:
+        SettingsError: there is no such device.
     """
     try:
         backend = find_backend(device)

@@ -88,9 +88,9 @@ def convert(
             becomes.
         force: whether variants are written although decisions differ too much.
 
-    Raises BundleError where decisions differ too much, whatever stays in fp32, or a graph cannot be
-    converted; SettingsError where nothing is decided by what a bundle of this role gives, or it is not
-    quantised.
+    Raises:
+        BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
+        SettingsError: nothing is decided by what a bundle of this role gives, or it is not quantised.
     """
     converted: list[Converted] = []
     for each in (bundle, *bundle.cropped_graphs()):
