@@ -77,7 +77,8 @@ class Bundle:
         sha256: hexadecimal hash of the ONNX file.
         inputs, outputs: the graph's tensors; axes that an engine may choose are named.
         preprocessing: what the graph does to its input.
-        classes: a teacher's class names in the order of its logits; None otherwise.
+        classes: a teacher's class names in the order of its logits, also of its class activation map; None
+            otherwise.
         source: where the weights come from (package or repository, file, sha256, version).
         licence: SPDX identifier of the weights' licence.
         parity: what was measured of this file against the network that it was made from.
