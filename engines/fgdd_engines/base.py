@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -85,19 +84,13 @@ class Engine(abc.ABC):
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> None:
-        if feeds.keys() != {spec.name for spec in self.inputs}:
-            raise EngineError(
-                f"The model takes the inputs {[spec.name for spec in self.inputs]}, but got {sorted(feeds)}"
-            )
+        names = [spec.name for spec in self.inputs]
+        if feeds.keys() != set(names):
+            raise EngineError(f"The model takes the inputs {names}, but got {sorted(feeds)}")
         for spec in self.inputs:
             feed = feeds[spec.name]
             if feed.dtype != np.dtype(spec.dtype) or feed.shape != spec.shape:
@@ -105,8 +98,6 @@ class Engine(abc.ABC):
                     f"Input '{spec.name}' takes {spec.dtype} {list(spec.shape)}, "
                     f"but got {feed.dtype} {list(feed.shape)}"
                 )
-        unknown = set(outputs) - {spec.name for spec in self.outputs}
-        if unknown:
-            raise EngineError(
-                f"The model has no output {sorted(unknown)}", f"It has {[spec.name for spec in self.outputs]}"
-            )
+        known = [spec.name for spec in self.outputs]
+        if unknown := set(outputs).difference(known):
+            raise EngineError(f"The model has no output {sorted(unknown)}", f"It has {known}")

@@ -6,18 +6,11 @@ import sys
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module as a program, with packages from where this process has them.
+    """Return the words of the command that runs a module with packages from where this process has them.
 
     `python -m MODULE` looks in the current folder first, for the module and for all that it imports, so a
-    folder with a `pip.py` or a `json.py` in it would have its code run. Here the child's search path is this
-    process's own before anything is imported.
-
-    Args:
-        module: the dotted name, as `python -m` takes it.
-        arguments: what the program gets as `sys.argv[1:]`.
-
-    Returns:
-        The words of the command, for `subprocess`.
+    folder with a `json.py` in it would have its code run. Here the child's search path is this process's own
+    before anything is imported. The program gets `arguments` as `sys.argv[1:]`.
     """
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "

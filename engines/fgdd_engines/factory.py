@@ -11,12 +11,7 @@ from fgdd_engines.errors import SettingsError, wrapped_as_engine_error
 
 
 def open_engine(
-    bundle: Bundle,
-    *,
-    device: Device,
-    precision: Precision = "auto",
-    axes: Mapping[str, int],
-    threads: int,
+    bundle: Bundle, *, device: Device, precision: Precision = "auto", axes: Mapping[str, int], threads: int
 ) -> Engine:
     """Load a bundle's graph into a runtime, for fixed shapes.
 
@@ -29,12 +24,9 @@ def open_engine(
         threads: processor threads to compute with; each serves one call of `run` at a time.
 
     Raises:
-        SettingsError: there is no such device, it does not compute this graph in this precision, or there are
-            no threads.
-        PluginError: the device is a plug-in's, and cannot be loaded.
-        MissingExtraError: the runtime is not installed.
-        EngineError: `axes` are not the inputs' axes; the runtime cannot load the graph, or does not run here;
-            or no TensorRT engine was built for it.
+        SettingsError: there is no such device, it does not compute so, or there are no threads.
+        PluginError, MissingExtraError: the plug-in cannot be loaded, or the runtime is not installed.
+        EngineError: `axes` do not fit, the runtime cannot load the graph or run here, or no plan was built.
     """
     if threads < 1:
         raise SettingsError(f"An engine needs at least one thread, not {threads}")

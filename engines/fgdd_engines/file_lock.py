@@ -15,7 +15,7 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK, _STAGING = ".lock", ".staging"
@@ -50,15 +50,16 @@ def exclusive_lock(folder: Path, name: str, on_wait: Callable[[], None]) -> Iter
 
 def find_leftovers(folder: Path) -> tuple[str, ...]:
     """Return the names whose writers were killed: those with a lock or unfinished files that nobody holds."""
-    return tuple(name for name in _unfinished(folder) if _is_free(_paths(folder, name)[0]))
+    names = {
+        entry.name[1:].removesuffix(suffix)
+        for suffix in (_LOCK, _STAGING)
+        for entry in folder.glob(f".*{suffix}")
+    }
+    return tuple(name for name in sorted(names) if _is_free(_paths(folder, name)[0]))
 
 
 def clear_leftovers(folder: Path) -> int:
-    """Remove what killed writers left.
-
-    Returns:
-        The bytes that it took.
-    """
+    """Remove what killed writers left, and return the bytes that it took."""
     freed = 0
     for name in find_leftovers(folder):
         lock, staging = _paths(folder, name)
@@ -68,16 +69,6 @@ def clear_leftovers(folder: Path) -> int:
         freed += sum(file.stat().st_size for file in staging.rglob("*"))
         _release(handle, lock, staging)
     return freed
-
-
-def _unfinished(folder: Path) -> list[str]:
-    """The names that are being written, or were when their writers were killed."""
-    names = {
-        entry.name[1:].removesuffix(suffix)
-        for suffix in (_LOCK, _STAGING)
-        for entry in folder.glob(f".*{suffix}")
-    }
-    return sorted(names)
 
 
 def _paths(folder: Path, name: str) -> tuple[Path, Path]:
@@ -107,19 +98,13 @@ def _lock(lock: Path, operation: int) -> int:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.fcntl(handle, operation, _WHOLE_FILE)
-            if _is_at(lock, handle):
-                return handle
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), lock.stat()):
+                    return handle
         except BaseException:
             os.close(handle)
             raise
         os.close(handle)
-
-
-def _is_at(lock: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), lock.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _release(handle: int, lock: Path, staging: Path) -> None:

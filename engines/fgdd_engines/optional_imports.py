@@ -64,11 +64,7 @@ def disable_onnxruntime_telemetry() -> None:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO; its tools go on in silence where they do not find the package `openvino_telemetry`.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-    """
+    """Import OpenVINO; its tools go on in silence where they do not find the package `openvino_telemetry`."""
     if "openvino" in sys.modules:
         return import_optional("openvino", "cpu")
     before = {name: module for name, module in sys.modules.items() if name == _TELEMETRY}
@@ -86,9 +82,6 @@ def openvino_core() -> Any:
     A `Core` registers an alternate signal stack at its first use and, at its end, what stood there before.
     When two end in the order in which they began, a freed stack stays registered, and the next signal (an
     interrupt, the end of a child process) is handled on whatever lies there by then.
-
-    Raises:
-        MissingExtraError: the package is not installed.
     """
     return _only(import_openvino().Core)
 

@@ -48,14 +48,7 @@ class Plugin:
         return f"{self.distribution} {self.version}"
 
     def load(self, kind: type[Thing]) -> Thing:
-        """Import the plug-in and return what it offers.
-
-        Args:
-            kind: the type that it has to be of.
-
-        Raises:
-            PluginError: it cannot be imported, or is of another type.
-        """
+        """Import what it offers; PluginError where that fails, or it is not of this kind."""
         try:
             thing = EntryPoint(self.name, self.value, "").load()
         except Exception as error:  # whatever code of others raises

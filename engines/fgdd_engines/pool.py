@@ -18,20 +18,15 @@ class Pool(Generic[Member]):
 
     def __init__(self, members: Iterable[Member]) -> None:
         self._idle: queue.LifoQueue[Member | None] = queue.LifoQueue()
-        self._size = 0
         for member in members:
             self._idle.put(member)
-            self._size += 1
+        self._size = self._idle.qsize()
         self._closing = threading.Lock()
         self._closed = False
 
     @contextmanager
     def borrow(self) -> Iterator[Member]:
-        """Lend a member, waiting until one is idle.
-
-        Raises:
-            EngineError: the pool is closed, or was while this call waited.
-        """
+        """Lend a member, waiting until one is idle; EngineError where the pool is closed meanwhile."""
         member = self._idle.get()
         if self._closed or member is None:
             self._idle.put(member)
@@ -48,6 +43,4 @@ class Pool(Generic[Member]):
                 for _ in range(self._size):
                     self._idle.get()
                 self._closed = True
-                self._idle.put(
-                    None
-                )  # each call that still waits, or comes later, finds this and puts it back
+                self._idle.put(None)  # each call that still waits, or comes later, finds it and puts it back

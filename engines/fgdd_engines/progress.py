@@ -6,8 +6,7 @@ goes to `logging`. By default nobody listens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 
@@ -30,15 +29,12 @@ class Progress(Protocol):
         """
 
 
-class _NoTask:
-    def advance(self, steps: int = 1) -> None:
-        pass
-
-
 class _Silent:
-    @contextmanager
-    def task(self, name: str, total: int | None = None) -> Iterator[Task]:  # noqa: ARG002 - nobody listens
-        yield _NoTask()
+    def task(self, name: str, total: int | None = None) -> AbstractContextManager[Task]:  # noqa: ARG002
+        return nullcontext(self)
+
+    def advance(self, steps: int = 1) -> None:
+        """Nobody listens."""
 
 
 SILENT: Progress = _Silent()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
@@ -12,14 +13,10 @@ Specs = tuple[TensorSpec, ...]
 
 
 def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
-    """Give every named axis of a bundle's inputs and outputs its length.
+    """Return a bundle's inputs and outputs, every axis a number.
 
-    Returns:
-        The inputs and the outputs, every axis a number.
-
-    Raises:
-        EngineError: `axes` misses an axis, has one that the inputs do not have, or a length below 1; or
-            an output has an axis of its own, whose length is not known before the model runs.
+    Raises EngineError where `axes` misses an axis, has one that the inputs do not have, or a length below 1;
+    or an output has an axis of its own, whose length is not known before the model runs.
     """
     named = {axis for spec in bundle.inputs for axis in spec.shape if isinstance(axis, str)}
     if axes.keys() != named:
@@ -30,8 +27,7 @@ def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
         if length < 1:
             raise EngineError(f"The axis '{axis}' of '{bundle.name}' cannot have the length {length}")
     for spec in bundle.outputs:
-        unknown = [axis for axis in spec.shape if isinstance(axis, str) and axis not in named]
-        if unknown:
+        if unknown := [axis for axis in spec.shape if isinstance(axis, str) and axis not in named]:
             raise EngineError(
                 f"Output '{spec.name}' of '{bundle.name}' has the axes {unknown}, no input does"
             )
@@ -39,21 +35,18 @@ def fix_axes(bundle: Bundle, axes: Mapping[str, int]) -> tuple[Specs, Specs]:
 
 
 def _fixed(specs: Specs, axes: Mapping[str, int]) -> Specs:
-    return tuple(
-        TensorSpec(
-            spec.name, spec.dtype, tuple(axes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
-        )
-        for spec in specs
-    )
+    return tuple(replace(spec, shape=fixed_shape(spec, axes)) for spec in specs)
+
+
+def fixed_shape(spec: TensorSpec, axes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a tensor's shape, every axis a number."""
+    return tuple(axes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
 
 
 def check_graph(bundle: Bundle, expected: Specs, found: Sequence[TensorSpec]) -> None:
-    """Check the tensors that a runtime found in a graph against the sidecar's.
+    """Raise EngineError unless the tensors that a runtime found in a graph are those of the sidecar.
 
     The order does not matter, and an axis to which the runtime gives no length agrees with any length.
-
-    Raises:
-        EngineError: a tensor is missing, unknown, or of another dtype or shape.
     """
     by_name = {spec.name: spec for spec in found}
     agree = by_name.keys() == {spec.name for spec in expected} and all(

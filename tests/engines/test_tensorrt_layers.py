@@ -20,7 +20,7 @@ from fgdd_engines.tensorrt_backend import layers as tensorrt_layers
 from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import BuiltLayer, Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers
+from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers, network_layers
 from fgdd_fast.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
@@ -58,6 +58,24 @@ def quantised(*, weights: bool = True) -> onnx.ModelProto:
     return changed
 
 
+def fake_layer(kind: str, inputs: list[str | None], output: str) -> Any:
+    """A layer of TensorRT's network; an input of which the name is missing is an empty place."""
+
+    def tensor(name: str) -> Any:
+        return SimpleNamespace(
+            name=name, dtype=SimpleNamespace(name="INT8" if name.endswith("int8") else "FLOAT")
+        )
+
+    return SimpleNamespace(
+        name=output,
+        type=SimpleNamespace(name=kind),
+        num_inputs=len(inputs),
+        num_outputs=1,
+        get_input=[None if name is None else tensor(name) for name in inputs].__getitem__,
+        get_output=lambda _: tensor(output),
+    )
+
+
 class TestPrecision:
     """What a plan computes in is what the graph says, and is told."""
 
@@ -81,6 +99,31 @@ class TestPrecision:
     ) -> None:
         built = build(rtx, tiny_variant(tmp_path, graph, variant), Profile(1, 2, 4))
         assert precisions(built) == {"CONVOLUTION": variant, "MATRIX_MULTIPLY": product}
+
+    def test_a_bias_that_a_node_makes(self, rtx: TensorRt, tmp_path: Path) -> None:
+        """TensorRT keeps the filters in the layer, and their place among its inputs empty."""
+        changed = model()
+        convolution = next(node for node in changed.graph.node if node.op_type == "Conv")
+        convolution.input.append("bias")
+        changed.graph.initializer.append(numpy_helper.from_array(np.zeros(16, np.float32), "stored"))
+        changed.graph.node.insert(0, helper.make_node("Identity", ["stored"], ["bias"]))
+        built = build(rtx, tiny_variant(tmp_path, changed))
+        assert precisions(built) == {"CONVOLUTION": "fp32", "MATRIX_MULTIPLY": "fp32"}
+
+    @pytest.mark.parametrize(
+        ("filters", "precision"), [("filters", "int8"), ("plain", "fp32"), (None, "fp32")]
+    )
+    def test_a_layer_is_quantised_where_all_its_operands_are(
+        self, filters: str | None, precision: str
+    ) -> None:
+        layers = [
+            fake_layer("DEQUANTIZE", ["image int8"], "image"),
+            fake_layer("DEQUANTIZE", ["filters int8"], "filters"),
+            fake_layer("DEQUANTIZE", ["bias int8"], "bias"),
+            fake_layer("CONVOLUTION", ["image", filters, "bias"], "maps"),
+        ]
+        network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+        assert network_layers(network) == (BuiltLayer("maps", "CONVOLUTION", precision),)
 
     @pytest.mark.parametrize(
         ("variant", "graph", "problem"),

@@ -29,10 +29,11 @@ from fgdd_export.classifier import bundle as classifier  # noqa: E402
 from fgdd_export.classifier.bundle import export_teacher  # noqa: E402
 from fgdd_export.classifier.network import Normalisation  # noqa: E402
 from fgdd_export.classifier.weights import BasicBlock, ConvNet, ResNet  # noqa: E402
+from fgdd_export.graphs.graph import read_model  # noqa: E402
 from fgdd_export.graphs.parity import drawn_images  # noqa: E402
 from fgdd_export.graphs.torch_export import Network, export_network  # noqa: E402
 from fgdd_export.precision.conversion import convert_to_half  # noqa: E402
-from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
+from fgdd_fast.errors import BundleError, FgddError, MissingExtraError, SettingsError  # noqa: E402
 from fgdd_fast.runtime.sample_images import drawn_sample_images  # noqa: E402
 
 INPUT: dict[str, Any] = {"classes": CLASSES, "size": SIDE, "mean": tiny.MEAN, "std": tiny.STD}
@@ -321,6 +322,16 @@ def test_a_network_of_one_size(tmp_path: Path) -> None:
     folder = tiny.save_pretrained(tmp_path / "network", "vit")
     error = check_refused(str(folder), tmp_path, "cannot take images of 48 x 48 pixels: .*match", size=48)
     assert error.advice == "It was made for 32: leave out --size."
+
+
+def test_onnx_that_is_missing_names_the_extra_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    spec = TensorSpec("x", "float32", ("batch", 3))
+    with pytest.raises(MissingExtraError) as exporting:
+        export_network(Network("same", nn.ReLU(), (spec,), (spec,)), (torch.zeros(2, 3),))
+    with pytest.raises(MissingExtraError) as pulling:
+        read_model(b"", "a source")
+    assert [told.value.extra for told in (exporting, pulling)] == ["export", "models"]
 
 
 def test_a_false_declaration_is_refused() -> None:

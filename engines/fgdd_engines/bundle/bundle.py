@@ -41,7 +41,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 # which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
 Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-_VARIANT_NAMES: Mapping[str | None, Variant | None] = {None: None, **{name: name for name in VARIANTS}}
 
 
 @dataclass(frozen=True)
@@ -127,20 +126,13 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none.
-
-        What a cache of anything made from the graph is keyed by.
-        """
+        """Hash of the ONNX file and of the files in which it keeps weights; `sha256` where it keeps none."""
         hashes = {name: self.files[name] for name in external_names(self.onnx, self.files)}
         whole = json.dumps([self.sha256, hashes], sort_keys=True).encode()
         return hashlib.sha256(whole).hexdigest() if hashes else self.sha256
 
     def graph(self) -> bytes:
-        """Return the serialised graph, to make another one of it.
-
-        Raises:
-            BundleError: it cannot be read, or keeps weights in other files, which would be left behind.
-        """
+        """The serialised graph, to make another one of it; BundleError where weights would be left behind."""
         if names := external_names(self.onnx, self.files):
             raise BundleError(
                 f"The graph {self.onnx} keeps weights in {', '.join(names)}, so nothing can be made of it",
@@ -156,11 +148,7 @@ class Bundle:
         return self.onnx.with_name(f"{self.onnx.stem}.{name}")
 
     def part(self, name: str) -> Bundle:
-        """Load a part, and check that it is the one that belongs to this bundle.
-
-        Raises:
-            BundleError: the part is missing, damaged, or of another bundle.
-        """
+        """Load a part; BundleError where it is missing, damaged, or of another bundle."""
         bundle = load_bundle(self.beside(f"{name}.onnx"))
         if bundle.sha256 != self.parts[name]:
             raise BundleError(
@@ -170,18 +158,11 @@ class Bundle:
         return bundle
 
     def find_variant(self, variant: Variant) -> Bundle | None:
-        """Load this network's graph in another precision, from beside it; None where there is none.
-
-        Raises:
-            BundleError: the variant is damaged, or stands for another graph than this one.
-        """
-        onnx = self.beside(f"{variant}.onnx")
-        if not onnx.with_suffix(".json").exists():
-            return None
-        bundle = load_bundle(onnx, self.role)
-        if bundle.variant != variant or bundle.variant_of != self.sha256:
+        """Load this graph in another precision; None where there is none, BundleError where it is damaged."""
+        bundle = self._load_beside(variant)
+        if bundle is not None and (bundle.variant, bundle.variant_of) != (variant, self.sha256):
             raise BundleError(
-                f"The bundle {onnx} is not the {variant} variant of {self.onnx.name}",
+                f"The bundle {bundle.onnx} is not the {variant} variant of {self.onnx.name}",
                 f"Convert it again: fgdd-fast convert {self.onnx} --precision {variant.partition('-')[0]}",
             )
         return bundle
@@ -192,34 +173,28 @@ class Bundle:
         Raises:
             BundleError: it is damaged, or belongs to another teacher.
         """
-        onnx = self.beside(f"tile{tile}.onnx")
-        if not onnx.with_suffix(".json").exists():
-            return None
-        bundle = load_bundle(onnx, "teacher")
-        if bundle.tile_of != self.sha256 or bundle.preprocessing.width != tile:
+        bundle = self._load_beside(f"tile{tile}")
+        if bundle is not None and (bundle.tile_of, bundle.preprocessing.width) != (self.sha256, tile):
             raise BundleError(
-                f"The bundle {onnx} does not belong to the teacher {self.onnx.name}",
+                f"The bundle {bundle.onnx} does not belong to the teacher {self.onnx.name}",
                 f"Make it again: fgdd-fast teacher tile {self.onnx} --tile {tile}",
             )
         return bundle
 
-    def cropped_graphs(self) -> tuple[Bundle, ...]:
-        """Load all forms of this teacher that take tiles, smallest tiles first.
+    def _load_beside(self, name: str) -> Bundle | None:
+        """Load another form of this network, if it has a sidecar."""
+        onnx = self.beside(f"{name}.onnx")
+        return load_bundle(onnx, self.role) if onnx.with_suffix(".json").exists() else None
 
-        Raises:
-            BundleError: one is damaged, or belongs to another teacher.
-        """
+    def cropped_graphs(self) -> tuple[Bundle, ...]:
+        """Load all forms of this teacher that take tiles, smallest tiles first; see `find_cropped_graph`."""
         names = (path.name for path in self.onnx.parent.glob("*.tile*.onnx"))
         found = (re.fullmatch(rf"{re.escape(self.onnx.stem)}\.tile(\d+)\.onnx", name) for name in names)
         forms = (self.find_cropped_graph(tile) for tile in sorted(int(match[1]) for match in found if match))
         return tuple(form for form in forms if form is not None)
 
     def file(self, name: str) -> Path:
-        """Path of an attached file, whose content has been checked.
-
-        Raises:
-            BundleError: the file is missing or changed.
-        """
+        """Path of an attached file; BundleError where it is missing or changed."""
         path = self.beside(name)
         if _file_hash(path) != self.files[name]:
             raise BundleError(f"The file {path} is not the one that {self.sidecar.name} describes", AGAIN)
@@ -278,7 +253,10 @@ def _read_sidecar(onnx: Path) -> Bundle:
             )
         if data["role"] not in ROLES:
             raise BundleError(f"The sidecar {sidecar} has the unknown role {data['role']!r}")
-        pad_value = data["preprocessing"]["pad_value"]
+        if data.get("variant") not in (None, *VARIANTS):
+            raise KeyError(data["variant"])
+        preprocessing = data["preprocessing"]
+        pad_value = preprocessing["pad_value"]
         return Bundle(
             onnx=onnx,
             name=str(data["name"]),
@@ -287,10 +265,10 @@ def _read_sidecar(onnx: Path) -> Bundle:
             inputs=_specs(data["inputs"]),
             outputs=_specs(data["outputs"]),
             preprocessing=Preprocessing(
-                height=int(data["preprocessing"]["height"]),
-                width=int(data["preprocessing"]["width"]),
-                description=str(data["preprocessing"]["description"]),
-                pad_value=None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
+                int(preprocessing["height"]),
+                int(preprocessing["width"]),
+                str(preprocessing["description"]),
+                None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
             ),
             classes=None if data["classes"] is None else tuple(data["classes"]),
             source=dict(data["source"]),
@@ -300,7 +278,7 @@ def _read_sidecar(onnx: Path) -> Bundle:
             prompting=None if data.get("prompting") is None else dict(data["prompting"]),
             parts=dict(data.get("parts", {})),
             files=dict(data.get("files", {})),
-            variant=_VARIANT_NAMES[data.get("variant")],
+            variant=data.get("variant"),
             variant_of=data.get("variant_of"),
             tile_of=data.get("tile_of"),
         )

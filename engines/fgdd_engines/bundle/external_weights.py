@@ -28,14 +28,7 @@ _NESTED: dict[str, dict[int, str]] = {
     "Graph": {1: "Node", 5: "Tensor", 15: "SparseTensor"},
     "Function": {7: "Node", 11: "Attribute"},
     "Node": {5: "Attribute"},
-    "Attribute": {
-        5: "Tensor",
-        6: "Graph",
-        10: "Tensor",
-        11: "Graph",
-        22: "SparseTensor",
-        23: "SparseTensor",
-    },
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {13: "Entry"},
     "Entry": {},
@@ -55,10 +48,8 @@ def external_files(onnx: Path) -> tuple[str, ...]:
     """Return the names of the files in which an ONNX file keeps weights, sorted; none for most files.
 
     Every name that is written down counts, even where the tensor also has its content in the ONNX file.
-
-    Raises:
-        BundleError: the file cannot be read or is no ONNX model; or a name is not that of a plain file in
-            the same folder: an absolute path, another folder, a drive, a link that leads elsewhere.
+    Raises BundleError where the file is no ONNX model, or a name is not that of a plain file in the same
+    folder: an absolute path, another folder, a drive, a link that leads elsewhere.
     """
     try:
         names = _names_in(onnx)
@@ -83,12 +74,8 @@ def _names_in(onnx: Path) -> tuple[str, ...]:
 def external_names(onnx: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     """Those of a bundle's attached files in which its ONNX file keeps weights.
 
-    Args:
-        onnx: the bundle's ONNX file.
-        files: the hashes of its attached files, by what the name of each adds to the ONNX file's stem.
-
-    Raises:
-        BundleError: weights are in a file that is not attached to the bundle; or see `external_files`.
+    `files` are the hashes of the attached files, by what the name of each adds to the ONNX file's stem.
+    Raises BundleError where weights are in a file that is not attached; or see `external_files`.
     """
     attached = {f"{onnx.stem}.{name}": name for name in files}
     locations = external_files(onnx)
@@ -125,18 +112,14 @@ def _locations(content: _Buffer) -> Iterator[str]:
         if message == "Entry":
             entry = {field: content[begin:stop] for field, begin, stop in _fields(content, start, end)}
             if entry.get(_KEY) == b"location":
-                yield _text(entry.get(_VALUE, b""))
+                try:
+                    yield entry.get(_VALUE, b"").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    raise _GarbledError("the name of a file of weights is no text") from error
             continue
         for field, begin, stop in _fields(content, start, end):
             if field in nested:
                 unread.append((nested[field], begin, stop, depth + 1))
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _GarbledError("the name of a file of weights is no text") from error
 
 
 def _fields(content: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:

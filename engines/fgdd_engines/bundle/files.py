@@ -51,10 +51,7 @@ def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
 
     A file counts as unchanged while device, inode, size and the times of its last changes are the same, of
     which no program can set the last. Clocks of file systems are coarse: what was written a moment ago may
-    change without another time, and is read again.
-
-    Args:
-        read: a function of the file's content alone; what it raises is not remembered.
+    change without another time, and is read again. What `read` raises is not remembered.
     """
     known: dict[Path, tuple[tuple[int, ...], Result]] = {}
 
@@ -82,11 +79,7 @@ def _state(path: Path) -> tuple[int, ...]:
 
 @read_once
 def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes; a file is hashed once while it stays as it is.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return the hexadecimal SHA-256 of a file's bytes; a file is hashed once while it stays as it is."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -20,16 +20,10 @@ from fgdd_engines.shapes import Specs, fix_axes
 
 
 class BoundSession:
-    """A session whose inputs and outputs stay at the same places on a device.
+    """A session whose inputs and outputs (every axis a number) stay at the same places on a device.
 
     One thread makes every call: ONNX Runtime keeps its CUDA handles, and the CUDA graph that it records in
-    the first call, for each thread.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        session: what runs; several may share a session, unless it records a CUDA graph.
-        inputs, outputs: its tensors, every axis a number.
-        device: where the buffers are, in ONNX Runtime's words: `cuda` or `cpu`.
+    the first call, for each thread. Several may share a session, unless it records a CUDA graph.
     """
 
     def __init__(self, runtime: ModuleType, session: Any, inputs: Specs, outputs: Specs, device: str) -> None:
@@ -70,19 +64,11 @@ def _own(array: Array) -> Array:
 
 
 class BoundEngine(Engine):
-    """A bundle's graph in sessions with buffers of their own.
+    """A bundle's graph in sessions with buffers of their own on a device, `cuda` or `cpu`.
 
     Every stream has run once when the engine is there, so that the first call of `run` is as fast as others.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        bundle: the model, whose file has been checked against its hash.
-        axes: the length of each named axis.
-        opens: opens a session: with True one that records a CUDA graph, with False one that does not. If the
-            first is refused, all streams share one of the second.
-        device: where the buffers are, in ONNX Runtime's words.
-        streams: how many calls may be in flight.
-        arithmetic: see `Engine`.
+    `opens` opens a session: with True one that records a CUDA graph, with False one that does not. If the
+    first is refused, all streams share one of the second.
     """
 
     def __init__(
@@ -99,7 +85,7 @@ class BoundEngine(Engine):
         self.inputs, self.outputs = fix_axes(bundle, axes)
         self.streams = streams
         self.arithmetic = arithmetic
-        self._name = bundle.name
+        self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         sessions = None
         with suppress(EngineError):  # no graph of this model, or no memory for a session in each stream
             sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
@@ -120,7 +106,7 @@ class BoundEngine(Engine):
         try:
             for session in sessions:
                 check_session(bundle, self.inputs, self.outputs, session)
-                with wrapped_as_engine_error(f"ONNX Runtime cannot run '{bundle.name}'"):
+                with wrapped_as_engine_error(self._problem):
                     bound.append(BoundSession(runtime, session, self.inputs, self.outputs, device))
                     bound[-1].run(zeros, [])
         except BaseException:
@@ -130,10 +116,7 @@ class BoundEngine(Engine):
         return bound
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._idle.borrow() as session,
-            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
-        ):
+        with self._idle.borrow() as session, wrapped_as_engine_error(self._problem):
             return session.run(feeds, outputs)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fgdd_engines.base import Array, Engine
-from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.optimised_graphs import optimised_graph
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, check_session, session_options
@@ -16,13 +16,7 @@ from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import fix_axes
 
 # Where the provider has no fp16 kernel, which on x86-64 is almost everywhere, it casts and computes in fp32.
-_ARITHMETIC: Mapping[Variant | None, str] = {
-    None: "fp32",
-    "fp16": "fp16, or fp32 where it has no kernel",
-    "bf16": "bf16",
-    "int8": "int8",
-    "int8-u8": "int8",
-}
+_FP16 = "fp16, or fp32 where it has no kernel"
 
 
 class OnnxRuntimeEngine(Engine):
@@ -48,18 +42,15 @@ class OnnxRuntimeEngine(Engine):
                 str(optimised or bundle.onnx), sess_options=options, providers=[CPU_PROVIDER]
             )
         check_session(bundle, self.inputs, self.outputs, session)
-        self._name = bundle.name
+        self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         self._sessions = Pool([session] * threads)
-        self.arithmetic = f"ONNX Runtime {runtime.__version__}, CPU, {_ARITHMETIC[bundle.variant]}"
+        computed = _FP16 if bundle.precision == "fp16" else bundle.precision
+        self.arithmetic = f"ONNX Runtime {runtime.__version__}, CPU, {computed}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._sessions.borrow() as session,
-            wrapped_as_engine_error(f"ONNX Runtime cannot run '{self._name}'"),
-        ):
-            arrays = session.run(
-                list(outputs), {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
-            )
+        contiguous = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
+        with self._sessions.borrow() as session, wrapped_as_engine_error(self._problem):
+            arrays = session.run(list(outputs), contiguous)
         return dict(zip(outputs, arrays, strict=True))
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,37 +39,26 @@ class CudaEngine(BoundEngine):
     uint8 goes to the device as it is, into buffers that stay in place, and only the outputs asked for come
     back. Each stream has a session, with a CUDA graph of it recorded, so that a call launches the model as
     one; weights are then on the device once a stream. Where the model cannot be recorded (control flow, nodes
-    on the CPU), or memory does not suffice for that, the streams share one session without a graph. Copies
-    of one stream overlap with the computations of another; host memory is not pinned.
+    on the CPU), or memory does not suffice for that, the streams share one session without a graph. Copies of
+    one stream overlap with the computations of another; more than two hardly gain.
 
-    Open all engines before any of them runs: while one records a graph, CUDA refuses other threads' work.
+    Open all engines before any of them runs: while one records a graph, CUDA refuses other threads' work. The
+    same batch gives the same bits again. Unlike on a CPU, a sample's result may depend in its last bits on
+    its place in the batch and on the samples beside it.
 
-    The same batch gives the same bits again. Unlike on a CPU, a sample's result may depend in its last bits
-    on its place in the batch and on the samples beside it.
-
-    Args:
-        bundle: the model, whose file has been checked against its hash.
-        axes: a length for each named axis of the inputs.
-        streams: calls of `run` that may be in flight; more than two hardly gain.
-
-    Raises:
-        EngineError: the provider cannot start here, or cannot run the model.
-        MissingExtraError: ONNX Runtime is not installed.
+    Raises EngineError where the provider cannot start here or run the model; MissingExtraError without ONNX
+    Runtime.
     """
 
     def __init__(self, bundle: Bundle, axes: Mapping[str, int], *, streams: int = 2) -> None:
         runtime = import_onnxruntime("gpu")
         missing = load_libraries(runtime)
-
-        def open_session(record: bool) -> Any:
-            return _open_session(runtime, bundle, axes, missing, record)
-
         precision = bundle.variant or "fp32"
         super().__init__(
             runtime,
             bundle,
             axes,
-            open_session,
+            partial(_open_session, runtime, bundle, axes, missing),
             device=DEVICE,
             streams=streams,
             arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA without TF32, {gpu_name()}, {precision}",
@@ -98,11 +88,8 @@ def _open_session(
 def load_libraries(runtime: ModuleType) -> str:
     """Load what the provider needs of CUDA, where it is installed as Python packages.
 
-    Returns:
-        What could not be loaded, which the system may still find by itself; empty if nothing was missing.
-
-    Raises:
-        EngineError: ONNX Runtime was built without this provider.
+    Returns what could not be loaded, which the system may still find by itself; empty if nothing was missing.
+    Raises EngineError where ONNX Runtime was built without this provider.
     """
     runtime.set_default_logger_severity(FATAL)  # a provider that does not start is told as an error instead
     if CUDA_PROVIDER not in runtime.get_available_providers():
@@ -117,14 +104,9 @@ def load_libraries(runtime: ModuleType) -> str:
 def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_PROVIDER) -> None:
     """Check that the provider takes part in a session, and that what is heavy does not run on the CPU.
 
-    Args:
-        session: an open session; it is asked where its nodes are if it can tell, as recent ones can.
-        name: the bundle's name, for the error.
-        missing: what `load_libraries` could not load.
-        provider: the name of the provider that was asked for.
-
-    Raises:
-        EngineError: the model would run on the CPU, as a whole or where it matters.
+    The session is asked where its nodes are if it can tell, as recent ones can. `missing` is what
+    `load_libraries` could not load. Raises EngineError where the model would run on the CPU, as a whole or
+    where it matters.
     """
     if provider not in session.get_providers():
         reason = f": {missing}" if missing else ""
@@ -144,10 +126,7 @@ def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_
 def provider_chain(record: bool) -> list[tuple[str, dict[str, str]]]:
     """Return ONNX Runtime's providers with their options; each takes the nodes that those before it left.
 
-    float32 is computed in full, and by the same algorithms in every process.
-
-    Args:
-        record: whether to record a CUDA graph.
+    float32 is computed in full, and by the same algorithms in every process; `record` asks for a CUDA graph.
     """
     cuda = {
         "device_id": "0",
@@ -162,11 +141,7 @@ def provider_chain(record: bool) -> list[tuple[str, dict[str, str]]]:
 
 
 def gpu_name(root: Path = Path("/")) -> str:
-    """Return the first GPU's name by `cuda-bindings`, or else by NVIDIA's driver; else `unknown GPU`.
-
-    Args:
-        root: the root of the file system.
-    """
+    """Return the first GPU's name by `cuda-bindings`, or else by NVIDIA's driver; else `unknown GPU`."""
     device = find_cuda_device()
     if device is not None:
         return device.name

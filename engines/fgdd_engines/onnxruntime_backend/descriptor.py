@@ -14,16 +14,10 @@ _ERROR = 3  # ONNX Runtime's severity of what is logged
 
 
 def run_probe(provider: str) -> str:
-    """Run the probe's graph in one of ONNX Runtime's providers, and in no other.
+    """Run the probe's graph in one of ONNX Runtime's providers, and in no other; returns what ran it.
 
-    Why a provider for GPUs cannot start is often told in ONNX Runtime's log alone, on standard error.
-
-    Returns:
-        What ran it: name, version and provider.
-
-    Raises:
-        EngineError: the provider cannot run it, or gave wrong numbers.
-        MissingExtraError: ONNX Runtime is not installed.
+    Why a provider for GPUs cannot start is often told in ONNX Runtime's log alone, on standard error. Raises
+    EngineError where it cannot run the graph or gave wrong numbers; MissingExtraError without ONNX Runtime.
     """
     with wrapped_as_engine_error("ONNX Runtime cannot be imported"):
         runtime = import_onnxruntime()

@@ -32,16 +32,9 @@ _SETTINGS = {
 
 
 def optimised_graph(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int]) -> Path | None:
-    """Find a bundle's optimised graph, or make it.
+    """Find or make an ONNX file of a bundle's graph that needs no further optimisation.
 
-    Args:
-        runtime: the package `onnxruntime`.
-        bundle: the model, whose file has been checked against its hash.
-        axes: the length of each named axis.
-
-    Returns:
-        An ONNX file that needs no further optimisation; None for a model that is not worth it, or where the
-        graph cannot be kept, as on a full disk.
+    None for a model that is not worth it, or where the graph cannot be kept, as on a full disk.
     """
     if bundle.onnx.stat().st_size < WORTH_KEEPING:
         return None

@@ -12,24 +12,11 @@ from fgdd_engines.shapes import Specs, check_graph
 
 FATAL = 4  # ONNX Runtime's severities: what it would log is raised as well
 CPU_PROVIDER = "CPUExecutionProvider"
-_DTYPES = {
-    "tensor(uint8)": "uint8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(double)": "float64",
-}
+_DTYPES = {"float": "float32", "double": "float64"}  # other names are NumPy's
 
 
 def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
-    """Options for a silent session whose calls each work in their caller's thread alone.
-
-    Args:
-        runtime: the package `onnxruntime`.
-        axes: the length of each named axis.
-    """
+    """Options for a silent session whose calls each work in their caller's thread alone."""
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = 1
@@ -43,15 +30,12 @@ def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
 
 
 def check_session(bundle: Bundle, inputs: Specs, outputs: Specs, session: Any) -> None:
-    """Check the tensors of a session against those of its bundle.
-
-    Raises:
-        EngineError: a tensor is missing, unknown, or of another dtype or shape.
-    """
+    """Check the tensors of a session against those of its bundle; see `check_graph`."""
     check_graph(bundle, inputs, [_spec(node) for node in session.get_inputs()])
     check_graph(bundle, outputs, [_spec(node) for node in session.get_outputs()])
 
 
 def _spec(node: Any) -> TensorSpec:
     shape = tuple(axis if isinstance(axis, int) else str(axis) for axis in node.shape)
-    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), shape)
+    dtype = node.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(node.name, _DTYPES.get(dtype, dtype), shape)

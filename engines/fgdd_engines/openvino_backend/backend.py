@@ -63,18 +63,14 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"OpenVINO compiled '{bundle.name}' in {realised}, though asked for {chosen}")
         if quantised and not _computes_in_int8(compiled):
             raise EngineError(f"OpenVINO compiled '{bundle.name}' without a layer in int8")
-        self._name = bundle.name
+        self._problem = f"OpenVINO cannot run '{bundle.name}'"
         version = openvino.__version__.partition("-")[0]
         self.arithmetic = f"OpenVINO {version}, CPU, {'int8 and ' if quantised else ''}{chosen}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with (
-            self._requests.borrow() as request,
-            wrapped_as_engine_error(f"OpenVINO cannot run '{self._name}'"),
-        ):
-            request.infer(
-                {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}, share_inputs=True
-            )
+        contiguous = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
+        with self._requests.borrow() as request, wrapped_as_engine_error(self._problem):
+            request.infer(contiguous, share_inputs=True)
             return {name: request.get_tensor(name).data.copy() for name in outputs}
 
     def close(self) -> None:
@@ -83,11 +79,7 @@ class OpenVinoEngine(Engine):
 
 
 def _choose_precision(core: Any, bundle: Bundle, precision: Precision) -> Precision:
-    """What everything computes in that the graph does not have in int8.
-
-    Raises:
-        SettingsError: the graph, or this CPU, is for another precision.
-    """
+    """What everything computes in that the graph does not have in int8; SettingsError if that cannot be."""
     quantised = bundle.variant in _INT8
     if precision == "int8" and not quantised:
         raise SettingsError(
@@ -142,14 +134,9 @@ def _specs(ports: Sequence[Any], expected: Sequence[TensorSpec]) -> list[TensorS
 
 
 def run_probe() -> str:
-    """Run the probe's graph in OpenVINO's CPU plugin.
+    """Run the probe's graph in OpenVINO's CPU plugin, and return what ran it: name and version.
 
-    Returns:
-        What ran it: name and version.
-
-    Raises:
-        EngineError: it cannot run it, or gave wrong numbers.
-        MissingExtraError: OpenVINO is not installed.
+    Raises EngineError where it cannot run it or gave wrong numbers; MissingExtraError without OpenVINO.
     """
     with wrapped_as_engine_error("OpenVINO cannot be imported"):
         openvino = import_openvino()

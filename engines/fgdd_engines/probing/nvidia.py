@@ -18,20 +18,12 @@ _DEVICE_NODES = (
 
 
 def has_nvidia_device(root: Path = Path("/")) -> bool:
-    """Return whether a driver has made an NVIDIA GPU known to the system; it may still be unfit to compute.
-
-    Args:
-        root: the root of the file system.
-    """
+    """Return whether a driver has made an NVIDIA GPU known to the system; it may be unfit to compute."""
     return any((root / node).exists() for node in _DEVICE_NODES)
 
 
 def jetson_model(root: Path = Path("/")) -> str | None:
-    """Return the name of the Jetson board that this is, such as `NVIDIA Jetson AGX Orin Developer Kit`.
-
-    Args:
-        root: the root of the file system.
-    """
+    """Return the name of the Jetson board that this is, such as `NVIDIA Jetson AGX Orin Developer Kit`."""
     try:
         # The device tree ends its strings with a null byte.
         model = (root / "proc/device-tree/model").read_bytes().rstrip(b"\0").decode("utf-8", "replace")

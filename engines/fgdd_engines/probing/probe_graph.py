@@ -18,15 +18,7 @@ INPUT = np.array([[1, -2, 0.5, 3]], dtype=np.float32)
 
 
 def check_output(name: str, output: Any) -> None:
-    """Check what something made of `INPUT`.
-
-    Args:
-        name: of what ran the graph.
-        output: float32 [1, 4].
-
-    Raises:
-        EngineError: it is not twice the input.
-    """
+    """Raise EngineError unless what `name` made of `INPUT`, float32 [1, 4], is twice the input."""
     if not np.array_equal(output, 2 * INPUT):
         raise EngineError(
             f"{name} computes wrongly: twice {INPUT.tolist()} gave {np.asarray(output).tolist()}"

@@ -24,16 +24,7 @@ _KEPT_MESSAGES = 4
 _POSITION = re.compile(
     r"\[\S+::\d+\]|\S+\.(?:cpp|h|hpp|cu):\d+:?|In function \w+:|In \w+ at [^\s)]*|Assertion failed: \S.*?: "
 )
-_DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-}
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}  # other names differ in case alone
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError, SettingsError
 from fgdd_engines.progress import SILENT, Progress, Task
-from fgdd_engines.shapes import check_graph, fix_axes
+from fgdd_engines.shapes import check_graph, fix_axes, fixed_shape
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt, clean, dtype_name, message_log
 from fgdd_engines.tensorrt_backend.cuda_device import why_no_cuda
 from fgdd_engines.tensorrt_backend.layers import BuiltLayer, check_precision, network_layers, read_back
@@ -27,8 +27,7 @@ __all__ = ["Built", "BuiltLayer", "Profile", "build_plan"]
 
 _BATCH = "batch"
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|outofmemory|bad_alloc|insufficient memory|allocation failed|fail\w* to allocate",
-    re.IGNORECASE,
+    r"(?i)out of memory|outofmemory|bad_alloc|insufficient memory|allocation failed|fail\w* to allocate"
 )
 _TOO_LITTLE_WORKSPACE = re.compile(
     r"(workspace|scratch).*(increase|insufficient|exceed)|insufficient workspace"
@@ -63,18 +62,9 @@ class Profile:
     def __str__(self) -> str:
         return f"{self.minimum}:{self.optimum}:{self.maximum}"
 
-    @property
-    def is_fixed(self) -> bool:
-        """Whether there is only one batch."""
-        return self.minimum == self.maximum
-
     @classmethod
     def parse(cls, text: str) -> Profile:
-        """Read `MIN:OPT:MAX`, such as `1:4:8`; a single number is all three.
-
-        Raises:
-            SettingsError: the text says something else.
-        """
+        """Read `MIN:OPT:MAX`, such as `1:4:8`; a single number is all three, all else a SettingsError."""
         fields = text.split(":")
         if len(fields) not in (1, 3) or not all(field.isascii() and field.isdigit() for field in fields):
             raise SettingsError(
@@ -139,8 +129,7 @@ def build_plan(
     log = message_log(tensorrt.module)
     log.clear()
     builder = _open_builder(tensorrt, log)
-    parsed = _parse(tensorrt, builder, bundle, log)
-    network = parsed.network
+    network, _parser = _parse(tensorrt, builder, bundle, log)
     shapes = _choose_shapes(builder, network, bundle, profile, axes)
     layers = network_layers(network)
     check_precision(bundle, layers, "graph")
@@ -171,24 +160,14 @@ def _open_builder(tensorrt: TensorRt, log: MessageLog) -> Any:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Parsed:
-    """A network, and its parser: that owns the weights, so it has to live until the network is built."""
-
-    network: Any
-    parser: Any
-
-
-def _parse(tensorrt: TensorRt, builder: Any, bundle: Bundle, log: MessageLog) -> _Parsed:
-    """The network of a bundle's graph; weights in other files are found beside it."""
+def _parse(tensorrt: TensorRt, builder: Any, bundle: Bundle, log: MessageLog) -> tuple[Any, Any]:
+    """The network of a graph, and its parser: that owns the weights, so it has to live until the build."""
     trt = tensorrt.module
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
-    if parser.parse_from_file(str(bundle.onnx)):
-        return _Parsed(network, parser)
-    reason = log.reasons()
-    if parser.num_errors:
-        reason = _parser_reason(parser.get_error(0))
+    if parser.parse_from_file(str(bundle.onnx)):  # which finds weights in other files beside it
+        return network, parser
+    reason = _parser_reason(parser.get_error(0)) if parser.num_errors else log.reasons()
     raise EngineError(f"{tensorrt} cannot read the graph of '{bundle.name}': {reason}")
 
 
@@ -205,36 +184,24 @@ def _parser_reason(error: Any) -> str:
 def _choose_shapes(
     builder: Any, network: Any, bundle: Bundle, profile: Profile, axes: Mapping[str, int]
 ) -> Any:
-    """Give the network's inputs their shapes.
-
-    Returns:
-        The optimisation profile for the axes that stay open; None where none does.
-    """
+    """Give the network's inputs their shapes; returns the profile for the axes that stay open, if any."""
     batches = (profile.minimum, profile.optimum, profile.maximum)
-    inputs, outputs = fix_axes(bundle, _with_batch(bundle, axes, profile.optimum))
+    has_batch = any(_BATCH in spec.shape for spec in bundle.inputs)
+    inputs, outputs = fix_axes(bundle, {**axes, **({_BATCH: profile.optimum} if has_batch else {})})
     tensors = {tensor.name: tensor for tensor in (network.get_input(i) for i in range(network.num_inputs))}
     check_graph(bundle, inputs, [_spec(tensor) for tensor in tensors.values()])
     check_graph(bundle, outputs, [_spec(network.get_output(i)) for i in range(network.num_outputs)])
     open_shapes = builder.create_optimization_profile()
     is_open = False
     for spec in bundle.inputs:
-        shapes = [_fixed(spec, {**axes, _BATCH: batch}) for batch in batches]
-        if profile.is_fixed or _BATCH not in spec.shape:
+        shapes = [fixed_shape(spec, {**axes, _BATCH: batch}) for batch in batches]
+        if profile.minimum == profile.maximum or _BATCH not in spec.shape:
             tensors[spec.name].shape = shapes[0]
         else:
-            tensors[spec.name].shape = _fixed(spec, {**axes, _BATCH: -1})
+            tensors[spec.name].shape = fixed_shape(spec, {**axes, _BATCH: -1})
             open_shapes.set_shape(spec.name, *shapes)
             is_open = True
     return open_shapes if is_open else None
-
-
-def _with_batch(bundle: Bundle, axes: Mapping[str, int], batch: int) -> dict[str, int]:
-    has_batch = any(_BATCH in spec.shape for spec in bundle.inputs)
-    return {**axes, _BATCH: batch} if has_batch else dict(axes)
-
-
-def _fixed(spec: TensorSpec, axes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(axes[axis] if isinstance(axis, str) else axis for axis in spec.shape)
 
 
 def _spec(tensor: Any) -> TensorSpec:
@@ -269,13 +236,7 @@ def _use_timing_cache(tensorrt: TensorRt, config: Any, timing_cache: bytes) -> A
 
 
 def _build(
-    tensorrt: TensorRt,
-    builder: Any,
-    network: Any,
-    config: Any,
-    bundle: Bundle,
-    log: MessageLog,
-    task: Task,
+    tensorrt: TensorRt, builder: Any, network: Any, config: Any, bundle: Bundle, log: MessageLog, task: Task
 ) -> bytes:
     monitor = BuildMonitor(tensorrt.module)
     config.progress_monitor = monitor.monitor

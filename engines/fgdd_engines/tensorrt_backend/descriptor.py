@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fgdd_engines.backends import Backend
-from fgdd_engines.base import Engine, Precision
+from fgdd_engines.base import Engine
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError
 from fgdd_engines.probing.probe_graph import GRAPH
@@ -24,9 +24,7 @@ _RTX_CAPABILITIES = frozenset({(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)}
 def open_plan(flavour: Flavour, bundle: Bundle, axes: Mapping[str, int]) -> Engine:
     """Load the plan that was built of a bundle for these axes on this machine.
 
-    Raises:
-        MissingExtraError: this TensorRT is not installed.
-        EngineError: there is no GPU, or no plan that may be used.
+    Raises MissingExtraError without this TensorRT, and EngineError without a GPU, or a plan that may be used.
     """
     tensorrt = import_tensorrt(flavour)
     device = find_cuda_device()
@@ -49,17 +47,11 @@ def built_plans(flavour: Flavour, graph: Bundle) -> tuple[str, ...]:
 
 
 def run_probe(flavour: Flavour) -> str:
-    """Build an engine of the probe's graph, deserialise it, and make its execution context.
+    """Build an engine of the probe's graph, deserialise it, make its context, and return what loaded it.
 
-    Nothing is computed: deserialising creates a CUDA stream, and there an unusable GPU shows.
-
-    Returns:
-        What loaded it: name, version and GPU.
-
-    Raises:
-        MissingExtraError: the package is not installed.
-        EngineError: a step failed, for the reason that TensorRT gives; `cuda-bindings`, through which plans
-            are run, finds no GPU; or the GPU is none that this TensorRT has kernels for.
+    Nothing is computed: deserialising creates a CUDA stream, and there an unusable GPU shows. Raises
+    MissingExtraError without the package; EngineError where a step failed, `cuda-bindings`, through which
+    plans are run, finds no GPU, or the GPU is none that this TensorRT has kernels for.
     """
     tensorrt = import_tensorrt(flavour)
     log = message_log(tensorrt.module)
@@ -95,12 +87,9 @@ def _load_engine(tensorrt: TensorRt, logger: Any) -> None:
 
 
 def _backend(flavour: Flavour) -> Backend:
-    def open_(bundle: Bundle, axes: Mapping[str, int], _threads: int, _precision: Precision) -> Engine:
-        return open_plan(flavour, bundle, axes)
-
     package, extra = PACKAGES[flavour]
     return Backend(
-        open=open_,
+        open=lambda bundle, axes, _threads, _precision: open_plan(flavour, bundle, axes),
         probe=lambda: run_probe(flavour),
         on_processor=False,
         on_nvidia=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,13 @@ from fgdd_engines.errors import EngineError
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import check_graph, fix_axes
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt, dtype_name, message_log
-from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device, why_no_cuda
-from fgdd_engines.tensorrt_backend.cuda_memory import DeviceBuffer, Graph, PinnedBuffer, Stream
+from fgdd_engines.tensorrt_backend.cuda_device import (
+    Stream,
+    device_memory,
+    find_cuda_device,
+    pinned_array,
+    why_no_cuda,
+)
 
 _BUILD_AGAIN = "Build it again on this machine: fgdd-fast engine build"
 
@@ -65,11 +70,10 @@ class TensorRtEngine(Engine):
         _check_tensors(tensorrt, engine, bundle, (*self.inputs, *self.outputs))
         self._records_itself = tensorrt.flavour == "tensorrt-rtx"
         open_context, self._compiled = _context_opener(tensorrt, engine)
+        records = not self._records_itself
         with ExitStack() as opened:
             self._calls = [
-                opened.enter_context(
-                    _Call(open_context, self.inputs, self.outputs, log, records=not self._records_itself)
-                )
+                opened.enter_context(closing(_Call(open_context, self.inputs, self.outputs, log, records)))
                 for _ in range(streams)
             ]
             self._opened = opened.pop_all()
@@ -128,28 +132,18 @@ def _context_opener(tensorrt: TensorRt, engine: Any) -> tuple[Callable[[], Any],
 
 def _check_lengths(engine: Any, bundle: Bundle, axes: Mapping[str, int]) -> None:
     """Check that the plan was built for these lengths of the named axes."""
-    for spec in bundle.inputs:
-        shapes = _profile(engine, spec.name)
-        for position, axis in enumerate(spec.shape):
-            if isinstance(axis, str) and all(position < len(shape) for shape in shapes):
-                smallest, largest = (shape[position] for shape in shapes)
-                if not smallest <= axes[axis] <= largest:
-                    built_for = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
-                    raise EngineError(
-                        f"The plan of '{bundle.name}' was built for {axis} {built_for}, not {axes[axis]}",
-                        f"{_BUILD_AGAIN} with this {axis}.",
-                    )
-
-
-def _profile(engine: Any, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The smallest and the largest shape of an input; none of an axis where the plan has no such input."""
-    if name not in _names(engine):
-        return (), ()
-    shape = tuple(engine.get_tensor_shape(name))
-    if -1 not in shape:
-        return shape, shape
-    smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
-    return tuple(smallest), tuple(largest)
+    known = set(_names(engine))
+    for spec in (spec for spec in bundle.inputs if spec.name in known):
+        smallest = largest = tuple(engine.get_tensor_shape(spec.name))
+        if -1 in smallest:
+            smallest, _, largest = engine.get_tensor_profile_shape(spec.name, 0)
+        for axis, low, high in zip(spec.shape, smallest, largest, strict=False):
+            if isinstance(axis, str) and not low <= axes[axis] <= high:
+                built_for = f"{low}" if low == high else f"{low} to {high}"
+                raise EngineError(
+                    f"The plan of '{bundle.name}' was built for {axis} {built_for}, not {axes[axis]}",
+                    f"{_BUILD_AGAIN} with this {axis}.",
+                )
 
 
 def _names(engine: Any) -> list[str]:
@@ -165,7 +159,8 @@ def _check_tensors(tensorrt: TensorRt, engine: Any, bundle: Bundle, expected: tu
         )
         for name in _names(engine)
     ]
-    inputs = {name for name in _names(engine) if _is_input(tensorrt, engine, name)}
+    mode = tensorrt.module.TensorIOMode.INPUT
+    inputs = {name for name in _names(engine) if engine.get_tensor_mode(name) == mode}
     try:
         check_graph(bundle, expected, found)
     except EngineError as error:
@@ -176,15 +171,11 @@ def _check_tensors(tensorrt: TensorRt, engine: Any, bundle: Bundle, expected: tu
         )
 
 
-def _is_input(tensorrt: TensorRt, engine: Any, name: str) -> bool:
-    return bool(engine.get_tensor_mode(name) == tensorrt.module.TensorIOMode.INPUT)
-
-
 class _Call:
     """All that one call in flight needs: context, stream, and memory for every input and output.
 
     Attributes:
-        graphs: by the outputs that a call wanted, the graph of such a call; None where none can be recorded.
+        graphs: by the outputs that a call wanted, what launches such a call; None where none can be recorded.
     """
 
     def __init__(
@@ -193,22 +184,18 @@ class _Call:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         log: MessageLog,
-        *,
         records: bool,
     ) -> None:
-        self.graphs: dict[frozenset[str], Graph | None] = {}
+        self.graphs: dict[frozenset[str], Callable[[], None] | None] = {}
         self._records = records
         self._inputs = [spec.name for spec in inputs]
         self._log = log
         with ExitStack() as opened:
-            self._stream = opened.enter_context(Stream())
-            self._pinned = {
-                spec.name: opened.enter_context(PinnedBuffer(spec)) for spec in (*inputs, *outputs)
-            }
-            self._device = {
-                name: opened.enter_context(DeviceBuffer(pinned.size)) for name, pinned in self._pinned.items()
-            }
+            self._stream = Stream(opened)
+            self._pinned = {spec.name: pinned_array(spec, opened) for spec in (*inputs, *outputs)}
+            self._device = {name: device_memory(host.nbytes, opened) for name, host in self._pinned.items()}
             self._context = open_context()
+            opened.callback(setattr, self, "_context", None)
             if self._context is None:
                 raise EngineError(
                     f"TensorRT cannot make an execution context: {log.reasons()}",
@@ -220,9 +207,7 @@ class _Call:
     def _bind(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         """Tell the context shapes and addresses, which stay the same for all calls."""
         done = [self._context.set_input_shape(spec.name, spec.shape) for spec in inputs]
-        done += [
-            self._context.set_tensor_address(name, buffer.address) for name, buffer in self._device.items()
-        ]
+        done += [self._context.set_tensor_address(name, place) for name, place in self._device.items()]
         shapes = {spec.name: tuple(self._context.get_tensor_shape(spec.name)) for spec in outputs}
         if not all(done) or shapes != {spec.name: spec.shape for spec in outputs}:
             raise EngineError(f"TensorRT refuses these shapes: {self._log.reasons() or shapes}", _BUILD_AGAIN)
@@ -230,18 +215,15 @@ class _Call:
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Return the outputs wanted, as arrays of the caller's own."""
         for name, feed in feeds.items():
-            np.copyto(self._pinned[name].array, feed)
+            np.copyto(self._pinned[name], feed)
         wanted = frozenset(outputs)
-        graph = self.graphs.get(wanted)
-        if graph is None:
-            self._enqueue(wanted)
-        else:
-            graph.launch(self._stream)
+        launch = self.graphs.get(wanted) or functools.partial(self._enqueue, wanted)
+        launch()
         self._stream.synchronise()
         if self._records and wanted not in self.graphs:
             # Only now: a context's first run settles what TensorRT puts off until it knows the shapes.
             self.graphs[wanted] = self._record(wanted)
-        return {name: self._pinned[name].array.copy() for name in outputs}
+        return {name: self._pinned[name].copy() for name in outputs}
 
     def _enqueue(self, wanted: frozenset[str]) -> None:
         for name in self._inputs:
@@ -251,20 +233,14 @@ class _Call:
         for name in sorted(wanted):
             self._stream.copy_out(self._pinned[name], self._device[name])
 
-    def _record(self, wanted: frozenset[str]) -> Graph | None:
+    def _record(self, wanted: frozenset[str]) -> Callable[[], None] | None:
         """A graph of such a call; None where the network does something that no graph can hold."""
         try:
-            return self._stream.capture(functools.partial(self._enqueue, wanted))
+            return self._stream.capture(functools.partial(self._enqueue, wanted), self._opened)
         except EngineError:
             self._log.clear()  # it is no failure, and must not be told as the reason of one
             return None
 
-    def __enter__(self) -> _Call:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for graph in self.graphs.values():
-            if graph is not None:
-                graph.close()
-        self._context = None
+    def close(self) -> None:
+        """Free graphs, context and memory, in this order."""
         self._opened.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
@@ -28,29 +28,10 @@ _PRODUCT = re.compile(
 )
 # Layers of a network that hand values on as they are.
 _MOVES = {"SHUFFLE", "IDENTITY", "SQUEEZE", "UNSQUEEZE"}
-_PRECISIONS = {
-    "fp8": "fp8",
-    "int8": "int8",
-    "half": "fp16",
-    "fp16": "fp16",
-    "bfloat16": "bf16",
-    "bf16": "bf16",
-    "float": "fp32",
-    "fp32": "fp32",
-    "int32": "int32",
-    "int64": "int64",
-    "uint8": "uint8",
-    "bool": "bool",
-}
+_SAME = ("fp8", "int8", "fp16", "bf16", "fp32", "int32", "int64", "uint8", "bool")
+_PRECISIONS = {**{name: name for name in _SAME}, "half": "fp16", "bfloat16": "bf16", "float": "fp32"}
 _TYPE_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(_PRECISIONS, key=len, reverse=True))})(?![a-z0-9])")
 _LOWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
-_ASKED: dict[Variant | None, str] = {
-    None: "fp32",
-    "fp16": "fp16",
-    "bf16": "bf16",
-    "int8": "int8",
-    "int8-u8": "int8",
-}
 
 
 @dataclass(frozen=True)
@@ -97,8 +78,9 @@ def _precision(data_type: Any) -> str:
 
 def _operand_precision(layer: Any, producers: dict[str, Any]) -> str:
     operands = [layer.get_input(i) for i in range(2) if i < layer.num_inputs]
-    origins = [_before_dequantising(tensor, producers) for tensor in operands]
-    # Weights inside the layer, and not among its inputs, are not quantised.
+    # Weights inside the layer are not quantised. They are not among its inputs; or their place among these is
+    # empty, where the bias behind them is one.
+    origins = [_before_dequantising(tensor, producers) for tensor in operands if tensor is not None]
     if len(origins) == 2 and all(origin is not None for origin in origins):
         return str(origins[0])
     return _precision(operands[0].dtype)
@@ -115,10 +97,9 @@ def _before_dequantising(tensor: Any, producers: dict[str, Any]) -> str | None:
 
 
 def read_back(tensorrt: TensorRt, plan: bytes, log: MessageLog) -> tuple[BuiltLayer, ...]:
-    """The built engine's layers; none where there is no GPU to load it, or where it does not tell them.
+    """The built engine's layers; none without a GPU to load it, or where it does not tell them.
 
-    Raises:
-        EngineError: there is a GPU, and the engine cannot be loaded on it.
+    Raises EngineError where there is a GPU, and the engine cannot be loaded on it.
     """
     if find_cuda_device() is None:
         return ()
@@ -150,11 +131,10 @@ def _inspect(trt: ModuleType, engine: Any, inspector: Any) -> tuple[BuiltLayer, 
 
 
 def engine_layers(descriptions: Iterable[str]) -> tuple[BuiltLayer, ...]:
-    """Return the layers of an engine.
+    """Return the layers of an engine from what its inspector says of each, in JSON.
 
-    Args:
-        descriptions: what the engine inspector says of each layer, in JSON. A layer whose JSON is damaged, as
-            that of names with quotation marks is, is left out, and so is one of which only the name is known.
+    A layer whose JSON is damaged, as that of names with quotation marks is, is left out, and so is one of
+    which only the name is known.
     """
     layers = []
     for description in descriptions:
@@ -179,8 +159,7 @@ def _lowest(fields: dict[str, Any]) -> str:
     inputs += [_type_of(fields[role]) for role in ("Weights", "Kernel") if role in fields]
     outputs = [_type_of(tensor) for tensor in fields.get("Outputs", [])]
     for types in (inputs, outputs):
-        floating = [precision for precision in _LOWEST_FIRST if precision in types]
-        if floating:
+        if floating := [precision for precision in _LOWEST_FIRST if precision in types]:
             return floating[0]
     return next((precision for precision in (*outputs, *inputs) if precision), "unknown")
 
@@ -190,8 +169,7 @@ def _type_of(tensor: Any) -> str:
     if not isinstance(tensor, dict):
         return ""
     for field in ("DataType", "Datatype", "Format/Datatype", "Format/DataType", "Type", "Format"):
-        found = _TYPE_WORD.search(str(tensor.get(field, "")).lower())
-        if found:
+        if found := _TYPE_WORD.search(str(tensor.get(field, "")).lower()):
             return _PRECISIONS[found.group()]
     return ""
 
@@ -200,15 +178,9 @@ def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) ->
     """Check that convolutions and matrix products compute in what the bundle's variant asks for.
 
     A variant keeps some of them in a higher precision on purpose, so one of the precision asked for is
-    enough; a graph in fp32 may have none of a lower one.
-
-    Args:
-        where: what was read, for the message, such as `built engine`.
-
-    Raises:
-        EngineError: they do not.
+    enough; a graph in fp32 may have none of a lower one. `where` names what was read in the EngineError.
     """
-    asked = _ASKED[bundle.variant]
+    asked = bundle.precision
     counts = Counter(layer.precision for layer in layers if layer.is_product)
     found = ", ".join(f"{count} in {precision}" for precision, count in counts.most_common())
     lower = [precision for precision in _LOWEST_FIRST[:-1] if counts[precision]]
@@ -216,7 +188,7 @@ def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) ->
         raise EngineError(
             f"'{bundle.name}' is to compute in {asked}, but of the {counts.total()} convolutions and matrix "
             f"products in the {where} {counts[asked]} do ({found or 'there are none'})",
-            "Convert the bundle again."
-            if asked != "fp32"
-            else "Give the bundle that is in fp32, and convert it where it should not be.",
+            "Give the bundle that is in fp32, and convert it where it should not be."
+            if asked == "fp32"
+            else "Convert the bundle again.",
         )

@@ -17,8 +17,7 @@ _PAUSE = 0.2  # seconds between two looks at how far a build is
 class BuildMonitor:
     """Counts the steps of a build, and ends the build at the next step once `stop` was called.
 
-    Attributes:
-        monitor: the IProgressMonitor for TensorRT, which calls it from several threads.
+    `monitor` is the IProgressMonitor for TensorRT, which calls it from several threads.
     """
 
     def __init__(self, module: ModuleType) -> None:
@@ -59,16 +58,9 @@ class BuildMonitor:
 
 
 def run_interruptibly(build: Callable[[], Result], monitor: BuildMonitor, task: Task) -> Result:
-    """Run a build in a thread of its own, so that this one hears the user's interrupt.
+    """Run a build in a thread of its own, so that this one hears the user's interrupt and tells of its steps.
 
-    Args:
-        build: runs it.
-        monitor: watches it.
-        task: told of its steps, in this thread.
-
-    Raises:
-        KeyboardInterrupt: the user stopped it; the build has ended, at the end of the step it was in.
-        Exception: what the build or the task raised.
+    Raises what the build or the task raised; KeyboardInterrupt only when the build has ended its step.
     """
     with ThreadPoolExecutor(1) as executor:
         running = executor.submit(build)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,10 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_export.checkpoints.checkpoint import read_checkpoint
 from fgdd_export.graphs.graph import Array, GraphBuilder, run_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import Preparation
-
-if TYPE_CHECKING:
-    import onnx
 
 EPSILON = 1e-3  # of the batch normalisations
 MEAN, SCALE = 127.0, 128.0
@@ -105,11 +103,7 @@ class _Network:
 def fold_batch_norm(
     kernel: Array, weight: Array, bias: Array, mean: Array, variance: Array
 ) -> tuple[Array, Array]:
-    """Fold a batch normalisation (inference) into the convolution before it, in float64.
-
-    Returns:
-        The convolution's kernel and bias, float32.
-    """
+    """Fold a batch normalisation into the convolution before it, in float64: its kernel and bias, float32."""
     factor = weight.astype(np.float64) / np.sqrt(variance.astype(np.float64) + EPSILON)
     folded = kernel.astype(np.float64) * factor[:, None, None, None]
     return folded.astype(np.float32), (bias - mean * factor).astype(np.float32)
@@ -118,9 +112,8 @@ def fold_batch_norm(
 def prepare_efficientnet_lite0(source_file: Path, preparation: Preparation) -> Prepared:
     """Make a backbone of the published checkpoint, and measure it against the PyTorch network's logits.
 
-    Raises:
-        SettingsError: a size is asked for.
-        BundleError: the file is no checkpoint of EfficientNet-lite0, or the result differs from it.
+    Raises SettingsError where a size is asked for, and BundleError where the file is no checkpoint of
+    EfficientNet-lite0, or the result differs from it.
     """
     if preparation.size is not None:
         raise SettingsError("The recipe efficientnet-lite0 takes no size: the graph runs at every size")
@@ -136,14 +129,10 @@ def prepare_efficientnet_lite0(source_file: Path, preparation: Preparation) -> P
 
 
 def build_efficientnet_lite0(weights: Mapping[str, Array]) -> onnx.ModelProto:
-    """Build the network for inference.
+    """Build the network for inference from the checkpoint's tensors by name.
 
-    Args:
-        weights: the checkpoint's tensors by name.
-
-    Returns:
-        A model from `images` uint8 [batch, height, width, 3], RGB, to `features` float32 [batch, 1280] (after
-        the pooling) and `logits` float32 [batch, 1000] (ImageNet-1K), at every height and width.
+    The model takes `images` uint8 [batch, height, width, 3], RGB, to `features` float32 [batch, 1280] (after
+    the pooling) and `logits` float32 [batch, 1000] (ImageNet-1K), at every height and width.
 
     Padding is TensorFlow's `SAME` for the size at hand. The PyTorch port, left at its default settings, pads
     as for 224 at every size: that agrees at multiples of 32 only. At 112 the last stage sees 7 rows, not 14.

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
-from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import (
-    EXTRA,
     OPSET,
     GraphBuilder,
     cut_model,
@@ -28,12 +26,10 @@ from fgdd_export.graphs.graph import (
     slim_model,
     tensor_specs,
 )
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import Preparation
-
-if TYPE_CHECKING:
-    import onnx
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -49,9 +45,8 @@ TOLERANCES = {
 def prepare_u2netp(source_file: Path, preparation: Preparation) -> Prepared:
     """Make a foreground model of a published U2-Netp file, at one input size, and measure its parity.
 
-    Raises:
-        SettingsError: the size is missing or no multiple of 32.
-        BundleError: the file is no U2-Netp, or the result differs from it.
+    Raises SettingsError where the size is missing or no multiple of 32, and BundleError where the file is no
+    U2-Netp, or the result differs from it.
     """
     size = preparation.size
     if size is None or size % STRIDE:
@@ -68,12 +63,8 @@ def prepare_u2netp(source_file: Path, preparation: Preparation) -> Prepared:
 def reference_probabilities(source: bytes, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The published network as published: preprocessing in NumPy, one image at a time, min-max scaling.
 
-    Args:
-        source: the published ONNX file's bytes.
-        images: uint8 [n, height, width, 3], RGB.
-
-    Returns:
-        float64 [n, height, width], from 0 to 1 in each image.
+    Takes the published file's bytes and images uint8 [n, height, width, 3], RGB; gives float64 [n, height,
+    width], from 0 to 1 in each image.
     """
     model = _read_source(source)
     for axis in (2, 3):  # the file is fixed at 320, though every layer takes other sizes
@@ -102,15 +93,11 @@ def compare(found: Mapping[str, NDArray[Any]], reference: NDArray[np.float64]) -
 
 
 def build_u2netp(source: bytes, size: int) -> onnx.ModelProto:
-    """Wrap the published network in its preprocessing and postprocessing.
+    """Wrap the published network (the file's bytes) in its preprocessing and postprocessing.
 
-    Args:
-        source: the published ONNX file's bytes; its first output is the fused probability map.
-        size: pixels of each side of the square input, a multiple of 32.
-
-    Returns:
-        A model from `images` uint8 [batch, size, size, 3], RGB, to `mask` uint8 [batch, size, size] (0 to
-        255: the probability map scaled to fill [0, 1] in each image) and `occupancy` float32 [batch].
+    The model takes `images` uint8 [batch, size, size, 3], RGB, to `mask` uint8 [batch, size, size] (0 to 255:
+    the probability map scaled to fill [0, 1] in each image) and `occupancy` float32 [batch]; `size` is a
+    multiple of 32.
     """
     network = _network(source, size)
     builder = GraphBuilder("fgdd_")
@@ -155,16 +142,14 @@ def _network(source: bytes, size: int) -> onnx.ModelProto:
             if length is not None:
                 axis.dim_value = length
     model = slim_model(model)  # at batch 1 every size becomes a constant
-    version_converter = import_optional("onnx.version_converter", EXTRA)
-    converted: onnx.ModelProto = version_converter.convert_version(model, OPSET)
+    converted: onnx.ModelProto = onnx.version_converter.convert_version(model, OPSET)
     _resize_by_scales(converted)
     return converted
 
 
 def _resize_by_scales(model: onnx.ModelProto) -> None:
     """Give each Resize its factors instead of a target size, which would fix the batch."""
-    onnx_: Any = import_optional("onnx", EXTRA)
-    inferred = onnx_.shape_inference.infer_shapes(model, strict_mode=True)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     values = (*inferred.graph.value_info, *inferred.graph.output)
     shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in values}
     for node in model.graph.node:
@@ -172,7 +157,7 @@ def _resize_by_scales(model: onnx.ModelProto) -> None:
             continue
         scales = np.divide(shapes[node.output[0]], shapes[node.input[0]]).astype(np.float32)
         name = f"{node.output[0]}_scales"
-        model.graph.initializer.append(onnx_.numpy_helper.from_array(scales, name))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scales, name))
         node.input[:] = [node.input[0], "", name]
 
 

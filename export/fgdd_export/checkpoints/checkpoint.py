@@ -25,17 +25,10 @@ from fgdd_fast.errors import BundleError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-STORAGES: Mapping[str, np.dtype[Any]] = {
-    "DoubleStorage": np.dtype("<f8"),
-    "FloatStorage": np.dtype("<f4"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-}
+_FLOATS = {"Double": "<f8", "Float": "<f4", "Half": "<f2"}
+_INTEGERS = {"Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+_NO_CHECKPOINT = (pickle.UnpicklingError, zipfile.BadZipFile, struct.error, zlib.error, EOFError, MemoryError)
+_NO_TENSORS = (AttributeError, LookupError, NotImplementedError, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,10 @@ ALLOWED: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): _StorageType(dtype) for name, dtype in STORAGES.items()},
+    **{
+        ("torch", f"{name}Storage"): _StorageType(np.dtype(code))
+        for name, code in {**_FLOATS, **_INTEGERS}.items()
+    },
 }
 
 
@@ -119,37 +115,16 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def read_checkpoint(file: BinaryIO, what: str) -> dict[str, Array]:
-    """Read a dictionary of tensors.
+    """Read a dictionary of tensors by name, each an array of its own, from a file opened in binary mode.
 
-    Args:
-        file: the checkpoint, opened in binary mode.
-        what: how error messages call it.
-
-    Returns:
-        The tensors by name, each an array of its own.
-
-    Raises:
-        BundleError: the file is no checkpoint, is damaged, or asks for anything but plain tensors.
+    Raises BundleError, which calls the file `what`, where it is no checkpoint, is damaged, or asks for
+    anything but plain tensors.
     """
     try:
         read = _read_zip if zipfile.is_zipfile(file) else _read_legacy
         file.seek(0)
         return read(file)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        AttributeError,
-        EOFError,
-        IndexError,
-        KeyError,
-        MemoryError,
-        NotImplementedError,
-        OverflowError,
-        TypeError,
-        ValueError,
-        struct.error,
-        zlib.error,
-    ) as error:
+    except _NO_CHECKPOINT + _NO_TENSORS as error:
         raise BundleError(f"{what} cannot be read as a PyTorch checkpoint: {error}") from error
 
 

@@ -37,14 +37,10 @@ def triple(values: Iterable[float]) -> Triple:
 
 
 def load_config(checkpoint: str, model_types: tuple[str, ...] = ()) -> Any:
-    """Read a checkpoint's `config.json`.
+    """Read the `config.json` of a folder, or of a name of the hub.
 
-    Args:
-        checkpoint: a folder, or a name of the hub.
-        model_types: the architectures wanted, as `model_type` names them; any when empty.
-
-    Raises:
-        BundleError: it is not there, or is of another architecture.
+    Raises BundleError where it is not there, or its `model_type` is none of those wanted; any will do when
+    empty.
     """
     with _explained(checkpoint):
         config = transformers.AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
@@ -83,32 +79,16 @@ def load_model(checkpoint: str, model_class: Any, config: Any = None) -> Loaded:
     options = {} if config is None else {"config": config}
     with _explained(checkpoint):
         model, loading = model_class.from_pretrained(
-            checkpoint,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **options,
+            checkpoint, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    check_loading(
-        checkpoint,
-        missing=loading["missing_keys"],
-        mismatched=[str(key[0]) for key in loading["mismatched_keys"]],
-    )
+    mismatched = [str(key[0]) for key in loading["mismatched_keys"]]
+    check_loading(checkpoint, missing=loading["missing_keys"], mismatched=mismatched)
     model.eval()
     return Loaded(model, tuple(sorted(loading["unexpected_keys"])))
 
 
 def check_loading(checkpoint: object, *, missing: Iterable[str], mismatched: Iterable[str]) -> None:
-    """Refuse weights that do not fill a network.
-
-    Args:
-        checkpoint: where they come from.
-        missing: names of the network's tensors that it does not hold.
-        mismatched: names of those that it holds in another shape.
-
-    Raises:
-        BundleError: there are such tensors.
-    """
+    """Raise BundleError where a checkpoint lacks tensors of a network, or holds some in another shape."""
     for what, keys in (("lacks", sorted(missing)), ("has the wrong shape for", sorted(mismatched))):
         if keys:
             listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -121,11 +101,8 @@ def check_loading(checkpoint: object, *, missing: Iterable[str], mismatched: Ite
 def read_tensors(path: Path) -> Mapping[str, Any]:
     """Read a file of tensors: safetensors, or a pickle that holds nothing but tensors and plain containers.
 
-    Returns:
-        What the file holds, most often a dictionary of tensors by name, or one that holds such a dictionary.
-
-    Raises:
-        BundleError: the file is missing, damaged, or would execute code.
+    Returns what it holds, most often a dictionary of tensors by name, or one that holds such a dictionary.
+    Raises BundleError where the file is missing, damaged, or would execute code.
     """
     with _explained(str(path)):
         if path.suffix == ".safetensors":
@@ -206,34 +183,23 @@ def provenance(checkpoint: str) -> dict[str, Any]:
     if not path.exists():
         return {"checkpoint": checkpoint}
     weights = [path] if path.is_file() else sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))
-    return {
-        "checkpoint": path.resolve().name,
-        "weights": {file.name: file_sha256(file) for file in weights},
-    }
+    return {"checkpoint": path.resolve().name, "weights": {file.name: file_sha256(file) for file in weights}}
 
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """A classifier's input.
+    """A classifier's input; None where nothing is said."""
 
-    Attributes:
-        size: pixels of each side; None where nothing is said.
-        mean, std: of each channel, for values in [0, 1]; None where nothing is said.
-    """
-
-    size: int | None = None
+    size: int | None = None  # pixels of each side
+    # mean, std: of each channel, for values in [0, 1]
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
 
 def read_processor(checkpoint: str) -> ProcessorSettings:
-    """Read a checkpoint's image processor; nothing is known where it has none.
+    """Read the image processor of a folder, or of a name of the hub; nothing is known where it has none.
 
-    Args:
-        checkpoint: a folder, or a name of the hub.
-
-    Raises:
-        BundleError: the file is damaged, or asks for what a teacher's graph does not do.
+    Raises BundleError where the file is damaged, or asks for what a teacher's graph does not do.
     """
     for name in ("processor_config.json", "preprocessor_config.json"):
         path = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False)
@@ -287,7 +253,4 @@ def _normalisation(data: Mapping[str, Any]) -> tuple[tuple[float, ...] | None, t
         mean = [value + 1 for value in mean]
     if data.get("include_top"):  # … and divides by the standard deviation twice
         std = [value * value for value in std]
-    return (
-        tuple(value / (255 * factor) for value in mean),
-        tuple(value / (255 * factor) for value in std),
-    )
+    return tuple(value / (255 * factor) for value in mean), tuple(value / (255 * factor) for value in std)

@@ -25,23 +25,14 @@ ADVICE = "Name one of Meta's sam2.1_hiera_*.pt files, or a folder with config.js
 
 @dataclass(frozen=True)
 class HieraSize:
-    """What tells the published image encoders apart.
+    """What tells the published image encoders apart."""
 
-    Attributes:
-        width: channels of the first stage; each stage doubles channels and attention heads.
-        heads: attention heads of the first stage.
-        blocks: number of blocks of each stage.
-        global_blocks: which blocks attend to the whole image, counted from 0 over all stages.
-        windows: side of the attention windows of each stage.
-        background: side of the position embedding before it is enlarged.
-    """
-
-    width: int
-    heads: int
-    blocks: tuple[int, int, int, int]
-    global_blocks: tuple[int, ...]
-    windows: tuple[int, int, int, int] = (8, 4, 14, 7)
-    background: int = 7
+    width: int  # channels of the first stage; each stage doubles channels and attention heads
+    heads: int  # attention heads of the first stage
+    blocks: tuple[int, int, int, int]  # number of blocks of each stage
+    global_blocks: tuple[int, ...]  # which blocks attend to the whole image, counted from 0 over all stages
+    windows: tuple[int, int, int, int] = (8, 4, 14, 7)  # side of the attention windows of each stage
+    background: int = 7  # side of the position embedding before it is enlarged
 
     def config(self) -> Sam2Config:
         """The network for images of 1024 x 1024, as transformers describes it."""
@@ -115,16 +106,11 @@ def is_meta_checkpoint(checkpoint: str) -> bool:
 
 
 def load_meta_checkpoint(path: Path) -> Loaded:
-    """Load a file of Meta's into transformers' network.
+    """Load a file of Meta's into a `Sam2Model` in float32 and evaluation mode, of the size that it shows.
 
-    Args:
-        path: a pickle `{"model": tensors}`, of which nothing is executed, or the same tensors as safetensors.
-
-    Returns:
-        A `Sam2Model` in float32 and evaluation mode, its size told from the tensors' shapes.
-
-    Raises:
-        BundleError: it is missing, damaged, executable, no SAM 2.1, or of no published size.
+    The file is a pickle `{"model": tensors}`, of which nothing is executed, or the same tensors as
+    safetensors. Raises BundleError where it is missing, damaged, executable, no SAM 2.1, or of no published
+    size.
     """
     content = read_tensors(path)
     held = content.get("model", content)
@@ -135,23 +121,15 @@ def load_meta_checkpoint(path: Path) -> Loaded:
         model: Any = Sam2Model(config)
     renamed = rename(tensors)
     places = model.state_dict()
-    check_loading(
-        path,
-        missing=places.keys() - renamed.keys(),
-        mismatched=[
-            name for name, place in places.items() if name in renamed and renamed[name].shape != place.shape
-        ],
-    )
+    held_both = places.keys() & renamed.keys()
+    mismatched = [name for name in held_both if renamed[name].shape != places[name].shape]
+    check_loading(path, missing=places.keys() - renamed.keys(), mismatched=mismatched)
     model.load_state_dict({name: renamed[name].float() for name in places}, assign=True)
     return Loaded(model.eval(), unused=tuple(sorted(renamed.keys() - places.keys())))
 
 
 def find_size(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Tell which of `SIZES` a checkpoint is, from the width and the number of its blocks.
-
-    Raises:
-        BundleError: it is none of them, or not SAM 2.1 at all.
-    """
+    """Tell which of `SIZES` a checkpoint is, from the width and number of its blocks; else BundleError."""
     if PATCHES_OF_SAM_1 in tensors:
         raise BundleError(f"The checkpoint {path} is of SAM 1, not of SAM 2.1", ADVICE)
     if PATCHES not in tensors:
@@ -175,20 +153,15 @@ def find_size(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def rename(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give Meta's tensors transformers' names, and leave out the memory of videos."""
-    renamed = {
-        _transformers_name(name): tensor
-        for name, tensor in tensors.items()
-        if name not in POINTS and not MEMORY.match(name)
-    }
+    renamed = {}
+    for name in (name for name in tensors if name not in POINTS and not MEMORY.match(name)):
+        new = name
+        for pattern, replacement in RENAMES:
+            new = pattern.sub(replacement, new)
+        renamed[new] = tensors[name]
     points = [tensors[name] for name in POINTS if name in tensors]
     if len(points) == len(POINTS) and len({point.shape for point in points}) == 1:
         renamed["prompt_encoder.point_embed.weight"] = torch.cat(points)
     if ENCODING in renamed:  # transformers holds it twice
         renamed["shared_image_embedding.positional_embedding"] = renamed[ENCODING]
     return renamed
-
-
-def _transformers_name(name: str) -> str:
-    for pattern, replacement in RENAMES:
-        name = pattern.sub(replacement, name)
-    return name

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,15 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.optional_imports import import_optional
-from fgdd_export.classifier.candidate import (
-    Candidate,
-    Images,
-    backbone_candidate,
-    names_bundle,
-)
+from fgdd_export.classifier.candidate import Candidate, Images, backbone_candidate, names_bundle
 from fgdd_export.classifier.teacher import add_loss
 from fgdd_export.graphs.graph import Array, bundle_of, load_model, serialise
 from fgdd_export.graphs.parity import (
     UNKNOWN_LICENCE,
     check_teacher_parity,
+    cross_entropy,
     drawn_images,
+    teacher_differences,
     teacher_tolerance,
 )
 from fgdd_fast.errors import BundleError, SettingsError
@@ -52,10 +50,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         raise SettingsError(f"The class names {path} cannot be read: {error.strerror}", HOW) from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"The class names {path} are no UTF-8 text", HOW) from error
-    if path.suffix == ".json" or text.lstrip().startswith("["):
-        names = _json_names(path, text)
-    else:
-        names = tuple(line.strip() for line in text.rstrip().split("\n"))
+    listed = path.suffix == ".json" or text.lstrip().startswith("[")
+    lines = _json_names(path, text) if listed else text.rstrip().split("\n")
+    names = tuple(line.strip() for line in lines)
     if not any(names):
         raise SettingsError(f"The file {path} holds no class names", HOW)
     if "" in names:
@@ -63,26 +60,20 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _json_names(path: Path, text: str) -> tuple[str, ...]:
+def _json_names(path: Path, text: str) -> list[str]:
     try:
         names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"The class names {path} are no JSON: {error}", HOW) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise SettingsError(f"The class names {path} are no JSON list of names", HOW)
-    return tuple(name.strip() for name in names)
+    return names
 
 
 def check_class_names(names: Sequence[str] | None, outputs: int, checkpoint: str) -> tuple[str, ...]:
-    """Make sure that every output has one name of its own.
+    """Make sure that every output has one name of its own, given by the user or the checkpoint.
 
-    Args:
-        names: the names; None where neither the user nor the checkpoint gives any.
-        outputs: how many classes the network tells apart.
-        checkpoint: the network, for messages.
-
-    Raises:
-        SettingsError: there are no names, another number of them, or two that are equal.
+    Raises SettingsError where there are no names, another number of them, or two that are equal.
     """
     if names is None:
         raise SettingsError(f"The checkpoint {checkpoint} does not name its {outputs} classes", HOW)
@@ -91,13 +82,10 @@ def check_class_names(names: Sequence[str] | None, outputs: int, checkpoint: str
             f"There are {len(names)} class names, but the network {checkpoint} tells {outputs} classes apart",
             HOW,
         )
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise SettingsError(
-                f"Two classes of {checkpoint} have the same name {name!r}", f"Names must differ. {HOW}"
-            )
-        seen.add(name)
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SettingsError(
+            f"Two classes of {checkpoint} have the same name {twice[0]!r}", f"Names must differ. {HOW}"
+        )
     return tuple(names)
 
 
@@ -131,13 +119,11 @@ def export_teacher(
         check: uint8 RGB images [height, width, 3] of any size, on which the bundle is held against the
             network; drawn ones when there are none.
         licence: SPDX identifier of the weights' licence; `NOASSERTION` leaves it to the checkpoint.
-        force: write the bundle also when it differs from the network by more than rounding; not when it
-            gives values that are not finite.
+        force: write the bundle also when it differs from the network by more than rounding; not when it gives
+            values that are not finite.
 
     Returns:
-        A bundle with the role `teacher`: inputs `images` uint8 [batch, size, size, 3], RGB, and `labels`
-        int32 [batch]; outputs `logits` float32 [batch, classes] and `loss` float32 [batch], the cross-entropy
-        in nats.
+        A `teacher`; see `Bundle`. Its images are square.
 
     Raises:
         SettingsError: class names, size, mean or std are missing or do not fit.
@@ -219,26 +205,17 @@ def measure_parity(
     """
     count, outputs = logits.shape
     labels = (np.arange(count) * 7 % outputs).astype(np.int32)
-    losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(count), labels]
-    logit_difference = loss_difference = 0.0
-    agreement = 1.0
+    losses = cross_entropy(logits, labels)
+    figures: list[dict[str, float]] = []
     for batch in (BATCH, 1):
-        found = [run({"images": images[part], "labels": labels[part]}) for part in _parts(count, batch)]
-        found_logits = np.concatenate([one["logits"] for one in found])
-        found_losses = np.concatenate([one["loss"] for one in found])
-        logit_difference = np.maximum(logit_difference, np.abs(found_logits - logits).max())
-        loss_difference = np.maximum(loss_difference, np.abs(found_losses - losses).max())
-        agreement = min(agreement, (found_logits.argmax(axis=1) == logits.argmax(axis=1)).mean())
-    largest = float(np.abs(logits).max())
-    return {
-        "images": count,
-        "batches": [min(BATCH, count), 1],
-        "max_logit": largest,
-        "max_logit_difference": float(logit_difference),
-        "max_loss_difference": float(loss_difference),
-        "top1_agreement": float(agreement),
-        "tolerance": teacher_tolerance(largest),
-    }
+        each = [run({"images": images[part], "labels": labels[part]}) for part in _parts(count, batch)]
+        found = {name: np.concatenate([one[name] for one in each]) for name in ("logits", "loss")}
+        agreement = (found["logits"].argmax(axis=1) == logits.argmax(axis=1)).mean()
+        figures.append({**teacher_differences(found, logits, losses), "top1_agreement": float(agreement)})
+    worst = {name: float(np.max([one[name] for one in figures])) for name in figures[0]}
+    worst["top1_agreement"] = min(one["top1_agreement"] for one in figures)
+    tolerance = teacher_tolerance(worst["max_logit"])
+    return {"images": count, "batches": [min(BATCH, count), 1], **worst, "tolerance": tolerance}
 
 
 def _parts(count: int, length: int) -> Iterator[slice]:

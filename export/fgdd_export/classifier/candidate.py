@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing
 from fgdd_export.graphs.graph import OPSET, load_model, read_model
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
-
-if TYPE_CHECKING:
-    import onnx
 
 Images = NDArray[np.uint8]
 
@@ -55,16 +53,11 @@ def names_bundle(checkpoint: str) -> bool:
 def backbone_candidate(
     checkpoint: str, *, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> Candidate:
-    """Take the logits of a backbone.
+    """Take the logits of a backbone: a name of the catalogue, or the path of a bundle.
 
-    Args:
-        checkpoint: a name of the catalogue, or the path of a bundle.
-        size: pixels of each side; the backbone's own when None.
-        mean, std: have to be None, for the backbone normalises its input itself.
-
-    Raises:
-        BundleError: the bundle cannot be read, or has no logits of one length.
-        SettingsError: a size or a normalisation that the backbone does not take.
+    `mean` and `std` have to be None, for a backbone normalises its input itself. Raises BundleError where the
+    bundle cannot be read, or has no logits of one length; SettingsError for a size or a normalisation that it
+    does not take.
     """
     bundle = find_bundle(checkpoint, "backbone")
     if mean is not None or std is not None:

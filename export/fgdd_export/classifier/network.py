@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +17,12 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Preprocessing
 from fgdd_export.classifier.candidate import Candidate, Images
 from fgdd_export.classifier.sources import load_classifier
-from fgdd_export.classifier.weights import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Classifier,
-    first_line,
-    logits_of,
-)
+from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, Classifier, first_line, logits_of
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.graphs.network_bundle import normalisation as in_words
 from fgdd_export.graphs.parity import UNKNOWN_LICENCE
 from fgdd_export.graphs.torch_export import Network, export_network
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-
-if TYPE_CHECKING:
-    import onnx
 
 EXAMPLES = 2  # images in a trial: with one, a fixed batch could go unnoticed
 CHANNELS = 3
@@ -42,9 +34,8 @@ def network_candidate(
 ) -> Candidate:
     """Load a PyTorch classifier and settle its input; see `export_teacher`.
 
-    Raises:
-        SettingsError: the size or the normalisation is missing or impossible.
-        BundleError: the checkpoint cannot be loaded, or is no classifier of RGB images of that size.
+    Raises SettingsError where the size or the normalisation is missing or impossible; BundleError where the
+    checkpoint cannot be loaded, or is no classifier of RGB images of that size.
     """
     classifier = load_classifier(checkpoint)
     side = size or classifier.size
@@ -170,9 +161,8 @@ class FromImages(torch.nn.Module):
     def __init__(self, module: torch.nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.module = module
-        mean, std = (
-            np.reshape(values, (1, CHANNELS, 1, 1)) for values in (normalisation.mean, normalisation.std)
-        )
+        pair = (normalisation.mean, normalisation.std)
+        mean, std = (np.reshape(values, (1, CHANNELS, 1, 1)) for values in pair)
         self.register_buffer("scale", torch.tensor(1 / (255 * std), dtype=torch.float32))
         self.register_buffer("shift", torch.tensor(-mean / std, dtype=torch.float32))
 

@@ -23,7 +23,6 @@ from fgdd_export.classifier.weights import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Classifier,
-    Tensors,
     fill_network,
     first_line,
     rded_network,
@@ -33,31 +32,19 @@ from fgdd_fast.errors import BundleError, FgddError
 
 
 def load_timm(name: str, weights: Path | None) -> Classifier:
-    """Make a network of timm, with its published weights or those of a file.
-
-    Raises:
-        BundleError: timm is not installed, does not know the name, or the weights cannot be had.
-    """
+    """Make a network of timm, with its published weights or those of a file; BundleError if it cannot."""
     timm = _import_package("timm")
     with _told_as_bundle_error(f"timm cannot make {name}", f"Weights of your own: timm:{name}@FILE"):
         module = _filled(lambda **head: timm.create_model(name, pretrained=weights is None, **head), weights)
         settings = timm.data.resolve_model_data_config(module)
-    return Classifier(
-        module,
-        _code_source("timm", name, name, weights),
-        size=settings["input_size"][-1],
-        mean=settings["mean"],
-        std=settings["std"],
-    )
+    source = _code_source("timm", name, name, weights)
+    return Classifier(module, source, settings["input_size"][-1], settings["mean"], settings["std"])
 
 
 def load_torchvision(name: str, weights: Path | None) -> Classifier:
     """Make a network of torchvision, with its published weights or those of a file.
 
-    Size and normalisation are those of the published weights in both cases.
-
-    Raises:
-        BundleError: torchvision is not installed, does not know the name, or the weights cannot be had.
+    Size and normalisation are those of the published weights in both cases. Raises BundleError if it cannot.
     """
     models = _import_package("torchvision").models
     own = f"Weights of your own: torchvision:{name}@FILE"
@@ -79,8 +66,7 @@ def load_torchvision(name: str, weights: Path | None) -> Classifier:
 def load_function(module_name: str, function: str, weights: Path | None) -> Classifier:
     """Call a Python function without arguments that returns a network; this executes the user's own code.
 
-    Raises:
-        BundleError: there is no such function, it fails, or it returns something else.
+    Raises BundleError where there is no such function, it fails, or it returns something else.
     """
     called = f"{module_name}:{function}"
     with _working_folder_importable():
@@ -107,49 +93,37 @@ def _filled(make: Callable[..., torch.nn.Module], weights: Path | None) -> torch
     module = make()
     if weights is None:
         return module
-    tensors = read_state(weights)
-    classes = _other_classes(module, tensors)
-    if classes is not None:
-        module = make(num_classes=classes)
+    tensors, own = read_state(weights), module.state_dict()
+    head = [name for name, tensor in own.items() if tensor.ndim > 1][-1]  # the last matrix has a row a class
+    if head in tensors and len(tensors[head]) != len(own[head]):
+        module = make(num_classes=len(tensors[head]))
     fill_network(module, tensors, weights)
     return module
 
 
-def _other_classes(module: torch.nn.Module, tensors: Tensors) -> int | None:
-    """How many classes tensors tell apart, if not as many as the network: the rows of its last matrix."""
-    head = [name for name, tensor in module.state_dict().items() if tensor.ndim > 1][-1]
-    if head not in tensors or len(tensors[head]) == len(module.state_dict()[head]):
-        return None
-    return len(tensors[head])
-
-
 def _import_package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = (error.name or name).partition(".")[0]
-        raise BundleError(
-            f"The Python package '{missing}' is not installed", f"Run: pip install {missing}"
-        ) from error
-    except Exception as error:  # such as a torchvision that was built for another PyTorch
-        raise BundleError(
-            f"The Python package '{name}' cannot be imported: {type(error).__name__}: {first_line(error)}",
-            "Install the version that belongs to your PyTorch.",
-        ) from error
+    advice = "Install the version that belongs to your PyTorch."  # torchvision is built for one
+    with _told_as_bundle_error(f"The Python package '{name}' cannot be imported", advice):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing = (error.name or name).partition(".")[0]
+            raise BundleError(
+                f"The Python package '{missing}' is not installed", f"Run: pip install {missing}"
+            ) from error
 
 
 def _import_own(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+    with _told_as_bundle_error(f"The Python module {name} cannot be imported"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):
+                raise
             raise BundleError(
                 f"There is no Python module '{error.name}'",
                 "It is looked for in the working folder and among the installed packages.",
             ) from error
-        raise BundleError(
-            f"The Python module {name} cannot be imported: {type(error).__name__}: {first_line(error)}"
-        ) from error
 
 
 @contextmanager
@@ -186,16 +160,10 @@ UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class without a 
 
 
 def load_classifier(checkpoint: str) -> Classifier:
-    """Load a classifier with its weights.
+    """Load a classifier with its weights, in float32 and evaluation mode on the CPU.
 
-    Args:
-        checkpoint: see `fgdd_export.classifier.bundle.export_teacher`; bundles are not taken here.
-
-    Returns:
-        The network in float32 and evaluation mode on the CPU.
-
-    Raises:
-        BundleError: it is not there, damaged, or not what it should be.
+    See `fgdd_export.classifier.bundle.export_teacher`; bundles are not taken here. Raises BundleError where
+    it is not there, damaged, or not what it should be.
     """
     classifier = _load(checkpoint)
     classifier.module.to("cpu", torch.float32).eval()
@@ -217,11 +185,7 @@ def _load(checkpoint: str) -> Classifier:
 
 
 def load_transformers(checkpoint: str) -> Classifier:
-    """Load an image classifier of transformers.
-
-    Args:
-        checkpoint: a folder, or a name of the hub.
-    """
+    """Load an image classifier of transformers: a folder, or a name of the hub."""
     config = load_config(checkpoint)
     if type(config) not in transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         raise BundleError(f"The checkpoint {checkpoint} is a {config.model_type}, which classifies no images")
@@ -256,13 +220,8 @@ def load_rded(path: Path) -> Classifier:
     tensors = read_state(path)
     network = rded_network(tensors)
     fill_network(network.module, tensors, path)
-    return Classifier(
-        network.module,
-        _source("rded", str(path), network.architecture),
-        size=network.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-    )
+    source = _source("rded", str(path), network.architecture)
+    return Classifier(network.module, source, network.size, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _source(kind: str, checkpoint: str, architecture: str) -> dict[str, Any]:
@@ -271,13 +230,9 @@ def _source(kind: str, checkpoint: str, architecture: str) -> dict[str, Any]:
 
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is an archive with code beside the tensors."""
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/code/" in name for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
+    return False
 
 
 def _square(size: Any) -> int | None:

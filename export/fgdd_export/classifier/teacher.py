@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,9 @@ from fgdd_export.graphs.graph import (
     serialise,
     tensor_specs,
 )
-from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
-from fgdd_fast.errors import BundleError, TeacherError
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.late_onnx import onnx
+from fgdd_export.graphs.parity import check_teacher_parity, cross_entropy, drawn_images, teacher_differences
+from fgdd_fast.errors import TeacherError
 
 
 def build_teacher(
@@ -58,23 +56,18 @@ def build_teacher(
         BundleError: the backbone cannot be read, or the file differs from the same sum in float64.
     """
     _check_head(backbone, weight, bias, classes)
-    try:
-        network = read_model(backbone.graph(), f"The backbone {backbone.name}")
-    except OSError as error:
-        raise BundleError(f"The model file {backbone.onnx} cannot be read: {error.strerror}") from error
+    network = read_model(backbone.graph(), f"The backbone {backbone.name}")
     model = serialise(add_head(network, weight, bias))
     parity = _measure_parity(network, model, weight, bias, backbone)
     check_teacher_parity(onnx.stem, parity)
+    origin = {"name": backbone.name, "sha256": backbone.sha256, **backbone.source}
     bundle = bundle_of(
         read_model(model, f"The teacher {onnx.stem}"),
         onnx,
         "teacher",
         preprocessing=backbone.preprocessing,
         classes=tuple(classes),
-        source={
-            "backbone": {"name": backbone.name, "sha256": backbone.sha256, **backbone.source},
-            "head": dict(source),
-        },
+        source={"backbone": origin, "head": dict(source)},
         licence=backbone.licence,
         parity=parity,
         accuracy=accuracy,
@@ -101,24 +94,18 @@ def _check_head(backbone: Bundle, weight: Array, bias: Array, classes: Sequence[
 def add_head(backbone: onnx.ModelProto, weight: Array, bias: Array) -> onnx.ModelProto:
     """Cut a backbone at `features`, which stay an output, and add a linear head with its cross-entropy."""
     builder = _cut(backbone, "features")
-    builder.node(
-        "Gemm", "features", builder.constant(weight), builder.constant(bias), output="logits", transB=1
-    )
-    features = TensorSpec(
-        "features", "float32", (tensor_specs(backbone.graph.input)[0].shape[0], weight.shape[1])
-    )
+    head = builder.constant(weight), builder.constant(bias)
+    builder.node("Gemm", "features", *head, output="logits", transB=1)
+    batch = tensor_specs(backbone.graph.input)[0].shape[0]
+    features = TensorSpec("features", "float32", (batch, weight.shape[1]))
     return _finish(builder, backbone, len(bias), features)
 
 
 def add_loss(network: onnx.ModelProto, classes: int) -> onnx.ModelProto:
     """Cut a network at `logits` float32 [batch, classes] and add their cross-entropy.
 
-    Args:
-        network: its first input is `images`, and its opset is `OPSET`.
-        classes: how many logits it gives.
-
-    Returns:
-        A model from `images` and `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
+    The network's first input is `images`, and its opset is `OPSET`. Returns a model from `images` and
+    `labels` int32 [batch] to `logits` and `loss` float32 [batch], in nats.
     """
     return _finish(_cut(network, "logits"), network, classes)
 
@@ -147,15 +134,10 @@ def _finish(
     score = builder.node("GatherElements", scores, labels, axis=1)
     builder.node("Squeeze", builder.node("Neg", score), columns, output="loss")
     images = tensor_specs(network.graph.input)[0]
-    return builder.model(
-        f"{network.graph.name}_teacher",
-        [images, TensorSpec("labels", "int32", images.shape[:1])],
-        [
-            TensorSpec("logits", "float32", (images.shape[0], classes)),
-            TensorSpec("loss", "float32", images.shape[:1]),
-            *others,
-        ],
-    )
+    batch = images.shape[:1]
+    outputs = [TensorSpec("logits", "float32", (*batch, classes)), TensorSpec("loss", "float32", batch)]
+    inputs = [images, TensorSpec("labels", "int32", batch)]
+    return builder.model(f"{network.graph.name}_teacher", inputs, [*outputs, *others])
 
 
 def _measure_parity(
@@ -165,10 +147,5 @@ def _measure_parity(
     labels = (np.arange(len(images)) * 7 % len(bias)).astype(np.int32)
     features = run_model(serialise(network), {"images": images})["features"]
     logits = features.astype(np.float64) @ weight.astype(np.float64).T + bias
-    loss = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
     found = run_model(model, {"images": images, "labels": labels})
-    return {
-        "max_logit": float(np.abs(logits).max()),
-        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
-        "max_loss_difference": float(np.abs(found["loss"] - loss).max()),
-    }
+    return teacher_differences(found, logits, cross_entropy(logits, labels))

@@ -9,6 +9,7 @@ and standard deviation.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -54,8 +55,7 @@ class Classifier:
 def logits_of(output: Any) -> torch.Tensor:
     """The logits among what a network returns: the tensor itself, its `logits`, or the first of several.
 
-    Raises:
-        BundleError: there is no such tensor.
+    Raises BundleError where there is no such tensor.
     """
     if isinstance(output, Mapping):
         output = output.get("logits")
@@ -80,12 +80,9 @@ def first_line(error: Exception) -> str:
 def read_state(path: Path) -> Tensors:
     """Read a network's tensors from a file, without executing anything that it holds.
 
-    Args:
-        path: safetensors, or what `torch.save` writes of a `state_dict`, on its own or under the key `model`
-            (as RDED does) or `state_dict`. The prefix that `DataParallel` gives all names is taken off.
-
-    Raises:
-        BundleError: the file is missing, damaged, would execute code, or holds something else.
+    The file is safetensors, or what `torch.save` writes of a `state_dict`, on its own or under the key
+    `model` (as RDED does) or `state_dict`. The prefix that `DataParallel` gives all names is taken off.
+    Raises BundleError where the file is missing, damaged, would execute code, or holds something else.
     """
     content = read_tensors(path)
     for key in ("model", "state_dict"):
@@ -101,11 +98,7 @@ def read_state(path: Path) -> Tensors:
 
 
 def fill_network(module: torch.nn.Module, tensors: Tensors, path: Path) -> None:
-    """Give a network its weights; those are refused that do not fit it exactly.
-
-    Raises:
-        BundleError: tensors are missing, have another shape, or have no place in the network.
-    """
+    """Give a network its weights; BundleError unless they fit it exactly."""
     wanted = module.state_dict()
     check_loading(
         path,
@@ -113,8 +106,7 @@ def fill_network(module: torch.nn.Module, tensors: Tensors, path: Path) -> None:
         missing=[name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")],
         mismatched=[name for name in wanted if name in tensors and tensors[name].shape != wanted[name].shape],
     )
-    unused = sorted(set(tensors) - set(wanted))
-    if unused:
+    if unused := sorted(set(tensors) - set(wanted)):
         raise BundleError(
             f"The checkpoint {path} holds {len(unused)} tensors for which the network has no place: "
             f"{', '.join(unused[:3])}",
@@ -129,12 +121,9 @@ CONVNET_SIZES = (32, 64, 128, 224)  # of RDED's data sets
 
 @dataclass(frozen=True)
 class RdedNetwork:
-    """A network that a checkpoint's tensors fill.
+    """A network, at random, that a checkpoint's tensors fill, and RDED's name of it, such as `conv3`.
 
-    Attributes:
-        module: with weights still at random.
-        architecture: RDED's name of it, such as `resnet18_modified` or `conv3`.
-        size: pixels of each side for which it was made; None where the tensors do not tell.
+    `size` is pixels of each side for which it was made; None where the tensors do not tell.
     """
 
     module: nn.Module
@@ -143,11 +132,7 @@ class RdedNetwork:
 
 
 def rded_network(tensors: Tensors) -> RdedNetwork:
-    """Find the network to which tensors belong.
-
-    Raises:
-        BundleError: they belong to none of RDED's.
-    """
+    """Find the network of RDED's to which tensors belong; BundleError where there is none."""
     if "layers.conv.0.weight" in tensors:
         return _convnet(tensors)
     if "conv1.weight" in tensors and "layer1.0.conv1.weight" in tensors:
@@ -166,10 +151,7 @@ def _shape(tensors: Tensors, name: str, axes: int) -> torch.Size:
 
 def _count(tensors: Tensors, pattern: str) -> int:
     """How many of `pattern.format(0)`, `pattern.format(1)`, … there are without a gap."""
-    count = 0
-    while pattern.format(count) in tensors:
-        count += 1
-    return count
+    return next(index for index in itertools.count() if pattern.format(index) not in tensors)
 
 
 def _convnet(tensors: Tensors) -> RdedNetwork:
@@ -206,11 +188,7 @@ def _resnet(tensors: Tensors) -> RdedNetwork:
 
 
 class ConvNet(convnet.ConvNet):
-    """RDED's ConvNet, which normalises over batches.
-
-    Args:
-        depth, width, channels, classes, side: see `convnet.ConvNet`.
-    """
+    """RDED's ConvNet, which normalises over batches; see `convnet.ConvNet`."""
 
     def __init__(self, depth: int, width: int, channels: int, classes: int, side: int) -> None:
         super().__init__(depth, width, channels, classes, side, nn.BatchNorm2d)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,8 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_onnxruntime, import_optional
-from fgdd_fast.errors import BundleError
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.late_onnx import onnx
+from fgdd_fast.errors import BundleError, FgddError
 
 Array = NDArray[Any]
 
@@ -29,12 +27,10 @@ EXTRA = "models"
 class GraphBuilder:
     """Collects the nodes and constants of a graph; each tensor is known by its name.
 
-    Args:
-        prefix: begins every name that the builder makes up, so that it can add to an existing graph.
+    `prefix` begins every name that the builder makes up, so that it can add to an existing graph.
     """
 
     def __init__(self, prefix: str = "") -> None:
-        self.onnx: Any = import_optional("onnx", EXTRA)
         self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
@@ -42,18 +38,18 @@ class GraphBuilder:
     def constant(self, values: object, dtype: type[np.generic] = np.float32) -> str:
         """Add a constant tensor and return its name."""
         name = f"{self.prefix}constant_{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
+        self.constants.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
-    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def node(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add an operator with one output and return the name of that output."""
         name = f"{self.prefix}{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output or name], name, **attributes))
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [output or name], name, **attributes))
         return output or name
 
     def cast(self, tensor: str, dtype: type[np.generic], output: str | None = None) -> str:
         """Add a conversion to another type and return the name of its output."""
-        to = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self.node("Cast", tensor, output=output, to=to)
 
     def images_to_planes(self, images: str) -> str:
@@ -67,24 +63,18 @@ class GraphBuilder:
         self, name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
     ) -> onnx.ModelProto:
         """Assemble what was added into a checked model."""
-        graph = self.onnx.helper.make_graph(
-            self.nodes,
-            name,
-            [_value(spec) for spec in inputs],
-            [_value(spec) for spec in outputs],
-            self.constants,
-        )
-        opset = self.onnx.helper.make_opsetid("", OPSET)
-        model = self.onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
+        takes, gives = ([_value(spec) for spec in specs] for specs in (inputs, outputs))
+        graph = onnx.helper.make_graph(self.nodes, name, takes, gives, self.constants)
+        opset = onnx.helper.make_opsetid("", OPSET)
+        model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
         model.producer_name = "fgdd-fast"
         check_model(model)
-        return model  # type: ignore[no-any-return]
+        return model
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    helper = import_optional("onnx", EXTRA).helper
-    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
-    return helper.make_tensor_value_info(spec.name, dtype, spec.shape)  # type: ignore[no-any-return]
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    return onnx.helper.make_tensor_value_info(spec.name, dtype, spec.shape)
 
 
 def serialise(model: onnx.ModelProto) -> bytes:
@@ -93,32 +83,22 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def read_model(data: bytes, what: str) -> onnx.ModelProto:
-    """Parse a serialised model.
-
-    Raises:
-        BundleError: `data` is no ONNX model; the message calls it `what`.
-    """
-    loaded: Any = import_optional("onnx", EXTRA)
+    """Parse a serialised model; BundleError, which calls it `what`, where it is none."""
     try:
-        model = loaded.load_model_from_string(data)
+        model = onnx.load_model_from_string(data)
         check_model(model)
-    except BundleError:
+    except FgddError:
         raise
     except Exception as error:  # protobuf's own errors, whose type differs between its versions
         raise BundleError(f"{what} is no ONNX model: {error}") from error
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def check_model(model: onnx.ModelProto) -> None:
-    """Check structure, types and shapes.
-
-    Raises:
-        BundleError: the model breaks a rule of ONNX.
-    """
-    loaded: Any = import_optional("onnx", EXTRA)
+    """Check structure, types and shapes; BundleError where a rule of ONNX is broken."""
     try:
-        loaded.checker.check_model(model, full_check=True)
-    except (loaded.checker.ValidationError, loaded.shape_inference.InferenceError) as error:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BundleError(f"The ONNX graph '{model.graph.name}' is not valid: {error}") from error
 
 
@@ -138,14 +118,7 @@ def slim_model(model: onnx.ModelProto) -> onnx.ModelProto:
 def cut_model(
     model: onnx.ModelProto, outputs: Sequence[str]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Find what a model needs to compute some of its tensors.
-
-    Args:
-        outputs: names of the tensors wanted.
-
-    Returns:
-        The nodes and the constants needed, in the model's order.
-    """
+    """Find the nodes and constants that a model needs to compute some of its tensors, in its order."""
     needed = set(outputs)
     nodes = []
     for node in reversed(model.graph.node):  # sorted topologically, as ONNX demands
@@ -160,11 +133,10 @@ def cut_model(
 
 def tensor_specs(values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     """Describe a model's inputs or outputs."""
-    helper = import_optional("onnx", EXTRA).helper
     return tuple(
         TensorSpec(
             value.name,
-            np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name,
+            np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name,
             tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim),
         )
         for value in values
@@ -181,13 +153,7 @@ def bundle_of(
     licence: str,
     **more: Any,
 ) -> Bundle:
-    """Describe a model as a bundle, ready to be written.
-
-    Args:
-        model: the graph.
-        onnx: where the ONNX file goes; its stem is the bundle's name.
-        role, preprocessing, source, licence, more: see `Bundle`.
-    """
+    """Describe a model as a bundle of the name of its file, ready to be written; see `Bundle`."""
     return Bundle(
         onnx=onnx,
         name=onnx.stem,

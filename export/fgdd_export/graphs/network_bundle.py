@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing, Role, sidecar_text, write_bundle
+from fgdd_engines.bundle.bundle import Bundle, Role, sidecar_text, write_bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.file_lock import exclusive_lock
 from fgdd_export.graphs.graph import bundle_of, serialise
@@ -39,25 +39,18 @@ def write_network(
     network: Network,
     example: Sequence[Tensor],
     *,
-    preprocessing: Preprocessing,
     origin: Origin,
-    prompting: Mapping[str, Any] | None = None,
     parts: Mapping[str, Bundle] | None = None,
-    files: Mapping[str, str] | None = None,
-    parity: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Bundle:
-    """Export a network and write its bundle.
+    """Export a network (see `export_network`) and write its bundle at `onnx`; see `Bundle`.
 
     Args:
-        onnx: where the ONNX file goes; the sidecar goes beside it.
-        role, preprocessing, prompting, parity: see `Bundle`.
-        network, example: see `export_network`.
         origin: where the weights come from; how long the export took is added.
         parts: bundles that lie beside it already, by name.
-        files: SHA-256 of files that lie beside it already.
+        more: `preprocessing` and what else it has of `Bundle`.
 
-    Raises:
-        BundleError: the network cannot be exported as it is declared.
+    Raises BundleError where the network cannot be exported as it is declared.
     """
     from fgdd_export.graphs.torch_export import export_network  # noqa: PLC0415 - imports torch
 
@@ -66,13 +59,10 @@ def write_network(
         exported.model,
         onnx,
         role,
-        preprocessing=preprocessing,
         source={**origin.source, "export": exported.making},
         licence=origin.licence,
-        parity=parity or {},
-        prompting=prompting,
         parts={name: part.sha256 for name, part in (parts or {}).items()},
-        files=files or {},
+        **more,
     )
     return write_bundle(bundle, serialise(exported.model))
 
@@ -88,15 +78,10 @@ def _listed(values: Sequence[float]) -> str:
 
 @contextmanager
 def staging_folder(onnx: Path) -> Iterator[Path]:
-    """A folder on the same disk as the bundle's place, removed at the end whatever happens.
+    """Give the ONNX file's path in a folder on the same disk, which is removed at the end whatever happens.
 
-    What an export of the same bundle left there that was killed is removed at the beginning.
-
-    Yields:
-        The path for the ONNX file within it.
-
-    Raises:
-        BundleError: the bundle's folder cannot be written, or another process writes the bundle.
+    What an export of the same bundle left there that was killed is removed at the beginning. Raises
+    BundleError where the bundle's folder cannot be written, or another process writes the bundle.
     """
 
     def refuse() -> NoReturn:

@@ -58,6 +58,23 @@ class Prepared:
     parity: Mapping[str, float]
 
 
+def cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the loss of each sample in nats, [n], of logits [n, classes] and labels [n]."""
+    losses: NDArray[np.float64] = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
+    return losses
+
+
+def teacher_differences(
+    found: Mapping[str, NDArray[Any]], logits: NDArray[Any], losses: NDArray[Any]
+) -> dict[str, float]:
+    """Compare a teacher's outputs with the logits and losses (nats) that they should be."""
+    return {
+        "max_logit": float(np.abs(logits).max()),
+        "max_logit_difference": float(np.abs(found["logits"] - logits).max()),
+        "max_loss_difference": float(np.abs(found["loss"] - losses).max()),
+    }
+
+
 def teacher_tolerance(largest: float) -> float:
     """Return what differences of logits and losses (nats) are rounding, where the largest logit is this."""
     return ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * largest
@@ -70,11 +87,7 @@ def check_teacher_parity(name: str, parity: Mapping[str, Any]) -> None:
 
 
 def check_parity(name: str, parity: Mapping[str, float], tolerances: Mapping[str, float]) -> None:
-    """Refuse a model that differs from the network that it was made from.
-
-    Raises:
-        BundleError: a difference is above its tolerance, or is not a number.
-    """
+    """Raise BundleError where a difference from the source network is above its tolerance, or no number."""
     for measure, tolerance in tolerances.items():
         if not parity[measure] <= tolerance:
             raise BundleError(

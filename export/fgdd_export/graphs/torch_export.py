@@ -8,17 +8,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fgdd_engines.base import TensorSpec
 from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import OPSET, check_model, slim_model, tensor_specs
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_fast.errors import BundleError
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,9 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
 
     Raises:
         BundleError: the graph does not have the inputs and outputs that were declared.
+        MissingExtraError: a package of the extra `export` is not installed.
     """
-    onnx_ = import_optional("onnx", "export")
+    import_optional("onnx", "export")  # which PyTorch's exporter needs, and everything after it
     begin = time.perf_counter()
     buffer: Any = io.BytesIO()  # which the exporter takes, though its annotation says a path
     with warnings.catch_warnings(), torch.inference_mode():
@@ -99,7 +98,7 @@ def export_network(network: Network, example: Sequence[torch.Tensor]) -> Exporte
             dynamo=False,
         )
     network.module.eval()  # the exporter may leave shared submodules in training mode
-    traced = onnx_.load_model_from_string(buffer.getvalue())
+    traced = onnx.load_model_from_string(buffer.getvalue())
     del buffer
     nodes_before = len(traced.graph.node)
     model = slim_model(traced)

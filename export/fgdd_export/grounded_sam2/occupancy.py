@@ -43,9 +43,8 @@ class BoxFinder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (left, top, right, bottom) [batch, boxes, 4] and scores [batch, boxes], best first.
 
-        Args:
-            inputs: the detector's, then `threshold` float32 [batch]: only a box with a higher score counts.
-                Score and edges of the others are 0.
+        The last input is `threshold` float32 [batch]: only a box with a higher score counts. Score and edges
+        of the others are 0.
         """
         *prompted, threshold = inputs
         logits, boxes = self.detector(*prompted)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,45 +72,44 @@ def measure_parity(
     Returns:
         The measures of `TOLERANCES`, further figures, and what the canvas changes.
     """
+    prompting = Prompting.of(bundle)
     classes = list(dict.fromkeys(check.image.class_name for check in images))
     options: dict[str, Any] = {"resize": "area", "classes": classes, "prompts": {}, "threshold": None}
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", threads), batch=1, **options)) as model:
         _log.info("Running the PyTorch networks")
-        cases = [case for check in images for case in _cases(check, model, detector, bundle)]
+        cases = [case for check in images for case in _cases(check, model, detector, prompting)]
         cases.append(_with_threshold(cases[0], 1.0))
         _log.info("Running the bundle")
         with ThreadPoolExecutor(model.streams) as executor:
             found = list(executor.map(lambda case: model.find([case.inputs], masks=True)[0], cases))
     _log.info("Comparing")
-    figures = _graph_figures(cases, found, segmenter, _boxes(bundle))
-    own = [(case, one) for case, one in zip(cases, found, strict=True) if case.threshold == _own(bundle)]
+    figures = _graph_figures(cases, found, segmenter, prompting.boxes)
+    pairs = zip(cases, found, strict=True)
+    own = [(case, one) for case, one in pairs if case.threshold == prompting.threshold]
     _log.info("Running the published Grounded SAM 2")
-    figures["canvas"] = _canvas_figures(own, detector, segmenter, bundle)
+    figures["canvas"] = _canvas_figures(own, detector, segmenter, prompting)
     _log.info("Running the bundle in batches")
     batch = min(BATCH, len(cases))
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", 1), batch=batch, **options)) as model:
         together = model.find([case.inputs for case in cases[-batch:]])
-    figures["max_batch_difference"] = _largest(
-        difference
-        for one, other in zip(found[-batch:], together, strict=True)
-        for difference in _differences(one, other)
-    )
+    batched = zip(found[-batch:], together, strict=True)
+    figures["max_batch_difference"] = _largest(max(_differences(one, other)) for one, other in batched)
     return figures
 
 
 def _cases(
-    check: SampleImage, model: GroundedSam2, detector: DetectorReference, bundle: Bundle
+    check: SampleImage, model: GroundedSam2, detector: DetectorReference, prompting: Prompting
 ) -> list[_Case]:
     inputs = model.prepare(check.pixels, check.image)
     prompt = model.prompt(check.image.class_name)
     proposals = detector.detect_on_canvas(inputs["canvas"], inputs["valid"], prompt)
-    case = _Case(check, inputs, prompt, proposals, _own(bundle))
-    return [case, _with_threshold(case, _widest_gap(proposals, _boxes(bundle)))]
+    case = _Case(check, inputs, prompt, proposals, prompting.threshold)
+    return [case, _with_threshold(case, _widest_gap(proposals, prompting.boxes))]
 
 
 def _with_threshold(case: _Case, threshold: float) -> _Case:
     inputs = {**case.inputs, "threshold": np.asarray(threshold, np.float32)}
-    return _Case(case.check, inputs, case.prompt, case.proposals, threshold)
+    return replace(case, inputs=inputs, threshold=threshold)
 
 
 def _widest_gap(proposals: Detections, boxes: int) -> float:
@@ -155,13 +154,13 @@ def _canvas_figures(
     own: Sequence[tuple[_Case, Foreground]],
     detector: DetectorReference,
     segmenter: SegmenterReference,
-    bundle: Bundle,
+    prompting: Prompting,
 ) -> dict[str, Any]:
     """What the bundle's canvas and its coarse mask change against transformers' own resizing."""
     published, matches = [], []
     for case, found in own:
         pixels = case.check.pixels
-        boxes = detector.detect(pixels, case.prompt).above(_own(bundle), _boxes(bundle))
+        boxes = detector.detect(pixels, case.prompt).above(prompting.threshold, prompting.boxes)
         height, width = pixels.shape[:2]
         published.append(union(segmenter.mask_logits(pixels, boxes.corners), (height, width)).mean())
         matches.append(match_boxes(boxes.corners, boxes.scores, _corners(found), _scores(found)))
@@ -184,12 +183,8 @@ def _other_paths(expected: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) ->
 
 def _differences(one: Foreground, other: Foreground) -> list[float]:
     match = match_boxes(_corners(one), _scores(one), _corners(other), _scores(other))
-    return [
-        abs(one.occupancy - other.occupancy),
-        *match.corner_difference,
-        *match.score_difference,
-        float(match.unmatched),
-    ]
+    changes = [abs(one.occupancy - other.occupancy), float(match.unmatched)]
+    return [*changes, *match.corner_difference, *match.score_difference]
 
 
 def _corners(found: Foreground) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -202,11 +197,3 @@ def _scores(found: Foreground) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def _largest(values: Any) -> float:
     return float(max(values, default=0.0))
-
-
-def _own(bundle: Bundle) -> float:
-    return Prompting.of(bundle).threshold
-
-
-def _boxes(bundle: Bundle) -> int:
-    return Prompting.of(bundle).boxes

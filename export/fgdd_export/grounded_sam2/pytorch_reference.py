@@ -63,22 +63,12 @@ class DetectorReference:
         )
 
     def detect(self, pixels: Pixels, prompt: str) -> Detections:
-        """Find boxes in an image as transformers does: its own resizing, nothing padded.
-
-        Args:
-            pixels: uint8 [height, width, 3], RGB.
-            prompt: such as `a cat.`.
-        """
+        """Find boxes in an image as transformers does: its own resizing, nothing padded."""
         prepared: Any = self._processor(images=pixels, return_tensors="pt")
         return self._detect(prepared["pixel_values"], prepared["pixel_mask"], prompt)
 
     def detect_on_canvas(self, canvas: Pixels, valid: NDArray[np.int32], prompt: str) -> Detections:
-        """Find boxes in an image that fills the top left of a canvas, and is padded as transformers pads.
-
-        Args:
-            canvas: uint8 [height, width, 3], RGB.
-            valid: rows and columns that the image fills.
-        """
+        """Find boxes in an image that fills some rows and columns at the top left of a canvas."""
         rows, columns = (int(length) for length in valid)
         mask = torch.zeros(1, *canvas.shape[:2], dtype=torch.int64)
         mask[:, :rows, :columns] = 1

@@ -21,13 +21,10 @@ from fgdd_export.grounding_dino.positions import (
 
 
 class TextEncoder(nn.Module):
-    """BERT and the projection to the transformer's channels.
+    """BERT and the projection to the transformer's channels, sharing the weights of transformers' `model`.
 
-    Which tokens see each other and where each stands in its phrase are inputs: they follow from the tokens
-    by operators that runtimes lack.
-
-    Args:
-        model: transformers' `GroundingDinoForObjectDetection`; its weights are shared, not copied.
+    Which tokens see each other and where each stands in its phrase are inputs: they follow from the tokens by
+    operators that runtimes lack.
     """
 
     positions: Tensor
@@ -42,15 +39,12 @@ class TextEncoder(nn.Module):
         self.register_buffer("positions", table, persistent=False)
 
     def forward(self, input_ids: Tensor, self_mask: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode prompts.
+        """The tokens' features and their position embeddings, float32 [batch, tokens, channels] both.
 
         Args:
             input_ids: int32 [batch, tokens].
             self_mask: float32 [batch, tokens, tokens], 1 where a token (second axis) sees another (third).
             position_ids: int32 [batch, tokens], within the phrase.
-
-        Returns:
-            The tokens' features and their position embeddings, float32 [batch, tokens, channels] both.
         """
         first_segment = torch.zeros(1, int(input_ids.shape[1]), dtype=torch.int32)
         embedded = self.bert.embeddings(
@@ -154,10 +148,8 @@ class Detector(nn.Module):
         return queries @ text.transpose(1, 2) + prompt.bias[:, 0], boxes
 
     def _normalised(self, canvas: Tensor, valid: Tensor) -> Tensor:
-        """Planes of the canvas, normalised, and 0 outside the image, which is padded after normalising.
-
-        The conversion comes first: TensorRT takes uint8 only as an input whose one reader is a Cast.
-        """
+        """Planes of the canvas, normalised, and 0 outside the image, which is padded after normalising."""
+        # The cast comes first: TensorRT takes uint8 only as an input that a Cast reads.
         pixels = canvas.float() * self.scale + self.shift
         rows = (self.rows < valid[:, :1].float()).float()
         columns = (self.columns < valid[:, 1:].float()).float()

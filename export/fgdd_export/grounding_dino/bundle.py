@@ -65,11 +65,10 @@ class DetectorSettings:
 
     def prompting(self, dino: GroundingDino, boxes: int) -> Prompting:
         """As a sidecar says it."""
-        special = tuple(int(token) for token in dino.model.model.special_tokens)
         return Prompting(
             form=self.form,
             text_length=self.text_length,
-            special_tokens=special,
+            special_tokens=tuple(int(token) for token in dino.model.model.special_tokens),
             threshold=self.threshold,
             boxes=boxes,
             fit=self.fit,
@@ -77,11 +76,7 @@ class DetectorSettings:
         )
 
     def check(self, dino: GroundingDino) -> None:
-        """Make sure that the settings fit the network.
-
-        Raises:
-            SettingsError: they do not.
-        """
+        """Raise SettingsError unless the settings fit the network."""
         if "{}" not in self.form or not self.form.rstrip().endswith("."):
             raise SettingsError(
                 f"The prompt form {self.form!r} needs {{}} for the name and a full stop at its end",
@@ -122,9 +117,8 @@ def export_grounding_dino(
         BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
         SettingsError: the settings do not fit the network.
     """
-    prompts = [
-        prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check
-    ]  # which are refused before anything takes long
+    # They are refused before anything takes long.
+    prompts = [prompt_text(phrases_of(image.image.class_name, {}), settings.form) for image in check]
     _log.info("Loading the checkpoint")
     dino = load_grounding_dino(checkpoint)
     settings.check(dino)
@@ -199,14 +193,9 @@ def _measure_parity(
     for image, prompt in zip(images, prompts, strict=True):
         canvas, valid = bring_to_canvas(image.pixels, size, prompting, "area")
         tokens = tokenizer.encode(prompt)
-        text = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]} | encode(
-            {
-                "input_ids": tokens.input_ids[None],
-                "self_mask": tokens.self_mask[None],
-                "position_ids": tokens.position_ids[None],
-            }
-        )
-        found = detect({"canvas": canvas[None], "valid": valid[None], **text})
+        text = {name: getattr(tokens, name)[None] for name in ("input_ids", "self_mask", "position_ids")}
+        masks = {"text_mask": tokens.mask[None], "text_self_mask": tokens.self_mask[None]}
+        found = detect({"canvas": canvas[None], "valid": valid[None], **masks, **encode(text)})
         scores = 1 / (1 + np.exp(-found["logits"][0].max(axis=-1)))
         expected = reference.detect_on_canvas(canvas, valid, prompt)
         distances.append(nearest_distances(expected.rows(), np.c_[box_corners(found["boxes"][0]), scores]))

@@ -23,9 +23,8 @@ from fgdd_export.grounding_dino.positions import ValidArea
 class DeformableAttention(nn.Module):
     """Each query looks at a few points of each level, around a place of its own.
 
-    Args:
-        source: transformers' module of the same meaning; its weights are shared, not copied.
-        sizes: rows and columns of each level of the feature pyramid.
+    `source` is transformers' module, whose weights are shared; `sizes` the rows and columns of each level of
+    the feature pyramid.
     """
 
     cells: Tensor
@@ -40,7 +39,7 @@ class DeformableAttention(nn.Module):
         self.register_buffer("cells", cells, persistent=False)
 
     def forward(self, queries: Tensor, vision: Tensor, inside: Tensor, references: Tensor) -> Tensor:
-        """Sample the features around each query's reference.
+        """Sample the features around each query's reference: float32 [batch, queries, channels].
 
         Args:
             queries: float32 [batch, queries, channels], with their position embeddings added.
@@ -48,9 +47,6 @@ class DeformableAttention(nn.Module):
             inside: float32 [batch, places, 1], 1 where the image is; other places count as zero.
             references: float32 [batch, queries, levels, 2] (points: x, y) or [..., 4] (boxes: centre x,
                 centre y, width, height), shares of each level.
-
-        Returns:
-            float32 [batch, queries, channels].
         """
         source, count = self.source, int(queries.shape[1])
         heads, points = source.n_heads, source.n_points
@@ -270,12 +266,10 @@ class DecoderLayer(nn.Module):
         area: ValidArea,
         prompt: Prompt,
     ) -> Tensor:
-        """Refine queries.
+        """Refine queries, float32 [batch, queries, channels].
 
-        Args:
-            queries, positions: float32 [batch, queries, channels].
-            references: float32 [batch, queries, levels, 4], each query's box as shares of each level.
-            vision, text: float32 [batch, places or tokens, channels], as the encoder left them.
+        `vision` and `text` are as the encoder left them; `references` are float32 [batch, queries, levels,
+        4], each query's box as shares of each level.
         """
         source = self.source
         placed = queries + positions

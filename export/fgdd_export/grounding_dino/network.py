@@ -76,23 +76,13 @@ def load_grounding_dino(checkpoint: str) -> GroundingDino:
                 f"The checkpoint {checkpoint} has {setting} = {getattr(config, setting)}",
                 f"Only networks built like the published ones can be exported: {setting} = {values[0]}.",
             )
-    tokenizer = _read_tokenizer(checkpoint)
-    mean, std, shortest_edge, longest_edge = _read_preprocessing(checkpoint)
+    tokenizer, preprocessing = _read_tokenizer(checkpoint), _read_preprocessing(checkpoint)
     loaded = load_model(checkpoint, transformers.GroundingDinoForObjectDetection)
-    return GroundingDino(
-        loaded.model, tokenizer, mean, std, shortest_edge, longest_edge, unused=loaded.unused
-    )
+    return GroundingDino(loaded.model, tokenizer, *preprocessing, unused=loaded.unused)
 
 
 def text_network(loaded: GroundingDino, text_length: int) -> Network:
-    """Declare the text branch.
-
-    Args:
-        text_length: tokens of a prompt, filled up to this number.
-
-    Raises:
-        SettingsError: the network cannot take that many tokens.
-    """
+    """Declare the text branch, for prompts filled up to `text_length` tokens; SettingsError if too many."""
     config = loaded.model.config
     longest = min(config.max_text_len, config.text_config.max_position_embeddings)
     if not 1 <= text_length <= longest:
@@ -126,12 +116,8 @@ def detector_network(loaded: GroundingDino, height: int, width: int, text_length
             f"{config.num_queries} queries of this Grounding DINO",
             "Choose a larger canvas.",
         )
-    lengths = {
-        "tokens": text_length,
-        "channels": config.d_model,
-        "canvas rows": height,
-        "canvas columns": width,
-    }
+    lengths = {"tokens": text_length, "channels": config.d_model}
+    lengths |= {"canvas rows": height, "canvas columns": width}
     return Network(
         name="grounding_dino_detector",
         module=detector,
@@ -162,10 +148,7 @@ def _read_tokenizer(checkpoint: str) -> str:
 
 
 def _read_preprocessing(checkpoint: str) -> tuple[Triple, Triple, int, int]:
-    """Mean, standard deviation, shortest and longest edge, as transformers' image processor would take them.
-
-    The processor itself is not used: it may need torchvision.
-    """
+    """Mean, standard deviation, shortest and longest edge; transformers' processor may need torchvision."""
     with _explained(checkpoint, PREPROCESSING):
         settings, _ = ImageProcessingMixin.get_image_processor_dict(checkpoint)
         factor = settings.get("rescale_factor", 1 / 255)

@@ -26,14 +26,9 @@ def wavelengths(count: int, temperature: float) -> Tensor:
 
 
 def sinusoids(values: Tensor, lengths: Tensor) -> Tensor:
-    """Embed numbers by the sine and the cosine, in turns, at each wavelength.
+    """Embed numbers, 1 for a full turn, by the sine and the cosine, in turns, at each wavelength.
 
-    Args:
-        values: float32 [batch, ...]; 1 is a full turn.
-        lengths: float32 [components / 2].
-
-    Returns:
-        float32 [batch, ..., components].
+    Values float32 [batch, ...] and lengths float32 [components / 2] give float32 [batch, ..., components].
     """
     angles = values[..., None] * (2 * math.pi) / lengths
     pairs = torch.stack((angles.sin(), angles.cos()), dim=-1)
@@ -71,13 +66,9 @@ class ValidArea(NamedTuple):
 
 
 class Pyramid(nn.Module):
-    """All levels of a canvas.
+    """All levels of a canvas, whose sizes are rows and columns, in cells and in pixels.
 
-    Args:
-        sizes: rows and columns of each level.
-        canvas: rows and columns of pixels.
-        level_embeddings: float32 [levels, channels].
-        temperature: of the position embedding.
+    `level_embeddings` are float32 [levels, channels], and `temperature` is that of the position embedding.
     """
 
     row_of_place: Tensor
@@ -134,31 +125,19 @@ class Pyramid(nn.Module):
 
 
 class _AxisArea(NamedTuple):
-    """The rows or the columns of all levels; `cells` are those of one level after those of another.
+    """The rows or the columns of all levels; `cells` are those of one level after those of another."""
 
-    Attributes:
-        inside: float32 [batch, cells, 1], 1 where the image is.
-        shares: float32 [batch, levels], of each level's cells that are inside.
-        centres: float32 [batch, cells, 1], shares of the image.
-        possible: float32 [batch, cells, 1], 1 where a proposal may have its centre.
-        embeddings: float32 [batch, cells, channels / 2].
-    """
-
-    inside: Tensor
-    shares: Tensor
-    centres: Tensor
-    possible: Tensor
-    embeddings: Tensor
+    inside: Tensor  # float32 [batch, cells, 1], 1 where the image is
+    shares: Tensor  # float32 [batch, levels], of each level's cells that are inside
+    centres: Tensor  # float32 [batch, cells, 1], shares of the image
+    possible: Tensor  # float32 [batch, cells, 1], 1 where a proposal may have its centre
+    embeddings: Tensor  # float32 [batch, cells, channels / 2]
 
 
 class _Axis(nn.Module):
-    """The rows or the columns of all levels.
+    """The rows or the columns of all levels: `lengths` of them at each level, of a canvas of so many pixels.
 
-    Args:
-        lengths: how many there are at each level.
-        pixels: how many the canvas has.
-        level_embeddings: float32 [levels, channels / 2], added to the position embedding.
-        temperature: of the position embedding.
+    `level_embeddings`, float32 [levels, channels / 2], are added to the position embedding.
     """
 
     table: Tensor

@@ -10,23 +10,16 @@ import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from fgdd_engines.bundle.bundle import Bundle, Variant, write_bundle
 from fgdd_export.graphs.graph import read_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.precision.graph import LowPrecision
 from fgdd_export.precision.mixed_precision import emulate, lower_precision
-from fgdd_export.precision.quantisation import (
-    FORMS,
-    Calibration,
-    Form,
-    Quantised,
-    calibrate,
-    quantise_calibrated,
-)
+from fgdd_export.precision.quantisation import FORMS, Calibration, Form, calibrate, quantise_calibrated
 from fgdd_export.precision.quantisation_nodes import weighted_nodes
 from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError, SettingsError
@@ -36,9 +29,6 @@ from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import ParityReport
 from fgdd_fast.runtime.variants import TEXT
-
-if TYPE_CHECKING:
-    import onnx
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +67,7 @@ class _Made:
     sensitive: tuple[str, ...]
     kept: Mapping[str, str]
     compared: str
+    parity: ParityReport
 
 
 def convert(
@@ -90,15 +81,16 @@ def convert(
     """Write the variants of a bundle in a lower precision, and of a teacher's cropped-input graphs as well.
 
     Args:
-        bundle, images, force: see `convert_to_half`.
+        bundle: in fp32; a foreground model, a teacher or a backbone.
         precision: fp16 and bf16 are for GPUs; int8 is for processors and boards.
-        calibration: for int8; see `convert_to_int8`.
-
-    Returns:
-        The variants that were written.
+        images: on which decisions are compared.
+        calibration: for int8: images like those that will be measured; they say how large each tensor
+            becomes.
+        force: whether variants are written although decisions differ too much.
 
     Raises:
-        BundleError, SettingsError: as those.
+        BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
+        SettingsError: nothing is decided by what a bundle of this role gives, or it is not quantised.
     """
     converted: list[Converted] = []
     for each in (bundle, *bundle.cropped_graphs()):
@@ -110,42 +102,20 @@ def convert(
 
 
 def convert_to_half(
-    bundle: Bundle,
-    precision: LowPrecision,
-    images: Sequence[SampleImage],
-    *,
-    force: bool = False,
+    bundle: Bundle, precision: LowPrecision, images: Sequence[SampleImage], *, force: bool = False
 ) -> tuple[Converted, ...]:
-    """Write the fp16 or bf16 variants of a bundle's graphs; a text encoder stays, since it runs once a class.
+    """Write the fp16 or bf16 variants of a bundle's graphs; see `convert`.
 
-    Args:
-        bundle: in fp32; a foreground model, a teacher or a backbone.
-        precision: of the variants.
-        images: on which decisions are compared.
-        force: whether they are written although decisions differ too much.
-
-    Raises:
-        BundleError: decisions differ too much, whatever stays in fp32; or a graph cannot be converted.
-        SettingsError: nothing is decided by what a bundle of this role gives.
+    A text encoder stays, since it runs once a class.
     """
     comparison = _compare(bundle, images)
     emulated: dict[str, Bundle] = {}
-    made: list[_Made] = []
     with tempfile.TemporaryDirectory() as folder:
-        for network in _networks(bundle):
-            _log.info("Emulating %s in %s", network.onnx.name, precision)
-            model = _read(network)
-            everything = lower_precision(model, precision)
-            measure = partial(
-                _compare_emulation, comparison, emulated, network, model, precision, Path(folder)
-            )
-            parity, sensitive = _without_sensitive(everything.lowered, measure, force)
-            lowered = lower_precision(model, precision, sensitive) if sensitive else everything
-            compared = f"{precision}, rehearsed in fp32, with fp32"
-            made.append(
-                _Made(network, precision, lowered.model, lowered.lowered, sensitive, lowered.kept, compared)
-            )
-    return _publish(bundle, made, [parity] * len(made), force)
+        made = [
+            _to_half(network, precision, comparison, emulated, Path(folder), force)
+            for network in (bundle, *(bundle.part(name) for name in bundle.parts if name != TEXT))
+        ]
+    return _publish(bundle, [replace(each, parity=made[-1].parity) for each in made], force)
 
 
 def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
@@ -157,38 +127,38 @@ def _compare(bundle: Bundle, images: Sequence[SampleImage]) -> Comparison:
     return Comparison(bundle, images)
 
 
-def _compare_emulation(
+def _to_half(
+    network: Bundle,
+    precision: LowPrecision,
     comparison: Comparison,
     emulated: dict[str, Bundle],
-    network: Bundle,
-    model: onnx.ModelProto,
-    precision: LowPrecision,
     folder: Path,
-    keep: Collection[str],
-) -> ParityReport:
-    """Decisions with one more graph in half precision, beside those that already are."""
-    emulated[network.sha256] = _stage(network, emulate(model, precision, keep), folder)
-    return comparison.compare(replace(REFERENCE, variants=emulated), batch=1).parity
+    force: bool,
+) -> _Made:
+    """Lower one more graph; decisions are compared with those that are `emulated` already beside it."""
+    _log.info("Emulating %s in %s", network.onnx.name, precision)
+    model = _read(network)
+
+    def measure(keep: Collection[str]) -> ParityReport:
+        emulated[network.sha256] = _stage(network, emulate(model, precision, keep), folder)
+        return comparison.compare(replace(REFERENCE, variants=emulated), batch=1).parity
+
+    lowered = lower_precision(model, precision)
+    parity, sensitive = _without_sensitive(lowered.lowered, measure, force)
+    if sensitive:
+        lowered = lower_precision(model, precision, sensitive)
+    compared = f"{precision}, rehearsed in fp32, with fp32"
+    return _Made(
+        network, precision, lowered.model, lowered.lowered, sensitive, lowered.kept, compared, parity
+    )
 
 
 def convert_to_int8(
-    bundle: Bundle,
-    images: Sequence[SampleImage],
-    calibration: Sequence[SampleImage],
-    *,
-    force: bool = False,
+    bundle: Bundle, images: Sequence[SampleImage], calibration: Sequence[SampleImage], *, force: bool = False
 ) -> tuple[Converted, ...]:
     """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
-    Args:
-        bundle: in fp32; a saliency model, a teacher or a backbone.
-        images: on which decisions are compared.
-        calibration: images like those that will be measured; they say how large each tensor becomes.
-        force: whether variants are written although decisions differ too much.
-
-    Raises:
-        BundleError: decisions differ too much, whatever stays in fp32; or the graph cannot be quantised.
-        SettingsError: such a bundle is not quantised.
+    Not of a model that is asked for a class by its name; see `convert`.
     """
     if asked_by_class(bundle):
         raise SettingsError(
@@ -199,48 +169,40 @@ def convert_to_int8(
     model = _read(bundle)
     _log.info("Calibrating on %d images", len(calibration))
     ranges = calibrate(model, sample_feeds(bundle, calibration))
-    made: list[_Made] = []
-    reports: list[ParityReport] = []
     with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS:
-            _log.info("Quantising %s as %s", bundle.onnx.name, form)
-            everything = quantise_calibrated(model, ranges, form)
-            products = _products(model, everything)
-            measure = partial(
-                _compare_quantised, comparison, bundle, model, ranges, form, products, Path(folder)
-            )
-            parity, sensitive = _without_sensitive(products, measure, force)
-            quantised = quantise_calibrated(model, ranges, form, sensitive) if sensitive else everything
-            compared = f"{form} on {_runtime_of(form).device}, with fp32"
-            made.append(
-                _Made(bundle, form, quantised.model, quantised.quantised, sensitive, quantised.kept, compared)
-            )
-            reports.append(parity)
-    return _publish(bundle, made, reports, force)
+        made = [_to_int8(bundle, form, model, ranges, comparison, Path(folder), force) for form in FORMS]
+    return _publish(bundle, made, force)
 
 
-def _compare_quantised(
-    comparison: Comparison,
+def _to_int8(
     bundle: Bundle,
+    form: Form,
     model: onnx.ModelProto,
     ranges: Calibration,
-    form: Form,
-    products: Collection[str],
+    comparison: Comparison,
     folder: Path,
-    keep: Collection[str],
-) -> ParityReport:
-    if set(keep) >= set(products):  # nothing is left to be quantised
-        return comparison.compare(REFERENCE, batch=1).parity
-    quantised = quantise_calibrated(model, ranges, form, keep).model
-    staged = replace(_stage(bundle, quantised, folder), variant=form)
-    candidate = replace(_runtime_of(form), variants={bundle.sha256: staged})
-    return comparison.compare(candidate, batch=1).parity
-
-
-def _products(model: onnx.ModelProto, quantised: Quantised) -> tuple[str, ...]:
-    """The convolutions and products that were quantised; what lies between them follows them."""
+    force: bool,
+) -> _Made:
+    _log.info("Quantising %s as %s", bundle.onnx.name, form)
+    quantised, runtime = quantise_calibrated(model, ranges, form), _runtime_of(form)
     in_int8 = set(quantised.quantised)
-    return tuple(node.name for node in weighted_nodes(model) if node.name in in_int8)
+    # What lies between convolutions and products follows them.
+    products = tuple(node.name for node in weighted_nodes(model) if node.name in in_int8)
+
+    def measure(keep: Collection[str]) -> ParityReport:
+        if set(keep) >= set(products):  # nothing is left to be quantised
+            return comparison.compare(REFERENCE, batch=1).parity
+        staged = _stage(bundle, quantise_calibrated(model, ranges, form, keep).model, folder)
+        variants = {bundle.sha256: replace(staged, variant=form)}
+        return comparison.compare(replace(runtime, variants=variants), batch=1).parity
+
+    parity, sensitive = _without_sensitive(products, measure, force)
+    if sensitive:
+        quantised = quantise_calibrated(model, ranges, form, sensitive)
+    compared = f"{form} on {runtime.device}, with fp32"
+    return _Made(
+        bundle, form, quantised.model, quantised.quantised, sensitive, quantised.kept, compared, parity
+    )
 
 
 def _runtime_of(form: Form) -> Runtime:
@@ -250,9 +212,7 @@ def _runtime_of(form: Form) -> Runtime:
 
 
 def _without_sensitive(
-    candidates: Sequence[str],
-    measure: Callable[[Collection[str]], ParityReport],
-    force: bool = False,
+    candidates: Sequence[str], measure: Callable[[Collection[str]], ParityReport], force: bool
 ) -> tuple[ParityReport, tuple[str, ...]]:
     """Decisions with all candidates in lower precision, or with all but those that spoil them."""
     parity = measure(())
@@ -269,9 +229,8 @@ def _without_sensitive(
         kept = tuple(keep)
         if kept not in measured:
             measured[kept] = measure(kept)
-            _log.info(
-                "  %d nodes kept in fp32: %.2g times what is accepted", len(kept), measured[kept].excess
-            )
+            told = "  %d nodes kept in fp32: %.2g times what is accepted"
+            _log.info(told, len(kept), measured[kept].excess)
         return measured[kept].excess
 
     try:
@@ -279,10 +238,6 @@ def _without_sensitive(
     except BundleError:  # out of reach, whatever stays in fp32
         return parity, ()
     return measured[found.nodes], found.nodes
-
-
-def _networks(bundle: Bundle) -> list[Bundle]:
-    return [bundle, *(bundle.part(name) for name in bundle.parts if name != TEXT)]
 
 
 def _read(network: Bundle) -> onnx.ModelProto:
@@ -294,36 +249,29 @@ def _stage(network: Bundle, model: onnx.ModelProto, folder: Path) -> Bundle:
     return write_bundle(replace(network, onnx=folder / network.onnx.name), serialise(model))
 
 
-def _publish(
-    bundle: Bundle, made: Sequence[_Made], reports: Sequence[ParityReport], force: bool
-) -> tuple[Converted, ...]:
+def _publish(bundle: Bundle, made: Sequence[_Made], force: bool) -> tuple[Converted, ...]:
     """Write all variants, or none if the decisions of one differ too much."""
-    for each, parity in zip(made, reports, strict=True):
-        if not (parity.accepted or force):
+    for each in made:
+        if not (each.parity.accepted or force):
             raise BundleError(
                 f"{bundle.name} in {each.variant} decides otherwise than in fp32: "
-                f"{'; '.join(parity.shortfalls)}",
+                f"{'; '.join(each.parity.shortfalls)}",
                 "Nothing was written. Compare on your photographs (--check DATA), or add --force.",
             )
     return tuple(
-        Converted(_write(each, parity), parity, len(each.lowered), each.sensitive, each.kept)
-        for each, parity in zip(made, reports, strict=True)
+        Converted(_write(each), each.parity, len(each.lowered), each.sensitive, each.kept) for each in made
     )
 
 
-def _write(made: _Made, parity: ParityReport) -> Bundle:
+def _write(made: _Made) -> Bundle:
     network = made.network
-    conversion = {
-        "lowered": len(made.lowered),
-        "guilty": list(made.sensitive),
-        "kept": dict(made.kept),
-        "compared": made.compared,
-    }
+    decided = {"lowered": len(made.lowered), "guilty": list(made.sensitive), "kept": dict(made.kept)}
+    conversion = {**decided, "compared": made.compared}
     variant = replace(
         network,
         onnx=network.beside(f"{made.variant}.onnx"),
         source={**network.source, "conversion": conversion},
-        parity=parity.as_json(),
+        parity=made.parity.as_json(),
         parts={},
         files={},
         variant=made.variant,

@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA, check_model
+from fgdd_export.graphs.graph import check_model
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_fast.errors import BundleError
-
-if TYPE_CHECKING:
-    import onnx
 
 LowPrecision = Literal["fp16", "bf16"]
 _BFLOAT16_BITS = 16  # what bfloat16 keeps of a float32: sign, exponent and the first 7 bits of the fraction
@@ -40,30 +38,22 @@ class LowFormat:
     @property
     def element_type(self) -> int:
         """ONNX's number of the tensor type."""
-        onnx_: Any = import_optional("onnx", EXTRA)
-        return int(onnx_.TensorProto.DataType.Value(self.type_name))
-
-    @property
-    def schema_type(self) -> str:
-        """The tensor type as operator schemas spell it."""
-        return f"tensor({self.type_name.lower()})"
+        return int(onnx.TensorProto.DataType.Value(self.type_name))
 
     def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The nearest values that the format holds, ties to even; infinite where out of its range."""
-        if self.precision == "bf16":
-            return (self._bits(values).astype(np.uint32) << _BFLOAT16_BITS).view(np.float32)
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16).astype(np.float32)
+        return self._values(self._bits(values))
 
     def encode(self, values: NDArray[np.float32], name: str) -> onnx.TensorProto:
         """A constant in this format, of `values` rounded to it."""
-        onnx_: Any = import_optional("onnx", EXTRA)
         data = self._bits(values).astype("<u2").tobytes()
-        return onnx_.helper.make_tensor(name, self.element_type, values.shape, data, raw=True)  # type: ignore[no-any-return]
+        return onnx.helper.make_tensor(name, self.element_type, values.shape, data, raw=True)
 
     def decode(self, constant: onnx.TensorProto) -> NDArray[np.float32]:
         """The values of a constant that `encode` made."""
-        bits = np.frombuffer(constant.raw_data, "<u2").reshape(tuple(constant.dims))
+        return self._values(np.frombuffer(constant.raw_data, "<u2").reshape(tuple(constant.dims)))
+
+    def _values(self, bits: NDArray[np.uint16]) -> NDArray[np.float32]:
         if self.precision == "bf16":
             return (bits.astype(np.uint32) << _BFLOAT16_BITS).view(np.float32)
         return bits.view(np.float16).astype(np.float32)
@@ -111,27 +101,33 @@ class FloatGraph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        onnx_: Any = import_optional("onnx", EXTRA)
         check_structure(model)
         self.model = _without_constant_nodes(model)
         self.nodes = list(self.model.graph.node)
-        self.names = _name_nodes(self.nodes)
+        self.names: list[str] = []
+        taken: set[str] = set()
+        for node in self.nodes:
+            if not node.name or node.name in taken:
+                node.name = node.output[0]
+            taken.add(node.name)
+            self.names.append(node.name)
         # In order, not as a set: reasons are given in the order in which nodes are reached from here.
         self.outputs = tuple(value.name for value in self.model.graph.output)
         types = tensor_types(self.model)
-        self.float_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.FLOAT}
-        self.truth_tensors = {name for name, kind in types.items() if kind == onnx_.TensorProto.BOOL}
+        self.float_tensors = {name for name, kind in types.items() if kind == onnx.TensorProto.FLOAT}
+        self.truth_tensors = {name for name, kind in types.items() if kind == onnx.TensorProto.BOOL}
         self.constants: dict[str, NDArray[np.float32]] = {
-            constant.name: onnx_.numpy_helper.to_array(constant)
+            constant.name: onnx.numpy_helper.to_array(constant)
             for constant in self.model.graph.initializer
-            if constant.data_type == onnx_.TensorProto.FLOAT
+            if constant.data_type == onnx.TensorProto.FLOAT
         }
         self.producers = {name: place for place, node in enumerate(self.nodes) for name in node.output}
         self.readers: dict[str, list[int]] = defaultdict(list)
         for place, node in enumerate(self.nodes):
             for name in dict.fromkeys(node.input):
                 self.readers[name].append(place)
-        self._opset = _opset_of(self.model)
+        opsets = self.model.opset_import
+        self._opset = next(int(entry.version) for entry in opsets if entry.domain in ("", "ai.onnx"))
 
     def sources(self, place: int) -> list[str]:
         """The float32 tensors that a node reads, without constants."""
@@ -160,7 +156,7 @@ class FloatGraph:
         return (
             bool(inputs)
             and inputs.issuperset(made)
-            and all(low.schema_type in variables[variable] for variable in inputs)
+            and all(f"tensor({low.type_name.lower()})" in variables[variable] for variable in inputs)
         )
 
     def variable_inputs(self, place: int) -> set[int]:
@@ -181,52 +177,34 @@ class FloatGraph:
 
 
 def check_structure(model: onnx.ModelProto) -> None:
-    """Check a model's structure, types and shapes, without copying its weights.
-
-    Raises:
-        BundleError: the model breaks a rule of ONNX.
-    """
+    """Check a model's structure, types and shapes as `check_model`, without copying its weights."""
     check_model(_without_weights(model))
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     """The element type of each tensor, as ONNX numbers them."""
-    onnx_: Any = import_optional("onnx", EXTRA)
-    graph = onnx_.shape_inference.infer_shapes(_without_weights(model), strict_mode=True).graph
+    graph = onnx.shape_inference.infer_shapes(_without_weights(model), strict_mode=True).graph
     constants = {constant.name: constant.data_type for constant in graph.initializer}
     values = (*graph.input, *graph.value_info, *graph.output)
     return constants | {value.name: value.type.tensor_type.elem_type for value in values}
 
 
-def _opset_of(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that a model uses."""
-    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-
-
 def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a model to the opset whose operators take bfloat16.
-
-    Raises:
-        BundleError: ONNX's converter cannot do it.
-    """
-    onnx_: Any = import_optional("onnx", EXTRA)
-    version_converter = import_optional("onnx.version_converter", EXTRA)
+    """Convert a model to the opset whose operators take bfloat16; BundleError where ONNX cannot do it."""
     try:
-        converted = version_converter.convert_version(model, BFLOAT16_OPSET)
+        converted = onnx.version_converter.convert_version(model, BFLOAT16_OPSET)
     except RuntimeError as error:
         raise BundleError(
             f"The ONNX graph '{model.graph.name}' cannot be brought to opset {BFLOAT16_OPSET}: {error}"
         ) from error
-    converted.ir_version = max(
-        model.ir_version, onnx_.helper.find_min_ir_version_for(list(converted.opset_import))
-    )
-    return converted  # type: ignore[no-any-return]
+    least = onnx.helper.find_min_ir_version_for(list(converted.opset_import))
+    converted.ir_version = max(model.ir_version, least)
+    return converted
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose large constants are inputs: types and shapes are the same, at no cost."""
-    onnx_: Any = import_optional("onnx", EXTRA)
-    light = onnx_.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = model.graph.name
     light.graph.node.extend(model.graph.node)
     light.graph.input.extend(model.graph.input)
@@ -235,16 +213,14 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if math.prod(constant.dims) <= _SMALL:
             light.graph.initializer.add().CopyFrom(constant)
         else:
-            value = onnx_.helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims)
+            value = onnx.helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims)
             light.graph.input.append(value)
-    return light  # type: ignore[no-any-return]
+    return light
 
 
 def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model whose constants are all initializers."""
-    onnx_: Any = import_optional("onnx", EXTRA)
-    copy = onnx_.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     del copy.graph.node[:]
     del copy.graph.value_info[:]
     for node in model.graph.node:
@@ -259,23 +235,13 @@ def _without_constant_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
             constant.name = node.output[0]
         else:
             copy.graph.node.add().CopyFrom(node)
-    return copy  # type: ignore[no-any-return]
-
-
-def _name_nodes(nodes: list[onnx.NodeProto]) -> list[str]:
-    taken: set[str] = set()
-    for node in nodes:
-        if not node.name or node.name in taken:
-            node.name = node.output[0]
-        taken.add(node.name)
-    return [node.name for node in nodes]
+    return copy
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any | None:
-    onnx_: Any = import_optional("onnx", EXTRA)
     try:
-        return onnx_.defs.get_schema(node.op_type, opset, node.domain)
-    except onnx_.defs.SchemaError:
+        return onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
         return None  # an operator of another domain
 
 

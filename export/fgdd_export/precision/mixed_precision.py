@@ -12,11 +12,10 @@ to keep in fp32, such as those of box refinement. AutoCast needs an older onnx.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.precision.graph import (
     FORMATS,
     FloatGraph,
@@ -28,26 +27,20 @@ from fgdd_export.precision.graph import (
 )
 from fgdd_export.precision.rules import EXACT, INDIFFERENT, PRODUCTS, Plan, plan_precision
 
-if TYPE_CHECKING:
-    import onnx
-
 _HIGH = "fp32"
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph of which parts are in low precision.
+    """A graph of which parts are in low precision."""
 
-    Attributes:
-        model: checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22
-            where its convolutions ask for that.
-        lowered: names of the nodes that compute in low precision, in the graph's order; others that only
-            move or select values may hold low precision too.
-        kept: why each other node that handles float32 tensors stays in fp32, by the node's name.
-    """
-
+    # Checked; inputs and outputs have the names and types that they had. In bf16 it is at opset 22 where its
+    # convolutions ask for that
     model: onnx.ModelProto
+    # Names of the nodes that compute in low precision, in the graph's order; others that only move or select
+    # values may hold low precision too
     lowered: tuple[str, ...]
+    # Why each other node that handles float32 tensors stays in fp32, by the node's name
     kept: Mapping[str, str]
 
 
@@ -81,12 +74,6 @@ def emulate(model: onnx.ModelProto, precision: LowPrecision, keep: Collection[st
     Weights, and every tensor that the lowered graph holds in low precision, are converted to it and back
     where they are made, so they are rounded, or become infinite where out of its range. What it cannot tell
     is how a device sums within one operator.
-
-    Args:
-        model, precision, keep: as for `lower_precision`.
-
-    Raises:
-        BundleError: as `lower_precision`.
     """
     emulation = _Emulation(lower_precision(model, precision, keep).model, FORMATS[precision]).model()
     check_structure(emulation)
@@ -111,7 +98,6 @@ class _Conversion:
     """Writes a graph anew according to a plan."""
 
     def __init__(self, graph: FloatGraph, plan: Plan, low: LowFormat) -> None:
-        self._onnx: Any = import_optional("onnx", EXTRA)
         self._graph = graph
         self._plan = plan
         self._low = low
@@ -126,30 +112,25 @@ class _Conversion:
         """Convert; unchecked."""
         for place, node in enumerate(self._graph.nodes):
             if node.op_type in INDIFFERENT:
-                self._add_indifferent(node)
+                self._add(node, [self._low_names.get(name, name) for name in node.input], list(node.output))
             elif place in self._plan.low:
                 self._add_low(place)
             else:
                 self._add(node, [self._high(name) for name in node.input], list(node.output))
-        model = self._onnx.ModelProto()
-        model.CopyFrom(self._graph.model)
+        model = deepcopy(self._graph.model)
         del model.graph.node[:]
         model.graph.node.extend(self._nodes)
         read = {name for node in self._nodes for name in node.input}.union(self._graph.outputs)
         kept = [constant for constant in self._graph.model.graph.initializer if constant.name in read]
         del model.graph.initializer[:]
         model.graph.initializer.extend([*kept, *self._constants.values()])
-        return model  # type: ignore[no-any-return]
+        return model
 
     def _add(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> onnx.NodeProto:
-        copy = self._onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         copy.input[:], copy.output[:] = inputs, outputs
         self._nodes.append(copy)
-        return copy  # type: ignore[no-any-return]
-
-    def _add_indifferent(self, node: onnx.NodeProto) -> None:
-        self._add(node, [self._low_names.get(name, name) for name in node.input], list(node.output))
+        return copy
 
     def _add_low(self, place: int) -> None:
         node, open_inputs = self._graph.nodes[place], self._graph.variable_inputs(place)
@@ -166,7 +147,7 @@ class _Conversion:
         """The name of a tensor in fp32, which it is converted to where it is not."""
         if name not in self._high_names and self._graph.producers.get(name) in self._plan.low:
             self._high_names[name] = self._new(name, _HIGH)
-            self._cast(name, self._high_names[name], self._onnx.TensorProto.FLOAT)
+            self._cast(name, self._high_names[name], onnx.TensorProto.FLOAT)
         return self._high_names.get(name, name)
 
     def _low_name(self, name: str) -> str:
@@ -183,7 +164,7 @@ class _Conversion:
     def _cast(self, tensor: str, output: str, element_type: int) -> None:
         to = self._low.precision if element_type == self._low.element_type else _HIGH
         name = self._new(tensor, f"to_{to}")
-        self._nodes.append(self._onnx.helper.make_node("Cast", [tensor], [output], name, to=element_type))
+        self._nodes.append(onnx.helper.make_node("Cast", [tensor], [output], name, to=element_type))
 
     def _new(self, name: str, suffix: str) -> str:
         """A name that nothing else has."""
@@ -202,7 +183,6 @@ class _Emulation:
     """Replaces low precision in a lowered graph by fp32 that is rounded."""
 
     def __init__(self, model: onnx.ModelProto, low: LowFormat) -> None:
-        self._onnx: Any = import_optional("onnx", EXTRA)
         self._source = model
         self._low = low
         types = tensor_types(model)
@@ -223,24 +203,22 @@ class _Emulation:
                 self._names[node.output[0]] = node.input[0]  # which is in fp32 here
             else:
                 self._add(node)
-        model = self._onnx.ModelProto()
-        model.CopyFrom(self._source)
+        model = deepcopy(self._source)
         del model.graph.node[:]
         model.graph.node.extend(self._nodes)
         for constant in model.graph.initializer:
             if constant.data_type == self._low.element_type:
                 values = self._low.decode(constant)
-                constant.CopyFrom(self._onnx.numpy_helper.from_array(values, constant.name))
-        return model  # type: ignore[no-any-return]
+                constant.CopyFrom(onnx.numpy_helper.from_array(values, constant.name))
+        return model
 
     def _add(self, node: onnx.NodeProto) -> None:
-        copy = self._onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = deepcopy(node)
         copy.input[:] = [self._names.get(name, name) for name in node.input]
         self._nodes.append(copy)
         lowered = [name for name in node.output if name in self._low_tensors]
         if node.op_type == "Cast" and lowered:
-            copy.attribute[0].i = self._onnx.TensorProto.FLOAT
+            copy.attribute[0].i = onnx.TensorProto.FLOAT
         if not self._rounds(node):
             return
         for place, name in enumerate(node.output):
@@ -263,7 +241,7 @@ class _Emulation:
 
     def _round(self, tensor: str, output: str) -> None:
         rounded = f"{output}_rounded"
-        make, to_fp32 = self._onnx.helper.make_node, self._onnx.TensorProto.FLOAT
+        make, to_fp32 = onnx.helper.make_node, onnx.TensorProto.FLOAT
         self._nodes += [
             make("Cast", [tensor], [rounded], rounded, to=self._low.element_type),
             make("Cast", [rounded], [output], f"{rounded}_back", to=to_fp32),

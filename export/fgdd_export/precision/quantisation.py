@@ -17,15 +17,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from types import SimpleNamespace
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.optional_imports import disable_onnxruntime_telemetry, import_optional
 from fgdd_export.graphs.graph import IR_VERSION, Array, check_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.precision.quantisation_nodes import (
     CONNECTING,
     WEIGHTED,
@@ -33,12 +36,8 @@ from fgdd_export.precision.quantisation_nodes import (
     Ranges,
     choose_nodes,
     measure_harm,
-    unknown_nodes,
 )
 from fgdd_fast.errors import BundleError, SettingsError
-
-if TYPE_CHECKING:
-    import onnx
 
 Form = Literal["int8", "int8-u8"]  # `fgdd_engines.bundle.bundle.Variant` says what each is
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -65,17 +64,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Quantised:
-    """A graph in int8.
+    """A graph in int8."""
 
-    Attributes:
-        model: takes and gives the same tensors as the fp32 graph.
-        quantised: names of the nodes that compute in int8, in the graph's order.
-        kept: why each other convolution or product stays in fp32, by its name.
-    """
-
-    model: onnx.ModelProto
-    quantised: tuple[str, ...]
-    kept: Mapping[str, str]
+    model: onnx.ModelProto  # takes and gives the same tensors as the fp32 graph
+    quantised: tuple[str, ...]  # names of the nodes that compute in int8, in the graph's order
+    kept: Mapping[str, str]  # why each other convolution or product stays in fp32, by its name
 
 
 def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] = FORMS) -> Calibration:
@@ -109,37 +102,30 @@ def calibrate(model: onnx.ModelProto, samples: Samples, forms: Collection[Form] 
             augmented_model_path=str(Path(folder) / "calibrated.onnx"),
             calibrate_method=calibration.CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Reader(samples))
+        feeds = map(dict, samples)
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))
         found = calibrator.compute_data()
-    ranges = {name: _limits(found[name].range_value) for name in sorted(found.keys())}
+    lows_and_highs = {name: found[name].range_value for name in sorted(found.keys())}
+    ranges = {name: (float(np.min(low)), float(np.max(high))) for name, (low, high) in lows_and_highs.items()}
     for name, limits in ranges.items():
         if not all(math.isfinite(limit) for limit in limits):
             raise BundleError(f"The tensor '{name}' of the graph '{model.graph.name}' is not finite")
     return Calibration(
         ranges,
-        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=_unsigned(form)) for form in forms},
+        {form: measure_harm(model, ranges, samples[:PROBES], unsigned=form == "int8-u8") for form in forms},
     )
 
 
 def quantise_calibrated(
     model: onnx.ModelProto, calibration: Calibration, form: Form, keep: Collection[str] = ()
 ) -> Quantised:
-    """Put a graph's convolutions, products and what lies between them into int8.
+    """Put a calibrated graph's convolutions, products and what lies between them into int8.
 
-    Nodes that lose more than `MIN_DECIBELS` allow stay in fp32.
-
-    Args:
-        model: the graph that was calibrated.
-        calibration: its ranges.
-        form: of the activations.
-        keep: names of nodes that stay in fp32 as well.
-
-    Raises:
-        SettingsError: `keep` names a node that the graph does not have.
-        BundleError: nothing can be quantised, or the result is not valid.
+    Nodes that lose more than `MIN_DECIBELS` allow stay in fp32, and so do those named in `keep`. Raises
+    SettingsError where the graph has no such node; BundleError where nothing can be quantised, or the result
+    is not valid.
     """
-    unknown = unknown_nodes(model, keep)
-    if unknown:
+    if unknown := sorted(set(keep) - {node.name for node in model.graph.node}):
         raise SettingsError(f"The graph '{model.graph.name}' has no nodes {unknown} to keep in fp32")
     harm = calibration.harm[form]
     noisy = {
@@ -147,33 +133,13 @@ def quantise_calibrated(
         for name, of_node in harm.items()
         if of_node.decibels < MIN_DECIBELS
     }
-    choice = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
-    if not choice.quantised:
+    chosen, kept = choose_nodes(model, {**dict.fromkeys(keep, "asked for"), **noisy})
+    if not chosen:
         raise BundleError(f"Nothing in the graph '{model.graph.name}' can be quantised")
-    shifts = {name: harm[name].shift for name in choice.quantised if name in harm}
-    unbiased = _correct_biases(model, shifts)
-    quantised = _insert(unbiased, calibration.ranges, choice.quantised, unsigned=_unsigned(form))
+    unbiased = _correct_biases(model, {name: harm[name].shift for name in chosen if name in harm})
+    quantised = _insert(unbiased, calibration.ranges, chosen, unsigned=form == "int8-u8")
     check_model(quantised)
-    return Quantised(quantised, choice.quantised, choice.kept)
-
-
-def _unsigned(form: Form) -> bool:
-    return form == "int8-u8"
-
-
-class _Reader:
-    """The samples as ONNX Runtime's `CalibrationDataReader` hands them out."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples: Iterator[Mapping[str, Array]] = iter(samples)
-
-    def get_next(self) -> dict[str, Array] | None:
-        feeds = next(self._samples, None)
-        return None if feeds is None else dict(feeds)
-
-
-def _limits(found: tuple[Array, Array]) -> tuple[float, float]:
-    return float(np.min(found[0])), float(np.max(found[1]))
+    return Quantised(quantised, chosen, kept)
 
 
 def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx.ModelProto:
@@ -183,16 +149,14 @@ def _correct_biases(model: onnx.ModelProto, shifts: Mapping[str, Array]) -> onnx
     section 4.2. What is alike all over an image, such as its padding, is rounded alike all over it, and
     averaging does not help there. A bias that several nodes share stays.
     """
-    onnx_: Any = import_optional("onnx", "models")
-    corrected: onnx.ModelProto = onnx_.ModelProto()
-    corrected.CopyFrom(model)
+    corrected = deepcopy(model)
     biases = {constant.name: constant for constant in corrected.graph.initializer}
     uses = Counter(tensor for node in model.graph.node for tensor in node.input)
     for node in corrected.graph.node:
         bias = biases.get(node.input[2]) if node.name in shifts and len(node.input) > 2 else None
         if bias is not None and uses[bias.name] == 1 and list(bias.dims) == list(shifts[node.name].shape):
-            values = onnx_.numpy_helper.to_array(bias) + shifts[node.name]
-            bias.CopyFrom(onnx_.numpy_helper.from_array(values.astype(np.float32), bias.name))
+            values = onnx.numpy_helper.to_array(bias) + shifts[node.name]
+            bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
     return corrected
 
 
@@ -204,10 +168,9 @@ def _insert(
     tools: Any = import_optional("onnxruntime.quantization", "cpu")
     calibration: Any = import_optional("onnxruntime.quantization.calibrate", "cpu")
     quantiser: Any = import_optional("onnxruntime.quantization.qdq_quantizer", "cpu")
-    onnx_: Any = import_optional("onnx", "models")
     with _silent():
         work = quantiser.QDQQuantizer(
-            onnx_.shape_inference.infer_shapes(model),
+            onnx.shape_inference.infer_shapes(model),
             per_channel=True,
             reduce_range=False,
             weight_qType=tools.QuantType.QInt8,

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_optional
 from fgdd_export.graphs.graph import Array, GraphBuilder, load_model, serialise
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.late_onnx import onnx
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 CONNECTING = ("Add", "Concat", "MaxPool", "Resize")
 _FUSED = ("Relu", "Clip")  # every runtime computes these as part of the node before
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is quantised, and what is not.
-
-    Attributes:
-        quantised: names of the nodes that take int8, in the graph's order.
-        kept: why each other node with weights stays as it is, by its name.
-    """
-
-    quantised: tuple[str, ...]
-    kept: Mapping[str, str]
 
 
 def weighted_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
@@ -39,25 +23,21 @@ def weighted_nodes(model: onnx.ModelProto) -> tuple[onnx.NodeProto, ...]:
     return tuple(node for node in model.graph.node if node.op_type in WEIGHTED and node.input[1] in constants)
 
 
-def choose_nodes(model: onnx.ModelProto, keep: Mapping[str, str]) -> Choice:
-    """Decide node by node.
+def choose_nodes(model: onnx.ModelProto, keep: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Decide node by node what to quantise; names in the graph's order, and why others with weights stay.
 
     The last nodes with weights are never quantised: nothing after them evens out an error, they cost little,
     and what follows them is exact arithmetic on their results. A node without weights is quantised where all
     that read it are; so nothing is rounded on its way into a node that is to be exact.
-
-    Args:
-        model: an fp32 graph whose nodes have names.
-        keep: nodes that must not be quantised, and why.
     """
-    weighted = {node.name for node in weighted_nodes(model)}
+    weighted, without_weights = {node.name for node in weighted_nodes(model)}, {*CONNECTING, *_FUSED}
     readers = _readers(model)
     leads_on: set[str] = set()  # nodes after which there is another with weights
     takes_int8: set[str] = set()
     kept: dict[str, str] = {}
     for node in reversed(model.graph.node):
-        after = [reader for output in node.output for reader in readers.get(output, ())]
-        if any(reader in weighted or reader in leads_on for reader in after):
+        after = {reader for output in node.output for reader in readers.get(output, ())}
+        if after & (weighted | leads_on):
             leads_on.add(node.name)
         if node.name in weighted:
             if node.name in keep:
@@ -66,23 +46,11 @@ def choose_nodes(model: onnx.ModelProto, keep: Mapping[str, str]) -> Choice:
                 kept[node.name] = "nothing after it evens out an error"
             else:
                 takes_int8.add(node.name)
-        elif (
-            node.op_type in (*CONNECTING, *_FUSED)
-            and node.name not in keep
-            and after
-            and takes_int8.issuperset(after)
-        ):
+        elif node.op_type in without_weights and node.name not in keep and after and after <= takes_int8:
             takes_int8.add(node.name)
     in_order = [node for node in model.graph.node if node.name in takes_int8 and node.op_type not in _FUSED]
-    return Choice(
-        quantised=tuple(node.name for node in in_order),
-        kept={node.name: kept[node.name] for node in model.graph.node if node.name in kept},
-    )
-
-
-def unknown_nodes(model: onnx.ModelProto, names: Collection[str]) -> list[str]:
-    """Those of the names that no node of the graph has, sorted."""
-    return sorted(set(names) - {node.name for node in model.graph.node})
+    quantised = tuple(node.name for node in in_order)
+    return quantised, {node.name: kept[node.name] for node in model.graph.node if node.name in kept}
 
 
 def _readers(model: onnx.ModelProto) -> dict[str, list[str]]:
@@ -113,31 +81,26 @@ class Harm:
 def measure_harm(
     model: onnx.ModelProto, ranges: Ranges, samples: Sequence[Mapping[str, Array]], *, unsigned: bool
 ) -> dict[str, Harm]:
-    """Measure each convolution and each product with constant weights.
+    """Measure each convolution and each product with constant weights, by the node's name.
 
     Args:
         model: the fp32 graph.
         ranges: the least and the greatest value of each node's first input; nodes without are left out.
         samples: feeds of the graph, at least one.
         unsigned: whether activations are u8 with a zero point, or s8 without.
-
-    Returns:
-        The harm by the node's name.
     """
-    onnx_ = import_optional("onnx", "models")
-    weights = {each.name: onnx_.numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
     nodes = [node for node in weighted_nodes(model) if node.input[0] in ranges]
     builder = GraphBuilder("fgdd_alone_")
     measured = [
         _compare(builder, node, weights[node.input[1]], ranges[node.input[0]], unsigned=unsigned)
         for node in nodes
     ]
-    both = onnx_.ModelProto()
-    both.CopyFrom(model)
+    both = deepcopy(model)
     both.graph.node.extend(builder.nodes)
     both.graph.initializer.extend(builder.constants)
     both.graph.output.extend(
-        onnx_.helper.make_tensor_value_info(name, onnx_.TensorProto.FLOAT, None)
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for names in measured
         for name in names
     )
@@ -147,24 +110,17 @@ def measure_harm(
         found = run(feeds)
         for row, names in zip(sums, measured, strict=True):
             row[:] = [total + found[name] for total, name in zip(row, names, strict=True)]
+    least = float(np.finfo(np.float32).tiny)
     return {
-        node.name: Harm(_decibels(float(signal), float(noise)), shift / len(samples))
+        node.name: Harm(
+            10 * float(np.log10(max(float(signal), least) / max(float(noise), least))), shift / len(samples)
+        )
         for node, (signal, noise, shift) in zip(nodes, sums, strict=True)
     }
 
 
-def _decibels(signal: float, noise: float) -> float:
-    least = float(np.finfo(np.float32).tiny)
-    return 10 * float(np.log10(max(signal, least) / max(noise, least)))
-
-
 def _compare(
-    builder: GraphBuilder,
-    node: onnx.NodeProto,
-    weight: Array,
-    limits: tuple[float, float],
-    *,
-    unsigned: bool,
+    builder: GraphBuilder, node: onnx.NodeProto, weight: Array, limits: tuple[float, float], *, unsigned: bool
 ) -> tuple[str, str, str]:
     """Add a node's twin in int8; the names of its output's power, of the error's, and of the mean error."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
@@ -174,7 +130,8 @@ def _compare(
     zero = builder.constant(round(-low / step), np.uint8) if unsigned else builder.constant(0, np.int8)
     levels = builder.node("QuantizeLinear", node.input[0], scale, zero)
     rounded = builder.node("DequantizeLinear", levels, scale, zero)
-    outputs = _outputs_axis(node, weight)
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    outputs = 0 if node.op_type == "Conv" or transposed else weight.ndim - 1
     twin = builder.node(node.op_type, rounded, builder.constant(_rounded(weight, outputs)), *node.input[2:])
     builder.nodes[-1].attribute.extend(node.attribute)
     error = builder.node("Sub", node.output[0], twin)
@@ -186,11 +143,6 @@ def _compare(
         return signal, noise, builder.node("ReduceMean", error, axes=[0, *range(2, weight.ndim)], keepdims=0)
     rows = builder.node("Reshape", error, builder.constant([-1, weight.shape[outputs]], np.int64))
     return signal, noise, builder.node("ReduceMean", rows, axes=[0], keepdims=0)
-
-
-def _outputs_axis(node: onnx.NodeProto, weight: Array) -> int:
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return 0 if node.op_type == "Conv" or transposed else weight.ndim - 1
 
 
 def _rounded(weight: Array, outputs: int) -> Array:

@@ -87,12 +87,7 @@ class Plan:
 
 
 def plan_precision(graph: FloatGraph, low: LowFormat, keep: Collection[str]) -> Plan:
-    """Decide for each node.
-
-    Args:
-        keep: names of nodes that stay in fp32 whatever the rules say. They change nothing for other nodes
-            that compute.
-    """
+    """Decide for each node; those in `keep` stay in fp32, which changes nothing for others that compute."""
     kept: dict[str, str] = {}
     _keep_operators(graph, low, kept)
     _keep_what_is_looked_up(graph, kept)

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from fgdd_fast.errors import BundleError
 
 EVALUATIONS = 64  # enough for 3 single nodes among 1,000
 
 
-@dataclass(frozen=True)
-class Sensitive:
-    """What has to stay in fp32.
+class Sensitive(NamedTuple):
+    """What has to stay in fp32."""
 
-    Attributes:
-        nodes: names, in the order of the candidates; empty where nothing has to.
-        error: what is left with these in fp32.
-        evaluations: how many errors were measured.
-    """
-
-    nodes: tuple[str, ...]
-    error: float
-    evaluations: int
+    nodes: tuple[str, ...]  # names, in the order of the candidates; empty where nothing has to
+    error: float  # what is left with these in fp32
+    evaluations: int  # how many errors were measured
 
 
 def find_sensitive(
@@ -39,8 +32,6 @@ def find_sensitive(
 ) -> Sensitive:
     """Find a small set of nodes that has to stay in fp32 for the error to be at most `bar`.
 
-    Starts with all candidates in fp32 and gives up the half of the largest group that adds less error, as
-    long as the rest stays below the bar; a group of which neither half can be given up becomes two.
     If keeping a node never makes the error larger and the evaluations suffice, then none of the nodes found
     can be given up. Otherwise some of them may be there for their neighbours' sake.
 
@@ -53,67 +44,38 @@ def find_sensitive(
     Raises:
         BundleError: the error is above the bar even with all candidates in fp32.
     """
-    return _Search(candidates, error, bar, evaluations).run()
+    measured = 0
 
+    def names(groups: Sequence[range]) -> tuple[str, ...]:
+        return tuple(candidates[index] for group in groups for index in group)
 
-_Group = range  # neighbours among the candidates, which stay in fp32
+    def measure(groups: Sequence[range]) -> float:
+        nonlocal measured
+        measured += 1
+        found = error(names(groups))
+        return math.inf if math.isnan(found) else found
 
-
-class _Search:
-    def __init__(
-        self,
-        candidates: Sequence[str],
-        error: Callable[[Collection[str]], float],
-        bar: float,
-        evaluations: int,
-    ) -> None:
-        self._candidates = candidates
-        self._error = error
-        self._bar = bar
-        self._limit = evaluations
-        self._evaluations = 0
-        self._groups: list[_Group] = []
-        self._least = math.inf  # error with the present groups in fp32
-
-    def run(self) -> Sensitive:
-        nothing = self._measure([])
-        if nothing <= self._bar:
-            return Sensitive((), nothing, self._evaluations)
-        self._groups = [range(len(self._candidates))]
-        self._least = self._measure(self._groups)
-        if self._least > self._bar:
-            raise BundleError(
-                f"With every node in fp32 that may be kept there the error is {self._least:.3g}, and at most "
-                f"{self._bar:.3g} will do"
-            )
-        while self._evaluations < self._limit:
-            largest = max(self._groups, key=len, default=range(0))
-            if len(largest) < 2:
-                break
-            self._shrink(largest)
-        return Sensitive(tuple(self._names(self._groups)), self._least, self._evaluations)
-
-    def _shrink(self, group: _Group) -> None:
-        """Give up the half of a group that adds less error; where neither can be, split it."""
-        middle, place = len(group) // 2, self._groups.index(group)
-        halves = [group[:middle], group[middle:]]
-        tried: list[tuple[float, list[_Group]]] = []
+    if (least := measure([])) <= bar:
+        return Sensitive((), least, measured)
+    groups = [range(len(candidates))]  # neighbours that stay in fp32
+    if (least := measure(groups)) > bar:
+        raise BundleError(
+            f"With every node in fp32 that may be kept there the error is {least:.3g}, and at most "
+            f"{bar:.3g} will do"
+        )
+    # Give up the half of the largest group that adds less error; where neither can be given up, split it.
+    while measured < evaluations and len(largest := max(groups, key=len, default=range(0))) > 1:
+        middle, place = len(largest) // 2, groups.index(largest)
+        halves = [largest[:middle], largest[middle:]]
+        tried: list[tuple[float, list[range]]] = []
         for kept in reversed(halves):
-            groups = [*self._groups[:place], kept, *self._groups[place + 1 :]]
-            error = self._measure(groups)
-            tried.append((error, groups))
-            if error - self._least <= (self._bar - self._least) / 2 or self._evaluations >= self._limit:
+            fewer = [*groups[:place], kept, *groups[place + 1 :]]
+            tried.append((measure(fewer), fewer))
+            if tried[-1][0] - least <= (bar - least) / 2 or measured >= evaluations:
                 break  # cheap enough: the other half need not be tried
-        error, groups = min(tried, key=lambda one: one[0])
-        if error <= self._bar:
-            self._least, self._groups = error, groups
+        best, fewer = min(tried, key=lambda one: one[0])
+        if best <= bar:
+            least, groups = best, fewer
         elif len(tried) == len(halves):
-            self._groups[place : place + 1] = halves
-
-    def _measure(self, kept: Sequence[_Group]) -> float:
-        self._evaluations += 1
-        error = self._error(self._names(kept))
-        return math.inf if math.isnan(error) else error
-
-    def _names(self, groups: Sequence[_Group]) -> list[str]:
-        return [self._candidates[index] for group in groups for index in group]
+            groups[place : place + 1] = halves
+    return Sensitive(names(groups), least, measured)

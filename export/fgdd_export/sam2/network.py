@@ -208,9 +208,8 @@ class MaskDecoder(nn.Module):
 
     def _embed(self, boxes: Tensor) -> Tensor:
         """Boxes [batch, boxes, 4] to prompts [batch * boxes, 1, 3, channels]."""
-        corners = (
-            boxes.reshape(-1, 1, 2, 2) + 0.5
-        ) / self.image_size  # pixels are addressed by their centres
+        centred = boxes.reshape(-1, 1, 2, 2) + 0.5  # pixels are addressed by their centres
+        corners = centred / self.image_size
         embedded = self.encoding(corners) + self.corner_embedding
         return torch.cat([embedded, self.padding_embedding.expand(embedded.shape[0], -1, -1, -1)], dim=2)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_export.graphs.graph import load_model, read_model, serialise, tensor_specs
-from fgdd_export.graphs.parity import check_teacher_parity, drawn_images
+from fgdd_export.graphs.parity import check_teacher_parity, drawn_images, teacher_differences
 from fgdd_export.tile.graph import CroppedGraph, build_cropped_graph
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.tiles import teacher_view
@@ -80,8 +80,4 @@ def _measure_parity(
     views = np.stack([teacher_view(each, "pad", side, pad) for each in tiles])
     expected = load_model(teacher)({"images": views, "labels": labels})
     found = load_model(cropped)({"images": tiles, "labels": labels})
-    return {
-        "max_logit": float(np.abs(expected["logits"]).max()),
-        "max_logit_difference": float(np.abs(found["logits"] - expected["logits"]).max()),
-        "max_loss_difference": float(np.abs(found["loss"] - expected["loss"]).max()),
-    }
+    return teacher_differences(found, expected["logits"], expected["loss"])

@@ -13,28 +13,24 @@ makes up for the offset.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA, Array, GraphBuilder, tensor_specs
+from fgdd_export.graphs.graph import Array, GraphBuilder, tensor_specs
+from fgdd_export.graphs.late_onnx import onnx
 from fgdd_export.tile.receptive_fields import (
     BackgroundActivations,
     Doubles,
-    Sliding,
     Span,
     Step,
-    padding_before,
     response,
-    share,
     slide,
+    sliding_along,
 )
-
-if TYPE_CHECKING:
-    import onnx
 
 WORTH = 0.9  # a window that fills more of its map than this saves nothing
 _ELEMENTWISE = ("Cast", "Clip", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
@@ -56,20 +52,14 @@ class CroppedGraph:
 
 @dataclass(frozen=True)
 class _Window:
-    """A tensor on a window: `name` + `offset` is its true value there, and outside `surround` + `offset`.
+    """A tensor on a window: `name` + `offset` is its true value there, and outside `surround` + `offset`."""
 
-    Attributes:
-        name: in the new graph.
-        spans: rows and columns of the true map.
-        offset, surround: for each channel, [channels].
-        channels_last: whether it is [batch, height, width, channels].
-    """
-
-    name: str
-    spans: tuple[Span, Span]
+    name: str  # in the new graph
+    spans: tuple[Span, Span]  # rows and columns of the true map
+    # offset, surround: for each channel, [channels]
     offset: Doubles
     surround: Doubles
-    channels_last: bool = False
+    channels_last: bool = False  # whether it is [batch, height, width, channels]
 
     @property
     def blank(self) -> Doubles:
@@ -84,77 +74,69 @@ class _UnsuitableError(Exception):
 def build_cropped_graph(
     model: onnx.ModelProto, side: int, tile: int, pad: Sequence[int]
 ) -> CroppedGraph | None:
-    """Make a teacher's graph take tiles.
+    """Make a teacher's graph take tiles, or None where no first layers can be computed on windows.
 
     Args:
         model: takes `images` uint8 [batch, side, side, 3] (or open lengths) and `labels`.
         side: of the padded view in pixels.
         tile: side of a tile in pixels, less than `side`.
         pad: RGB value around the tile.
-
-    Returns:
-        The graph; None where the network has no first layers that can be computed on windows.
     """
     background = BackgroundActivations(model, side, pad)
     before = (side - tile) // 2
-    start = Span(before, before + tile)
-    walk = _Walk(model, background, start, pad)
-    last = walk.run(None)
-    if last is None or not walk.windowed:
-        return None
-    walk = _Walk(model, background, start, pad)
-    walk.run(last)
-    return walk.finish(last, tile)
+    walk = _Walk(model, background, Span(before, before + tile), pad)
+    last = walk.run()
+    return None if last is None or not walk.windowed else walk.finish(last, tile)
 
 
 class _Walk:
-    """Follows the window from node to node, and writes the new graph's nodes.
-
-    Attributes:
-        windowed: names of the convolutions written, in order.
-    """
+    """Follows the window from node to node, and writes the new graph's nodes; `windowed` are convolutions."""
 
     def __init__(
         self, model: onnx.ModelProto, background: BackgroundActivations, start: Span, pad: Sequence[int]
     ) -> None:
-        self._onnx: Any = import_optional("onnx", EXTRA)
         self._model = model
         self._background = background
         self._constants: Mapping[str, Array] = {
-            item.name: self._onnx.numpy_helper.to_array(item) for item in model.graph.initializer
+            item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer
         }
         self._builder = GraphBuilder("tile_")
         self._windows: dict[str, _Window] = {}
         blank = np.array(pad, np.float64)
         self._windows["images"] = _Window("images", (start, start), np.zeros(3), blank, channels_last=True)
         self.windowed: list[str] = []
-        self._done = 0  # nodes of the model that are written
+        # What is written up to the last tensor that is worth while: nodes of the model, as so many nodes,
+        # constants and convolutions.
+        self._done = (0, 0, 0, 0)
 
-    def run(self, stop: str | None) -> str | None:
-        """Write windowed nodes up to the one that gives `stop`, or as far as it is worth while.
+    def run(self) -> str | None:
+        """Write windowed nodes as far as it is worth while, or a little further.
 
-        Returns:
-            The last tensor through which everything passes while its window is worth while.
+        Returns the last tensor through which everything passes while its window is worth while.
         """
         last: str | None = None
-        for index, node in enumerate(self._model.graph.node):
+        nodes = list(self._model.graph.node)
+        for done, node in enumerate(nodes, start=1):
             try:
                 window = self._step(node)
             except _UnsuitableError:
                 break
             name = node.output[0]
             self._windows[name] = window
-            self._done = index + 1
-            if name == stop:
-                break
-            if not window.channels_last and self._alone(index):
-                if share(window.spans, self._background.sides(name, window.channels_last)) > WORTH:
+            later = {read for other in nodes[done:] for read in other.input}
+            if not window.channels_last and later.intersection(self._windows) == {name}:
+                sides = zip(window.spans, self._background.sides(name), strict=True)
+                if math.prod((span.end - span.start) / side for span, side in sides) > WORTH:
                     break
                 last = name
+                builder = self._builder
+                self._done = done, len(builder.nodes), len(builder.constants), len(self.windowed)
         return last
 
     def finish(self, last: str, tile: int) -> CroppedGraph:
         """Lay the last window into its background activation, and let the rest of the model follow."""
+        done, nodes, constants, windowed = self._done
+        del self._builder.nodes[nodes:], self._builder.constants[constants:], self.windowed[windowed:]
         window = self._zeroed(self._windows[last])
         constant = self._background[last].astype(np.float64)
         rows, columns = window.spans
@@ -162,24 +144,19 @@ class _Walk:
         height, width = self._background.sides(last)
         padded = self._padded(window, (Span(0, height), Span(0, width)))
         self._builder.node("Add", padded, self._builder.constant(constant[None]), output=last)
-        self._builder.nodes += list(self._model.graph.node)[self._done :]
+        self._builder.nodes += list(self._model.graph.node)[done:]
         used = {name for node in self._builder.nodes for name in node.input}
         self._builder.constants += [item for item in self._model.graph.initializer if item.name in used]
-        inputs = list(tensor_specs(self._model.graph.input))
-        place = next(place for place, spec in enumerate(inputs) if spec.name == "images")
-        batch = inputs[place].shape[0]
-        inputs[place] = type(inputs[place])("images", "uint8", (batch, tile, tile, 3))
+        inputs = [
+            replace(spec, shape=(spec.shape[0], tile, tile, 3)) if spec.name == "images" else spec
+            for spec in tensor_specs(self._model.graph.input)
+        ]
         outputs = tensor_specs(self._model.graph.output)
         model = self._builder.model(f"{self._model.graph.name}_tile{tile}", inputs, outputs)
         return CroppedGraph(model, tuple(self.windowed))
 
-    def _alone(self, index: int) -> bool:
-        """Whether, behind a node, nothing but its output is still read."""
-        later = {name for node in list(self._model.graph.node)[index + 1 :] for name in node.input}
-        return later & set(self._windows) == {self._model.graph.node[index].output[0]}
-
     def _step(self, node: onnx.NodeProto) -> _Window:
-        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         given = [name for name in node.input if name in self._windows]
         constants = all(name in self._constants for name in node.input if name and name not in given)
         if not given or not constants or len(node.output) != 1:
@@ -192,12 +169,18 @@ class _Walk:
         if node.op_type == "Add" and len(given) == 2:
             return self._sum(*(self._windows[name] for name in node.input))
         if node.op_type == "Transpose" and first is not None and list(attributes["perm"]) == [0, 3, 1, 2]:
-            return self._same(node, first, channels_last=False)
+            return self._same(node, first, attributes, channels_last=False)
         if node.op_type in _ELEMENTWISE or (node.op_type in _WITH_CONSTANT and len(given) == 1):
-            return self._same(node, self._windows[given[0]])
+            return self._same(node, self._windows[given[0]], attributes)
         raise _UnsuitableError
 
-    def _same(self, node: onnx.NodeProto, window: _Window, channels_last: bool | None = None) -> _Window:
+    def _same(
+        self,
+        node: onnx.NodeProto,
+        window: _Window,
+        attributes: Mapping[str, Any],
+        channels_last: bool | None = None,
+    ) -> _Window:
         """A node that treats every place of a map alike."""
         true = self._true(window)
         given = next(name for name in node.input if name in self._windows)
@@ -205,7 +188,6 @@ class _Walk:
             if name in self._constants and self._constants[name].size > 1:
                 self._check_constant(self._constants[name], window)
         inputs = [true.name if name == given else self._kept(name) for name in node.input]
-        attributes = {item.name: self._onnx.helper.get_attribute_value(item) for item in node.attribute}
         name = self._builder.node(node.op_type, *inputs, **attributes)
         last = window.channels_last if channels_last is None else channels_last
         blank = self._background.middle(node.output[0], last)
@@ -231,7 +213,8 @@ class _Walk:
         spans = (steps[0].span, steps[1].span)
         self._check_even(node.output[0], spans, blank)
         # Where only sums and convolutions follow, the blank value is taken off at once, in the bias.
-        taken = blank if self._linear_after(node.output[0]) else np.zeros_like(blank)
+        readers = [reader.op_type for reader in self._model.graph.node if node.output[0] in reader.input]
+        taken = blank if {"Conv", "Add"}.issuperset(readers) else np.zeros_like(blank)
         name = self._builder.node(
             "Conv",
             window.name,
@@ -267,18 +250,11 @@ class _Walk:
         self, node: onnx.NodeProto, window: _Window, kernel: Sequence[int], attributes: Mapping[str, Any]
     ) -> list[Step]:
         """Move the window through a layer, if all that is read around it is blank."""
-        strides = attributes.get("strides", [1, 1])
-        dilations = attributes.get("dilations", [1, 1])
         lengths = self._background[node.output[0]].shape[1:]
         inside = self._background[node.input[0]].shape[1:]
         steps = []
         for axis in range(2):
-            sliding = Sliding(
-                kernel[axis],
-                strides[axis],
-                dilations[axis],
-                padding_before(attributes, axis, inside[axis], kernel[axis], strides[axis], dilations[axis]),
-            )
+            sliding = sliding_along(axis, attributes, kernel[axis], inside[axis])
             step = slide(window.spans[axis], sliding, lengths[axis])
             if min(step.pads) < 0 or step.read.start < 0 or step.read.end > inside[axis]:
                 raise _UnsuitableError
@@ -323,10 +299,6 @@ class _Walk:
     def _kept(self, name: str) -> str:
         """An input of the old graph that the new one has as well: a constant, or one left out."""
         return self._builder.constant(self._constants[name], self._constants[name].dtype.type) if name else ""
-
-    def _linear_after(self, name: str) -> bool:
-        readers = [node for node in self._model.graph.node if name in node.input]
-        return all(node.op_type in ("Conv", "Add") for node in readers)
 
     def _check_even(
         self, name: str, spans: tuple[Span, Span], blank: Doubles, channels_last: bool = False

@@ -7,32 +7,26 @@ receptive-field window. Outside of it the map is what the blank image alone give
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.optional_imports import import_optional
-from fgdd_export.graphs.graph import EXTRA, Array, run_model, serialise
-
-if TYPE_CHECKING:
-    import onnx
+from fgdd_export.graphs.graph import Array, run_model, serialise
+from fgdd_export.graphs.late_onnx import onnx
 
 
 @dataclass(frozen=True)
 class Sliding:
-    """How a convolution or a pooling slides along one axis.
+    """How a convolution or a pooling slides along one axis."""
 
-    Attributes:
-        kernel, stride, dilation: as in ONNX.
-        before: how far the first position reaches beyond the map's beginning (the padding there).
-    """
-
+    # kernel, stride, dilation: as in ONNX
     kernel: int
     stride: int
     dilation: int
-    before: int
+    before: int  # how far the first position reaches beyond the map's beginning (the padding there)
 
     @property
     def reach(self) -> int:
@@ -50,11 +44,6 @@ class Span:
 
     start: int
     end: int
-
-    @property
-    def length(self) -> int:
-        """Places."""
-        return self.end - self.start
 
     def union(self, other: Span) -> Span:
         """The smallest span that holds both."""
@@ -77,15 +66,12 @@ class Step:
 
 
 def slide(window: Span, sliding: Sliding, length: int) -> Step:
-    """Move a window through a layer.
+    """Move a window through a layer, to one that holds every position which reads a place of it.
 
     Args:
         window: before the layer, at least one place.
         sliding: the layer.
         length: of the whole map behind the layer.
-
-    Returns:
-        A window that holds every position which reads a place of `window`, within the map.
     """
     first = max(-((sliding.reach - window.start - sliding.before) // sliding.stride), 0)
     # Where strides skip places, the window begins a position earlier, rather than inside what it reads.
@@ -98,14 +84,6 @@ def slide(window: Span, sliding: Sliding, length: int) -> Step:
     return Step(Span(first, last + 1), read, (window.start - read.start, read.end - window.end))
 
 
-def share(spans: Sequence[Span], lengths: Sequence[int]) -> float:
-    """The share of a map that a window fills."""
-    filled = 1.0
-    for span, length in zip(spans, lengths, strict=True):
-        filled *= span.length / length
-    return filled
-
-
 Doubles = NDArray[np.float64]
 TOLERANCE = 1e-4  # of the largest value of a map: how even it has to be
 
@@ -114,13 +92,11 @@ class BackgroundActivations:
     """What a blank image gives in every tensor of a graph: [height, width, channels] or [channels, …]."""
 
     def __init__(self, model: onnx.ModelProto, side: int, pad: Sequence[int]) -> None:
-        onnx_ = import_optional("onnx", EXTRA)
-        every = onnx_.ModelProto()
-        every.CopyFrom(model)
+        every = deepcopy(model)
         known = {value.name for value in every.graph.output}
         for node in every.graph.node:
             every.graph.output.extend(
-                onnx_.helper.make_empty_tensor_value_info(name) for name in node.output if name not in known
+                onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name not in known
             )
         blank = np.broadcast_to(np.array(pad, np.uint8), (1, side, side, 3)).copy()
         feeds: dict[str, Array] = {"images": blank, "labels": np.zeros(1, np.int32)}
@@ -159,14 +135,15 @@ def response(weight: Array, value: Doubles, groups: int) -> Doubles:
     return np.asarray(np.einsum("goi,gi->go", summed, value.reshape(groups, -1)).ravel())
 
 
-def padding_before(
-    attributes: Mapping[str, Any], axis: int, length: int, kernel: int, stride: int, dilation: int
-) -> int:
-    """How many places a layer pads before the beginning of an axis."""
+def sliding_along(axis: int, attributes: Mapping[str, Any], kernel: int, length: int) -> Sliding:
+    """How a layer with these attributes slides along an axis of so many places."""
+    stride, dilation = (int(attributes.get(name, [1, 1])[axis]) for name in ("strides", "dilations"))
     mode = attributes.get("auto_pad", b"NOTSET")
-    if mode == b"NOTSET":
-        return int(attributes.get("pads", [0, 0, 0, 0])[axis])
-    if mode == b"VALID":
-        return 0
     total = max((-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length, 0)
-    return total // 2 if mode == b"SAME_UPPER" else total - total // 2
+    before = {
+        b"NOTSET": int(attributes.get("pads", [0, 0, 0, 0])[axis]),
+        b"VALID": 0,
+        b"SAME_UPPER": total // 2,
+        b"SAME_LOWER": total - total // 2,
+    }
+    return Sliding(kernel, stride, dilation, before[mode])

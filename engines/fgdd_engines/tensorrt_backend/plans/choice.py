@@ -34,10 +34,7 @@ class Damaged:
 
 @contextmanager
 def trial(plans: Sequence[Plan]) -> Iterator[None]:
-    """Within the block, let this process choose these plans first, whatever their state.
-
-    So a plan is run to find out whether it may be used.
-    """
+    """Within the block, let this process choose these plans first whatever their state, to try them out."""
     new = {plan.path for plan in plans} - _on_trial
     _on_trial.update(new)
     try:
@@ -51,14 +48,8 @@ def choose_plan(
 ) -> tuple[Plan, bytes]:
     """Return the plan that stands for a key, and its content; of several, that for the nearest batch.
 
-    Args:
-        wanted: the key, whose profile is the batches that are to be run.
-        plans: all that there are.
-        damaged: what might be a plan for it, for the refusal.
-        read: gives a plan's content, checked against its hash.
-
-    Raises:
-        EngineError: there is none; the message says what there is, and why that cannot be used.
+    `damaged` might be a plan for it, for the refusal; `read` gives a plan's content, checked against its
+    hash. Raises EngineError where there is none; the message says what there is, and why that cannot be used.
     """
     of_model = [plan for plan in plans if plan.key.model == wanted.model]
     reasons = []
@@ -71,25 +62,16 @@ def choose_plan(
     beginning = f"{file_name(wanted.model)}-"
     reasons += [item.problem for item in damaged if item.path.name.startswith(beginning)]
     batch = wanted.profile.maximum
+    none = f"There is no engine of {wanted.model} in {wanted.precision} for {wanted.platform}, batch {batch}"
     raise EngineError(
-        "; ".join(
-            [
-                f"There is no engine of {wanted.model} in {wanted.precision} for {wanted.platform}, "
-                f"batch {batch}",
-                *reasons[:_SHOWN],
-            ]
-        ),
+        "; ".join([none, *reasons[:_SHOWN]]),
         f"Build one on this device: fgdd-fast engine build BUNDLE --device {wanted.flavour} "
         f"--precision {wanted.precision}   (with a --batch that covers {batch})",
     )
 
 
 def _check_usable(plan: Plan, wanted: PlanKey) -> None:
-    """Make sure that a plan may stand for a key.
-
-    Raises:
-        EngineError: it may not.
-    """
+    """Raise EngineError unless a plan may stand for a key."""
     if differences := plan.key.differences(wanted):
         raise EngineError(f"{plan.path.name} {' and '.join(differences)}")
     if plan.state not in USABLE and plan.path not in _on_trial:

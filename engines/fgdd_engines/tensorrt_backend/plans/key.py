@@ -133,20 +133,12 @@ class PlanKey:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PlanKey:
-        """Read what `as_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError, FgddError: a field is missing or no such value.
-        """
+        """Read what `as_json` gave; KeyError, TypeError, ValueError or FgddError where a field is garbled."""
+        texts = ("model", "model_sha256", "version", "cuda", "device", "compute_capability")
         return cls(
-            model=str(data["model"]),
-            model_sha256=str(data["model_sha256"]),
+            **{name: str(data[name]) for name in texts},
             precision=_one_of(get_args(Precision), data["precision"]),
             flavour=_one_of(get_args(Flavour), data["flavour"]),
-            version=str(data["version"]),
-            cuda=str(data["cuda"]),
-            device=str(data["device"]),
-            compute_capability=str(data["compute_capability"]),
             profile=Profile.parse(data["profile"]),
             axes={str(axis): int(length) for axis, length in data["axes"].items()},
         )
@@ -164,11 +156,9 @@ class PlanKey:
         reasons += self.platform.differences(wanted.platform)
         if self.axes != wanted.axes:
             reasons.append(f"takes {_sizes(self.axes)}, not {_sizes(wanted.axes)}")
-        covered = (
-            self.profile.minimum <= wanted.profile.minimum and wanted.profile.maximum <= self.profile.maximum
-        )
-        if not covered:
-            reasons.append(f"takes batches of {_batches(self.profile)}, not of {_batches(wanted.profile)}")
+        own, other = self.profile, wanted.profile
+        if not own.minimum <= other.minimum <= other.maximum <= own.maximum:
+            reasons.append(f"takes batches of {_batches(own)}, not of {_batches(other)}")
         return tuple(reasons)
 
 

@@ -87,13 +87,9 @@ def sidecar_text(plan: Plan) -> bytes:
 
 
 def read_plan(path: Path) -> Plan:
-    """Read a plan's sidecar, and check that both belong together as far as their names and sizes tell.
+    """Read the sidecar of a plan's file, and check that both belong together by their names and sizes.
 
-    Args:
-        path: the plan's file.
-
-    Raises:
-        EngineError: the plan or its sidecar is missing, renamed, cut short, garbled or of another format.
+    Raises EngineError where either is missing, renamed, cut short, garbled or of another format.
     """
     plan = _read_sidecar(path)
     if plan.key.stem != path.stem:
@@ -110,11 +106,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def check_content(plan: Plan) -> None:
-    """Check a plan's file against the hash in its sidecar.
-
-    Raises:
-        EngineError: it has changed since it was built, or cannot be read.
-    """
+    """Raise EngineError where a plan's file is not what its sidecar's hash says, or cannot be read."""
     try:
         found = file_sha256(plan.path)
     except OSError as error:
@@ -123,11 +115,7 @@ def check_content(plan: Plan) -> None:
 
 
 def check_hash(plan: Plan, found: str) -> None:
-    """Compare the hash of a plan's content with the one in its sidecar.
-
-    Raises:
-        EngineError: they differ.
-    """
+    """Raise EngineError unless the hash of a plan's content is the one in its sidecar."""
     if found != plan.sha256:
         raise _damaged(
             plan.path, f"it has changed since it was built: its SHA-256 is {found}, not {plan.sha256}"
@@ -139,16 +127,13 @@ def _read_sidecar(path: Path) -> Plan:
     try:
         data = json.loads(sidecar.read_bytes())
     except FileNotFoundError as error:
-        raise _damaged(
-            path, f"its sidecar {sidecar.name} is missing, so nothing is known of this plan"
-        ) from error
+        missing = f"its sidecar {sidecar.name} is missing, so nothing is known of this plan"
+        raise _damaged(path, missing) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, f"its sidecar cannot be read: {error}") from error
     try:
-        if data["format"] != FORMAT:
-            raise _damaged(
-                path, f"its sidecar has format {data['format']}, and this version reads format {FORMAT}"
-            )
+        if (found := data["format"]) != FORMAT:
+            raise _damaged(path, f"its sidecar has format {found}, and this version reads format {FORMAT}")
         return _parse(path, data)
     except EngineError:
         raise

@@ -6,9 +6,10 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,14 @@ class PlanStore:
         """
         asked = _now()
         path = self.path(key)
-        same = f"Another process builds {path.name}: waiting"
-        other = "Another engine is built for this device: waiting"
-        with _wrapped(path), self._writing(path, lambda: _log.info(same)) as staging:
-            plan = self._known(self._place(key))
+        same = partial(_log.info, "Another process builds %s: waiting", path.name)
+        other = partial(_log.info, "Another engine is built for this device: waiting")
+        with _wrapped(path), self._writing(path, same) as staging:
+            plan = self._known(key)
             if plan is not None and (not rebuild or plan.built > asked):
                 return plan
             timing = self.timing_cache(key.platform)
-            with self._writing(timing, lambda: _log.info(other)) as timing_staging:
+            with self._writing(timing, other) as timing_staging:
                 built = build(timing.read_bytes() if timing.exists() else b"")
                 plan = Plan(
                     path=path,
@@ -118,7 +119,9 @@ class PlanStore:
                     built=_now(),
                 )
                 self._publish(staging, plan, built.plan)
-                _keep_timing(timing_staging, timing, built.timing_cache)
+                if built.timing_cache:
+                    with suppress(OSError):  # the next build does without
+                        stage_file(timing_staging / timing.name, built.timing_cache).replace(timing)
         return plan
 
     def load(self, wanted: PlanKey) -> tuple[Plan, bytes]:
@@ -143,26 +146,17 @@ class PlanStore:
         Raises:
             EngineError: it is damaged.
         """
-        path = self._place(key)
+        path = self.path(key)
+        if not path.exists():  # one of version 0.1 has its old name
+            path = next((plan.path for plan in self.list() if plan.key.is_like(key)), path)
         if not (path.exists() or sidecar_of(path).exists()):
             return None
         plan = read_plan(path)
         check_content(plan)
         return plan
 
-    def _place(self, key: PlanKey) -> Path:
-        """Where the plan of a key lies, or would: one of version 0.1 has its old name."""
-        path = self.path(key)
-        if not path.exists():
-            path = next((plan.path for plan in self.list() if plan.key.is_like(key)), path)
-        return path
-
     def plan_bytes(self, plan: Plan) -> bytes:
-        """Return a plan's content, checked against its hash.
-
-        Raises:
-            EngineError: it has changed since it was built, or cannot be read.
-        """
+        """Return a plan's content; EngineError where it has changed since it was built, or cannot be read."""
         try:
             content = plan.path.read_bytes()
         except OSError as error:
@@ -216,42 +210,30 @@ class PlanStore:
             return sum(_unlink(file) for file in (sidecar_of(path), path))
 
     def clear(self, timing_caches: Sequence[Path]) -> int:
-        """Remove what killed processes left, and timing caches.
-
-        Returns:
-            The bytes that became free.
-        """
+        """Remove what killed processes left, and timing caches, and return the bytes that became free."""
         freed = clear_leftovers(self.folder)
         return freed + sum(_unlink(file) for file in timing_caches)
 
     def _entries(self) -> Iterator[Plan | Damaged]:
-        paths = {
-            path.with_suffix(SUFFIX) for kind in (SUFFIX, ".json") for path in self.folder.glob(f"*{kind}")
-        }
-        for path in sorted(paths):
+        paths = [*self.folder.glob(f"*{SUFFIX}"), *self.folder.glob("*.json")]
+        for path in sorted({path.with_suffix(SUFFIX) for path in paths}):
             try:
                 yield read_plan(path)
             except EngineError as error:
                 yield Damaged(path, error.problem)
 
-    @contextmanager
-    def _writing(self, path: Path, on_wait: Callable[[], None]) -> Iterator[Path]:
+    def _writing(self, path: Path, on_wait: Callable[[], None]) -> AbstractContextManager[Path]:
         self.folder.mkdir(parents=True, exist_ok=True)
         clear_leftovers(self.folder)
-        with exclusive_lock(self.folder, path.stem, on_wait) as staging:
-            yield staging
+        return exclusive_lock(self.folder, path.stem, on_wait)
 
-    def _known(self, path: Path) -> Plan | None:
-        """The plan at a path if it is whole and unchanged; None, and a word about it, otherwise."""
-        if not (path.exists() or sidecar_of(path).exists()):
-            return None
+    def _known(self, key: PlanKey) -> Plan | None:
+        """The plan of a key if it is whole and unchanged; None, and a word about it, otherwise."""
         try:
-            plan = read_plan(path)
-            check_content(plan)
+            return self.find_exact(key)
         except EngineError as error:
             _log.warning("%s: building it again", error.problem)
             return None
-        return plan
 
     def _publish(self, staging: Path, plan: Plan, content: bytes) -> None:
         """Put a plan and its sidecar in their places, the sidecar last."""
@@ -267,13 +249,6 @@ class PlanStore:
             ) from error
         for temporary, path in zip(staged, (plan.path, plan.sidecar), strict=True):
             temporary.replace(path)
-
-
-def _keep_timing(staging: Path, timing: Path, content: bytes) -> None:
-    """Keep a timing cache for the next build, which does without where this is not possible."""
-    if content:
-        with suppress(OSError):
-            stage_file(staging / timing.name, content).replace(timing)
 
 
 def megabytes(count: int) -> str:
