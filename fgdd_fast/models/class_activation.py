@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +11,9 @@ from fgdd_fast.errors import BundleError, TeacherError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
-from fgdd_fast.models.foreground import ForegroundChoice, ForegroundFamily, Inputs, Pixels, Prompts, Source
+from fgdd_fast.models.foreground import ForegroundChoice, Inputs, Pixels, Prompts, Source
 from fgdd_fast.models.network import Runtime, check_classes
-from fgdd_fast.models.saliency import SaliencyModel
+from fgdd_fast.models.saliency import SaliencyFamily, SaliencyModel
 
 THRESHOLD = 0.4  # of a map's maximum
 
@@ -40,7 +40,8 @@ class ClassActivationModel(SaliencyModel):
         return {**super().prepare(pixels, image), "labels": self._labels[image.class_name]}
 
 
-class _ClassActivation(ForegroundFamily):
+class _ClassActivation(SaliencyFamily):
+    model = ClassActivationModel
     name = spelling = "cam"  # the bundle that 'fgdd-fast export cam' writes by itself
 
     def find(self, argument: str) -> Bundle:  # noqa: ARG002 - there is one
@@ -64,18 +65,6 @@ class _ClassActivation(ForegroundFamily):
                 error.problem, "Export the map of the teacher of these classes: fgdd-fast export cam TEACHER"
             ) from error
         return choice
-
-    def open(
-        self,
-        choice: ForegroundChoice,
-        *,
-        runtime: Callable[[Bundle], Runtime],
-        batch: int,
-        resize: ResizeMethod,
-        threads: int,  # noqa: ARG002 - the runtime has its own
-    ) -> ClassActivationModel:
-        assert isinstance(choice.source, Bundle)
-        return ClassActivationModel(choice.source, runtime(choice.source), batch=batch, resize=resize)
 
 
 CLASS_ACTIVATION = _ClassActivation()

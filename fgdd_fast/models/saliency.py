@@ -58,7 +58,10 @@ class SaliencyModel:
         self._network.close()
 
 
-class _Saliency(ForegroundFamily):
+class SaliencyFamily(ForegroundFamily):
+    """Models of one network that is not asked in words; `model` opens one."""
+
+    model = SaliencyModel
     name = spelling = "saliency"  # short for the catalogue's model
 
     def find(self, argument: str) -> Bundle:  # noqa: ARG002 - there is one
@@ -74,7 +77,7 @@ class _Saliency(ForegroundFamily):
         threads: int,  # noqa: ARG002 - the runtime has its own
     ) -> SaliencyModel:
         assert isinstance(choice.source, Bundle)
-        return SaliencyModel(choice.source, runtime(choice.source), batch=batch, resize=resize)
+        return self.model(choice.source, runtime(choice.source), batch=batch, resize=resize)
 
 
-SALIENCY = _Saliency()
+SALIENCY = SaliencyFamily()

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
-from operator import not_
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.crops import Box
@@ -154,13 +152,15 @@ def find_candidates(
     passes: list[tuple[Tile, ...]] = []
     available = 0
     for members in zip(*queues, strict=True):  # what counts, then what does not
-        groups = [list(compress(members, decision.found)), list(compress(members, map(not_, decision.found)))]
+        pairs = list(zip(members, decision.found, strict=True))
+        groups = [[queue for queue, found in pairs if found], [queue for queue, found in pairs if not found]]
         before = -1
         while before < available < count:
             before = available
             for group in groups:
-                tiles = tuple(tile for queue in group if (tile := next(queue, None)) is not None)
-                if tiles and available < count:
+                if available >= count:
+                    break
+                if tiles := tuple(tile for queue in group if (tile := next(queue, None)) is not None):
                     passes.append(tiles)
                     available += len(tiles)
     if available < count:
