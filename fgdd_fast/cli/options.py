@@ -119,8 +119,8 @@ def runtime_options() -> Callable[[F], F]:
     return combined(
         device_option(
             "--device",
-            "cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it; cuda:1 is "
-            "the second GPU.",
+            "cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it; "
+            "cuda:1 is the second GPU.",
         ),
         click.option(
             "--precision",

@@ -7,6 +7,7 @@ missing, too early or of the wrong size, or a wait that was forgotten, gives a w
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ _WORDS = {Error.cudaErrorMemoryAllocation: b"out of memory", Error.cudaErrorNoDe
 
 
 class FakeCuda(ModuleType):
-    """The CUDA runtime's bindings, for one device.
+    """The CUDA runtime's bindings. Each thread is turned to a device, and works with what is on that alone.
 
     Attributes:
         device, pinned: what is allocated, by address.
@@ -46,11 +47,15 @@ class FakeCuda(ModuleType):
         graphs: the executable graphs that exist.
         events: what was done, in order: copies, executions and launches as they happen.
         failures: the code that a function gives from now on, by its name.
-        driver, devices: CUDA's number of the driver (0 for none), and how many devices there are.
+        driver, devices: CUDA's number of the driver (0 for none), and how many devices there are: an Orin and
+            a Thor.
+        waits: the stream that each event stands in, by the event's handle.
+        places: the device on which a stream or a piece of memory is.
     """
 
     cudaHostAllocDefault = 0  # noqa: N815
     cudaStreamNonBlocking = 1  # noqa: N815
+    cudaEventBlockingSync, cudaEventDisableTiming = 1, 2  # noqa: N815
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="in", cudaMemcpyDeviceToHost="out")  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
@@ -63,6 +68,9 @@ class FakeCuda(ModuleType):
         self.events: list[str] = []
         self.failures: dict[str, Error] = {}
         self.driver, self.devices = 13000, 1
+        self.waits: dict[int, int] = {}
+        self.places: dict[int, int] = {}
+        self.turned = threading.local()
         self._recorded: dict[int, list[Work]] = {}
         self._recording: dict[int, list[Work]] = {}
         self._handles = iter(range(1, 1_000_000))
@@ -85,10 +93,16 @@ class FakeCuda(ModuleType):
     @property
     def is_empty(self) -> bool:
         """Whether everything has been freed."""
-        return not (self.device or self.pinned or self.streams or self.graphs or self._recorded)
+        return not (self.device or self.pinned or self.streams or self.graphs or self._recorded or self.waits)
+
+    @property
+    def here(self) -> int:
+        """The device to which this thread is turned."""
+        return int(getattr(self.turned, "device", 0))
 
     def enqueue(self, stream: int, work: Work) -> None:
         """Put work on a stream, or into what is being recorded of it."""
+        assert self.places[stream] == self.here, "this thread is turned to another device"
         self._recording.get(stream, self.streams[stream]).append(work)
 
     # What follows has CUDA's names, arguments and results.
@@ -103,8 +117,17 @@ class FakeCuda(ModuleType):
         return (Error.cudaSuccess, self.devices) if self.devices else (Error.cudaErrorNoDevice, None)
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[Error, Any]:  # noqa: N802
-        name = b"Orin" + bytes(252)
-        return Error.cudaSuccess, SimpleNamespace(name=name, major=8, minor=7, totalGlobalMem=8 << 30)
+        name, major, minor = ((b"Orin", 8, 7), (b"Thor", 11, 0))[device]
+        found = SimpleNamespace(name=name + bytes(252), major=major, minor=minor, totalGlobalMem=8 << 30)
+        return Error.cudaSuccess, found
+
+    def cudaGetDevice(self) -> tuple[Error, int]:  # noqa: N802
+        return Error.cudaSuccess, self.here
+
+    def cudaSetDevice(self, device: int) -> tuple[Error]:  # noqa: N802
+        assert device < self.devices
+        self.turned.device = device
+        return (Error.cudaSuccess,)
 
     def cudaGetErrorName(self, code: Error) -> tuple[Error, bytes]:  # noqa: N802
         return Error.cudaSuccess, code.name.encode()
@@ -132,13 +155,28 @@ class FakeCuda(ModuleType):
         assert flags == self.cudaStreamNonBlocking
         handle = next(self._handles)
         self.streams[handle] = []
+        self.places[handle] = self.here
         return Error.cudaSuccess, handle
 
     def cudaStreamDestroy(self, stream: int) -> tuple[Error]:  # noqa: N802
         return self._free(self.streams, stream)
 
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Error]:  # noqa: N802
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Error, int]:  # noqa: N802
+        assert flags == 3  # the thread that waits for it sleeps
+        handle = next(self._handles)
+        self.waits[handle] = 0
+        return Error.cudaSuccess, handle
+
+    def cudaEventDestroy(self, event: int) -> tuple[Error]:  # noqa: N802
+        return self._free(self.waits, event)
+
+    def cudaEventRecord(self, event: int, stream: int) -> tuple[Error]:  # noqa: N802
         assert stream not in self._recording
+        self.waits[event] = stream
+        return (Error.cudaSuccess,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[Error]:  # noqa: N802
+        stream = self.waits[event]
         while self.streams[stream]:
             self.streams[stream].pop(0)()
         return (Error.cudaSuccess,)
@@ -149,6 +187,7 @@ class FakeCuda(ModuleType):
         into, of = (self.device, self.pinned) if kind == "in" else (self.pinned, self.device)
         if target not in into or source not in of or size != len(into[target]) or size != len(of[source]):
             return (Error.cudaErrorInvalidValue,)
+        assert self.places[target if kind == "in" else source] == self.places[stream]
 
         def copy() -> None:
             self.events.append(f"copy {kind} {size}")
@@ -186,10 +225,12 @@ class FakeCuda(ModuleType):
     def _allocate(self, kind: dict[int, Any], size: int) -> int:
         memory = ctypes.create_string_buffer(b"\xaa" * size, size)
         kind[ctypes.addressof(memory)] = memory
+        self.places[ctypes.addressof(memory)] = self.here
         return ctypes.addressof(memory)
 
     def _free(self, kind: dict[int, Any], key: int) -> tuple[Error]:
         with self._lock:
+            self.places.pop(key, None)
             return (Error.cudaSuccess if kind.pop(key, None) is not None else Error.cudaErrorInvalidValue,)
 
 
@@ -201,6 +242,7 @@ class FakeTensorRt(ModuleType):
         compute: what every engine computes.
         contexts: the execution contexts that were made.
         configurations: the runtime configurations that contexts were made with.
+        kernels: what is compiled, as TensorRT for RTX does when a context is made; and how often it was.
         refuses: a method of the contexts that says no.
         capturable: whether an execution can be recorded.
     """
@@ -219,6 +261,7 @@ class FakeTensorRt(ModuleType):
         self.cuda, self.compute = cuda, compute
         self.contexts: list[FakeContext | None] = []
         self.configurations: list[Any] = []
+        self.kernels, self.compiled = b"kernels", 0
         self.refuses = ""
         self.capturable = True
 
@@ -280,13 +323,14 @@ class FakeEngine:
         return [list(shape) for shape in self.rows[name]["profile"]]
 
     def create_runtime_config(self) -> Any:
-        config = SimpleNamespace(
-            create_runtime_cache=lambda: "kernels", set_runtime_cache=lambda kernels: kernels == "kernels"
-        )
+        config = SimpleNamespace(create_runtime_cache=lambda: FakeRuntimeCache(self.module))
+        config.set_runtime_cache = functools.partial(setattr, config, "kernels")
         self.module.configurations.append(config)
         return config
 
     def create_execution_context(self, config: Any = None) -> FakeContext | None:
+        if config is not None:
+            config.kernels.compile()
         if self.module.refuses == "create_execution_context":
             self.logger.log(
                 self.module.ILogger.ERROR, "Error Code 2: OutOfMemory (Requested size was 9 bytes)"
@@ -297,11 +341,32 @@ class FakeEngine:
         return context
 
 
+class FakeRuntimeCache:
+    """An IRuntimeCache: kernels of one machine, which refuses those of another."""
+
+    def __init__(self, module: FakeTensorRt) -> None:
+        self._module, self._kernels = module, b""
+
+    def compile(self) -> None:
+        if self._kernels != self._module.kernels:
+            self._kernels = self._module.kernels
+            self._module.compiled += 1
+
+    def serialize(self) -> bytes:
+        return self._kernels
+
+    def deserialize(self, blob: bytes) -> bool:
+        if blob == self._module.kernels:
+            self._kernels = blob
+        return blob == self._module.kernels
+
+
 class FakeContext:
     """An IExecutionContext."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine, self._module = engine, engine.module
+        self._device = engine.module.cuda.here
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
 
@@ -320,6 +385,7 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         cuda = self._module.cuda
+        assert self._device == cuda.here
         recording = stream in cuda._recording
         if self._module.refuses == "execute_async_v3" or (recording and not self._module.capturable):
             self._engine.logger.log(

@@ -40,8 +40,8 @@ REINSTALL = "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'f
 CUDA_PROVIDER = "CUDAExecutionProvider"
 UNKNOWN = "unknown GPU"
 DEVICE = "cuda"  # where ONNX Runtime holds the buffers
-# Convolutions and matrix products, which are what a GPU is for, and what reads whole feature maps: ONNX Runtime
-# up to 1.17 leaves GridSample to the CPU.
+# Convolutions and matrix products, which are what a GPU is for; and GridSample, which reads whole maps, and
+# which ONNX Runtime up to 1.17 leaves to the CPU.
 _HEAVY = frozenset(
     {"Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "GridSample", "MatMul", "MatMulInteger"}
 )

@@ -1,6 +1,6 @@
 """What TensorRT for RTX compiles of a plan when it runs, kept beside the plan for the next process.
 
-A plan of TensorRT for RTX has no kernels yet: they are compiled where it is loaded, for the GPU that is there.
+A plan of TensorRT for RTX has no kernels yet: they are compiled where it is loaded, for the GPU found.
 TensorRT itself refuses what was compiled by another version, for another GPU, or with a newer driver.
 """
 
