@@ -10,7 +10,8 @@ import numpy as np
 import plan_files
 import pytest
 from every_engine import BATCH, FakeMachine, compute, fake_machine
-from fake_cuda import Error, fake_plan
+from fake_cuda import Error
+from fake_tensorrt import fake_plan
 from tiny_models import SIDE, tiny_bundle, tiny_feeds, tiny_reference
 
 from fgdd_engines.base import Array, Engine

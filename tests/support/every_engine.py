@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import onnx
 import pytest
-from fake_cuda import FakeCuda, FakeTensorRt, fake_plan
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt, fake_plan
 from onnx import TensorProto, helper
 from tiny_models import tiny_feeds, tiny_graph, tiny_reference
 
