@@ -225,7 +225,7 @@ class TestTf32:
 
 @pytest.mark.skipif(find_cuda_device(1) is not None, reason="there are two GPUs")
 def test_a_gpu_that_is_not_there(rtx: TensorRt, bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="cannot build 'tiny': There is no"):
+    with pytest.raises(EngineError, match="can be built on GPU 1: There is no"):
         build(rtx, bundle, gpu=1)
 
 

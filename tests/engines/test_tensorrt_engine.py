@@ -7,24 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import plan_files
 import pytest
 from every_engine import BATCH, FakeMachine, compute, fake_machine
 from fake_cuda import Error
 from fake_tensorrt import fake_plan
 from tiny_models import SIDE, tiny_bundle, tiny_feeds, tiny_reference
 
-from fgdd_engines.base import Array, Engine
+from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.factory import open_engine
-from fgdd_engines.tensorrt_backend import descriptor
 from fgdd_engines.tensorrt_backend.api import TensorRt, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
 from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device, why_no_cuda
 from fgdd_engines.tensorrt_backend.engine import TensorRtEngine
-from fgdd_engines.tensorrt_backend.kernels import read_kernels, write_kernels
-from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
-from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError, FgddError
 
 IMAGES = BATCH * SIDE * SIDE * 3
@@ -154,84 +148,6 @@ class TestContexts:
             check_results(engine.run(tiny_feeds(BATCH)), tiny_feeds(BATCH))
             assert engine.streams == streams
         assert len(either.module.contexts) == streams
-
-    @pytest.mark.parametrize(("threads", "streams"), [(1, 1), (2, 2), (16, 2)])
-    def test_the_device_has_no_more_than_threads_can_use(
-        self, either: FakeMachine, threads: int, streams: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        opened = open_stored(either, monkeypatch, tmp_path, threads=threads)
-        assert (opened.streams, len(either.module.contexts)) == (streams, streams)
-        opened.close()
-
-
-def open_stored(
-    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, cache: Path, *, threads: int = 1, device: str = ""
-) -> Engine:
-    """Open a plan as users do: one that is kept in the cache, and whose decisions agreed."""
-    monkeypatch.setenv("FGDD_FAST_CACHE", str(cache))
-    monkeypatch.setattr(descriptor, "import_tensorrt", lambda flavour: machine.tensorrt)
-    monkeypatch.setattr(descriptor, "check_kernels", lambda tensorrt, device: None)
-    found = find_cuda_device()
-    assert found is not None
-    key = PlanKey.of(machine.bundle, Platform.of(machine.tensorrt, found), Profile(1, 4, 8), {})
-    content = fake_plan(machine.bundle.inputs, machine.bundle.outputs, (1, 4, 8))
-    plan_files.stored(PlanStore(), key, content)
-    device = device or machine.tensorrt.flavour
-    return open_engine(machine.bundle, device=device, axes={"batch": BATCH}, threads=threads)
-
-
-class TestKernels:
-    """TensorRT for RTX compiles when a plan is loaded: once for all processes on a machine."""
-
-    @pytest.fixture
-    def rtx(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
-        return fake_machine(bundle, monkeypatch, "tensorrt-rtx")
-
-    def kept(self) -> Path:
-        (plan,) = PlanStore().list()
-        return plan.kernels
-
-    def test_they_are_there_for_the_next_process(
-        self, rtx: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        for _ in range(2):
-            with open_stored(rtx, monkeypatch, tmp_path) as engine:
-                check_results(engine.run(tiny_feeds(BATCH)), tiny_feeds(BATCH))
-        assert rtx.module.compiled == 1
-        assert read_kernels(self.kept()) == b"kernels"
-
-    def test_those_of_another_driver_are_made_again(
-        self, rtx: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        open_stored(rtx, monkeypatch, tmp_path).close()
-        rtx.module.kernels = b"others"
-        open_stored(rtx, monkeypatch, tmp_path).close()
-        assert rtx.module.compiled == 2
-        assert read_kernels(self.kept()) == b"others"
-
-    def test_damaged_ones_are_made_again(
-        self, rtx: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        open_stored(rtx, monkeypatch, tmp_path).close()
-        self.kept().write_bytes(self.kept().read_bytes()[:-1])
-        assert read_kernels(self.kept()) == b""
-        open_stored(rtx, monkeypatch, tmp_path).close()
-        assert read_kernels(self.kept()) == b"kernels"
-
-    def test_they_go_with_their_plan(
-        self, rtx: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        open_stored(rtx, monkeypatch, tmp_path).close()
-        (plan,) = PlanStore().list()
-        PlanStore().build_once(plan.key, plan_files.builder(b"anew"), plan_files.ORIGIN, rebuild=True)
-        assert not plan.kernels.exists()
-        write_kernels(plan.kernels, b"kernels")
-        PlanStore().remove(plan.path)
-        assert not plan.kernels.exists()
-
-    def test_a_folder_that_cannot_be_written_is_no_loss(self, rtx: FakeMachine, tmp_path: Path) -> None:
-        rtx.open(kernels=tmp_path / "nowhere" / "plan.kernels").close()
-        assert rtx.cuda.is_empty
 
 
 class TestClosing:

@@ -140,8 +140,6 @@ def build_plan(
     """
     if workspace_mib is not None and workspace_mib < 1:
         raise SettingsError(f"A workspace of {workspace_mib} MiB is too small", "Give at least 1 MiB.")
-    if gpu and find_cuda_device(gpu) is None:
-        raise EngineError(f"{tensorrt} cannot build '{bundle.name}': {why_no_cuda(gpu)}")
     started = time.monotonic()
     log = message_log(tensorrt.module)
     log.clear()
@@ -149,10 +147,7 @@ def build_plan(
         builder = _open_builder(tensorrt, log)
         network, _parser = _parse(tensorrt, builder, bundle, log)
         shapes = _choose_shapes(builder, network, bundle, profile, axes)
-        layers = network_layers(network)
-        if problem := why_other_precision(bundle, layers, "graph"):
-            advice = "Give the bundle that is in fp32, and convert it where it should not be."
-            raise EngineError(problem, advice if bundle.variant is None else "Convert the bundle again.")
+        layers = _network_layers(network, bundle)
         config = _configure(tensorrt, builder, shapes, workspace_mib, tf32=tf32)
         cache = _use_timing_cache(tensorrt, config, timing_cache)
         with progress.task(f"Building {bundle.name}") as task:
@@ -171,7 +166,11 @@ def build_plan(
 
 def _building_on(gpu: int) -> AbstractContextManager[None]:
     """Turn this thread to a GPU, where there is any: TensorRT for RTX builds without."""
-    return nullcontext() if find_cuda_device(gpu) is None else on_device(gpu)
+    if find_cuda_device(gpu) is not None:
+        return on_device(gpu)
+    if gpu:
+        raise EngineError(f"No engine can be built on GPU {gpu}: {why_no_cuda(gpu)}", "Run: fgdd-fast doctor")
+    return nullcontext()
 
 
 def _open_builder(tensorrt: TensorRt, log: MessageLog) -> Any:
@@ -232,6 +231,15 @@ def _choose_shapes(
 def _spec(tensor: Any) -> TensorSpec:
     shape = tuple("?" if axis < 0 else axis for axis in tensor.shape)
     return TensorSpec(tensor.name, dtype_name(tensor.dtype), shape)
+
+
+def _network_layers(network: Any, bundle: Bundle) -> tuple[BuiltLayer, ...]:
+    """The network's convolutions and products; EngineError unless they compute in what the bundle says."""
+    layers = network_layers(network)
+    if problem := why_other_precision(bundle, layers, "graph"):
+        advice = "Give the bundle that is in fp32, and convert it where it should not be."
+        raise EngineError(problem, advice if bundle.variant is None else "Convert the bundle again.")
+    return layers
 
 
 def _configure(
