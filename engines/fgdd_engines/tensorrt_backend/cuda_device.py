@@ -42,7 +42,7 @@ class CudaDevice:
         memory: all of its memory in bytes; on a board the memory that it shares with the CPU.
         driver: the newest CUDA version that the driver supports, such as `13.0`.
         runtime: the CUDA version of `cuda-bindings`.
-        index: its number, by which no result depends.
+        index: its number, on which no result depends.
     """
 
     name: str

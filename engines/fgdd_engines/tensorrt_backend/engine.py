@@ -83,17 +83,13 @@ class TensorRtEngine(Engine):
             engine = _load(tensorrt, bundle, plan, log)
             _check_lengths(engine, bundle, axes)
             _check_tensors(tensorrt, engine, bundle, (*self.inputs, *self.outputs))
-            open_context, self._compiled = _context_opener(tensorrt, engine)
-            if kernels is not None and self._compiled is not None:
-                self._keep_kernels = use_kernels(self._compiled, kernels)
+            open_context, self._keep_kernels = _context_opener(tensorrt, engine, kernels)
             self._calls = [
                 opened.enter_context(closing(_Call(open_context, self.inputs, self.outputs, log, records)))
                 for _ in range(streams)
             ]
             self._opened = opened.pop_all()
         self._idle = Pool(self._calls)
-
-    _keep_kernels: Callable[[], None] | None = None
 
     @property
     def uses_cuda_graphs(self) -> bool | None:
@@ -117,11 +113,9 @@ class TensorRtEngine(Engine):
         """Wait for the calls in flight, then keep what was compiled, and free all memory."""
         self._idle.close()
         with on_device(self._gpu):
-            keep, self._keep_kernels = self._keep_kernels, None
-            if keep is not None:
-                keep()
+            keep_kernels, self._keep_kernels = self._keep_kernels, _nothing
+            keep_kernels()
             self._opened.close()
-            self._compiled = None
 
 
 def _load(tensorrt: TensorRt, bundle: Bundle, plan: bytes, log: MessageLog) -> Any:
@@ -132,22 +126,29 @@ def _load(tensorrt: TensorRt, bundle: Bundle, plan: bytes, log: MessageLog) -> A
     return engine
 
 
-def _context_opener(tensorrt: TensorRt, engine: Any) -> tuple[Callable[[], Any], Any]:
-    """How execution contexts are made, and what they share and has to live as long as they do.
+def _nothing() -> None:
+    """There is nothing to keep."""
+
+
+def _context_opener(
+    tensorrt: TensorRt, engine: Any, kernels: Path | None
+) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """How execution contexts are made, and what keeps the kernels that they share and compile.
 
     TensorRT for RTX compiles kernels only now, for the GPU that it finds, and records CUDA graphs by itself.
     """
     if tensorrt.flavour == "tensorrt":
-        return engine.create_execution_context, None
+        return engine.create_execution_context, _nothing
     trt = tensorrt.module
     config = engine.create_runtime_config()
     # The default goes on with other kernels until those for the shapes are compiled: results would change in
     # their last bits while the program runs.
     config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    kernels = config.create_runtime_cache()  # so that the second context need not compile them again
-    config.set_runtime_cache(kernels)
-    return functools.partial(engine.create_execution_context, config), kernels
+    compiled = config.create_runtime_cache()  # so that the second context need not compile them again
+    keep_kernels = use_kernels(compiled, kernels)
+    config.set_runtime_cache(compiled)
+    return functools.partial(engine.create_execution_context, config), keep_kernels
 
 
 def _check_lengths(engine: Any, bundle: Bundle, axes: Mapping[str, int]) -> None:

@@ -33,16 +33,19 @@ def write_kernels(path: Path, kernels: bytes) -> None:
         write_file(path, hashlib.sha256(kernels).digest() + kernels)
 
 
-def use_kernels(cache: Any, path: Path) -> Callable[[], None]:
-    """Fill an IRuntimeCache from a file, and return what writes it there, if it has become another."""
-    known = read_kernels(path)
+def use_kernels(cache: Any, path: Path | None) -> Callable[[], None]:
+    """Fill an IRuntimeCache from a file, and return what writes it there, if it has become another.
+
+    What is returned keeps the cache alive. Without a file nothing is read or written.
+    """
+    known = b"" if path is None else read_kernels(path)
     if known:
         cache.deserialize(known)  # False for those of another machine, which are compiled again
 
     def keep() -> None:
         serialised = cache.serialize()
         content = b"" if serialised is None else bytes(serialised)
-        if content and content != known:
+        if path is not None and content and content != known:
             write_kernels(path, content)
 
     return keep
