@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from fgdd_engines.bundle.bundle import Bundle
-from fgdd_engines.bundle.external_weights import external_names
 from fgdd_engines.errors import EngineError
 from fgdd_engines.onnxruntime_backend.session import save_optimised
 
@@ -36,8 +35,8 @@ def watching_copies(options: Any, bundle: Bundle, provider: str) -> Iterator[Non
     Raises:
         EngineError: it copies more tensors than any model does that fits the provider.
     """
-    weights = (bundle.beside(name) for name in external_names(bundle.onnx, bundle.files))
-    size = sum(file.stat().st_size for file in (bundle.onnx, *weights))
+    files = (bundle.onnx, *map(bundle.beside, bundle.files))  # some of which may hold weights
+    size = sum(file.stat().st_size for file in files if file.exists())
     if shutil.disk_usage(gettempdir()).free < 2 * size:
         yield
         return
