@@ -1,11 +1,13 @@
 """The backends: on what bundles run. Each is a folder with a descriptor, and a line in `BUILT_IN`.
 
 An installed package adds one by an entry point of the group `fgdd_fast.backends` that names a `Backend`.
-Descriptors are imported, and plug-ins looked up, where a device's name is resolved.
+Descriptors are imported, and plug-ins looked up, where a device's name is resolved. A name may end with the
+number of a GPU, such as `cuda:1`; without one it means the first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
@@ -40,14 +42,17 @@ class Backend:
         on_processor: whether it computes on the processor; everything else is probed in a process of its own.
         on_nvidia: whether it needs a GPU of NVIDIA's.
         variants: the precisions that it computes in, each with the variant of a bundle that it takes for it;
-            None where it takes the fp32 graph itself.
+            None where it takes the fp32 graph itself. `tf32` is that of NVIDIA's GPUs: products of float32
+            numbers of which 10 bits of the mantissa count.
         packages: import names of the packages that it needs.
         distributions: names of those packages, as pip knows them, whose versions matter.
         extra: the extra of fgdd-fast that brings the packages; empty for a plug-in, which brings its own.
         with_jetpack: whether NVIDIA's software for Jetson boards brings the first of the packages; no other
             backend on a GPU runs on such a board.
-        built: what was built of a graph for this device, for a backend that runs nothing else: hash and state
-            of each. None where nothing has to be built.
+        built: what was built of a graph for this device in a precision, for a backend that runs nothing else:
+            hash and state of each. None where nothing has to be built.
+        on_gpu: this backend on the GPU of a number, counted from 0 as CUDA does; None where there is none to
+            choose. That there is such a GPU shows when it opens something.
         origin: the package that a plug-in comes from, with its version; empty for what is built in. It is
             filled in by `find_backend`.
     """
@@ -61,22 +66,55 @@ class Backend:
     distributions: tuple[str, ...] = ()
     extra: str = ""
     with_jetpack: bool = False
-    built: Callable[[Bundle], tuple[str, ...]] | None = None
+    built: Callable[[Bundle, Precision], tuple[str, ...]] | None = None
+    on_gpu: Callable[[int], Backend] | None = None
     origin: str = ""
 
     @property
     def lowers_fp32(self) -> bool:
-        """Whether it computes an fp32 graph in a lower precision, if it is asked to."""
-        return any(variant is None for precision, variant in self.variants.items() if precision != "fp32")
+        """Whether it chooses in what it computes an fp32 graph; TF32 it has to be asked for."""
+        plain = ("fp32", "tf32")
+        return any(variant is None for precision, variant in self.variants.items() if precision not in plain)
+
+    def computes(self, graph: Bundle, precision: Precision) -> bool:
+        """Return whether it can be asked to compute a graph, which may be a variant, in a precision."""
+        if precision == "tf32":
+            return precision in self.variants and graph.variant is None
+        return self.lowers_fp32 or precision in ("auto", graph.precision)
+
+
+def split_device(device: Device) -> tuple[Device, int]:
+    """Return the name of a device's backend and the number of its GPU: `cuda` and 1 of `cuda:1`, 0 without.
+
+    Raises:
+        SettingsError: what follows the colon is no number.
+    """
+    name, colon, number = device.partition(":")
+    if colon and not re.fullmatch(r"[0-9]{1,4}", number):
+        raise SettingsError(
+            f"The device {device!r} does not end with the number of a GPU",
+            f"GPUs are counted from 0: {name}:1 is the second.",
+        )
+    return name, int(number or 0)
 
 
 def find_backend(device: Device) -> Backend:
     """Return the backend of a device's name: one that is built in, or else a plug-in's.
 
     Raises:
-        SettingsError: there is no such device.
+        SettingsError: there is no such device, or it has no GPUs of which one could be chosen by its number.
         PluginError: it is a plug-in's, and cannot be loaded.
     """
+    name, index = split_device(device)
+    backend = _find_named(name)
+    if name == device:
+        return backend
+    if backend.on_gpu is None:
+        raise SettingsError(f"The device {name} has no GPUs to choose from", f"Use the device {name}.")
+    return replace(backend.on_gpu(index), origin=backend.origin)
+
+
+def _find_named(device: Device) -> Backend:
     if device in BUILT_IN:
         backend: Backend = EntryPoint(device, BUILT_IN[device], BACKENDS).load()
         return backend

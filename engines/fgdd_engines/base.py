@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from fgdd_engines.errors import EngineError
 
 Array = NDArray[Any]
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "tf32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Device = str  # the name of a backend: see `fgdd_engines.backends`
+Device = (
+    str  # the name of a backend, or of one on a numbered GPU such as `cuda:1`: see `fgdd_engines.backends`
+)
 
 
 @dataclass(frozen=True)

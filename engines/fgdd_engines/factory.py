@@ -17,11 +17,13 @@ def open_engine(
 
     Args:
         bundle: the model, or a variant of it, whose file has been checked against its hash.
-        device: a backend's name.
+        device: a backend's name, which may end with the number of a GPU: `cuda:1`.
         precision: how OpenVINO computes a graph in fp32; `auto` is bf16 where the processor computes in it
-            natively. Everything else computes in what the graph is in, and takes `auto` or that.
+            natively. Everything else computes in what the graph is in, and takes `auto` or that; GPUs of
+            NVIDIA also `tf32` for a graph in fp32.
         axes: a length for each named axis of the inputs, such as `batch`.
-        threads: processor threads to compute with; each serves one call of `run` at a time.
+        threads: processor threads to compute with; each serves one call of `run` at a time. On a GPU so many
+            calls may be in flight, but two at most, and each takes memory of its own.
 
     Raises:
         SettingsError: there is no such device, it does not compute so, or there are no threads.
@@ -31,7 +33,7 @@ def open_engine(
     if threads < 1:
         raise SettingsError(f"An engine needs at least one thread, not {threads}")
     backend = find_backend(device)
-    if not backend.lowers_fp32 and precision not in ("auto", bundle.precision):
+    if not backend.computes(bundle, precision):
         raise SettingsError(
             f"The device {device} computes a graph in what it is in, and the graph of {bundle.name} is in "
             f"{bundle.precision}, not {precision}",

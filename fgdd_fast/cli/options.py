@@ -119,14 +119,16 @@ def runtime_options() -> Callable[[F], F]:
     return combined(
         device_option(
             "--device",
-            "cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it.",
+            "cpu is ONNX Runtime, the reference; auto takes the fastest whose decisions agree with it; "
+            "cuda:1 is the second GPU.",
         ),
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
             default="auto",
             show_default=True,
-            help="Arithmetic; int8, and fp16 and bf16 on a GPU, take a variant made by 'fgdd-fast convert'.",
+            help="Arithmetic; int8, and fp16 and bf16 on a GPU, take a variant made by 'fgdd-fast convert'. "
+            "tf32 is fp32 with short products, on NVIDIA's GPUs.",
         ),
         click.option(
             "--threads",

@@ -197,7 +197,7 @@ def _ways(bundle: Bundle, device: Device, precision: Precision) -> list[Runtime]
 def _built(bundle: Bundle, way: Runtime) -> list[str]:
     """What was built for a way to run a bundle, where its device needs that: hashes and states."""
     built = find_backend(way.device).built
-    return [] if built is None else list(built(way.variants.get(bundle.sha256, bundle)))
+    return [] if built is None else list(built(way.variants.get(bundle.sha256, bundle), way.precision))
 
 
 def _nothing_runs(probes: Sequence[Probe]) -> FgddError:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-from fgdd_engines.base import Precision
+from fgdd_engines.backends import split_device
+from fgdd_engines.base import Device, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, import_tensorrt
+from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt, check_kernels, import_tensorrt
 from fgdd_engines.tensorrt_backend.build import Built, Profile, build_plan
-from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+from fgdd_engines.tensorrt_backend.cuda_device import check_tf32, find_cuda_device, why_no_cuda
 from fgdd_engines.tensorrt_backend.plans.key import Platform
 from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE
 from fgdd_engines.tensorrt_backend.plans.store import Origin, PlanStore
-from fgdd_fast.errors import FgddError
+from fgdd_fast.errors import EngineError, FgddError, SettingsError
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_checking import (
     Checked,
@@ -36,16 +37,17 @@ class BuildSettings:
     """How engines are built.
 
     Attributes:
-        device: which TensorRT; `auto` is the first that is installed and can build here.
-        precision: of the graphs; all but fp32 take the bundle's variants, and `auto` is what running the
-            bundle on the device would ask for.
+        device: which TensorRT, with the number of a GPU or without, such as `tensorrt:1`; `auto` is the first
+            that is installed and can build here.
+        precision: of the graphs; all but fp32 and tf32 take the bundle's variants, and `auto` is what
+            running the bundle on the device would ask for.
         batch: images an inference; None for what suits the bundle.
         workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
         rebuild: whether to build what is there already.
         force: whether to use engines whose decisions differ too much.
     """
 
-    device: Flavour | Literal["auto"] = "auto"
+    device: Device = "auto"
     precision: Precision = "auto"
     batch: Profile | None = None
     workspace_mib: int | None = None
@@ -71,19 +73,24 @@ def build_engines(
         progress: told of the steps of each build.
 
     Raises:
-        SettingsError: the bundle has no variant of this precision, or is one itself.
+        SettingsError: the bundle has no variant of this precision, or is one itself; or the GPU does not
+            compute in it.
         MissingExtraError: TensorRT is not installed.
         EngineError: an engine cannot be built, kept or run.
     """
     tensorrt = choose_tensorrt(settings.device)
-    platform = Platform.of(tensorrt, find_cuda_device())
+    gpu = split_device(settings.device)[1]
+    device = find_cuda_device(gpu)
+    platform = Platform.of(tensorrt, device)
     profile = profile_of(bundle, settings.batch)
     precision = runtime_for(bundle, tensorrt.flavour, settings.precision).precision
+    if precision == "tf32" and device is not None:
+        check_tf32(device)
     graphs = graphs_of(bundle, tensorrt.flavour, precision, profile)
     plans = tuple(
         store.build_once(
             graph.key(platform),
-            _builder(tensorrt, graph, settings, progress),
+            _builder(tensorrt, graph, settings, gpu, progress),
             Origin(graph.bundle.onnx, bundle.onnx),
             workspace_mib=settings.workspace_mib,
             rebuild=settings.rebuild,
@@ -101,35 +108,47 @@ def build_engines(
         plans,
         images,
         store=store,
+        gpu=gpu,
         accept=settings.force,
     )
 
 
-def choose_tensorrt(device: Flavour | Literal["auto"]) -> TensorRt:
+def choose_tensorrt(device: Device) -> TensorRt:
     """Import the TensorRT that is asked for; for `auto` the first that is installed and can build here.
 
-    Without a GPU only TensorRT for RTX can build.
+    Without a GPU only TensorRT for RTX can build. With one it can only for those of which it has kernels.
 
     Raises:
+        SettingsError: the device is none of TensorRT.
         MissingExtraError: it is not installed.
-        EngineError: it cannot be loaded.
+        EngineError: it cannot be loaded, has no kernels for the GPU, or there is no GPU of this number.
     """
-    if device != "auto":
-        return import_tensorrt(device)
+    name, gpu = split_device(device)
+    found = find_cuda_device(gpu)
+    if gpu and found is None:
+        raise EngineError(f"No engine can be built on {device}: {why_no_cuda(gpu)}", "Run: fgdd-fast doctor")
     flavours: Sequence[Flavour] = get_args(Flavour)
-    if find_cuda_device() is None:
+    if name != "auto":
+        flavours = [flavour for flavour in flavours if flavour == name]
+        if not flavours:
+            raise SettingsError(f"The device {device} runs no engines", "Use tensorrt or tensorrt-rtx.")
+    elif found is None:
         flavours = flavours[::-1]
     problems: list[FgddError] = []
     for flavour in flavours:
         try:
-            return import_tensorrt(flavour)
+            tensorrt = import_tensorrt(flavour)
+            if found is not None:
+                check_kernels(tensorrt, found)
         except FgddError as error:
             problems.append(error)
+        else:
+            return tensorrt
     raise problems[0]
 
 
 def _builder(
-    tensorrt: TensorRt, graph: Graph, settings: BuildSettings, progress: Progress
+    tensorrt: TensorRt, graph: Graph, settings: BuildSettings, gpu: int, progress: Progress
 ) -> Callable[[bytes], Built]:
     def build(timing_cache: bytes) -> Built:
         _log.info("%s: building for %s samples in %s", graph.bundle.name, graph.profile, tensorrt.flavour)
@@ -138,6 +157,8 @@ def _builder(
             graph.bundle,
             graph.profile,
             axes=graph.axes,
+            tf32=graph.tf32,
+            gpu=gpu,
             workspace_mib=settings.workspace_mib,
             timing_cache=timing_cache,
             progress=progress,

@@ -18,7 +18,7 @@ from fgdd_engines.tensorrt_backend.plans.choice import trial
 from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
 from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE, State, check_content
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_engines.tensorrt_backend.plans.usability import Here, why_outdated
+from fgdd_engines.tensorrt_backend.plans.usability import Here, find_gpu_of, why_outdated
 from fgdd_fast.errors import EngineError, FgddError, SettingsError
 from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE
@@ -43,11 +43,13 @@ class Graph:
         bundle: the graph: of the bundle itself or of a part, or a variant in its place.
         profile: the samples that an inference takes.
         shared: whether it serves the bundle in any precision.
+        tf32: whether products of fp32 numbers are computed in TF32.
     """
 
     bundle: Bundle
     profile: Profile
     shared: bool = False
+    tf32: bool = False
 
     @property
     def axes(self) -> Mapping[str, int]:
@@ -59,7 +61,8 @@ class Graph:
 
     def key(self, platform: Platform) -> PlanKey:
         """Return the key of its plan on a platform."""
-        return PlanKey.of(self.bundle, platform, self.profile, self.axes)
+        precision: Precision = "tf32" if self.tf32 else self.bundle.precision
+        return PlanKey.of(self.bundle, platform, self.profile, self.axes, precision)
 
 
 def profile_of(bundle: Bundle, batch: Profile | None) -> Profile:
@@ -86,12 +89,12 @@ def image_batches(main: Graph) -> tuple[int, int]:
 def graphs_of(bundle: Bundle, flavour: Flavour, precision: Precision, profile: Profile) -> tuple[Graph, ...]:
     """Return the graphs that a bundle runs, its own first.
 
-    A text encoder runs once a class: in fp32, a prompt at a time.
+    A text encoder runs once a class: in fp32, a prompt at a time; in tf32 where all the others are.
 
     Args:
         bundle: the fp32 bundle.
         flavour: which TensorRT is to run them.
-        precision: in which; all but fp32 are variants.
+        precision: in which; all but fp32 and tf32 are variants.
         profile: samples an inference of the bundle's own graph.
 
     Raises:
@@ -104,12 +107,13 @@ def graphs_of(bundle: Bundle, flavour: Flavour, precision: Precision, profile: P
             "Name the fp32 bundle, and the precision with --precision.",
         )
     variants = runtime_for(bundle, flavour, precision).variants
-    graphs = [Graph(variants.get(bundle.sha256, bundle), profile)]
+    tf32 = precision == "tf32"
+    graphs = [Graph(variants.get(bundle.sha256, bundle), profile, tf32=tf32)]
     for part in (bundle.part(name) for name in bundle.parts):
         if part.role == "text-encoder":
-            graphs.append(Graph(part, SINGLE, shared=True))
+            graphs.append(Graph(part, SINGLE, shared=not tf32, tf32=tf32))
         else:
-            graphs.append(Graph(variants.get(part.sha256, part), profile))
+            graphs.append(Graph(variants.get(part.sha256, part), profile, tf32=tf32))
     return tuple(graphs)
 
 
@@ -158,6 +162,7 @@ def check_engines(
     images: Images,
     *,
     store: PlanStore,
+    gpu: int = 0,
     accept: bool = False,
 ) -> Checked:
     """Compare what a bundle decides with its engines and with fp32 on the CPU, and record the outcome.
@@ -169,6 +174,7 @@ def check_engines(
         plans: those of the graphs, in the same order.
         images: gives the images on which decisions are compared.
         store: where the plans are.
+        gpu: the number of the GPU on which they run.
         accept: whether engines below the bar are used nevertheless.
 
     Raises:
@@ -176,7 +182,8 @@ def check_engines(
     """
     if unchecked := why_unchecked(bundle):
         return Checked(tuple(plans), unchecked=unchecked)
-    candidate = runtime_for(bundle, plans[0].key.flavour, precision)
+    flavour = plans[0].key.flavour
+    candidate = runtime_for(bundle, f"{flavour}:{gpu}" if gpu else flavour, precision)
     batch, single = image_batches(graphs[0])
     with trial(plans):
         parity = measure_parity(bundle, REFERENCE, candidate, images(bundle), batch=batch, single=single)
@@ -216,10 +223,11 @@ def _verify(plan: Plan, here: Here, images: Images, store: PlanStore) -> str:
         FgddError: it is not.
     """
     check_content(plan)
-    platform = here.get(plan.key.flavour)
-    if platform is None:
+    platforms = here.get(plan.key.flavour)
+    if platforms is None:
         raise EngineError(f"{plan.key.flavour}, which runs it, is not installed")
-    if differences := plan.key.platform.differences(platform):
+    gpu, differences = find_gpu_of(plan, platforms)
+    if differences:
         raise EngineError(f"it {' and '.join(differences)}")
     if outdated := why_outdated(plan):
         raise EngineError(outdated)
@@ -235,6 +243,7 @@ def _verify(plan: Plan, here: Here, images: Images, store: PlanStore) -> str:
         plans,
         images,
         store=store,
+        gpu=gpu,
         accept=plan.state == "accepted",
     )
     if checked.parity is None:

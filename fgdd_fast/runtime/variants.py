@@ -23,7 +23,7 @@ def variant_name(device: Device, precision: Precision) -> Variant | None:
         raise SettingsError(
             f"The device {device} does not compute in {precision}",
             f"Use the precision {' or '.join(variants)}"
-            + (", or the device openvino." if device == "cpu" else "."),
+            + (", or the device openvino." if device == "cpu" and precision != "tf32" else "."),
         )
     return variants.get(precision)
 

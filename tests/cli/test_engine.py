@@ -9,20 +9,23 @@ import plan_files
 import pytest
 import tiny_pipeline
 from click.testing import CliRunner
-from engine_machine import BAD, GOOD, ORIN, Machine, add_variant
+from engine_machine import BAD, GOOD, HERE, ORIN, THOR, Machine, add_variant
 from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.file_lock import exclusive_lock
+from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_fast.cli import main
 from fgdd_fast.cli.networks.engine import engine
 from fgdd_fast.errors import FgddError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime import engine_building, engine_checking
+from fgdd_fast.runtime.choose import RuntimeOptions, runtime_for
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +105,31 @@ def test_build_fails_where_decisions_differ_unless_they_are_accepted(
     assert "accepted" in run("build", teacher.onnx, "--force")
     assert (len(machine.built), len(machine.compared)) == (1, 2)  # compared again, but not built
     assert "whole; accepted" in run("verify")
+
+
+def test_defaults_build_what_defaults_run(machine: Machine, teacher: Bundle) -> None:
+    """Convert, build, run: what `--device tensorrt` asks for is there."""
+    add_variant(teacher, "fp16")
+    run("build", teacher.onnx)
+    (plan,) = PlanStore().list()
+    asked = runtime_for(teacher, "tensorrt", RuntimeOptions().precision)
+    graph = asked.variants[teacher.sha256]
+    wanted = PlanKey.of(graph, HERE["tensorrt"][0], Profile(6, 6, 6), {"batch": 6})
+    assert PlanStore().load(wanted)[0] == plan
+
+
+def test_build_takes_the_number_of_a_gpu(machine: Machine, teacher: Bundle) -> None:
+    machine.second = THOR
+    assert "tf32" in run("build", teacher.onnx, "--device", "tensorrt:1", "--precision", "tf32")
+    (plan,) = PlanStore().list()
+    assert (plan.key.device, plan.key.precision) == ("Thor", "tf32")
+    assert table_rows(run("list"))["tiny"][-1] == "yes"
+    assert run("remove", "--stale") == "0.0 MB are free again\n"
+    machine.second = None
+    assert "There is no GPU 1" in str(refused("build", teacher.onnx, "--device", "tensorrt:1")[0])
+    for device, words in (("cuda:1", "is not one of auto, tensorrt, tensorrt-rtx"), ("tensorrt:", "number")):
+        result = CliRunner().invoke(engine, ["build", str(teacher.onnx), "--device", device])
+        assert (result.exit_code, words in result.output) == (2, True)
 
 
 def test_build_asks_for_what_prompts_say(machine: Machine, tmp_path: Path) -> None:
@@ -279,8 +307,9 @@ def test_what_is_not_there_now_makes_nothing_stale(machine: Machine, plan: Plan)
 
 def test_an_engine_from_its_build_to_its_end(teacher: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
-    for module in (engine_building, engine_checking, plan_usability):
-        monkeypatch.setattr(module, "find_cuda_device", lambda: None)
+    for module in (engine_building, engine_checking):
+        monkeypatch.setattr(module, "find_cuda_device", lambda index=0: None)
+    monkeypatch.setattr(plan_usability, "find_cuda_devices", lambda: ())
     output = run("build", teacher.onnx, "--device", "tensorrt-rtx", "--batch-profile", "1:1:2")
     (plan,) = PlanStore().list()
     assert str(plan.path) in output

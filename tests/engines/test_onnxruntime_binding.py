@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from typing import Any
 
@@ -11,6 +12,7 @@ from every_engine import BATCH, Sessions, open_bound
 from tiny_models import tiny_feeds
 
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_fast.errors import EngineError
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -32,8 +34,11 @@ def test_one_session_for_all_where_they_are_refused(bundle: Bundle) -> None:
     assert np.array_equal(found["loss"], expected["loss"])
 
 
-def test_a_graph_that_fails_when_it_is_recorded(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second session cannot record, as when memory ends: both are freed before another opens."""
+@pytest.mark.parametrize("step", ["run_with_iobinding", "io_binding", "get_inputs"])
+def test_what_fails_is_freed_before_its_fallback_opens(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """The second session cannot record, or not even be bound, as when memory ends: both are gone at once."""
     sessions = Sessions(bundle)
     recorded: list[weakref.ref[Any]] = []
     alive: list[int] = []
@@ -44,18 +49,25 @@ def test_a_graph_that_fails_when_it_is_recorded(bundle: Bundle, monkeypatch: pyt
         recorded.append(weakref.ref(session))
         return session
 
-    binding = onnxruntime.InferenceSession.run_with_iobinding
+    real = getattr(onnxruntime.InferenceSession, step)
     calls = 0
 
-    def run(session: Any, *arguments: Any) -> None:
+    def fail(session: Any, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
-            raise RuntimeError("CUDA failure 2: out of memory")
-        binding(session, *arguments)
+            raise EngineError("CUDA failure 2: out of memory")
+        return real(session, *arguments)
 
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", run)
-    with open_bound(bundle, opens) as engine:
-        engine.run(tiny_feeds(BATCH))
+    monkeypatch.setattr(onnxruntime.InferenceSession, step, fail)
+    gc.collect()
+    gc.disable()  # which may come too late
+    try:
+        with caplog.at_level("INFO"), open_bound(bundle, opens) as engine:
+            engine.run(tiny_feeds(BATCH))
+    finally:
+        gc.enable()
     assert sessions.asked == [True, True, False]
     assert alive == [0, 1, 0]
+    assert "tiny runs without a CUDA graph: " in caplog.text
+    assert "CUDA failure 2: out of memory" in caplog.text

@@ -5,18 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import Device
+from fgdd_engines.onnxruntime_backend import descriptor as onnxruntime_descriptor
+from fgdd_engines.onnxruntime_backend.cuda import Gpu
 from fgdd_engines.probing import probes
 from fgdd_engines.probing.nvidia import has_nvidia_device, jetson_model
 from fgdd_engines.probing.probes import Probe, probe
 from fgdd_engines.tensorrt_backend import descriptor
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_fast.errors import EngineError
+from fgdd_fast.errors import EngineError, SettingsError
 
 ON_GPU = [device for device in DEVICES if device not in ("cpu", "openvino")]
 RUNS = {
@@ -49,7 +53,7 @@ class SessionOptions:
 
 class InferenceSession:
     def __init__(self, graph, sess_options, providers, enable_fallback):
-        assert (providers, enable_fallback) == ([provider], False)
+        assert (providers, enable_fallback) == ([(provider, {{"device_id": "0"}})], False)
         {open}
     def get_providers(self):
         {get_providers}
@@ -168,7 +172,42 @@ def test_plans_are_run_through_cuda_bindings(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_provider_that_computes_rightly_runs(installed: Callable[..., None]) -> None:
     installed()
-    assert probe("cuda") == Probe("cuda", True, "ONNX Runtime 9.9.9, CUDAExecutionProvider")
+    detail = "ONNX Runtime 9.9.9, CUDAExecutionProvider"
+    assert probe("cuda") == Probe("cuda", True, detail)
+
+
+def test_a_verdict_is_one_of_a_gpu(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts are kept by the words of probes, so these name the GPU."""
+    installed()
+    orin = CudaDevice("Orin", (8, 7), 8 << 30, "13.0", "13.0")
+    monkeypatch.setattr(onnxruntime_descriptor, "find_gpu", lambda index: Gpu("Orin", orin))
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    assert probes._probe_here("cuda").detail == "ONNX Runtime 9.9.9, CUDAExecutionProvider, Orin (8.7)"
+
+
+def test_a_device_that_cannot_be_numbered_is_refused() -> None:
+    for device, problem in (
+        ("cpu:0", "The device cpu has no GPUs to choose from. Use the device cpu."),
+        ("openvino:1", "The device openvino has no GPUs to choose from"),
+        ("cuda:", "The device 'cuda:' does not end with the number of a GPU"),
+        ("cuda:-1", "The device 'cuda:-1' does not end with the number"),
+        ("cuda:one", "GPUs are counted from 0: cuda:1 is the second"),
+        ("cuda:1:2", "does not end with the number"),
+        ("cuda:²", "does not end with the number"),
+        ("auto:1", "There is no device 'auto'"),
+        ("onnxruntime-rtx:1", "Use the device tensorrt-rtx"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            find_backend(device)
+        assert problem in str(caught.value)
+    assert find_backend("cuda").variants == find_backend("cuda:3").variants
+
+
+def test_a_module_without_a_spec_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that a program made by itself: `find_spec` raises then."""
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    assert probes._is_installed("tensorrt")
+    assert not probes._is_installed("no_such_package.part")
 
 
 @pytest.mark.parametrize(
@@ -282,13 +321,16 @@ def test_an_engine_that_loads_needs_a_gpu_that_can_run_it(monkeypatch: pytest.Mo
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed")
     device = CudaDevice("NVIDIA RTX", (12, 0), 2**34, "13.0", "13.0")
     monkeypatch.setattr(descriptor, "_load_engine", lambda *arguments: None)
-    monkeypatch.setattr(descriptor, "find_cuda_device", lambda: device)
-    assert descriptor.run_probe("tensorrt-rtx").endswith(", NVIDIA RTX")
+    monkeypatch.setattr(descriptor, "on_device", lambda gpu: nullcontext())
+    monkeypatch.setattr(descriptor, "find_cuda_device", lambda gpu: device)
+    assert descriptor.run_probe("tensorrt-rtx").endswith(", NVIDIA RTX (12.0)")
     device = CudaDevice("NVIDIA H100", (9, 0), 2**36, "13.0", "13.0")
     found = probes._probe_here("tensorrt-rtx")
     assert "has no kernels for NVIDIA H100, of compute capability 9.0" in found.detail
     assert found.advice == "Use the device tensorrt."
-    monkeypatch.setattr(descriptor, "find_cuda_device", lambda: None)
-    monkeypatch.setattr(descriptor, "why_no_cuda", lambda: "The driver is too old; run: pip install another")
+    monkeypatch.setattr(descriptor, "find_cuda_device", lambda gpu: None)
+    monkeypatch.setattr(
+        descriptor, "why_no_cuda", lambda gpu: "The driver is too old; run: pip install another"
+    )
     found = probes._probe_here("tensorrt-rtx")
     assert (found.detail, found.advice) == ("The driver is too old", "pip install another")

@@ -24,6 +24,7 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.tensorrt_backend.api import TensorRt, message_log
 from fgdd_engines.tensorrt_backend.build import Profile, build_plan
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
 from fgdd_fast.errors import EngineError, SettingsError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
@@ -202,6 +203,30 @@ def with_build(module: ModuleType, build_serialized_network: Callable[[Any, Any]
         return SimpleNamespace(**methods, build_serialized_network=build_serialized_network)
 
     return altered(module, Builder=open_builder)
+
+
+class TestTf32:
+    def test_products_are_computed_so_only_where_that_is_asked_for(
+        self, rtx: TensorRt, bundle: Bundle
+    ) -> None:
+        """By default a builder may."""
+        found: list[bool] = []
+        flag = rtx.module.BuilderFlag.TF32
+        recording = with_build(rtx.module, lambda network, config: found.append(config.get_flag(flag)))
+        for tf32 in (False, True):
+            with pytest.raises(EngineError, match="it gives no reason"):
+                build(replace(rtx, module=recording), bundle, tf32=tf32)
+        assert found == [False, True]
+
+    def test_its_graph_is_in_fp32(self, rtx: TensorRt, bundle: Bundle) -> None:
+        built = build(rtx, bundle, tf32=True)
+        assert precisions(built) == {"CONVOLUTION": "fp32", "MATRIX_MULTIPLY": "fp32"}
+
+
+@pytest.mark.skipif(find_cuda_device(1) is not None, reason="there are two GPUs")
+def test_a_gpu_that_is_not_there(rtx: TensorRt, bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="can be built on GPU 1: There is no"):
+        build(rtx, bundle, gpu=1)
 
 
 class TestFullTensorRt:

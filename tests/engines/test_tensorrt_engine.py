@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from every_engine import BATCH, FakeMachine, compute, fake_machine
-from fake_cuda import Error, fake_plan
+from fake_cuda import Error
+from fake_tensorrt import fake_plan
 from tiny_models import SIDE, tiny_bundle, tiny_feeds, tiny_reference
 
 from fgdd_engines.base import Array
@@ -59,8 +60,8 @@ class TestRunning:
 
     def test_a_failure_of_the_gpu_says_where(self, either: FakeMachine) -> None:
         with either.open() as engine:
-            either.cuda.failures["cudaStreamSynchronize"] = Error.cudaErrorIllegalAddress
-            with pytest.raises(EngineError, match=r"cudaStreamSynchronize.*cudaErrorIllegalAddress"):
+            either.cuda.failures["cudaEventSynchronize"] = Error.cudaErrorIllegalAddress
+            with pytest.raises(EngineError, match=r"cudaEventSynchronize.*cudaErrorIllegalAddress"):
                 engine.run(tiny_feeds(BATCH))
 
 
@@ -109,6 +110,44 @@ class TestGraphs:
         assert configuration.cuda_graph_strategy == "whole"
         assert configuration.dynamic_shapes_kernel_specialization_strategy == "eager"
         assert "launch" not in rtx.cuda.events
+
+
+class TestSeveralGpus:
+    def test_everything_is_on_the_one_that_was_chosen(self, either: FakeMachine) -> None:
+        """The stand-in works with what is on the device to which a thread is turned alone."""
+        either.cuda.devices = 2
+        with either.open(gpu=1) as engine:
+            assert set(either.cuda.places.values()) == {1}
+            assert engine.arithmetic.endswith(", Thor, fp32")
+            assert either.cuda.here == 0  # other code of this process goes on where it was
+            for seed in range(3):
+                feeds = tiny_feeds(BATCH, seed)
+                check_results(engine.run(feeds), feeds)
+            assert either.cuda.here == 0
+        assert either.cuda.is_empty
+
+    def test_the_first_is_meant_wherever_a_thread_is_turned(self, either: FakeMachine) -> None:
+        either.cuda.devices = 2
+        either.cuda.cudaSetDevice(1)
+        with either.open() as engine:
+            check_results(engine.run(tiny_feeds(BATCH)), tiny_feeds(BATCH))
+            assert engine.arithmetic.endswith(", Orin, fp32")
+            assert either.cuda.here == 1
+
+    def test_one_that_is_not_there(self, either: FakeMachine) -> None:
+        with pytest.raises(
+            EngineError, match="cannot run 'tiny': There is no GPU 1: the only one is number 0"
+        ):
+            either.open(gpu=1)
+
+
+class TestContexts:
+    @pytest.mark.parametrize("streams", [1, 2])
+    def test_there_are_as_many_as_calls_in_flight(self, either: FakeMachine, streams: int) -> None:
+        with either.open(streams=streams) as engine:
+            check_results(engine.run(tiny_feeds(BATCH)), tiny_feeds(BATCH))
+            assert engine.streams == streams
+        assert len(either.module.contexts) == streams
 
 
 class TestClosing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +17,12 @@ from onnx import helper, numpy_helper
 from tiny_builds import altered, build, model, precisions, tiny_variant
 
 from fgdd_engines.bundle.bundle import Bundle, Variant
+from fgdd_engines.tensorrt_backend import build as tensorrt_build
 from fgdd_engines.tensorrt_backend import layers as tensorrt_layers
 from fgdd_engines.tensorrt_backend.api import TensorRt
 from fgdd_engines.tensorrt_backend.build import BuiltLayer, Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_engines.tensorrt_backend.layers import check_precision, engine_layers, network_layers
+from fgdd_engines.tensorrt_backend.layers import engine_layers, network_layers, why_other_precision
 from fgdd_fast.errors import EngineError
 
 pytestmark = pytest.mark.usefixtures("nothing_on_the_terminal")
@@ -208,17 +210,18 @@ class TestEngineInspector:
 
     def test_one_layer_is_enough_for_a_variant_and_too_many_for_fp32(self, bundle: Bundle) -> None:
         mixed = engine_layers([layer("a", "gemm", ["Half", "Half"]), layer("b", "gemm", ["Float", "Float"])])
-        check_precision(replace(bundle, variant="fp16"), mixed, "built engine")
-        with pytest.raises(EngineError, match=r"in fp32, but .* in the built engine 1 do \(1 in fp16, 1 in"):
-            check_precision(bundle, mixed, "built engine")
-        with pytest.raises(EngineError, match=r"in int8, but of the 2 .* 0 do"):
-            check_precision(replace(bundle, variant="int8"), mixed, "built engine")
+        where = "built engine"
+        assert why_other_precision(replace(bundle, variant="fp16"), mixed, where) == ""
+        told = why_other_precision(bundle, mixed, where)
+        assert re.search(r"in fp32, but .* in the built engine 1 do \(1 in fp16, 1 in", told)
+        told = why_other_precision(replace(bundle, variant="int8"), mixed, where)
+        assert re.search(r"in int8, but of the 2 .* 0 do", told)
 
     def test_layers_that_multiply_nothing_do_not_count(self, bundle: Bundle) -> None:
         layers = engine_layers([layer("a", "kgen", ["Half", "Half"]), layer("b", "gemm", ["Float", "Float"])])
-        check_precision(bundle, layers, "built engine")
-        with pytest.raises(EngineError, match="but of the 1 convolutions"):
-            check_precision(replace(bundle, variant="fp16"), layers, "built engine")
+        assert why_other_precision(bundle, layers, "built engine") == ""
+        told = why_other_precision(replace(bundle, variant="fp16"), layers, "built engine")
+        assert "but of the 1 convolutions" in told
 
 
 class FakeInspectedEngine:
@@ -266,6 +269,7 @@ class TestReadingBack:
     def gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         device = CudaDevice("Orin", (8, 7), 8 << 30, driver="13.0", runtime="13.0")
         monkeypatch.setattr(tensorrt_layers, "find_cuda_device", lambda: device)
+        monkeypatch.setattr(tensorrt_build, "find_cuda_device", lambda gpu: None)
 
     def with_engine(self, rtx: TensorRt, engine: FakeInspectedEngine | None) -> TensorRt:
         def runtime(logger: Any) -> Any:
@@ -290,18 +294,21 @@ class TestReadingBack:
         assert engine.shapes == ({"images": [4, 3]} if open_shapes else {})
 
     @pytest.mark.usefixtures("gpu")
-    @pytest.mark.parametrize(
-        ("engine", "problem"),
-        [
-            (FakeInspectedEngine("Half", open_shapes=False), r"in the built engine 0 do \(1 in fp16\)"),
-            (None, r"cannot load the engine that it has built: .*another GPU"),
-        ],
-    )
-    def test_an_engine_that_cannot_be_used_is_refused(
-        self, rtx: TensorRt, bundle: Bundle, engine: FakeInspectedEngine | None, problem: str
+    def test_an_engine_that_cannot_be_loaded_is_refused(self, rtx: TensorRt, bundle: Bundle) -> None:
+        with pytest.raises(EngineError, match=r"cannot load the engine that it has built: .*another GPU"):
+            build(self.with_engine(rtx, None), bundle)
+
+    @pytest.mark.usefixtures("gpu")
+    def test_an_engine_that_seems_to_be_another_is_kept_for_its_decisions(
+        self, rtx: TensorRt, bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with pytest.raises(EngineError, match=problem):
-            build(self.with_engine(rtx, engine), bundle)
+        """Which of its layers are products is guessed by their names; the graph has been held to its word."""
+        built = build(self.with_engine(rtx, FakeInspectedEngine("Half", open_shapes=False)), bundle)
+        assert (built.read_from, precisions(built)) == ("engine inspector", {"gemm": "fp16"})
+        assert "in the built engine 0 do (1 in fp16), as far as it tells" in caplog.text
+        variant = tiny_variant(tmp_path, in_low_precision("fp16", ("Conv", "MatMul")), "fp16")
+        assert build(self.with_engine(rtx, FakeInspectedEngine("Float", open_shapes=False)), variant).plan
+        assert "is to compute in fp16, but of the 1 convolutions" in caplog.text
 
     @pytest.mark.usefixtures("gpu")
     def test_an_engine_that_tells_nothing_leaves_the_network(self, rtx: TensorRt, bundle: Bundle) -> None:

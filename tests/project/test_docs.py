@@ -105,7 +105,7 @@ def test_the_page_on_running_has_every_device() -> None:
     page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1:-1] for line in page.splitlines() if re.match(r"\| `[a-z]", line)]
     shown = {
-        device.strip(" `"): (set(re.findall(r"fp32|fp16|bf16|int8", precisions)), extra.strip(" `"))
+        device.strip(" `"): (set(re.findall(r"[a-z]+\d+", precisions)), extra.strip(" `"))
         for device, _, precisions, extra in rows
     }
     backends = {device: find_backend(device) for device in DEVICES}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import plan_files
 import pytest
 import tiny_pipeline as tiny
 from tiny_grounded import write_grounded_bundle
@@ -15,6 +16,7 @@ from fgdd_engines.backends import DEVICES
 from fgdd_engines.base import Array, Device, Precision
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.probing.probes import Probe
+from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.runtime import choose as devices
@@ -213,6 +215,45 @@ def test_a_precision_takes_its_variant(bundle: Bundle) -> None:
     assert runtime_for(bundle, "openvino", "bf16").variants == {}
     with pytest.raises(SettingsError, match="does not compute in fp16"):
         runtime_for(bundle, "cpu", "fp16")
+
+
+def test_tf32_is_a_way_to_run_on_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtime_for(bundle, "cuda", "tf32") == Runtime("cuda", "tf32", 1)
+    assert runtime_for(bundle, "cuda", "auto") == Runtime("cuda", "fp32", 1)  # it has to be asked for
+    only(monkeypatch, "cpu", "cuda")
+    rejected = Trial("cuda", "tf32", 900.0, ("same path is 0.9 (at least 0.95 is accepted)",), {})
+    trials(monkeypatch, Trial("cuda", "fp32", 500.0, (), {}), rejected)
+    choice = choose_runtime(bundle, "auto", "auto", 1)
+    assert choice.runtime.precision == "fp32"
+    assert "cuda tf32: same path is 0.9" in choice.reason
+    trials(monkeypatch, rejected)
+    with pytest.raises(EngineError, match="in the precision tf32 with the decisions of fp32"):
+        choose_runtime(bundle, "auto", "tf32", 1)
+    for device in ("cpu", "openvino"):
+        with pytest.raises(
+            SettingsError, match=f"{device} does not compute in tf32. Use the precision"
+        ) as told:
+            runtime_for(bundle, device, "tf32")
+        assert "or the device" not in told.value.advice
+
+
+def test_an_engine_in_tf32_is_none_in_fp32(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_files.stored(PlanStore(), plan_files.key(model_sha256=bundle.fingerprint, precision="tf32"))
+    only(monkeypatch, "cpu", "tensorrt")
+    trials(monkeypatch, Trial("tensorrt", "tf32", 500.0, (), {}))
+    assert choose_runtime(bundle, "auto", "auto", 1).runtime == Runtime("tensorrt", "tf32", 1)
+    ways = devices._ways(bundle, "tensorrt", "auto")
+    assert [way.precision for way in ways] == ["tf32"]
+
+
+def test_a_gpu_by_its_number(bundle: Bundle) -> None:
+    half = variant_of(bundle, "fp16")
+    found = choose_runtime(bundle, "cuda:1", "auto", 2).runtime
+    assert found == Runtime("cuda:1", "fp16", 2, {bundle.sha256: half})
+    with pytest.raises(SettingsError, match="The device cpu has no GPUs to choose from"):
+        choose_runtime(bundle, "cpu:1", "auto", 2)
 
 
 def test_a_variant_of_another_graph_is_refused(bundle: Bundle) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_pipeline
-from engine_machine import BAD, GOOD, HERE, ORIN, TENSORRT, Machine, add_variant
+from engine_machine import BAD, GOOD, HERE, ORIN, TENSORRT, THOR, Machine, add_variant
 from tiny_grounded import write_grounded_bundle
 from tiny_models import tiny_bundle
 
@@ -17,10 +16,13 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.tensorrt_backend.api import Flavour, TensorRt
 from fgdd_engines.tensorrt_backend.build import Profile
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
-from fgdd_engines.tensorrt_backend.plans.key import PlanKey, Platform
+from fgdd_engines.tensorrt_backend.plans import usability as plan_usability
+from fgdd_engines.tensorrt_backend.plans.key import PlanKey
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
-from fgdd_fast.errors import EngineError, MissingExtraError
-from fgdd_fast.runtime import engine_building
+from fgdd_engines.tensorrt_backend.plans.usability import Here
+from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime import engine_building, parity
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines, choose_tensorrt
 from fgdd_fast.runtime.engine_checking import (
@@ -31,6 +33,8 @@ from fgdd_fast.runtime.engine_checking import (
     profile_of,
     verify_engines,
 )
+
+RTX_5090 = CudaDevice("RTX 5090", (12, 0), 32 << 30, "13.2", "13.2")
 
 
 def no_images(bundle: Bundle) -> tuple[()]:
@@ -69,7 +73,7 @@ def test_every_graph_of_a_bundle_is_built_and_the_text_encoder_in_fp32(tmp_path:
         "segmenter": "fp16",
         "text-encoder": None,
     }
-    keys = [graph.key(HERE["tensorrt"]) for graph in graphs]
+    keys = [graph.key(HERE["tensorrt"][0]) for graph in graphs]
     assert {key.model: key.precision for key in keys} == {
         "tiny-grounded-split": "fp16",
         "tiny-grounded-split.segmenter": "fp16",
@@ -155,32 +159,104 @@ def test_a_network_on_which_no_decision_depends_is_built_only(
         ({"tensorrt", "tensorrt-rtx"}, ORIN, "tensorrt"),
         ({"tensorrt", "tensorrt-rtx"}, None, "tensorrt-rtx"),
         ({"tensorrt"}, None, "tensorrt"),
-        ({"tensorrt-rtx"}, ORIN, "tensorrt-rtx"),
+        ({"tensorrt-rtx"}, RTX_5090, "tensorrt-rtx"),
     ],
 )
 def test_the_first_tensorrt_that_can_build_here_is_taken(
     monkeypatch: pytest.MonkeyPatch, installed: set[str], gpu: CudaDevice | None, expected: str
 ) -> None:
+    install(monkeypatch, installed, gpu)
+    assert choose_tensorrt("auto").flavour == expected
+    for missing in {"tensorrt", "tensorrt-rtx"} - installed:
+        with pytest.raises(MissingExtraError):
+            choose_tensorrt(missing)
+    installed.clear()
+    with pytest.raises(MissingExtraError):
+        choose_tensorrt("auto")
+
+
+def install(monkeypatch: pytest.MonkeyPatch, installed: set[str], gpu: CudaDevice | None) -> None:
+    """Put these packages, and no other, onto a machine with this GPU."""
+
     def fake_import(flavour: Flavour) -> TensorRt:
         if flavour not in installed:
             raise MissingExtraError(flavour, "rtx")
         return replace(TENSORRT, flavour=flavour)
 
     monkeypatch.setattr(engine_building, "import_tensorrt", fake_import)
-    monkeypatch.setattr(engine_building, "find_cuda_device", lambda: gpu)
-    assert choose_tensorrt("auto").flavour == expected
-    for missing in {"tensorrt", "tensorrt-rtx"} - installed:
-        with pytest.raises(MissingExtraError):
-            choose_tensorrt(missing)  # type: ignore[arg-type]
-    installed.clear()
-    with pytest.raises(MissingExtraError):
+    monkeypatch.setattr(engine_building, "find_cuda_device", lambda index: None if index else gpu)
+
+
+@pytest.mark.parametrize("gpu", [ORIN, replace(RTX_5090, name="NVIDIA H100", compute_capability=(9, 0))])
+def test_tensorrt_for_rtx_is_not_taken_for_a_gpu_that_it_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, gpu: CudaDevice
+) -> None:
+    install(monkeypatch, {"tensorrt-rtx"}, gpu)
+    with pytest.raises(MissingExtraError, match="'tensorrt' is not installed"):
         choose_tensorrt("auto")
+    with pytest.raises(EngineError, match=f"has no kernels for {gpu.name}.*Use the device tensorrt"):
+        choose_tensorrt("tensorrt-rtx")
+
+
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [
+        ("cuda", "The device cuda runs no engines. Use tensorrt or tensorrt-rtx"),
+        ("tensorrt:x", "does not end with the number of a GPU"),
+        ("tensorrt:1", "No engine can be built on tensorrt:1: "),
+    ],
+)
+def test_where_no_engine_can_be_built(monkeypatch: pytest.MonkeyPatch, device: str, problem: str) -> None:
+    install(monkeypatch, {"tensorrt"}, ORIN)
+    with pytest.raises(FgddError, match=problem):
+        choose_tensorrt(device)
+
+
+# --- which GPU, and TF32 ----------------------------------------------------------------------------------
+
+
+def test_an_engine_for_the_second_gpu(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    """It is built and compared there, and known by the GPU's name and capability, not by its number."""
+    machine.second = THOR
+    (plan,) = build(tiny_bundle(tmp_path), store, device="tensorrt:1").plans
+    assert (plan.key.device, plan.key.compute_capability) == ("Thor", "11.0")
+    assert machine.options[0]["gpu"] == 1
+    assert machine.compared[0]["candidate"].device == "tensorrt:1"
+    here = plan_usability.platforms_here()
+    assert [platform.device for platform in here["tensorrt"]] == ["Orin", "Thor"]
+    assert plan_usability.why_unusable(plan, here) == plan_usability.why_stale(plan, here) == ""
+    assert plan_usability.stale_timing_caches(store, here) == ()
+    assert not verify(store, here)["tiny"].wrong
+    assert machine.compared[-1]["candidate"].device == "tensorrt:1"
+    machine.device, machine.second = THOR, ORIN  # the numbers change, the GPUs do not
+    assert not verify(store, plan_usability.platforms_here())["tiny"].wrong
+    assert machine.compared[-1]["candidate"].device == "tensorrt"
+
+
+def test_tf32_is_an_engine_of_its_own(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
+    bundle = write_grounded_bundle(tmp_path)
+    for precision in ("fp32", "tf32"):
+        plans = build(bundle, store, precision=precision).plans
+        assert [plan.key.precision for plan in plans] == [precision] * 2
+        assert {options["tf32"] for options in machine.options[-2:]} == {precision == "tf32"}
+        assert machine.compared[-1]["candidate"] == Runtime("tensorrt", precision, 1)
+        assert store.load(replace(wanted(plans[0]), precision=precision))[0] == plans[0]
+    assert len(machine.built) == 4
+    words = {finding.words for finding in verify(store).values()}
+    assert words == {"whole; passed", "whole; a part of tiny-grounded"}
+    machine.device = replace(ORIN, name="T4", compute_capability=(7, 5))
+    with pytest.raises(SettingsError, match=r"T4 \(7\.5\) does not compute in tf32"):
+        build(bundle, store, precision="tf32")
+
+
+def test_tf32_is_judged_by_decisions_as_a_lower_precision_is(tmp_path: Path) -> None:
+    assert parity._level(runtime_for(tiny_bundle(tmp_path), "tensorrt", "tf32")) == "lower precision"
 
 
 # --- verifying --------------------------------------------------------------------------------------------
 
 
-def verify(store: PlanStore, here: Mapping[Any, Platform] = HERE) -> dict[str, Finding]:
+def verify(store: PlanStore, here: Here = HERE) -> dict[str, Finding]:
     found = verify_engines(store.list(), here, no_images, store=store)
     return {finding.name.rpartition("-fp")[0]: finding for finding in found}
 
@@ -209,7 +285,7 @@ def test_verifying_compares_again_and_records_the_outcome(
 def test_verifying_says_what_is_wrong(tmp_path: Path, machine: Machine, store: PlanStore) -> None:
     bundle = write_grounded_bundle(tmp_path)
     main, text = build(bundle, store).plans
-    newer = {"tensorrt": replace(HERE["tensorrt"], version="11.0")}
+    newer = {"tensorrt": (replace(HERE["tensorrt"][0], version="11.0"),)}
     assert "was built by tensorrt 10.16.2, not 11.0" in verify(store, newer)["tiny-grounded"].words
     assert "tensorrt, which runs it, is not installed" in verify(store, {})["tiny-grounded"].words
     store.remove(text.path)

@@ -102,6 +102,8 @@ def test_it_is_probed_and_listed_after_what_is_built_in(data: Path, monkeypatch:
 def test_an_unknown_device_is_told_with_the_known_ones(data: Path) -> None:
     assert_refused(distill(data, device="abacus"), "There is no device 'abacus'", "cpu, openvino, cuda")
     assert_refused(distill(data, device="onnxruntime-rtx"), "Use the device tensorrt-rtx")
+    assert_refused(distill(data, device="cpu:1"), "The device cpu has no GPUs to choose from")
+    assert_refused(distill(data, device="cuda:x"), "does not end with the number of a GPU", "cuda:1")
     words = ["evaluate", str(data), "--validation", str(data), "--teacher-device", "abacus"]
     assert_refused(CliRunner().invoke(main, words), "There is no device 'abacus'")
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import onnx
 import pytest
-from fake_cuda import FakeCuda, FakeTensorRt, fake_plan
+from fake_cuda import FakeCuda
+from fake_tensorrt import FakeTensorRt, fake_plan
 from onnx import TensorProto, helper
 from tiny_models import tiny_feeds, tiny_graph, tiny_reference
 
@@ -152,7 +153,7 @@ def open_bound(
         bundle,
         {"batch": batch},
         opens or Sessions(bundle, batch=batch),
-        device="cpu",
+        device=("cpu", 0),
         streams=streams,
         arithmetic=f"ONNX Runtime {runtime.__version__}, CPU, fp32",
     )
@@ -176,9 +177,9 @@ class FakeMachine:
     tensorrt: TensorRt
     bundle: Bundle
 
-    def open(self, *, batch: int = BATCH, plan: bytes | None = None, streams: int = 2) -> TensorRtEngine:
+    def open(self, *, batch: int = BATCH, plan: bytes | None = None, **options: Any) -> TensorRtEngine:
         plan = plan or fake_plan(self.bundle.inputs, self.bundle.outputs, (1, 4, 8))
-        return TensorRtEngine(self.tensorrt, self.bundle, plan, {"batch": batch}, streams=streams)
+        return TensorRtEngine(self.tensorrt, self.bundle, plan, {"batch": batch}, **options)
 
 
 def fake_machine(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, flavour: Flavour) -> FakeMachine:

@@ -19,7 +19,7 @@ from fgdd_bench.harness.result import FORMAT, Limits, path_result, rounded
 from fgdd_bench.harness.subject import Original, Subject, Task, choose_originals, draw_plan
 from fgdd_bench.machine.ceilings import multiply_add_rates, opencv_decode_rate
 from fgdd_bench.machine.environment import environment, load_average, thread_settings
-from fgdd_engines.backends import find_backend
+from fgdd_engines.backends import find_backend, split_device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_engines.tensorrt_backend.plans.store import PlanStore
@@ -283,10 +283,11 @@ def _data_facts(originals: Sequence[Original]) -> dict[str, Any]:
 def model_facts(bundle: Bundle, runtime: Runtime) -> dict[str, Any]:
     """Return what a result says of a model that we ran: its name, and the hashes of all that it is."""
     graph = runtime.variants.get(bundle.sha256, bundle)
+    wanted = (split_device(runtime.device)[0], graph.fingerprint, runtime.precision == "tf32")
     engines = [
         plan.sha256
         for plan in PlanStore().list()
-        if (plan.key.flavour, plan.key.model_sha256) == (runtime.device, graph.fingerprint)
+        if (plan.key.flavour, plan.key.model_sha256, plan.key.precision == "tf32") == wanted
     ]
     return {
         "name": bundle.onnx.stem,

@@ -19,6 +19,7 @@ import numpy as np
 from fgdd_bench.harness.implementation import Stage, StageName, Step, as_stages
 from fgdd_bench.harness.subject import Subject
 from fgdd_bench.machine.operations import IMAGE_ENCODER
+from fgdd_engines.backends import split_device
 from fgdd_engines.base import Array, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Role, write_bundle
 from fgdd_engines.factory import open_engine
@@ -149,11 +150,13 @@ class _Cutter:
 def _open(part: Bundle, runtime: Runtime, batch: int) -> Engine:
     """Open a part; TensorRT builds a plan of it, which takes as long as that of the bundle did."""
     axes = {"batch": batch}
+    name, gpu = split_device(runtime.device)
     for flavour in PACKAGES:
-        if flavour == runtime.device:
+        if flavour == name:
             tensorrt = import_tensorrt(flavour)
-            built = build_plan(tensorrt, part, Profile(batch, batch, batch), axes={})
-            return TensorRtEngine(tensorrt, part, built.plan, axes)
+            tf32 = runtime.precision == "tf32"
+            built = build_plan(tensorrt, part, Profile(batch, batch, batch), axes={}, tf32=tf32, gpu=gpu)
+            return TensorRtEngine(tensorrt, part, built.plan, axes, gpu=gpu)
     device, precision, threads = runtime.device, runtime.precision, runtime.threads
     return open_engine(part, device=device, precision=precision, axes=axes, threads=threads)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +18,8 @@ from fgdd_engines.onnxruntime_backend.session import check_session
 from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import Specs, fix_axes
 
+_log = logging.getLogger(__name__)
+
 
 class BoundSession:
     """A session whose inputs and outputs (every axis a number) stay at the same places on a device.
@@ -26,7 +28,9 @@ class BoundSession:
     the first call, for each thread. Several may share a session, unless it records a CUDA graph.
     """
 
-    def __init__(self, runtime: ModuleType, session: Any, inputs: Specs, outputs: Specs, device: str) -> None:
+    def __init__(
+        self, runtime: ModuleType, session: Any, inputs: Specs, outputs: Specs, device: tuple[str, int]
+    ) -> None:
         self._session = session
         self._binding = session.io_binding()
         self._inputs = {spec.name: _buffer(runtime, spec.shape, spec.dtype, device) for spec in inputs}
@@ -54,8 +58,8 @@ class BoundSession:
         self._inputs, self._outputs = {}, {}
 
 
-def _buffer(runtime: ModuleType, shape: Sequence[int | str], dtype: str, device: str) -> Any:
-    return runtime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, device, 0)
+def _buffer(runtime: ModuleType, shape: Sequence[int | str], dtype: str, device: tuple[str, int]) -> Any:
+    return runtime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, *device)
 
 
 def _own(array: Array) -> Array:
@@ -64,7 +68,7 @@ def _own(array: Array) -> Array:
 
 
 class BoundEngine(Engine):
-    """A bundle's graph in sessions with buffers of their own on a device, `cuda` or `cpu`.
+    """A bundle's graph in sessions with buffers of their own on a device: `cuda` or `cpu`, and its number.
 
     Every stream has run once when the engine is there, so that the first call of `run` is as fast as others.
     `opens` opens a session: with True one that records a CUDA graph, with False one that does not. If the
@@ -78,7 +82,7 @@ class BoundEngine(Engine):
         axes: Mapping[str, int],
         opens: Callable[[bool], Any],
         *,
-        device: str,
+        device: tuple[str, int],
         streams: int,
         arithmetic: str,
     ) -> None:
@@ -87,8 +91,10 @@ class BoundEngine(Engine):
         self.arithmetic = arithmetic
         self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         sessions = None
-        with suppress(EngineError):  # no graph of this model, or no memory for a session in each stream
+        try:
             sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
+        except EngineError as error:  # no graph of this model, or no memory for a session in each stream
+            _log.info("%s runs without a CUDA graph: %s", bundle.name, error.problem)
         # By now the error is gone, and with it what its traceback held: the sessions that failed.
         if sessions is None:
             sessions = self._bind(runtime, bundle, device, itertools.repeat(opens(False), streams))
@@ -96,7 +102,7 @@ class BoundEngine(Engine):
         self._idle = Pool(sessions)
 
     def _bind(
-        self, runtime: ModuleType, bundle: Bundle, device: str, sessions: Iterable[Any]
+        self, runtime: ModuleType, bundle: Bundle, device: tuple[str, int], sessions: Iterable[Any]
     ) -> list[BoundSession]:
         """Give each stream its buffers, and run it once."""
         zeros: dict[str, Array] = {

@@ -1,9 +1,10 @@
 """ONNX Runtime's CUDA provider, on an NVIDIA GPU.
 
-Precision is that of the graph: the provider may not lower it, and the variants of a bundle carry it.
+Precision is that of the graph: the provider may not lower it unasked, and the variants of a bundle carry it.
 Whether it takes part is known from the session: ONNX Runtime goes on without a provider whose libraries or
-GPU are missing, so its absence from the session is an error here, and so is a convolution or a matrix product
-that was left to the CPU. Nodes that compute shapes, and others that are cheap, belong there.
+GPU are missing, so its absence from the session is an error here, and so is a convolution, a matrix product
+or a sampling of a feature map that was left to the CPU, and so are many copies of tensors between both in the
+middle of the graph. Nodes that compute shapes, and others that are cheap, belong there.
 
 Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
 """
@@ -12,7 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,20 +25,34 @@ from typing import Any
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.onnxruntime_backend.binding import BoundEngine
+from fgdd_engines.onnxruntime_backend.copies import watching_copies
 from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, FATAL, session_options
 from fgdd_engines.optional_imports import import_onnxruntime
-from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device
+from fgdd_engines.tensorrt_backend.cuda_device import (
+    STREAMS,
+    CudaDevice,
+    check_tf32,
+    find_cuda_device,
+    find_cuda_devices,
+    no_such_gpu,
+)
 
 ADVICE = "Run: fgdd-fast doctor"
 REINSTALL = "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'fgdd-fast[gpu]'"
 CUDA_PROVIDER = "CUDAExecutionProvider"
+UNKNOWN = "unknown GPU"
 DEVICE = "cuda"  # where ONNX Runtime holds the buffers
-# Convolutions and matrix products, which are what a GPU is for.
-_HEAVY = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "MatMul", "MatMulInteger"})
+# Convolutions and matrix products, which are what a GPU is for; and GridSample, which reads whole maps, and
+# which ONNX Runtime up to 1.17 leaves to the CPU.
+_HEAVY = frozenset(
+    {"Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "GridSample", "MatMul", "MatMulInteger"}
+)
 
 
 class CudaEngine(BoundEngine):
-    """A bundle's graph in ONNX Runtime's CUDA provider, on the first GPU.
+    """A bundle's graph in ONNX Runtime's CUDA provider, on one GPU.
+
+    `tf32` lets it compute products of fp32 numbers in TF32; `gpu` is the GPU's number.
 
     uint8 goes to the device as it is, into buffers that stay in place, and only the outputs asked for come
     back. Each stream has a session, with a CUDA graph of it recorded, so that a call launches the model as
@@ -46,37 +64,59 @@ class CudaEngine(BoundEngine):
     same batch gives the same bits again. Unlike on a CPU, a sample's result may depend in its last bits on
     its place in the batch and on the samples beside it.
 
-    Raises EngineError where the provider cannot start here or run the model; MissingExtraError without ONNX
-    Runtime.
+    Raises EngineError where the provider cannot start here or run the model, or there is no such GPU;
+    SettingsError where it has no TF32; MissingExtraError without ONNX Runtime.
     """
 
-    def __init__(self, bundle: Bundle, axes: Mapping[str, int], *, streams: int = 2) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        axes: Mapping[str, int],
+        *,
+        streams: int = STREAMS,
+        tf32: bool = False,
+        gpu: int = 0,
+    ) -> None:
         runtime = import_onnxruntime("gpu")
         missing = load_libraries(runtime)
-        precision = bundle.variant or "fp32"
+        found = find_gpu(gpu)
+        if tf32 and found.cuda is not None:
+            check_tf32(found.cuda)
+        how = f"with TF32, {found.name}, tf32"
+        if not tf32:
+            how = f"without TF32, {found.name}, {bundle.variant or 'fp32'}"
         super().__init__(
             runtime,
             bundle,
             axes,
-            partial(_open_session, runtime, bundle, axes, missing),
-            device=DEVICE,
+            partial(_open_session, runtime, bundle, axes, missing, tf32, gpu),
+            device=(DEVICE, gpu),
             streams=streams,
-            arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA without TF32, {gpu_name()}, {precision}",
+            arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA {how}",
         )
 
 
 def _open_session(
-    runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int], missing: str, record: bool
+    runtime: ModuleType,
+    bundle: Bundle,
+    axes: Mapping[str, int],
+    missing: str,
+    tf32: bool,
+    gpu: int,
+    record: bool,
 ) -> Any:
     """Open a session, which records a CUDA graph or does not."""
     options = session_options(runtime, axes)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        with wrapped_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}' for {CUDA_PROVIDER}"):
+        # ONNX Runtime itself refuses to record a graph with copies in it.
+        watching = nullcontext() if record else watching_copies(options, bundle, CUDA_PROVIDER)
+        problem = f"ONNX Runtime cannot load '{bundle.name}' for {CUDA_PROVIDER}"
+        with watching, wrapped_as_engine_error(problem):
             session = runtime.InferenceSession(
                 str(bundle.onnx),
                 sess_options=options,
-                providers=provider_chain(record),
+                providers=provider_chain(record, tf32=tf32, gpu=gpu),
                 enable_fallback=False,
             )
     except EngineError as error:
@@ -102,7 +142,7 @@ def load_libraries(runtime: ModuleType) -> str:
 
 
 def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_PROVIDER) -> None:
-    """Check that the provider takes part in a session, and that what is heavy does not run on the CPU.
+    """Check that the provider takes part in a session, and that nothing heavy runs on the CPU.
 
     The session is asked where its nodes are if it can tell, as recent ones can. `missing` is what
     `load_libraries` could not load. Raises EngineError where the model would run on the CPU, as a whole or
@@ -123,14 +163,15 @@ def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_
         )
 
 
-def provider_chain(record: bool) -> list[tuple[str, dict[str, str]]]:
+def provider_chain(record: bool, *, tf32: bool = False, gpu: int = 0) -> list[tuple[str, dict[str, str]]]:
     """Return ONNX Runtime's providers with their options; each takes the nodes that those before it left.
 
-    float32 is computed in full, and by the same algorithms in every process; `record` asks for a CUDA graph.
+    float32 is computed in full unless `tf32` is asked for, and by the same algorithms in every process;
+    `record` asks for a CUDA graph; `gpu` is the GPU's number.
     """
     cuda = {
-        "device_id": "0",
-        "use_tf32": "0",
+        "device_id": str(gpu),
+        "use_tf32": str(int(tf32)),
         # By default algorithms are timed, and another may win in the next process.
         "cudnn_conv_algo_search": "HEURISTIC",
         # Shapes are fixed: what the first run takes is what every run takes.
@@ -140,13 +181,43 @@ def provider_chain(record: bool) -> list[tuple[str, dict[str, str]]]:
     return [(CUDA_PROVIDER, cuda), (CPU_PROVIDER, {})]
 
 
-def gpu_name(root: Path = Path("/")) -> str:
-    """Return the first GPU's name by `cuda-bindings`, or else by NVIDIA's driver; else `unknown GPU`."""
-    device = find_cuda_device()
+@dataclass(frozen=True)
+class Gpu:
+    """What is known of a GPU.
+
+    Attributes:
+        name: by `cuda-bindings`, or else by NVIDIA's driver; else `unknown GPU`.
+        cuda: what `cuda-bindings` say of it; None where they cannot be used.
+    """
+
+    name: str
+    cuda: CudaDevice | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.cuda is None else str(self.cuda)
+
+
+def find_gpu(index: int = 0, root: Path = Path("/")) -> Gpu:
+    """Return what is known of the GPU of a number.
+
+    The driver counts GPUs by their slots; CUDA, which knows better, may count otherwise.
+
+    Raises:
+        EngineError: there are fewer GPUs.
+    """
+    device = find_cuda_device(index)
     if device is not None:
-        return device.name
-    for told in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
-        for line in told.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("Model:"):
-                return line.partition(":")[2].strip()
-    return "unknown GPU"
+        return Gpu(device.name, device)
+    names = _names(root)
+    count = len(find_cuda_devices()) or len(names)
+    if 0 < count <= index:
+        raise EngineError(no_such_gpu(index, count), ADVICE)
+    return Gpu(names[index] if index < len(names) else UNKNOWN)
+
+
+def _names(root: Path) -> list[str]:
+    """The models of all GPUs, as NVIDIA's driver tells them."""
+    told = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in told]
+    found = (re.search(r"^Model:(.*)$", text, re.MULTILINE) for text in texts)
+    return [UNKNOWN if match is None else match[1].strip() for match in found]

@@ -20,15 +20,10 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import is_whole, write_checksums
 from fgdd_engines.errors import EngineError, wrapped_as_engine_error
 from fgdd_engines.file_lock import exclusive_lock
-from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, session_options
+from fgdd_engines.onnxruntime_backend.session import CPU_PROVIDER, GRAPH_FILE, save_optimised, session_options
 from fgdd_engines.paths import cache_folder
 
 WORTH_KEEPING = 64 << 20  # bytes; smaller models open in less than half a second
-_GRAPH, _WEIGHTS = "graph.onnx", "weights.bin"
-_SETTINGS = {
-    "session.optimized_model_external_initializers_file_name": _WEIGHTS,
-    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
-}
 
 
 def optimised_graph(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int]) -> Path | None:
@@ -48,7 +43,7 @@ def optimised_graph(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int]
                 staging.rename(shelf / key)
     except (OSError, EngineError):
         return None  # the model opens without it, or says itself why not
-    return shelf / key / _GRAPH
+    return shelf / key / GRAPH_FILE
 
 
 def _key(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int]) -> str:
@@ -69,9 +64,7 @@ def _cpu() -> list[str]:
 def _write(runtime: ModuleType, bundle: Bundle, axes: Mapping[str, int], folder: Path) -> None:
     """Optimise a graph into an empty folder."""
     options = session_options(runtime, axes)
-    options.optimized_model_filepath = str(folder / _GRAPH)
-    for name, value in _SETTINGS.items():
-        options.add_session_config_entry(name, value)
+    save_optimised(options, folder)
     with wrapped_as_engine_error(f"ONNX Runtime cannot optimise '{bundle.name}'"):
         runtime.InferenceSession(str(bundle.onnx), sess_options=options, providers=[CPU_PROVIDER])
     write_checksums(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,6 +13,11 @@ from fgdd_engines.shapes import Specs, check_graph
 
 FATAL = 4  # ONNX Runtime's severities: what it would log is raised as well
 CPU_PROVIDER = "CPUExecutionProvider"
+GRAPH_FILE = "graph.onnx"
+_SAVING = {
+    "session.optimized_model_external_initializers_file_name": "weights.bin",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+}
 _DTYPES = {"float": "float32", "double": "float64"}  # other names are NumPy's
 
 
@@ -27,6 +33,15 @@ def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
     for axis, length in axes.items():
         options.add_free_dimension_override_by_name(axis, length)
     return options
+
+
+def save_optimised(options: Any, folder: Path) -> Path:
+    """Let a session save its optimised graph in an empty folder, the weights beside it; returns the graph."""
+    graph = folder / GRAPH_FILE
+    options.optimized_model_filepath = str(graph)
+    for name, value in _SAVING.items():
+        options.add_session_config_entry(name, value)
+    return graph
 
 
 def check_session(bundle: Bundle, inputs: Specs, outputs: Specs, session: Any) -> None:

@@ -111,8 +111,8 @@ def probe(device: Device) -> Probe:
 def _is_installed(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # what it is a part of is not
-        return False
+    except (ModuleNotFoundError, ValueError):  # what it is a part of is not; or it is imported without a spec
+        return package in sys.modules
 
 
 def _installation(backend: Backend, package: str) -> str:

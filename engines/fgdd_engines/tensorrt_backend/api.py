@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fgdd_engines.errors import EngineError
 from fgdd_engines.optional_imports import import_optional
+from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 PACKAGES: dict[Flavour, tuple[str, str]] = {
@@ -19,6 +20,8 @@ PACKAGES: dict[Flavour, tuple[str, str]] = {
 }
 _LABELS: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT for RTX"}
 _OLDEST = (10, 3)  # JetPack 6.2's, and the first with all that is used here
+# The GPUs for which TensorRT for RTX has kernels: https://docs.nvidia.com/deeplearning/tensorrt-rtx.
+_RTX_CAPABILITIES = frozenset({(7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1)})
 _KEPT_MESSAGES = 4
 # Where in its own source TensorRT gave up.
 _POSITION = re.compile(
@@ -67,6 +70,16 @@ def import_tensorrt(flavour: Flavour) -> TensorRt:
             f"{found} is too old", "Install TensorRT 10.3 or newer; JetPack 6.2 is the first that has it."
         )
     return found
+
+
+def check_kernels(tensorrt: TensorRt, device: CudaDevice) -> None:
+    """Raise EngineError where a TensorRT has no kernels for a GPU, such as that for RTX for H100 and Orin."""
+    if tensorrt.flavour == "tensorrt-rtx" and device.compute_capability not in _RTX_CAPABILITIES:
+        capability = ".".join(map(str, device.compute_capability))
+        raise EngineError(
+            f"{tensorrt} has no kernels for {device.name}, of compute capability {capability}",
+            "Use the device tensorrt.",
+        )
 
 
 def dtype_name(data_type: Any) -> str:

@@ -7,9 +7,11 @@ nothing is put before or after TensorRT's own bytes.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,13 +21,19 @@ from fgdd_engines.errors import EngineError, SettingsError
 from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_engines.shapes import check_graph, fix_axes, fixed_shape
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt, clean, dtype_name, message_log
-from fgdd_engines.tensorrt_backend.cuda_device import why_no_cuda
-from fgdd_engines.tensorrt_backend.layers import BuiltLayer, check_precision, network_layers, read_back
+from fgdd_engines.tensorrt_backend.cuda_device import find_cuda_device, on_device, why_no_cuda
+from fgdd_engines.tensorrt_backend.layers import (
+    BuiltLayer,
+    network_layers,
+    read_back,
+    why_other_precision,
+)
 from fgdd_engines.tensorrt_backend.progress import BuildMonitor, run_interruptibly
 
 __all__ = ["Built", "BuiltLayer", "Profile", "build_plan"]
 
 _BATCH = "batch"
+_log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = re.compile(
     r"(?i)out of memory|outofmemory|bad_alloc|insufficient memory|allocation failed|fail\w* to allocate"
 )
@@ -101,11 +109,16 @@ def build_plan(
     profile: Profile,
     *,
     axes: Mapping[str, int],
+    tf32: bool = False,
+    gpu: int = 0,
     workspace_mib: int | None = None,
     timing_cache: bytes = b"",
     progress: Progress = SILENT,
 ) -> Built:
     """Build a plan of a bundle's graph, which computes in the precisions that the graph says.
+
+    A built engine whose layers seem to compute in another precision is given with a warning: what the
+    inspector says of fused layers is not the same in all versions, and the comparison of decisions will tell.
 
     Args:
         tensorrt: which TensorRT builds it, and will run it.
@@ -113,6 +126,8 @@ def build_plan(
         profile: the batches that the plan is to take. A plan for a single batch is free of the arithmetic on
             shapes that an open one needs.
         axes: a length for each named axis of the inputs except `batch`.
+        tf32: whether products of fp32 numbers may be computed in TF32.
+        gpu: the number of the GPU on which it is built, and will run.
         workspace_mib: memory in MiB that kernels may use beside weights and activations; None for no limit.
         timing_cache: `Built.timing_cache` of an earlier build on this machine.
         progress: told of the steps of the build, of which nobody knows the number beforehand.
@@ -120,7 +135,7 @@ def build_plan(
     Raises:
         SettingsError: a workspace below 1 MiB.
         EngineError: TensorRT cannot read or build the graph, has no GPU that it needs, or runs out of memory;
-            or the engine lacks the precision of the bundle's variant.
+            or the graph lacks the precision of the bundle's variant.
         KeyboardInterrupt: the user stopped the build.
     """
     if workspace_mib is not None and workspace_mib < 1:
@@ -128,18 +143,18 @@ def build_plan(
     started = time.monotonic()
     log = message_log(tensorrt.module)
     log.clear()
-    builder = _open_builder(tensorrt, log)
-    network, _parser = _parse(tensorrt, builder, bundle, log)
-    shapes = _choose_shapes(builder, network, bundle, profile, axes)
-    layers = network_layers(network)
-    check_precision(bundle, layers, "graph")
-    config = _configure(tensorrt, builder, shapes, workspace_mib)
-    cache = _use_timing_cache(tensorrt, config, timing_cache)
-    with progress.task(f"Building {bundle.name}") as task:
-        plan = _build(tensorrt, builder, network, config, bundle, log, task)
-    built = read_back(tensorrt, plan, log)
-    if built:
-        check_precision(bundle, built, "built engine")
+    with _building_on(gpu):
+        builder = _open_builder(tensorrt, log)
+        network, _parser = _parse(tensorrt, builder, bundle, log)
+        shapes = _choose_shapes(builder, network, bundle, profile, axes)
+        layers = _network_layers(network, bundle)
+        config = _configure(tensorrt, builder, shapes, workspace_mib, tf32=tf32)
+        cache = _use_timing_cache(tensorrt, config, timing_cache)
+        with progress.task(f"Building {bundle.name}") as task:
+            plan = _build(tensorrt, builder, network, config, bundle, log, task, gpu)
+        built = read_back(tensorrt, plan, log)
+    if problem := why_other_precision(bundle, built, "built engine") if built else "":
+        _log.warning("%s, as far as it tells. Its decisions count", problem)
     return Built(
         plan=plan,
         timing_cache=bytes(cache.serialize()) if cache is not None else b"",
@@ -147,6 +162,15 @@ def build_plan(
         read_from="engine inspector" if built else "network",
         seconds=time.monotonic() - started,
     )
+
+
+def _building_on(gpu: int) -> AbstractContextManager[None]:
+    """Turn this thread to a GPU, where there is any: TensorRT for RTX builds without."""
+    if find_cuda_device(gpu) is not None:
+        return on_device(gpu)
+    if gpu:
+        raise EngineError(f"No engine can be built on GPU {gpu}: {why_no_cuda(gpu)}", "Run: fgdd-fast doctor")
+    return nullcontext()
 
 
 def _open_builder(tensorrt: TensorRt, log: MessageLog) -> Any:
@@ -209,13 +233,24 @@ def _spec(tensor: Any) -> TensorSpec:
     return TensorSpec(tensor.name, dtype_name(tensor.dtype), shape)
 
 
-def _configure(tensorrt: TensorRt, builder: Any, shapes: Any, workspace_mib: int | None) -> Any:
+def _network_layers(network: Any, bundle: Bundle) -> tuple[BuiltLayer, ...]:
+    """The network's convolutions and products; EngineError unless they compute in what the bundle says."""
+    layers = network_layers(network)
+    if problem := why_other_precision(bundle, layers, "graph"):
+        advice = "Give the bundle that is in fp32, and convert it where it should not be."
+        raise EngineError(problem, advice if bundle.variant is None else "Convert the bundle again.")
+    return layers
+
+
+def _configure(
+    tensorrt: TensorRt, builder: Any, shapes: Any, workspace_mib: int | None, *, tf32: bool
+) -> Any:
     trt = tensorrt.module
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector gives names only
-    # TF32 has 10 bits of mantissa where fp32 has 23, and is on by default. A bundle in fp32 has to decide as
-    # the CPU does, and what a variant keeps in fp32 are its sensitive parts: those who want speed take fp16.
-    config.clear_flag(trt.BuilderFlag.TF32)
+    # TF32 has 10 bits of mantissa where fp32 has 23, and is on by default. What was not asked to compute so
+    # has to decide as the CPU does, and what a variant keeps in fp32 are its sensitive parts.
+    (config.set_flag if tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
     if workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
     if shapes is not None:
@@ -236,12 +271,24 @@ def _use_timing_cache(tensorrt: TensorRt, config: Any, timing_cache: bytes) -> A
 
 
 def _build(
-    tensorrt: TensorRt, builder: Any, network: Any, config: Any, bundle: Bundle, log: MessageLog, task: Task
+    tensorrt: TensorRt,
+    builder: Any,
+    network: Any,
+    config: Any,
+    bundle: Bundle,
+    log: MessageLog,
+    task: Task,
+    gpu: int,
 ) -> bytes:
     monitor = BuildMonitor(tensorrt.module)
     config.progress_monitor = monitor.monitor
+
+    def build() -> Any:
+        with _building_on(gpu):
+            return builder.build_serialized_network(network, config)
+
     try:
-        plan = run_interruptibly(lambda: builder.build_serialized_network(network, config), monitor, task)
+        plan = run_interruptibly(build, monitor, task)
     except MemoryError as error:
         raise EngineError(f"Building '{bundle.name}' ran out of memory", _MORE_MEMORY) from error
     if plan is None:

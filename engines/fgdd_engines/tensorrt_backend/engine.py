@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,16 @@ from fgdd_engines.pool import Pool
 from fgdd_engines.shapes import check_graph, fix_axes
 from fgdd_engines.tensorrt_backend.api import MessageLog, TensorRt, dtype_name, message_log
 from fgdd_engines.tensorrt_backend.cuda_device import (
+    STREAMS,
     Stream,
     device_memory,
     find_cuda_device,
+    on_device,
     pinned_array,
+    warn_of_old_bindings,
     why_no_cuda,
 )
+from fgdd_engines.tensorrt_backend.kernels import use_kernels
 
 _BUILD_AGAIN = "Build it again on this machine: fgdd-fast engine build"
 
@@ -40,7 +45,10 @@ class TensorRtEngine(Engine):
         axes: a length for each named axis of the inputs, such as `batch`.
         arithmetic: what results depend on; by default TensorRT, its version, the GPU and the variant. Two
             plans of one graph may differ: their kernels were chosen by measuring.
-        streams: calls of `run` that may be in flight; each has device and pinned memory of its own.
+        streams: calls of `run` that may be in flight; each has an execution context, and device and pinned
+            memory of its own.
+        gpu: the number of the GPU.
+        kernels: where TensorRT for RTX keeps what it compiles; None to compile anew each time.
 
     Raises:
         EngineError: there is no CUDA device, the plan cannot be loaded here, is not of this bundle, or was
@@ -55,23 +63,27 @@ class TensorRtEngine(Engine):
         axes: Mapping[str, int],
         *,
         arithmetic: str | None = None,
-        streams: int = 2,
+        streams: int = STREAMS,
+        gpu: int = 0,
+        kernels: Path | None = None,
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
         self.streams = streams
-        device = find_cuda_device()
+        self._gpu = gpu
+        device = find_cuda_device(gpu)
         if device is None:
-            raise EngineError(f"{tensorrt} cannot run '{bundle.name}': {why_no_cuda()}")
+            raise EngineError(f"{tensorrt} cannot run '{bundle.name}': {why_no_cuda(gpu)}")
+        warn_of_old_bindings()
         self.arithmetic = arithmetic or f"{tensorrt}, {device.name}, {bundle.variant or 'fp32'}"
         log = message_log(tensorrt.module)
         log.clear()
-        engine = _load(tensorrt, bundle, plan, log)
-        _check_lengths(engine, bundle, axes)
-        _check_tensors(tensorrt, engine, bundle, (*self.inputs, *self.outputs))
         self._records_itself = tensorrt.flavour == "tensorrt-rtx"
-        open_context, self._compiled = _context_opener(tensorrt, engine)
         records = not self._records_itself
-        with ExitStack() as opened:
+        with on_device(gpu), ExitStack() as opened:
+            engine = _load(tensorrt, bundle, plan, log)
+            _check_lengths(engine, bundle, axes)
+            _check_tensors(tensorrt, engine, bundle, (*self.inputs, *self.outputs))
+            open_context, self._keep_kernels = _context_opener(tensorrt, engine, kernels)
             self._calls = [
                 opened.enter_context(closing(_Call(open_context, self.inputs, self.outputs, log, records)))
                 for _ in range(streams)
@@ -94,14 +106,16 @@ class TensorRtEngine(Engine):
         return f"{super().description}{words[self.uses_cuda_graphs]}"
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        with self._idle.borrow() as call:
+        with self._idle.borrow() as call, on_device(self._gpu):
             return call.run(feeds, outputs)
 
     def close(self) -> None:
-        """Wait for the calls in flight, then free all memory."""
+        """Wait for the calls in flight, then keep what was compiled, and free all memory."""
         self._idle.close()
-        self._opened.close()
-        self._compiled = None
+        with on_device(self._gpu):
+            keep_kernels, self._keep_kernels = self._keep_kernels, _nothing
+            keep_kernels()
+            self._opened.close()
 
 
 def _load(tensorrt: TensorRt, bundle: Bundle, plan: bytes, log: MessageLog) -> Any:
@@ -112,22 +126,29 @@ def _load(tensorrt: TensorRt, bundle: Bundle, plan: bytes, log: MessageLog) -> A
     return engine
 
 
-def _context_opener(tensorrt: TensorRt, engine: Any) -> tuple[Callable[[], Any], object]:
-    """How execution contexts are made, and what they share and has to live as long as they do.
+def _nothing() -> None:
+    """There is nothing to keep."""
+
+
+def _context_opener(
+    tensorrt: TensorRt, engine: Any, kernels: Path | None
+) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """How execution contexts are made, and what keeps the kernels that they share and compile.
 
     TensorRT for RTX compiles kernels only now, for the GPU that it finds, and records CUDA graphs by itself.
     """
     if tensorrt.flavour == "tensorrt":
-        return engine.create_execution_context, None
+        return engine.create_execution_context, _nothing
     trt = tensorrt.module
     config = engine.create_runtime_config()
     # The default goes on with other kernels until those for the shapes are compiled: results would change in
     # their last bits while the program runs.
     config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    kernels = config.create_runtime_cache()  # so that the second context need not compile them again
-    config.set_runtime_cache(kernels)
-    return functools.partial(engine.create_execution_context, config), kernels
+    compiled = config.create_runtime_cache()  # so that the second context need not compile them again
+    keep_kernels = use_kernels(compiled, kernels)
+    config.set_runtime_cache(compiled)
+    return functools.partial(engine.create_execution_context, config), keep_kernels
 
 
 def _check_lengths(engine: Any, bundle: Bundle, axes: Mapping[str, int]) -> None:

@@ -174,21 +174,19 @@ def _type_of(tensor: Any) -> str:
     return ""
 
 
-def check_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) -> None:
-    """Check that convolutions and matrix products compute in what the bundle's variant asks for.
+def why_other_precision(bundle: Bundle, layers: Sequence[BuiltLayer], where: str) -> str:
+    """Return why convolutions and matrix products do not compute in what the bundle's variant asks for.
 
     A variant keeps some of them in a higher precision on purpose, so one of the precision asked for is
-    enough; a graph in fp32 may have none of a lower one. `where` names what was read in the EngineError.
+    enough; a graph in fp32 may have none of a lower one. Empty where they do; `where` names what was read.
     """
     asked = bundle.precision
     counts = Counter(layer.precision for layer in layers if layer.is_product)
     found = ", ".join(f"{count} in {precision}" for precision, count in counts.most_common())
     lower = [precision for precision in _LOWEST_FIRST[:-1] if counts[precision]]
     if (asked == "fp32" and lower) or (asked != "fp32" and not counts[asked]):
-        raise EngineError(
+        return (
             f"'{bundle.name}' is to compute in {asked}, but of the {counts.total()} convolutions and matrix "
-            f"products in the {where} {counts[asked]} do ({found or 'there are none'})",
-            "Give the bundle that is in fp32, and convert it where it should not be."
-            if asked == "fp32"
-            else "Convert the bundle again.",
+            f"products in the {where} {counts[asked]} do ({found or 'there are none'})"
         )
+    return ""

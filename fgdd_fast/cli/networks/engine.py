@@ -12,6 +12,7 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
+from fgdd_engines.backends import split_device
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.tensorrt_backend.api import Flavour
@@ -66,6 +67,18 @@ def batches(ctx: click.Context, param: click.Parameter, value: str | None) -> Pr
         raise click.BadParameter(str(error)) from error
 
 
+def tensorrt_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check that a device is `auto`, or a TensorRT, with the number of a GPU or without."""
+    names = get_args(Flavour)
+    try:
+        name, _ = split_device(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
+    if value != "auto" and name not in names:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(['auto', *names])}.")
+    return value
+
+
 def check_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """On which images decisions are compared."""
     return combined(
@@ -104,17 +117,19 @@ def engine() -> None:
 @click.argument("name", metavar="BUNDLE")
 @click.option(
     "--device",
-    type=click.Choice(["auto", *get_args(Flavour)]),
+    callback=tensorrt_device,
+    metavar=f"[{'|'.join(['auto', *get_args(Flavour)])}]",
     default="auto",
     show_default=True,
-    help="Which TensorRT; auto takes the first that is installed and can build here.",
+    help="Which TensorRT; auto takes the first that is installed and can build here. tensorrt:1 builds on "
+    "the second GPU.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default="auto: fp16 where 'fgdd-fast convert' has made that variant, else fp32",
-    help="All but fp32 take the variant that 'fgdd-fast convert' makes.",
+    help="All but fp32 and tf32 take the variant that 'fgdd-fast convert' makes.",
 )
 @click.option(
     "--batch-profile",

@@ -73,7 +73,7 @@ class PlanKey:
     Attributes:
         model: the bundle's name.
         model_sha256: hash of the graph with its external weights.
-        precision: in which the graph is; of a mixed one, the lower.
+        precision: in which the graph is, of a mixed one the lower; or `tf32`.
         flavour, version, cuda, device, compute_capability: see `Platform`.
         profile: the batches that the plan takes.
         axes: the lengths of the inputs' other named axes, such as `height`.
@@ -91,7 +91,14 @@ class PlanKey:
     axes: Mapping[str, int]
 
     @classmethod
-    def of(cls, graph: Bundle, platform: Platform, profile: Profile, axes: Mapping[str, int]) -> PlanKey:
+    def of(
+        cls,
+        graph: Bundle,
+        platform: Platform,
+        profile: Profile,
+        axes: Mapping[str, int],
+        precision: Precision | None = None,
+    ) -> PlanKey:
         """Return the key of a bundle's graph on a platform.
 
         Args:
@@ -99,6 +106,7 @@ class PlanKey:
             platform: where the plan is built, and runs.
             profile: the batches; `batch` itself is not among the axes.
             axes: lengths of named axes; `batch` among them is left out.
+            precision: `tf32` for an fp32 graph whose products are computed so; by default the graph's own.
 
         Raises:
             BundleError: the graph's file cannot be read.
@@ -106,7 +114,7 @@ class PlanKey:
         return cls(
             model=graph.name,
             model_sha256=graph.fingerprint,
-            precision=graph.precision,
+            precision=precision or graph.precision,
             **asdict(platform),
             profile=profile,
             axes={axis: length for axis, length in sorted(axes.items()) if axis != "batch"},

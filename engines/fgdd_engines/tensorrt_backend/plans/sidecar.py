@@ -68,6 +68,11 @@ class Plan:
         return sidecar_of(self.path)
 
     @property
+    def kernels(self) -> Path:
+        """Path of the kernels that TensorRT for RTX compiled of it, which may not be there."""
+        return kernels_of(self.path)
+
+    @property
     def precisions(self) -> Mapping[str, int]:
         """How many layers there are of each precision, the most frequent first."""
         return dict(Counter(layer.precision for layer in self.layers).most_common())
@@ -76,6 +81,11 @@ class Plan:
 def sidecar_of(path: Path) -> Path:
     """Path of the sidecar of a plan's file."""
     return path.with_suffix(".json")
+
+
+def kernels_of(path: Path) -> Path:
+    """Path of the compiled kernels of a plan's file."""
+    return path.with_suffix(".kernels")
 
 
 def sidecar_text(plan: Plan) -> bytes:

@@ -26,6 +26,7 @@ from fgdd_engines.tensorrt_backend.plans.sidecar import (
     State,
     check_content,
     check_hash,
+    kernels_of,
     read_plan,
     sidecar_of,
     sidecar_text,
@@ -207,7 +208,7 @@ class PlanStore:
             raise EngineError(f"The engine {path} is being built or checked by another process")
 
         with _wrapped(path), self._writing(path, refuse):
-            return sum(_unlink(file) for file in (sidecar_of(path), path))
+            return sum(_unlink(file) for file in (sidecar_of(path), path, kernels_of(path)))
 
     def clear(self, timing_caches: Sequence[Path]) -> int:
         """Remove what killed processes left, and timing caches, and return the bytes that became free."""
@@ -247,6 +248,7 @@ class PlanStore:
                 f"It needs {needed} in {self.folder}, where {megabytes(shutil.disk_usage(self.folder).free)} "
                 "are free: make room, or name another folder in FGDD_FAST_CACHE.",
             ) from error
+        _unlink(plan.kernels)  # they are of the plan that was here
         for temporary, path in zip(staged, (plan.path, plan.sidecar), strict=True):
             temporary.replace(path)
 
