@@ -24,6 +24,8 @@ PUBLIC = {
     "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",
     "open_distilled": "fgdd_fast.output.distilled",
+    "check_data": "fgdd_fast.checking.check",
+    "open_data": "fgdd_fast.checking.opening",
     "fit_teacher": "fgdd_fast.models.fitting",
     "check_teacher": "fgdd_fast.models.fitting",
     "pull_model": "fgdd_export.catalogue.prepare",
