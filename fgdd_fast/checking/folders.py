@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fgdd_fast.checking.findings import counted, some
 from fgdd_fast.checking.registry import Found, check
 from fgdd_fast.checking.seen import Seen
-from fgdd_fast.images.dataset import EMPTY, STRAY
+from fgdd_fast.images.dataset import EMPTY, STRAY, no_class_folder
 from fgdd_fast.images.file_kinds import suffix_of
 
 _TRAINING = ("train", "training", "trn")
@@ -69,6 +69,14 @@ def split_folders(seen: Seen) -> Iterator[Found]:
             f"Give {root / classes[0]} as DATA.",
             classes,
         )
+
+
+@check("no-classes", "error", needs="names", about="no class folder at all")
+def no_classes(seen: Seen) -> Iterator[Found]:
+    """A folder without class folders, such as one that holds the images themselves."""
+    if not seen.data.classes and not seen.data.empty:
+        error = no_class_folder(seen.data)
+        yield Found(error.problem, error.advice)
 
 
 @check("no-class", "warning", needs="names", about="folders that look like no class, such as masks or @eaDir")

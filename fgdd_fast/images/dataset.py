@@ -89,7 +89,7 @@ def scan(root: Path, *, ignore: Sequence[str] = (), skip_empty: bool = False) ->
     """
     found = survey(root, ignore=ignore)
     if not found.classes and not found.empty:
-        raise _no_classes(found)
+        raise no_class_folder(found)
     if found.empty and not (skip_empty and found.classes):
         raise _empty_classes(found)
     return found
@@ -149,7 +149,8 @@ def pool(dataset: DataSet, limit: int | None, seed: int) -> tuple[SourceImage, .
     return tuple(chosen)
 
 
-def _no_classes(found: DataSet) -> DataError:
+def no_class_folder(found: DataSet) -> DataError:
+    """Return the error that says why a folder has no classes, and what to do."""
     root = found.root
     stray = [item.source for item in found.skipped if item.reason == STRAY]
     if stray:
