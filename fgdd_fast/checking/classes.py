@@ -59,12 +59,14 @@ def prompts(seen: Seen) -> Iterator[Found]:
     asked = [name for name in seen.data.classes if name not in seen.prompts]
     advice = "Say with --prompts FILE what to look for, a line a class: NAME phrase, other phrase"
     odd: defaultdict[str, list[str]] = defaultdict(list)
+    words: dict[str, str] = {}
     for name in asked:
         try:
             (phrase,) = phrases_of(name, {})
         except SettingsError as error:
             yield Found(error.problem, advice, (name,), severity="error")
             continue
+        words[name] = f" {phrase} ".lower()
         if "-" in phrase:
             odd["with a hyphen, which is a token of its own"].append(name)
         if len(phrase.split()) > _WORDS:
@@ -75,9 +77,8 @@ def prompts(seen: Seen) -> Iterator[Found]:
             odd["with a number, which says nothing to a detector"].append(name)
     for what, names in odd.items():
         yield Found(f"Asked for by {counted(len(names), 'name')} {what}: {some(names)}", advice, tuple(names))
-    words = {name: f" {' '.join(phrases_of(name, {}))} ".lower() for name in asked if name not in odd}
     for name, phrase in words.items():
-        longer = [other for other in words if other != name and words[other].startswith(phrase.rstrip())]
+        longer = [other for other in words if other != name and words[other].startswith(phrase)]
         if longer:
             yield Found(
                 f"The name {name!r} begins those of other classes: {some(longer)}",

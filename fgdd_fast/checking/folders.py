@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from fgdd_fast.checking.findings import counted, some
 from fgdd_fast.checking.registry import Found, check
 from fgdd_fast.checking.seen import Seen
-from fgdd_fast.images.dataset import EMPTY, STRAY, no_class_folder
+from fgdd_fast.images.dataset import ASKED, EMPTY, STRAY, no_class_folder
 from fgdd_fast.images.file_kinds import suffix_of
 
 _TRAINING = ("train", "training", "trn")
@@ -146,7 +146,7 @@ def not_read(seen: Seen) -> Iterator[Found]:
     """What else the scan left out: broken links, folders without permission, pipes."""
     files: defaultdict[str, list[str]] = defaultdict(list)
     for item in seen.data.skipped:
-        asked = item.reason.startswith("left out by")
+        asked = item.reason.startswith(ASKED)
         if not asked and item.reason not in (STRAY, EMPTY) and not _UNREADABLE.fullmatch(item.reason):
             files[item.reason].append(item.source)
     for reason, sources in sorted(files.items()):

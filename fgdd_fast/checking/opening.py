@@ -9,7 +9,7 @@ from pathlib import Path
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.checking.seen import Seen
 from fgdd_fast.errors import DataError, SettingsError
-from fgdd_fast.images.dataset import DataSet, Skipped, scan
+from fgdd_fast.images.dataset import ASKED, DataSet, Skipped, scan
 from fgdd_fast.images.near_duplicates import near_groups
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.seeding import source_bytes
@@ -62,23 +62,23 @@ def open_data(
 
 
 def _leaking(seen: Seen, near: int | None) -> dict[str, str]:
-    """The validation image that each image of the data set is a copy of, by their names."""
+    """Why each image of the data set counts that is a copy of a held-out one, by its source."""
     own = {id(image) for image in seen.images}
     copies: dict[str, str] = {}
     for group in seen.same_bytes:
-        held = [file.name for file in group if id(file.image) not in own]
+        held = [file.image.source for file in group if id(file.image) not in own]
         if held:
-            copies |= {file.name: f"same bytes as {held[0]}" for file in group if id(file.image) in own}
+            reason = f"{ASKED[1]}same bytes as {held[0]}"
+            copies |= {file.name: reason for file in group if id(file.image) in own}
     if near is None:
         return copies
     names, sources = [*seen.looks], {image.source for image in seen.images}
     for places in near_groups([seen.looks[name].perceptual_hash for name in names], near):
         members = [names[place] for place in places]
-        held = [name for name in members if name not in sources]
-        if held:
-            for name in members:
-                if name in sources:
-                    copies.setdefault(name, f"near-duplicate of {held[0]}")
+        held = [name.removeprefix(seen.validation_name("")) for name in members if name not in sources]
+        for name in members if held else ():
+            if name in sources:
+                copies.setdefault(name, f"{ASKED[1]}near-duplicate of {held[0]}")
     return copies
 
 

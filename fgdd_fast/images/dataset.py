@@ -14,6 +14,7 @@ from fgdd_fast.seeding import seeded_hash, source_bytes
 LAYOUT = "Give a folder that holds one folder of images for each class, as in DATA/cat/1.jpg."
 STRAY = "image outside every class folder"
 EMPTY = "class folder without images"
+ASKED = ("left out by --", "among the held-out images: ")  # how reasons begin of what was asked for
 
 
 @dataclass(frozen=True, slots=True)
