@@ -49,7 +49,7 @@ def check_data(
             `models`. By default everything that is named: models if a teacher or a foreground model is.
         ipc: images (mosaics) per class that are to be made, if that is settled.
         near: bits of 64 in which perceptual hashes of near-duplicates differ at most.
-        held_out: whether a part of the images is going to be held out.
+        held_out: whether a part of the images is going to be held out, each for itself.
         ignore, skip_empty: see `fgdd_fast.open_data`; of no effect on a folder that was scanned.
         runtime: how models run, and threads that read.
         progress: told how far reading is.

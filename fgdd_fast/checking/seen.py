@@ -35,7 +35,7 @@ class Seen:
         tiles: how many tiles a class has to give; 0 where that is open.
         tile: side of a tile in pixels.
         near: bits in which perceptual hashes of near-duplicates differ at most.
-        held_out: whether a part of the images is going to be held out.
+        held_out: whether a part of the images is going to be held out, each for itself.
         skip_empty: whether class folders without images are left out, as was asked for.
         models: what a teacher and a foreground model say of the images, if they are asked.
         threads: that read.

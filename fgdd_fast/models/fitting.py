@@ -15,6 +15,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
+from fgdd_fast.images.groups import grouping, hold_out_groups
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.linear_head import (
@@ -62,12 +63,13 @@ class PoorTeacherError(TeacherError):
 
 
 def fit_teacher(
-    data: str | Path,
+    data: str | Path | DataSet,
     path: str | Path,
     *,
     backbone: str = BACKBONE,
     validation: str | Path | None = None,
     held_out: float = 0.2,
+    group: str | None = None,
     seed: int = 0,
     resize: ResizeMethod = "area",
     force: bool = False,
@@ -78,11 +80,14 @@ def fit_teacher(
     """Fit a linear classifier on the features of a frozen backbone, and write both as one bundle.
 
     Args:
-        data: a folder with one folder of images for each class.
+        data: a folder with one folder of images for each class, or what `fgdd_fast.open_data` opened.
         path: of the bundle's ONNX file, whose suffix may be left out.
         backbone: gives the features: a name of the catalogue, or a bundle's path.
         validation: a folder of held-out images; a part of `data` is held out when None.
         held_out: share of each class that is held out, in (0, 1).
+        group: a regular expression, searched for in each image's path within `data`, such as
+            `cat/film2/017.jpg`: what its first group finds, or all that it finds, names images that belong
+            together, and are held out together. None holds out images one by one.
         seed: of what is held out, at least 0.
         resize: how images are resized.
         force: write the bundle even if it is no better than guessing.
@@ -94,8 +99,8 @@ def fit_teacher(
         PoorTeacherError: it is no better than guessing, and `force` is not set; nothing is written.
         FgddError: the images or the backbone cannot be used.
     """
-    dataset = scan(Path(data))
-    images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed)
+    dataset = data if isinstance(data, DataSet) else scan(Path(data))
+    images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed, group)
     bundle = find_bundle(backbone, "backbone")
     options = runtime or RuntimeOptions()
     network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=options.batch)
@@ -114,7 +119,7 @@ def fit_teacher(
         "accuracy": {
             "top1": judged.top1,
             "images": judged.images,
-            "held_out": f"{held_out:g} of each class" if validation is None else "validation folder",
+            "held_out": _held_out(held_out, group) if validation is None else "validation folder",
             "per_class": judged.per_class,
             "features": arithmetic,
         },
@@ -218,17 +223,25 @@ def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
         )
 
 
+def _held_out(share: float, group: str | None) -> str:
+    return f"{share:g} of each class" + ("" if group is None else f", in groups by {group}")
+
+
 def _split(
-    dataset: DataSet, validation: Path | None, share: float, seed: int
+    dataset: DataSet, validation: Path | None, share: float, seed: int, group: str | None
 ) -> tuple[tuple[SourceImage, ...], tuple[SourceImage, ...]]:
     """The images to fit on, and those held out: a share of each class, or all of another folder."""
     if len(dataset.classes) < 2:
         raise TeacherError(f"{dataset.root} has one class, and a teacher must tell at least two apart")
     if validation is None:
-        fitting, held = hold_out(dataset.images, share, seed)
+        if group is None:
+            fitting, held = hold_out(dataset.images, share, seed)
+        else:
+            fitting, held = hold_out_groups(dataset.images, share, seed, grouping(group))
         if not held:
             raise DataError(
-                f"No image of {dataset.root} can be held out: every class has a single one",
+                f"No image of {dataset.root} can be held out: every class has a single "
+                + ("one" if group is None else f"group by {group!r}"),
                 "Add images, or name held-out ones with --validation.",
             )
         return fitting, held

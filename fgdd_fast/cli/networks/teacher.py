@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from fgdd_export.tile.bundle import make_cropped_graph
+from fgdd_fast.cli.data import leak_option, left_out_options, open_checked
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
@@ -48,6 +49,14 @@ def teacher() -> None:
     show_default=True,
     help="Share of each class that is held out.",
 )
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Hold images out together that belong together, such as frames of one film: what REGEX finds in "
+    "their paths, as its first group if it has one, is the same.",
+)
+@left_out_options()
+@leak_option()
 @click.option("--force", is_flag=True, help="Write the bundle even if it is no better than guessing.")
 @resize_option()
 @seed_option()
@@ -55,7 +64,9 @@ def teacher() -> None:
 def fit(data: Path, output: Path, **options: Any) -> None:
     """Fit a linear classifier for DATA's classes on a frozen backbone, and write both as one bundle."""
     runtime, progress = runtime_of_options(options), console_progress(console())
-    fitted = _shown(lambda: fit_teacher(data, output, runtime=runtime, progress=progress, **options))
+    validation, alone = options["validation"], options["group"] is None
+    opened = open_checked(data, options, validation=validation, runtime=runtime, held_out=alone)
+    fitted = _shown(lambda: fit_teacher(opened, output, runtime=runtime, progress=progress, **options))
     click.echo(
         f"{fitted.bundle.onnx}: {len(fitted.bundle.classes or ())} classes, "
         f"{100 * fitted.accuracy.top1:.1f} % of {fitted.accuracy.images} held-out images right"
