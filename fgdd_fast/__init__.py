@@ -28,6 +28,7 @@ PUBLIC = {
     "open_data": "fgdd_fast.checking.opening",
     "fit_teacher": "fgdd_fast.models.fitting",
     "check_teacher": "fgdd_fast.models.fitting",
+    "rename_teacher": "fgdd_fast.renaming",
     "pull_model": "fgdd_export.catalogue.prepare",
     "RuntimeOptions": "fgdd_fast.runtime.choose",
     "Progress": "fgdd_engines.progress",

@@ -64,3 +64,18 @@ def match_by_answers(answers: NDArray[np.int64]) -> tuple[int, ...] | None:
     if not majority.all() or len(set(favourite.tolist())) < len(answers):
         return None
     return tuple(favourite.tolist())
+
+
+def order_of_numbers(swapped: Sequence[tuple[str, str]], classes: Sequence[str]) -> str:
+    """Return a sentence if folders are taken for others because of how numbers were sorted; else nothing.
+
+    Args:
+        swapped: names of folders, each with that which a teacher takes it for.
+        classes: the teacher's names in the order of its outputs.
+    """
+    strings, natural = sorted(classes), natural_order(classes)
+    orders = {"strings": (strings, natural, "numbers"), "numbers": (natural, strings, "strings")}
+    for order, (own, other, meant) in orders.items():
+        if list(classes) == own != other and all(own[other.index(name)] == taken for name, taken in swapped):
+            return f". The names are in the order of {order}, and the outputs in that of {meant}"
+    return ""

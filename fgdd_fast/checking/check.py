@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,43 +65,60 @@ def check_data(
         DataError: a folder is missing or cannot be read.
         FgddError: a model cannot be used.
     """
-    named = measuring.get("foreground", "")
-    options = MeasureOptions(**{"pool": None, **measuring})
-    runtime = runtime or RuntimeOptions()
     dataset = data if isinstance(data, DataSet) else survey(Path(data), ignore=ignore)
     held = validation
     if held is not None and not isinstance(held, DataSet):
         held = survey(Path(held), ignore=ignore)
     if needs is None:
-        needs = "models" if options.teacher is not None or named else "pixels"
-    images = pool(dataset, options.pool, options.seed)
-    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
-    by_class = bool(named) and find_family(named).asked_by_class
-    teacher = None if options.teacher is None else _find_teacher(str(options.teacher))
-    choice = None
-    if named and named != "none" and needs == "models":
-        choice = _choose(named, dataset.classes, prompts, options.box_threshold, by_class)
-    seen = Seen(
-        dataset,
-        images,
-        held,
-        foreground=named,
-        prompts=prompts or {},
-        asked_by_class=by_class,
-        tiles=(ipc or 0) * options.factor**2,
-        tile=max(options.size // options.factor, 1),
+        needs = "models" if measuring.get("teacher") is not None or measuring.get("foreground") else "pixels"
+    seen = _look(dataset, needs, measuring, runtime or RuntimeOptions(), progress)
+    seen = replace(
+        seen,
+        validation=held,
+        tiles=(ipc or 0) * seen.tiles,
         near=near,
         held_out=held_out,
         skip_empty=skip_empty or isinstance(data, DataSet),
-        models=Models(
-            dataset, images, teacher, choice, Path(options.store), options.resize, runtime, progress
-        ),
-        threads=runtime.threads,
-        progress=progress,
     )
     allowed = NEEDS[: NEEDS.index(needs) + 1]
     found = [each for check in CHECKS.values() if check.needs in allowed for each in check.run(seen)]
     return tuple(sorted(found, key=lambda each: SEVERITIES.index(each.severity)))
+
+
+def _look(
+    dataset: DataSet, needs: Need, measuring: Mapping[str, Any], runtime: RuntimeOptions, progress: Progress
+) -> Seen:
+    """The data set and the models that it is going to be used with; `tiles` are those of one mosaic."""
+    named = measuring.get("foreground", "")
+    options = MeasureOptions(**{"pool": None, **measuring})
+    images = pool(dataset, options.pool, options.seed)
+    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
+    by_class = bool(named) and find_family(named).asked_by_class
+    choice = None
+    if named and named != "none" and needs == "models":
+        choice = _choose(named, dataset.classes, prompts, options.box_threshold, by_class)
+    models = Models(
+        dataset,
+        images,
+        None if options.teacher is None else _find_teacher(str(options.teacher)),
+        choice,
+        Path(options.store),
+        options.resize,
+        runtime,
+        progress,
+    )
+    return Seen(
+        dataset,
+        images,
+        foreground=named,
+        prompts=prompts or {},
+        asked_by_class=by_class,
+        tiles=options.factor**2,
+        tile=max(options.size // options.factor, 1),
+        models=models,
+        threads=runtime.threads,
+        progress=progress,
+    )
 
 
 def _choose(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.class_names import order_of_numbers
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
 from fgdd_fast.images.groups import grouping, hold_out_groups
@@ -114,15 +115,9 @@ def fit_teacher(
     judged = accuracy(head.logits(held_features), held_labels, dataset.classes)
     if not force:
         _refuse_guessing_head(judged)
-    description: dict[str, dict[str, Any]] = {
+    description = {
         "source": {"fitted_on": {"images": len(labels), "seed": seed, "resize": resize}},
-        "accuracy": {
-            "top1": judged.top1,
-            "images": judged.images,
-            "held_out": _held_out(held_out, group) if validation is None else "validation folder",
-            "per_class": judged.per_class,
-            "features": arithmetic,
-        },
+        "accuracy": _described(judged, None if validation else held_out, group, arithmetic),
     }
     fitted = _write(bundle, head, dataset.classes, Path(path), description, tile)
     return JudgedTeacher(fitted, judged, tuple(reading.skipped))
@@ -189,17 +184,48 @@ def check_teacher(
     teacher = find_bundle(str(bundle), "teacher")
     check_classes(teacher, dataset.classes)
     classes = teacher.classes or ()
-    options = runtime or RuntimeOptions()
-    size = teacher.preprocessing.width
-    network = Teacher(
-        teacher, runtime_of(teacher, options), view="native", tile_size=size, batch=options.batch
+    images = pool(dataset, limit, seed)
+    logits, labels, skipped = ask_teacher(
+        teacher, images, classes, resize=resize, runtime=runtime or RuntimeOptions(), progress=progress
     )
-    with closing(network):
-        reading = _Reading(network, classes, network.logits, resize, options.threads, progress)
-        logits, labels = reading.read(pool(dataset, limit, seed))
     judged = accuracy(logits, labels, classes)
     _refuse_wrong_teacher(teacher, judged)
-    return JudgedTeacher(teacher, judged, tuple(reading.skipped))
+    return JudgedTeacher(teacher, judged, skipped)
+
+
+def ask_teacher(
+    teacher: Bundle,
+    images: Sequence[SourceImage],
+    classes: Sequence[str],
+    *,
+    resize: ResizeMethod,
+    runtime: RuntimeOptions,
+    progress: Progress,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
+    """Ask a teacher about whole images.
+
+    Args:
+        teacher: the bundle.
+        images: of these classes.
+        classes: names in the order of the labels.
+        resize: how images are resized.
+        runtime: how the teacher runs.
+        progress: told how far the reading of images is.
+
+    Returns:
+        Its logits, float32 [n, outputs], of the n images that can be used; their labels, [n]; the others.
+    """
+    network = Teacher(
+        teacher,
+        runtime_of(teacher, runtime),
+        view="native",
+        tile_size=teacher.preprocessing.width,
+        batch=runtime.batch,
+    )
+    with closing(network):
+        reading = _Reading(network, classes, network.logits, resize, runtime.threads, progress)
+        logits, labels = reading.read(images)
+    return logits, labels, tuple(reading.skipped)
 
 
 def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
@@ -210,8 +236,10 @@ def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
             for folder, taken in swapped
         )
         raise PoorTeacherError(
-            f"The teacher's class names are not in the order of its outputs: {pairs}",
-            f"Correct the order of 'classes' in {teacher.sidecar}, or the names of the folders.",
+            f"The teacher's class names are not in the order of its outputs: {pairs}"
+            + order_of_numbers([(classes[folder], classes[taken]) for folder, taken in swapped], classes),
+            "Write it anew with the names of the folders: "
+            f"fgdd-fast teacher rename {teacher.onnx} --from DATA -o RENAMED",
             judged,
         )
     if not judged.above_chance():
@@ -223,8 +251,16 @@ def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
         )
 
 
-def _held_out(share: float, group: str | None) -> str:
-    return f"{share:g} of each class" + ("" if group is None else f", in groups by {group}")
+def _described(judged: Accuracy, share: float | None, group: str | None, arithmetic: str) -> dict[str, Any]:
+    """What the bundle says of its accuracy; `share` is held out of each class, None for another folder."""
+    held_out = "validation folder" if share is None else f"{share:g} of each class"
+    return {
+        "top1": judged.top1,
+        "images": judged.images,
+        "held_out": held_out if group is None or share is None else f"{held_out}, in groups by {group}",
+        "per_class": judged.per_class,
+        "features": arithmetic,
+    }
 
 
 def _split(

@@ -25,6 +25,7 @@ from fgdd_fast.cli.terminal import console, console_progress, printable, report_
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.fitting import BACKBONE, JudgedTeacher, PoorTeacherError, check_teacher, fit_teacher
 from fgdd_fast.models.linear_head import Accuracy
+from fgdd_fast.renaming import MATCHINGS, rename_teacher
 
 
 @click.group()
@@ -131,6 +132,42 @@ def check(bundle: str, data: Path, **options: Any) -> None:
     click.echo(
         f"{judged.bundle.name} knows these classes: {accuracy.top1:.1%} of {accuracy.images} images right"
     )
+
+
+@teacher.command()
+@click.argument("bundle")
+@click.option("--from", "data", type=folder(), metavar="DATA", help="Take the names of DATA's folders.")
+@click.option("--names", type=folder(), metavar="FILE", help="Take these names: one a line, or a JSON list.")
+@click.option("-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write.")
+@click.option(
+    "--by",
+    type=click.Choice(MATCHINGS),
+    show_default="spelling where that tells, else answers",
+    help="How outputs are matched with folders: by their names, or by what is said of the images.",
+)
+@click.option(
+    "--pool",
+    "limit",
+    callback=pool_size,
+    default="20",
+    show_default=True,
+    metavar="N|all",
+    help="Images tried per class.",
+)
+@resize_option()
+@seed_option()
+@runtime_options()
+def rename(bundle: str, output: Path, **options: Any) -> None:
+    """Write the teacher BUNDLE anew with the names of your folders, for one that says 'Dress' or 'LABEL_3'.
+
+    Which output is which folder is told by the spelling of the names, or by what the teacher says of the
+    images in each folder.
+    """
+    runtime, progress = runtime_of_options(options), console_progress(console())
+    renamed = rename_teacher(bundle, output, runtime=runtime, progress=progress, **options)
+    for now, before in renamed.renamed.items():
+        console().print(f"  {printable(before)} → {printable(now)}", highlight=False, soft_wrap=True)
+    click.echo(f"{renamed.bundle.onnx}: {len(renamed.renamed)} names are others, by {renamed.by}")
 
 
 def _shown(judge: Callable[[], JudgedTeacher]) -> JudgedTeacher:
