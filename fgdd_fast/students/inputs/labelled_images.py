@@ -87,7 +87,8 @@ def read_validation(
 
     Args:
         folder, method, threads, progress: as for `read_whole`.
-        classes: names in the order of the labels: the folder must have all of them, and no others.
+        classes: names in the order of the labels: the folder has no others. Those that it lacks are said,
+            and no image has their labels.
         size: side of the crop in pixels, to which belongs a shorter side of `size // 7 * 8`.
 
     Raises:
@@ -170,11 +171,19 @@ def _refuse_empty_classes(dataset: DataSet, used: Sequence[SourceImage], skipped
 def _check_classes(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
     unknown = [name for name in found if name not in classes]
     lacking = [name for name in classes if name not in found]
-    wrong = [f"it has {_named(unknown)}"] * bool(unknown) + [f"it lacks {_named(lacking)}"] * bool(lacking)
-    if wrong:
+    if unknown:
+        wrong = [f"it has {_named(unknown)}"] + [f"it lacks {_named(lacking)}"] * bool(lacking)
         raise DataError(
             f"{folder} has other classes than students are trained on: {', and '.join(wrong)}",
             "Name a folder of held-out images with the same class folders.",
+        )
+    if lacking:
+        _log.warning(
+            "%s lacks %d of %d classes, which are not judged: %s",
+            folder,
+            len(lacking),
+            len(classes),
+            _named(lacking),
         )
 
 
