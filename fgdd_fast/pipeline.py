@@ -82,6 +82,7 @@ class Pipeline:
             threads=self.runtime.threads,
             shares=selection.needs_shares,
             hashes=selection.needs_hashes,
+            sixteen_bit=self.options.sixteen_bit,
         )
         return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.images.dataset import DataSet, SourceImage
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
@@ -62,7 +63,7 @@ class Models:
         teacher: a teacher, or a backbone, which has features alone; None for none.
         choice: the foreground model; None for none.
         store: the folder that keeps what foregrounds were found.
-        resize: how images are resized.
+        resize, sixteen_bit: how images are resized, and how those of 16 bits are read.
         runtime: how the models run.
         progress: told how far they are.
     """
@@ -73,6 +74,7 @@ class Models:
     choice: ForegroundChoice | None
     store: Path
     resize: ResizeMethod = "area"
+    sixteen_bit: SixteenBit = "shift"
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     progress: Progress = SILENT
 
@@ -126,6 +128,7 @@ class Models:
                 network,
                 run,
                 method=self.resize,
+                sixteen_bit=self.sixteen_bit,
                 threads=self.runtime.threads,
                 advance=task.advance,
             )
@@ -137,7 +140,9 @@ class Models:
         """The occupancies that the foreground model finds, by class; empty without one."""
         if self.choice is None:
             return {}
-        settings = MeasureSettings(1, 0, self.resize, self.runtime.batch, self.runtime.threads)
+        settings = MeasureSettings(
+            1, 0, self.resize, self.runtime.batch, self.runtime.threads, sixteen_bit=self.sixteen_bit
+        )
         found: dict[str, list[float]] = {}
         with Store(self.store) as store:
             model = open_foreground(

@@ -56,7 +56,7 @@ def check_data(
         progress: told how far reading is.
         measuring: what the data set is going to be used with: `teacher` (also a backbone, whose features
             tell likely wrong labels), `foreground`, `prompts`, `pool` (all images by default), `size`,
-            `factor`, `seed`, `resize` and `store` of `fgdd_fast.options.MeasureOptions`.
+            `factor`, `seed`, `resize`, `sixteen_bit` and `store` of `fgdd_fast.options.MeasureOptions`.
 
     Returns:
         What was found, errors first, then in the order of the checks.
@@ -104,6 +104,7 @@ def _look(
         choice,
         Path(options.store),
         options.resize,
+        options.sixteen_bit,
         runtime,
         progress,
     )
@@ -115,6 +116,7 @@ def _look(
         asked_by_class=by_class,
         tiles=options.factor**2,
         tile=max(options.size // options.factor, 1),
+        sixteen_bit=options.sixteen_bit,
         models=models,
         threads=runtime.threads,
         progress=progress,

@@ -53,6 +53,8 @@ def other_formats(seen: Seen) -> Iterator[Found]:
 )
 def sixteen_bits(seen: Seen) -> Iterator[Found]:
     """Images of 16 bits whose values would fit into fewer: only the upper 8 are taken, so they turn black."""
+    if seen.sixteen_bit != "shift":
+        return
     deep = [file for file in seen.files if file.deep]
     by_class: defaultdict[str, list[File]] = defaultdict(list)
     for file in deep:

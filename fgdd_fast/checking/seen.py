@@ -15,6 +15,7 @@ from fgdd_fast.checking.reading import File, Looks, file_hash, look_at, read_end
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.decode import read_file
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -36,6 +37,7 @@ class Seen:
         tile: side of a tile in pixels.
         near: bits in which perceptual hashes of near-duplicates differ at most.
         held_out: whether a part of the images is going to be held out, each for itself.
+        sixteen_bit: how images of 16 bits are going to be read.
         skip_empty: whether class folders without images are left out, as was asked for.
         models: what a teacher and a foreground model say of the images, if they are asked.
         threads: that read.
@@ -52,6 +54,7 @@ class Seen:
     tile: int = 112
     near: int = 2
     held_out: bool = False
+    sixteen_bit: SixteenBit = "shift"
     skip_empty: bool = False
     models: Models | None = None
     threads: int = 1

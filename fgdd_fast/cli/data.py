@@ -15,11 +15,12 @@ from fgdd_fast.checking.opening import open_data
 from fgdd_fast.cli.options import F, combined, folder
 from fgdd_fast.cli.terminal import console, console_progress, printable
 from fgdd_fast.images.dataset import DataSet
+from fgdd_fast.images.depth import SIXTEEN_BITS
 from fgdd_fast.runtime.choose import RuntimeOptions
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "dim"}
 # What of the options of measuring says what DATA is going to be used for.
-USED = ("teacher", "foreground", "prompts", "box_threshold", "pool", "size", "factor", "seed")
+USED = ("teacher", "foreground", "prompts", "box_threshold", "pool", "size", "factor", "seed", "sixteen_bit")
 _FEW = 10  # findings at the head of a command, in full
 
 
@@ -44,6 +45,18 @@ def leak_option() -> Callable[[F], F]:
     )
 
 
+def sixteen_bit_option() -> Callable[[F], F]:
+    """How images of 16 bits are read."""
+    return click.option(
+        "--sixteen-bit",
+        type=click.Choice(SIXTEEN_BITS),
+        default="shift",
+        show_default=True,
+        help="Of images of 16 bits take the upper 8, or those of the bits that each image uses, for pictures "
+        "of 10, 12 or 14 bits.",
+    )
+
+
 def data_options() -> Callable[[F], F]:
     """All of these, for a command that needs no held-out images itself."""
     return combined(
@@ -55,6 +68,7 @@ def data_options() -> Callable[[F], F]:
             help="Held-out images: what of them is in DATA too is said.",
         ),
         leak_option(),
+        sixteen_bit_option(),
     )
 
 

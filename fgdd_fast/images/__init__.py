@@ -4,6 +4,7 @@ __all__ = [
     "crops",
     "dataset",
     "decode",
+    "depth",
     "file_kinds",
     "groups",
     "headers",

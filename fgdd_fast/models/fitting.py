@@ -16,6 +16,7 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.class_names import order_of_numbers
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.groups import grouping, hold_out_groups
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle
@@ -73,6 +74,7 @@ def fit_teacher(
     group: str | None = None,
     seed: int = 0,
     resize: ResizeMethod = "area",
+    sixteen_bit: SixteenBit = "shift",
     force: bool = False,
     tile: int | None = TILE,
     runtime: RuntimeOptions | None = None,
@@ -86,11 +88,11 @@ def fit_teacher(
         backbone: gives the features: a name of the catalogue, or a bundle's path.
         validation: a folder of held-out images; a part of `data` is held out when None.
         held_out: share of each class that is held out, in (0, 1).
-        group: a regular expression, searched for in each image's path within `data`, such as
-            `cat/film2/017.jpg`: what its first group finds, or all that it finds, names images that belong
-            together, and are held out together. None holds out images one by one.
+        group: a regular expression that finds in an image's path, such as `cat/film2/017.jpg`, what names the
+            images that are held out together; see `fgdd_fast.images.groups`. None takes each for itself.
         seed: of what is held out, at least 0.
         resize: how images are resized.
+        sixteen_bit: how images of 16 bits are read: `shift` or `scale`; see `fgdd_fast.images.depth`.
         force: write the bundle even if it is no better than guessing.
         tile: side of the tiles in pixels for which a cropped-input graph is written beside it; None for none.
         runtime: how the backbone runs; the fastest that decides as the reference does by default.
@@ -106,7 +108,8 @@ def fit_teacher(
     options = runtime or RuntimeOptions()
     network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=options.batch)
     with closing(network):
-        reading = _Reading(network, dataset.classes, _features_of(network), resize, options.threads, progress)
+        run = _features_of(network)
+        reading = _Reading(network, dataset.classes, run, resize, sixteen_bit, options.threads, progress)
         features, labels = reading.read(images)
         held_features, held_labels = reading.read(others)
         arithmetic = network.engine.arithmetic
@@ -159,6 +162,7 @@ def check_teacher(
     limit: int | None = 20,
     seed: int = 0,
     resize: ResizeMethod = "area",
+    sixteen_bit: SixteenBit = "shift",
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
 ) -> JudgedTeacher:
@@ -173,6 +177,7 @@ def check_teacher(
         limit: images tried of each class; None for all.
         seed: of which images are tried, at least 0.
         resize: how images are resized.
+        sixteen_bit: how images of 16 bits are read; see `fit_teacher`.
         runtime: how the teacher runs; the fastest that decides as the reference does by default.
         progress: told how far the reading of images is.
 
@@ -186,7 +191,13 @@ def check_teacher(
     classes = teacher.classes or ()
     images = pool(dataset, limit, seed)
     logits, labels, skipped = ask_teacher(
-        teacher, images, classes, resize=resize, runtime=runtime or RuntimeOptions(), progress=progress
+        teacher,
+        images,
+        classes,
+        resize=resize,
+        sixteen_bit=sixteen_bit,
+        runtime=runtime or RuntimeOptions(),
+        progress=progress,
     )
     judged = accuracy(logits, labels, classes)
     _refuse_wrong_teacher(teacher, judged)
@@ -199,6 +210,7 @@ def ask_teacher(
     classes: Sequence[str],
     *,
     resize: ResizeMethod,
+    sixteen_bit: SixteenBit = "shift",
     runtime: RuntimeOptions,
     progress: Progress,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
@@ -209,6 +221,7 @@ def ask_teacher(
         images: of these classes.
         classes: names in the order of the labels.
         resize: how images are resized.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
         runtime: how the teacher runs.
         progress: told how far the reading of images is.
 
@@ -223,7 +236,7 @@ def ask_teacher(
         batch=runtime.batch,
     )
     with closing(network):
-        reading = _Reading(network, classes, network.logits, resize, runtime.threads, progress)
+        reading = _Reading(network, classes, network.logits, resize, sixteen_bit, runtime.threads, progress)
         logits, labels = reading.read(images)
     return logits, labels, tuple(reading.skipped)
 
@@ -312,6 +325,7 @@ class _Reading:
     classes: Sequence[str]
     run: Callable[[Images], NDArray[np.float32]]
     method: ResizeMethod
+    sixteen_bit: SixteenBit
     threads: int
     progress: Progress
 
@@ -326,6 +340,7 @@ class _Reading:
                 self.network,
                 self.run,
                 method=self.method,
+                sixteen_bit=self.sixteen_bit,
                 threads=self.threads,
                 advance=task.advance,
             )

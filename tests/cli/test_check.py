@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
@@ -116,6 +118,24 @@ def test_measure_says_it_too(workplace: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "warning unreadable-format: 1 image of the format .heic" in flat(result)
     assert "16 images measured" in flat(result)
+
+
+def test_pictures_of_12_bits_are_distilled_as_those_of_8_when_asked(workplace: Path) -> None:
+    assert distill(workplace, "eight").exit_code == 0
+    for file in (workplace / "data").rglob("*.png"):
+        cv2.imwrite(str(file), cv2.imread(str(file)).astype(np.uint16) << 4)
+    result = distill(workplace, "dark")
+    assert "warning sixteen-bit: 24 images hold 16 bits, and their values use 12 of them" in flat(result)
+    result = distill(workplace, "scaled", sixteen_bit="scale")
+    assert result.exit_code == 0, result.output
+    assert "sixteen-bit" not in flat(result)
+    eight, dark, scaled = (contents(workplace / name) for name in ("eight", "dark", "scaled"))
+    mosaics = [name for name in eight if name.startswith("images/")]
+    assert [scaled[name] for name in mosaics] == [eight[name] for name in mosaics]
+    assert [dark.get(name) for name in mosaics] != [eight[name] for name in mosaics]
+    settings = open_distilled(workplace / "scaled").manifest.settings
+    assert settings["sixteen_bit"] == "scale"
+    assert "sixteen_bit" not in open_distilled(workplace / "eight").manifest.settings
 
 
 def films(folder: Path) -> Path:

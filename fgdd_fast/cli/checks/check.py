@@ -12,7 +12,7 @@ import click
 from fgdd_fast.checking.check import check_data
 from fgdd_fast.checking.findings import SEVERITIES, Finding, counted, matching
 from fgdd_fast.checking.registry import CHECKS
-from fgdd_fast.cli.data import left_out_options, show_findings
+from fgdd_fast.cli.data import left_out_options, show_findings, sixteen_bit_option
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
@@ -79,6 +79,7 @@ def wanted_codes(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     metavar="DISTANCE",
     help=f"Bits of {BITS} in which perceptual hashes of nearly the same images differ at most.",
 )
+@sixteen_bit_option()
 @resize_option()
 @seed_option()
 @click.option(

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from fgdd_export.tile.bundle import make_cropped_graph
-from fgdd_fast.cli.data import leak_option, left_out_options, open_checked
+from fgdd_fast.cli.data import leak_option, left_out_options, open_checked, sixteen_bit_option
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
@@ -58,6 +58,7 @@ def teacher() -> None:
 )
 @left_out_options()
 @leak_option()
+@sixteen_bit_option()
 @click.option("--force", is_flag=True, help="Write the bundle even if it is no better than guessing.")
 @resize_option()
 @seed_option()
@@ -66,7 +67,8 @@ def fit(data: Path, output: Path, **options: Any) -> None:
     """Fit a linear classifier for DATA's classes on a frozen backbone, and write both as one bundle."""
     runtime, progress = runtime_of_options(options), console_progress(console())
     validation, alone = options["validation"], options["group"] is None
-    opened = open_checked(data, options, validation=validation, runtime=runtime, held_out=alone)
+    known = {"held_out": alone, "sixteen_bit": options["sixteen_bit"]}
+    opened = open_checked(data, options, validation=validation, runtime=runtime, **known)
     fitted = _shown(lambda: fit_teacher(opened, output, runtime=runtime, progress=progress, **options))
     click.echo(
         f"{fitted.bundle.onnx}: {len(fitted.bundle.classes or ())} classes, "
@@ -117,6 +119,7 @@ def tile_command(bundle: str, tiles: tuple[int, ...]) -> None:
     metavar="N|all",
     help="Images tried per class.",
 )
+@sixteen_bit_option()
 @resize_option()
 @seed_option()
 @runtime_options()
