@@ -85,11 +85,11 @@ def folders_that_are_no_class(seen: Seen) -> Iterator[Found]:
     images: Counter[str] = Counter()
     for image in seen.data.images:
         parts = image.source.split("/")
-        for part in parts[:-1]:
+        for part in parts[1:-1] if len(parts) > 2 else ():
             if part.lower() in _OF_PROGRAMS:
                 images[part] += 1
     for name in seen.data.classes:
-        if name.lower() in _BESIDE_IMAGES:
+        if name.lower() in _BESIDE_IMAGES | _OF_PROGRAMS:
             images[name] = sum(image.class_name == name for image in seen.data.images)
     for name, count in images.items():
         yield Found(

@@ -18,7 +18,8 @@ from fgdd_fast.images.decode import read_file
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 _CHUNK = 64  # files a task: opening one takes no longer than handing it to a thread
 
 

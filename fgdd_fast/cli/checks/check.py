@@ -11,7 +11,7 @@ import click
 
 from fgdd_fast.checking.check import check_data
 from fgdd_fast.checking.findings import SEVERITIES, Finding, counted, matching
-from fgdd_fast.checking.registry import CHECKS
+from fgdd_fast.checking.registry import CHECKS, Need
 from fgdd_fast.cli.data import left_out_options, show_findings, sixteen_bit_option
 from fgdd_fast.cli.options import (
     FACTOR,
@@ -105,7 +105,7 @@ def check(data: Path, quick: bool, fail_on: tuple[str, ...], json_file: Path | N
     Every image is decoded, unless --quick is given. With --teacher and --foreground, these are asked as well.
     """
     runtime = runtime_of_options(options)
-    needs = "files" if quick else None
+    needs: Need | None = "files" if quick else None
     progress = console_progress(console())
     findings = check_data(data, needs=needs, runtime=runtime, progress=progress, **options)
     if json_file is not None:
