@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.errors import MissingExtraError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
@@ -92,7 +93,8 @@ class Models:
         losses = None if own is None else -np.log(np.maximum(own[np.arange(len(labels)), labels], 1e-300))
         fitted = None
         if "features" in parts:
-            fitted = cross_validated(parts["features"], labels, [image.source for image in images])
+            sources = [image.source for image in images]
+            fitted = cross_validated(parts["features"], labels, sources, len(place))
         return Answers(
             images,
             labels,
@@ -162,7 +164,7 @@ class Models:
 
 
 def cross_validated(
-    features: NDArray[np.float32], labels: NDArray[np.int64], sources: Sequence[str]
+    features: NDArray[np.float32], labels: NDArray[np.int64], sources: Sequence[str], classes: int
 ) -> NDArray[np.float64] | None:
     """Return the probabilities of the classes, each by a linear classifier that did not see the image.
 
@@ -170,26 +172,32 @@ def cross_validated(
         features: float32 [n, channels].
         labels: the images' classes from 0, [n].
         sources: their names, by which the folds are drawn.
+        classes: how many there are.
 
     Returns:
-        float64 [n, classes]; None where a class has too few images to be in every fold, or there is only one.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
+        float64 [n, classes]. Of a class with fewer images than folds all are learned from, none is judged:
+        its own class has the probability 1. None where fewer than two classes can be judged, or where
+        scikit-learn is not installed.
     """
-    counts = np.bincount(labels)
-    if len(counts) < 2 or counts.min() < FOLDS:
+    present = np.unique(labels)
+    judged = present[np.bincount(labels)[present] >= FOLDS]
+    if len(judged) < 2:
         return None
-    fold = np.empty(len(labels), np.int64)
     drawn = [seeded_hash("fgdd folds", 0, source).digest() for source in sources]
-    for label in range(len(counts)):
+    fold = np.full(len(labels), -1)
+    for label in judged:
         members = sorted(np.flatnonzero(labels == label).tolist(), key=drawn.__getitem__)
         fold[members] = np.arange(len(members)) % FOLDS
-    logits = np.empty((len(labels), len(counts)), np.float32)
-    for place in range(FOLDS):
-        held = fold == place
-        logits[held] = fit_head(features[~held], labels[~held]).logits(features[held])
-    return _softmax(logits)
+    places = np.searchsorted(present, labels)
+    shares = np.zeros((len(labels), classes))
+    shares[np.arange(len(labels)), labels] = 1
+    for held in (fold == place for place in range(FOLDS)):
+        try:
+            head = fit_head(features[~held], places[~held])
+        except MissingExtraError:
+            return None
+        shares[np.ix_(held, present)] = _softmax(head.logits(features[held]))
+    return shares
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

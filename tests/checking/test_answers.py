@@ -60,10 +60,25 @@ def test_every_image_is_judged_by_a_classifier_that_did_not_see_it() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 40)).astype(np.float32)  # learned by heart, they say everything
     labels = rng.integers(0, 2, 60)
-    shares = cross_validated(features, labels, [f"{place}" for place in range(60)])
+    names = [f"{place}" for place in range(60)]
+    shares = cross_validated(features, labels, names, 2)
     assert shares is not None
     assert 0.2 < (shares.argmax(axis=1) == labels).mean() < 0.8
-    assert cross_validated(features[:6], np.array([0, 0, 0, 0, 0, 1]), [*"abcdef"]) is None
+    assert shares.sum(axis=1) == pytest.approx(1)
+    assert cross_validated(features[:6], np.array([0, 0, 0, 0, 0, 1]), [*"abcdef"], 2) is None
+
+
+def test_classes_of_few_images_are_learned_from_and_not_judged() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 10 + [2] * 10 + [4] * 3)  # of five classes, two of which have no image
+    features = (np.eye(5)[labels] + rng.normal(scale=0.1, size=(23, 5))).astype(np.float32)
+    shares = cross_validated(features, labels, [f"{place}" for place in range(23)], 5)
+    assert shares is not None
+    assert (shares.argmax(axis=1) == labels).all()
+    assert (shares[20:, 4] == 1).all()
+    assert (shares[:20, 4] > 0).all()
+    assert not shares[:, [1, 3]].any()
 
 
 @pytest.mark.parametrize(
