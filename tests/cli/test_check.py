@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_a_program_reads_the_findings_as_json(data: Path) -> None:
     assert set(found) == {"code", "severity", "message", "advice", "files", "groups"}
     assert check(data, "--json", str(data.parent / "found.json")).exit_code == 0
     assert json.loads((data.parent / "found.json").read_text())["findings"] == [found]
+
+
+def test_names_that_are_no_utf8_are_shown_and_written(data: Path) -> None:
+    Path(os.fsdecode(os.fsencode(data) + b"/cat/\xff.heic")).touch()
+    shutil.copy(data / "cat/photo-a.png", Path(os.fsdecode(os.fsencode(data) + b"/cat/\xfe.png")))
+    assert "\\udcfe.png" in check(data).output
+    assert check(data, "--json", str(data.parent / "found.json")).exit_code == 0
+    found = json.loads((data.parent / "found.json").read_text())["findings"]
+    assert {file for each in found for file in each["files"]} >= {"cat/\udcff.heic", "cat/\udcfe.png"}
 
 
 def test_what_cannot_be_checked_is_refused_in_two_lines(tmp_path: Path) -> None:

@@ -66,6 +66,16 @@ def test_classes_without_validation_images_are_said_and_the_others_judged(
     assert "lacks 1 of 4 classes, which are not judged: 'pink'" in caplog.text
 
 
+def test_validation_images_of_12_bits_are_read_as_the_data_set_was(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    pixels[0] = 255
+    write(tmp_path / "a" / "1.png", pixels)
+    eight = read_validation(tmp_path, ["a"], 14).images
+    write(tmp_path / "a" / "1.png", pixels.astype(np.uint16) << 4)
+    assert (read_validation(tmp_path, ["a"], 14, sixteen_bit="scale").images == eight).all()
+    assert read_validation(tmp_path, ["a"], 14).images.max() == 15
+
+
 def test_images_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path) -> None:
     tiny.write_squares(tmp_path, 3)
     (tmp_path / "green" / "01.png").write_bytes(b"not an image")
