@@ -23,7 +23,8 @@ from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.options import MeasureOptions
 from fgdd_fast.runtime.choose import RuntimeOptions
 
-_REGISTERING = (folders, classes, contents, copies, answers)  # importing them fills CHECKS
+# Importing them fills CHECKS; findings come in this order.
+_PARTS = tuple(module.__name__ for module in (folders, classes, contents, copies, answers))
 
 
 def check_data(
@@ -81,7 +82,8 @@ def check_data(
         skip_empty=skip_empty or isinstance(data, DataSet),
     )
     allowed = NEEDS[: NEEDS.index(needs) + 1]
-    found = [each for check in CHECKS.values() if check.needs in allowed for each in check.run(seen)]
+    checks = sorted(CHECKS.values(), key=lambda check: _PARTS.index(check.find.__module__))
+    found = [each for check in checks if check.needs in allowed for each in check.run(seen)]
     return tuple(sorted(found, key=lambda each: SEVERITIES.index(each.severity)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ def test_an_ordinary_folder_has_nothing_odd(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held", ["val", "Test"])
 def test_the_parent_of_train_and_val_is_told_with_the_folder_that_is_meant(tmp_path: Path, held: str) -> None:
     put_pictures(tmp_path, {"train/cat": numbered(2), "train/dog": numbered(2), f"{held}/cat": numbered(2)})
+    shutil.copy(tmp_path / "train/cat/photo-a.png", tmp_path / held / "cat/copy.png")
+    assert [each.code for each in fgdd_fast.check_data(tmp_path)] == ["split-folders", "two-classes"]
     found = only(fgdd_fast.check_data(tmp_path, needs="names"), "split-folders")
     assert found.severity == "error"
     assert str(tmp_path / "train") in found.advice
