@@ -164,7 +164,14 @@ def _opened(
     dataset: DataSet, options: MeasureOptions, against: str, runtime: RuntimeOptions
 ) -> Iterator[list[tuple[ForegroundModel, Measurer]]]:
     """Open the model that is judged and the other, and what measures with them."""
-    settings = MeasureSettings(options.crops, options.seed, options.resize, runtime.batch, runtime.threads)
+    settings = MeasureSettings(
+        options.crops,
+        options.seed,
+        options.resize,
+        runtime.batch,
+        runtime.threads,
+        sixteen_bit=options.sixteen_bit,
+    )
     with ExitStack() as stack:
         store = stack.enter_context(Store(Path(options.store)))
         models = []

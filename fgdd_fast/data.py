@@ -151,7 +151,7 @@ class ValidationImages(InMemoryImages):
 
     Args:
         folder: holds one folder of images for each class.
-        classes: the student's, in the order of its outputs; the folder must have the same ones.
+        classes: the student's, in the order of its outputs; the folder has no others.
         size: side of an image in pixels.
         threads: that decode.
         transform: from a uint8 tensor [3, size, size] to the image wanted.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.paths import cache_folder
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.output.manifest import Setting
@@ -58,6 +59,8 @@ class MeasureOptions:
         factor: tiles along each side of a mosaic.
         score_view: how the teacher is shown a tile; `pad`, or `resize` for small tiles, by default.
         resize: how images are resized.
+        sixteen_bit: how images of 16 bits are read: `shift` takes the upper 8; `scale` the upper 8 of those
+            that the image uses, for pictures of 10, 12 or 14 bits.
         seed: of the pool and of the candidate crops, at least 0.
         store: the folder that keeps what was measured; one in the cache folder by default.
     """
@@ -72,6 +75,7 @@ class MeasureOptions:
     factor: int = 2
     score_view: ScoreView | None = None
     resize: ResizeMethod = "area"
+    sixteen_bit: SixteenBit = "shift"
     seed: int = 0
     store: str | Path = field(default_factory=lambda: cache_folder() / "store")
 
@@ -117,6 +121,7 @@ class PlanOptions:
             resize=options.resize,
             format=self.format,
             selection=SelectionSettings(self.ranking, keep, self.least_area, self.near_duplicates),
+            sixteen_bit=options.sixteen_bit,
         )
 
 
@@ -147,6 +152,8 @@ def stored_settings(
         asked["least_area"] = selection.least_area
     if selection.near_duplicates is not None:
         asked["near_duplicates"] = selection.near_duplicates
+    if settings.sixteen_bit != "shift":
+        asked["sixteen_bit"] = settings.sixteen_bit
     return {
         "ipc": settings.ipc,
         "factor": settings.factor,

@@ -82,6 +82,7 @@ class Pipeline:
             threads=self.runtime.threads,
             shares=selection.needs_shares,
             hashes=selection.needs_hashes,
+            sixteen_bit=self.options.sixteen_bit,
         )
         return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
 
@@ -289,7 +290,7 @@ def open_pipeline(
 
 
 def distill(
-    data: str | Path,
+    data: str | Path | DataSet,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -302,7 +303,7 @@ def distill(
     What can be refused is refused before the long work.
 
     Args:
-        data: a folder with one folder of images for each class.
+        data: a folder with one folder of images for each class, or what `fgdd_fast.open_data` opened.
         out: the folder to write; `overwrite` replaces an older distilled data set there.
         overwrite: whether an older one may be replaced.
         runtime: how the models run.
@@ -321,8 +322,9 @@ def distill(
     given = {name: value for name, value in options.items() if name not in names}
     measuring = MeasureOptions(**given)
     settings = deciding.settings(measuring)
-    check_output(Path(out), Path(data), overwrite=overwrite)
-    dataset = scan(Path(data))
+    root = data.root if isinstance(data, DataSet) else Path(data)
+    check_output(Path(out), root, overwrite=overwrite)
+    dataset = data if isinstance(data, DataSet) else scan(root)
     check_pool(pool(dataset, measuring.pool, measuring.seed), measuring.crops, settings)
     if measuring.teacher is not None and settings.selection.needs_features:
         check_features(find_bundle(str(measuring.teacher), "teacher"))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.output.mosaic import Format, Mosaic, arrange
@@ -38,6 +39,7 @@ class MosaicSettings:
         resize: how tiles are resized; the same as they were measured with.
         format: of the image files.
         selection: which tiles are the best, and which are not considered.
+        sixteen_bit: how samples of 16 bits are read; the same as they were measured with.
     """
 
     ipc: int
@@ -48,6 +50,7 @@ class MosaicSettings:
     resize: ResizeMethod
     format: Format
     selection: SelectionSettings = PLAIN
+    sixteen_bit: SixteenBit = "shift"
 
     def __post_init__(self) -> None:
         if self.size % self.factor:

@@ -16,6 +16,7 @@ from fgdd_fast.errors import FgddError
 COMMANDS = {
     "bench": "fgdd_fast.cli.checks.bench",
     "cache": "fgdd_fast.cli.checks.cache",
+    "check": "fgdd_fast.cli.checks.check",
     "convert": "fgdd_fast.cli.networks.convert",
     "demo": "fgdd_fast.cli.distillation.demo",
     "distill": "fgdd_fast.cli.distillation.distill",

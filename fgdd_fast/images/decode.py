@@ -37,6 +37,11 @@ _ORIENT: dict[int, Callable[[Pixels], NDArray[Any]]] = {
 }
 
 
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn pixels [height, width, channels] as they are stored upright, by an Exif orientation of 1 to 8."""
+    return _ORIENT[orientation](pixels)
+
+
 @dataclass(frozen=True)
 class DecodedImage:
     """An image, upright, and what identifies its file.

@@ -7,7 +7,8 @@ Functions", 2010). A difference hash would call any two photographs before the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -55,3 +56,50 @@ def nearest_kept(hashes: Sequence[int], distance: int) -> list[int | None]:
             kept[count] = place
             count += 1
     return nearest
+
+
+def near_groups(hashes: Sequence[int], distance: int) -> list[list[int]]:
+    """Which images are nearly the same: groups joined by pairs that differ in few bits.
+
+    Two hashes that differ in `distance` bits agree in one of `distance + 1` parts, so only hashes that share
+    a part are compared: a hundred thousand images are looked through within seconds.
+
+    Args:
+        hashes: perceptual hashes.
+        distance: bits, 0 to 64, in which near-duplicates differ at most.
+
+    Returns:
+        The places of the images of each group of two or more, ascending; groups in the order of their first.
+    """
+    distinct, places = np.unique(np.array(hashes, np.uint64), return_inverse=True)
+    parent = list(range(len(distinct)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for one, other in _near_pairs(distinct, distance):
+        first, second = sorted((root(one), root(other)))
+        parent[second] = first
+    groups: dict[int, list[int]] = {}
+    for place, value in enumerate(places.tolist()):
+        groups.setdefault(root(value), []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _near_pairs(distinct: NDArray[np.uint64], distance: int) -> Iterator[tuple[int, int]]:
+    """The places of hashes that differ in at most so many bits; a pair may come several times."""
+    words = distinct.view(np.uint16).reshape(-1, BITS // 16)
+    edges = np.linspace(0, BITS, min(distance, BITS - 1) + 2).astype(int)
+    for low, high in pairwise(edges.tolist()):
+        mask = (1 << (high - low)) - 1
+        parts = (distinct >> np.uint64(low)) & np.uint64(mask)
+        order = np.argsort(parts, kind="stable")
+        starts = np.flatnonzero(np.diff(parts[order])) + 1
+        for bucket in np.split(order, starts):
+            for place in range(len(bucket) - 1):
+                one, others = bucket[place], bucket[place + 1 :]
+                differing = _ONES[words[others] ^ words[one]].sum(axis=1)
+                yield from ((int(one), int(other)) for other in others[differing <= distance])

@@ -10,7 +10,7 @@ import numpy as np
 
 from fgdd_fast.errors import DataError, ImageError, SettingsError
 from fgdd_fast.images.crops import Box
-from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.depth import SixteenBit, read_image_at
 from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
 
 ScoreView = Literal["pad", "resize", "native"]
@@ -33,7 +33,14 @@ def tile_pixels(pixels: Pixels, box: Box, tile_size: int, method: ResizeMethod) 
     return resize(part, (tile_size, tile_size), method)
 
 
-def read_tile(path: Path, sha256: str, box: Box, tile_size: int, method: ResizeMethod) -> Pixels:
+def read_tile(
+    path: Path,
+    sha256: str,
+    box: Box,
+    tile_size: int,
+    method: ResizeMethod,
+    sixteen_bit: SixteenBit = "shift",
+) -> Pixels:
     """Read an image and cut a tile out of it, uint8 [tile_size, tile_size, 3].
 
     Args:
@@ -42,12 +49,13 @@ def read_tile(path: Path, sha256: str, box: Box, tile_size: int, method: ResizeM
         box: the part wanted, inside the image.
         tile_size: side of the tile in pixels.
         method: how to resize.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
 
     Raises:
         DataError: the image changed since it was measured, or can no longer be read.
     """
     try:
-        image = read_image(path)
+        image = read_image_at(path, sixteen_bit)
     except ImageError as error:
         raise DataError(f"The image {path} can no longer be read: {error.problem}", "Run again.") from error
     if image.sha256 != sha256:

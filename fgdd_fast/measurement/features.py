@@ -62,7 +62,12 @@ class TileFeatures:
 
         def show(tile: Tile) -> tuple[Tile, Images]:
             pixels = read_tile(
-                paths[tile.source], tile.sha256, tile.box, self._teacher.tile_size, self._settings.resize
+                paths[tile.source],
+                tile.sha256,
+                tile.box,
+                self._teacher.tile_size,
+                self._settings.resize,
+                self._settings.sixteen_bit,
             )
             return tile, self._teacher.show(pixels)
 

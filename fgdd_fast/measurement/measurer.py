@@ -23,6 +23,7 @@ from fgdd_fast.errors import ImageError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import FileContent, decode_image, read_file
+from fgdd_fast.images.depth import at_depth
 from fgdd_fast.images.near_duplicates import perceptual_hash
 from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.coverage import kept_shares
@@ -208,7 +209,7 @@ class Measurer:
         """Decode an image and take from it what is missing; runs in a reading thread."""
         image, file = work.read.image, work.read.file
         try:
-            pixels = decode_image(file.content)
+            pixels = decode_image(at_depth(file.content, self._settings.sixteen_bit))
             height, width = pixels.shape[:2]
             missing = work.missing or self._lookup.missing_of_unknown(image, width, height)
             foreground = self._foreground.prepare(pixels, image) if missing.foreground else None

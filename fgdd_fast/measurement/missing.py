@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.store import Key, Store
@@ -36,6 +37,7 @@ class MeasureSettings:
             foreground, but crops that were added later lack it: the mask tells, and where an older store
             holds none, the foreground is found again.
         hashes: whether records have perceptual hashes.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
     """
 
     crops: int
@@ -45,6 +47,12 @@ class MeasureSettings:
     threads: int
     shares: bool = False
     hashes: bool = False
+    sixteen_bit: SixteenBit = "shift"
+
+    @property
+    def reading(self) -> Mapping[str, str]:
+        """What the store's keys say of how images are read; nothing for how they always were."""
+        return {} if self.sixteen_bit == "shift" else {"sixteen-bit": self.sixteen_bit}
 
 
 @dataclass(frozen=True)
@@ -107,13 +115,16 @@ class StoreLookup:
         self._scored = teacher is not None
         self._labels = {name: teacher.label(name) if teacher else 0 for name in classes}
         self._class_fingerprints = {
-            name: store.fingerprint(fingerprint_text(foreground.fingerprint(name))) for name in classes
+            name: store.fingerprint(fingerprint_text(foreground.fingerprint(name), settings.reading))
+            for name in classes
         }
         self.view_fingerprint = 0
         if teacher is not None:
             arithmetic = resize_arithmetic(settings.resize)
             views = {"view": teacher.view, "tile": str(teacher.tile_size), "resize": arithmetic}
-            self.view_fingerprint = store.fingerprint(fingerprint_text(teacher.fingerprint, views))
+            self.view_fingerprint = store.fingerprint(
+                fingerprint_text(teacher.fingerprint, views, settings.reading)
+            )
 
     def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
         """Return the content of each image's file, if it has not changed since it was read."""
@@ -200,7 +211,10 @@ class StoreLookup:
         by_class: list[tuple[int, ...]] = [(self._class_fingerprints[image.class_name],) for image in images]
         if not isinstance(self._foreground, FingerprintsImages):
             return by_class
-        texts = [fingerprint_text(self._foreground.image_fingerprint(image)) for image in images]
+        texts = [
+            fingerprint_text(self._foreground.image_fingerprint(image), self._settings.reading)
+            for image in images
+        ]
         own = self._store.fingerprints(texts)
         return [(number, *older) for number, older in zip(own, by_class, strict=True)]
 

@@ -24,14 +24,14 @@ from fgdd_fast.models.foreground import (
     Prompts,
     Source,
 )
-from fgdd_fast.models.given_masks import MASKS
+from fgdd_fast.models.given_masks import MASKS, STORED_MASKS
 from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.models.no_foreground import NONE
 from fgdd_fast.models.saliency import SALIENCY
 
 FAMILIES: Mapping[str, ForegroundFamily] = {
-    family.name: family for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, NONE)
+    family.name: family for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, STORED_MASKS, NONE)
 }
 SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.class_names import order_of_numbers
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
+from fgdd_fast.images.depth import SixteenBit
+from fgdd_fast.images.groups import grouping, hold_out_groups
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.linear_head import (
@@ -62,14 +65,16 @@ class PoorTeacherError(TeacherError):
 
 
 def fit_teacher(
-    data: str | Path,
+    data: str | Path | DataSet,
     path: str | Path,
     *,
     backbone: str = BACKBONE,
     validation: str | Path | None = None,
     held_out: float = 0.2,
+    group: str | None = None,
     seed: int = 0,
     resize: ResizeMethod = "area",
+    sixteen_bit: SixteenBit = "shift",
     force: bool = False,
     tile: int | None = TILE,
     runtime: RuntimeOptions | None = None,
@@ -78,13 +83,16 @@ def fit_teacher(
     """Fit a linear classifier on the features of a frozen backbone, and write both as one bundle.
 
     Args:
-        data: a folder with one folder of images for each class.
+        data: a folder with one folder of images for each class, or what `fgdd_fast.open_data` opened.
         path: of the bundle's ONNX file, whose suffix may be left out.
         backbone: gives the features: a name of the catalogue, or a bundle's path.
         validation: a folder of held-out images; a part of `data` is held out when None.
         held_out: share of each class that is held out, in (0, 1).
+        group: a regular expression that finds in an image's path, such as `cat/film2/017.jpg`, what names the
+            images that are held out together; see `fgdd_fast.images.groups`. None takes each for itself.
         seed: of what is held out, at least 0.
         resize: how images are resized.
+        sixteen_bit: how images of 16 bits are read: `shift` or `scale`; see `fgdd_fast.images.depth`.
         force: write the bundle even if it is no better than guessing.
         tile: side of the tiles in pixels for which a cropped-input graph is written beside it; None for none.
         runtime: how the backbone runs; the fastest that decides as the reference does by default.
@@ -94,13 +102,14 @@ def fit_teacher(
         PoorTeacherError: it is no better than guessing, and `force` is not set; nothing is written.
         FgddError: the images or the backbone cannot be used.
     """
-    dataset = scan(Path(data))
-    images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed)
+    dataset = data if isinstance(data, DataSet) else scan(Path(data))
+    images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed, group)
     bundle = find_bundle(backbone, "backbone")
     options = runtime or RuntimeOptions()
     network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=options.batch)
     with closing(network):
-        reading = _Reading(network, dataset.classes, _features_of(network), resize, options.threads, progress)
+        run = _features_of(network)
+        reading = _Reading(network, dataset.classes, run, resize, sixteen_bit, options.threads, progress)
         features, labels = reading.read(images)
         held_features, held_labels = reading.read(others)
         arithmetic = network.engine.arithmetic
@@ -109,15 +118,9 @@ def fit_teacher(
     judged = accuracy(head.logits(held_features), held_labels, dataset.classes)
     if not force:
         _refuse_guessing_head(judged)
-    description: dict[str, dict[str, Any]] = {
+    description = {
         "source": {"fitted_on": {"images": len(labels), "seed": seed, "resize": resize}},
-        "accuracy": {
-            "top1": judged.top1,
-            "images": judged.images,
-            "held_out": f"{held_out:g} of each class" if validation is None else "validation folder",
-            "per_class": judged.per_class,
-            "features": arithmetic,
-        },
+        "accuracy": _described(judged, None if validation else held_out, group, arithmetic),
     }
     fitted = _write(bundle, head, dataset.classes, Path(path), description, tile)
     return JudgedTeacher(fitted, judged, tuple(reading.skipped))
@@ -159,6 +162,7 @@ def check_teacher(
     limit: int | None = 20,
     seed: int = 0,
     resize: ResizeMethod = "area",
+    sixteen_bit: SixteenBit = "shift",
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
 ) -> JudgedTeacher:
@@ -173,6 +177,7 @@ def check_teacher(
         limit: images tried of each class; None for all.
         seed: of which images are tried, at least 0.
         resize: how images are resized.
+        sixteen_bit: how images of 16 bits are read; see `fit_teacher`.
         runtime: how the teacher runs; the fastest that decides as the reference does by default.
         progress: told how far the reading of images is.
 
@@ -184,17 +189,56 @@ def check_teacher(
     teacher = find_bundle(str(bundle), "teacher")
     check_classes(teacher, dataset.classes)
     classes = teacher.classes or ()
-    options = runtime or RuntimeOptions()
-    size = teacher.preprocessing.width
-    network = Teacher(
-        teacher, runtime_of(teacher, options), view="native", tile_size=size, batch=options.batch
+    images = pool(dataset, limit, seed)
+    logits, labels, skipped = ask_teacher(
+        teacher,
+        images,
+        classes,
+        resize=resize,
+        sixteen_bit=sixteen_bit,
+        runtime=runtime or RuntimeOptions(),
+        progress=progress,
     )
-    with closing(network):
-        reading = _Reading(network, classes, network.logits, resize, options.threads, progress)
-        logits, labels = reading.read(pool(dataset, limit, seed))
     judged = accuracy(logits, labels, classes)
     _refuse_wrong_teacher(teacher, judged)
-    return JudgedTeacher(teacher, judged, tuple(reading.skipped))
+    return JudgedTeacher(teacher, judged, skipped)
+
+
+def ask_teacher(
+    teacher: Bundle,
+    images: Sequence[SourceImage],
+    classes: Sequence[str],
+    *,
+    resize: ResizeMethod,
+    sixteen_bit: SixteenBit = "shift",
+    runtime: RuntimeOptions,
+    progress: Progress,
+) -> tuple[NDArray[np.float32], NDArray[np.int64], tuple[Skipped, ...]]:
+    """Ask a teacher about whole images.
+
+    Args:
+        teacher: the bundle.
+        images: of these classes.
+        classes: names in the order of the labels.
+        resize: how images are resized.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
+        runtime: how the teacher runs.
+        progress: told how far the reading of images is.
+
+    Returns:
+        Its logits, float32 [n, outputs], of the n images that can be used; their labels, [n]; the others.
+    """
+    network = Teacher(
+        teacher,
+        runtime_of(teacher, runtime),
+        view="native",
+        tile_size=teacher.preprocessing.width,
+        batch=runtime.batch,
+    )
+    with closing(network):
+        reading = _Reading(network, classes, network.logits, resize, sixteen_bit, runtime.threads, progress)
+        logits, labels = reading.read(images)
+    return logits, labels, tuple(reading.skipped)
 
 
 def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
@@ -205,8 +249,10 @@ def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
             for folder, taken in swapped
         )
         raise PoorTeacherError(
-            f"The teacher's class names are not in the order of its outputs: {pairs}",
-            f"Correct the order of 'classes' in {teacher.sidecar}, or the names of the folders.",
+            f"The teacher's class names are not in the order of its outputs: {pairs}"
+            + order_of_numbers([(classes[folder], classes[taken]) for folder, taken in swapped], classes),
+            "Write it anew with the names of the folders: "
+            f"fgdd-fast teacher rename {teacher.onnx} --from DATA -o RENAMED",
             judged,
         )
     if not judged.above_chance():
@@ -218,17 +264,33 @@ def _refuse_wrong_teacher(teacher: Bundle, judged: Accuracy) -> None:
         )
 
 
+def _described(judged: Accuracy, share: float | None, group: str | None, arithmetic: str) -> dict[str, Any]:
+    """What the bundle says of its accuracy; `share` is held out of each class, None for another folder."""
+    held_out = "validation folder" if share is None else f"{share:g} of each class"
+    return {
+        "top1": judged.top1,
+        "images": judged.images,
+        "held_out": held_out if group is None or share is None else f"{held_out}, in groups by {group}",
+        "per_class": judged.per_class,
+        "features": arithmetic,
+    }
+
+
 def _split(
-    dataset: DataSet, validation: Path | None, share: float, seed: int
+    dataset: DataSet, validation: Path | None, share: float, seed: int, group: str | None
 ) -> tuple[tuple[SourceImage, ...], tuple[SourceImage, ...]]:
     """The images to fit on, and those held out: a share of each class, or all of another folder."""
     if len(dataset.classes) < 2:
         raise TeacherError(f"{dataset.root} has one class, and a teacher must tell at least two apart")
     if validation is None:
-        fitting, held = hold_out(dataset.images, share, seed)
+        if group is None:
+            fitting, held = hold_out(dataset.images, share, seed)
+        else:
+            fitting, held = hold_out_groups(dataset.images, share, seed, grouping(group))
         if not held:
             raise DataError(
-                f"No image of {dataset.root} can be held out: every class has a single one",
+                f"No image of {dataset.root} can be held out: every class has a single "
+                + ("one" if group is None else f"group by {group!r}"),
                 "Add images, or name held-out ones with --validation.",
             )
         return fitting, held
@@ -263,6 +325,7 @@ class _Reading:
     classes: Sequence[str]
     run: Callable[[Images], NDArray[np.float32]]
     method: ResizeMethod
+    sixteen_bit: SixteenBit
     threads: int
     progress: Progress
 
@@ -277,6 +340,7 @@ class _Reading:
                 self.network,
                 self.run,
                 method=self.method,
+                sixteen_bit=self.sixteen_bit,
                 threads=self.threads,
                 advance=task.advance,
             )

@@ -16,7 +16,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import DataError, ImageError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
-from fgdd_fast.images.decode import MAX_PIXELS, read_file, read_pixels
+from fgdd_fast.images.decode import MAX_PIXELS, read_file, read_pixels, upright
 from fgdd_fast.images.headers import read_header
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
@@ -96,6 +96,28 @@ class GivenMasks:
         source = PurePosixPath(image.source)
         names = (f"{source}{SUFFIX}", str(source.with_name(f"{source.stem}{SUFFIX}")))
         return next((name for name in names if name in self._sha256s), None)
+
+
+class StoredMasks(GivenMasks):
+    """Masks of the images as they are stored, before their Exif orientation turns them upright.
+
+    Programs that read no Exif draw such masks. They are turned as their images are.
+    """
+
+    name = "stored-masks"
+    description = "given masks, turned"
+
+    def fingerprint(self, class_name: str) -> Mapping[str, str]:
+        """See `ForegroundModel.fingerprint`."""
+        return {**super().fingerprint(class_name), "drawn": "as stored"}
+
+    def image_fingerprint(self, image: SourceImage) -> Mapping[str, str]:
+        """See `FingerprintsImages.image_fingerprint`."""
+        return {**super().image_fingerprint(image), "drawn": "as stored"}
+
+    def _read(self, image: SourceImage) -> NDArray[np.bool_]:
+        orientation = read_header(read_file(image.path).content).orientation
+        return np.ascontiguousarray(upright(super()._read(image)[..., None], orientation)[..., 0])
 
 
 def _mask_sha256s(folder: Path) -> dict[str, str]:
@@ -200,11 +222,14 @@ def _reduced(foreground: NDArray[np.bool_]) -> Pixels:
 
 
 class _Masks(ForegroundFamily):
-    name, spelling = "masks", "masks:FOLDER"
+    name, spelling = GivenMasks.name, "masks:FOLDER"
+    kind = GivenMasks
 
     def find(self, argument: str) -> Path:
         if not argument:
-            raise SettingsError("The foreground model masks: names no folder", "Write masks:FOLDER.")
+            raise SettingsError(
+                f"The foreground model {self.name}: names no folder", f"Write {self.spelling}."
+            )
         return Path(argument)
 
     def open(
@@ -217,7 +242,12 @@ class _Masks(ForegroundFamily):
         threads: int,
     ) -> GivenMasks:
         assert isinstance(choice.source, Path)
-        return GivenMasks(choice.source, streams=threads)
+        return self.kind(choice.source, streams=threads)
 
 
-MASKS = _Masks()
+class _StoredMasks(_Masks):
+    name, spelling = StoredMasks.name, "stored-masks:FOLDER"
+    kind = StoredMasks
+
+
+MASKS, STORED_MASKS = _Masks(), _StoredMasks()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fgdd_engines.optional_imports import import_optional
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import Skipped, SourceImage
-from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.depth import SixteenBit, read_image_at
 from fgdd_fast.images.resize import ResizeMethod, resize
 from fgdd_fast.models.network import BatchedNetwork, Images
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
@@ -140,6 +140,7 @@ def whole_images(
     *,
     method: ResizeMethod,
     threads: int,
+    sixteen_bit: SixteenBit = "shift",
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[np.float32], tuple[SourceImage, ...], tuple[Skipped, ...]]:
     """What a network says of whole images, each resized to its input.
@@ -150,6 +151,7 @@ def whole_images(
         run: from uint8 [n, height, width, 3] to float32 [n, ...].
         method: how images are resized.
         threads: reading threads.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
         advance: called once for each image that is done.
 
     Returns:
@@ -159,7 +161,7 @@ def whole_images(
 
     def read(image: SourceImage) -> tuple[SourceImage, Images] | Skipped:
         try:
-            return image, resize(read_image(image.path).pixels, network.size, method)
+            return image, resize(read_image_at(image.path, sixteen_bit).pixels, network.size, method)
         except ImageError as error:
             return Skipped(image.source, error.problem)
 

@@ -238,7 +238,8 @@ def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:
     if missing:
         raise TeacherError(
             f"The teacher {teacher.name} does not know {_some(missing)}; it knows {_some(sorted(known))}",
-            "Fit one on these classes: fgdd-fast teacher fit DATA -o BUNDLE",
+            "Fit one on these classes: fgdd-fast teacher fit DATA -o BUNDLE   Or, if it knows them by other "
+            "names: fgdd-fast teacher rename BUNDLE --from DATA -o RENAMED",
         )
 
 

@@ -41,7 +41,14 @@ def write_mosaics(
     def render(item: tuple[str, Mosaic]) -> tuple[str, str, Mosaic]:
         name, mosaic = item
         tiles = [
-            read_tile(paths[tile.source], tile.sha256, tile.box, settings.tile_size, settings.resize)
+            read_tile(
+                paths[tile.source],
+                tile.sha256,
+                tile.box,
+                settings.tile_size,
+                settings.resize,
+                settings.sixteen_bit,
+            )
             for tile in mosaic.tiles
         ]
         content = encode(compose(tiles, settings.factor), settings.format)

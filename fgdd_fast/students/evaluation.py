@@ -138,9 +138,14 @@ def _read_validation(
     opened: OpenedTraining, folder: Path, threads: int, progress: Progress
 ) -> LabelledImages:
     """The images that judge students; said is how many of them students learn from."""
-    size, method = opened.training.views.size, opened.resize
     found = read_validation(
-        folder, opened.training.classes, size, method=method, threads=threads, progress=progress
+        folder,
+        opened.training.classes,
+        opened.training.views.size,
+        method=opened.resize,
+        sixteen_bit=opened.sixteen_bit,
+        threads=threads,
+        progress=progress,
     )
     if seen := sum(sha256 in opened.sources for sha256 in found.hashes):
         _log.warning(
@@ -177,6 +182,7 @@ class _Judge:
                 folder,
                 validation.classes,
                 method=opened.resize,
+                sixteen_bit=opened.sixteen_bit,
                 threads=self.runtime.threads,
                 advance=task.advance,
             )

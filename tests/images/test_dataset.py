@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.dataset import SUFFIXES, DataSet, SourceImage, pool, scan
+from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
+from fgdd_fast.images.file_kinds import SUFFIXES
 
 
 def touch(root: Path, *names: str) -> None:
@@ -244,3 +245,56 @@ def test_the_pool_depends_on_seed_and_name_only() -> None:
     assert pool(fewer, 10, 0) == tuple(image for image in chosen if image.class_name == "b")
     assert [pool(dataset, 10, seed) == chosen for seed in range(3)] == [True, False, False]
     assert [image.source for image in pool(dataset, 2, 0)] == GOLDEN_POOL
+
+
+JPEG_HEAD = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + b"\0" * 20
+HEIC_HEAD = b"\0\0\0\x18ftypheic" + b"\0" * 20
+
+
+@pytest.mark.parametrize("name", ["1.jfif", "1", "1.jpg_large", "1.heic", "1.tga", "1.txt"])
+def test_an_image_is_one_by_its_content_whatever_its_suffix(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "a/0.jpg")
+    (tmp_path / "a" / name).write_bytes(JPEG_HEAD)
+    assert sources(scan(tmp_path)) == sorted(["a/0.jpg", f"a/{name}"])
+
+
+def test_what_is_no_image_is_left_aside(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/notes.txt", "a/sub/data.csv", "a/.hidden")
+    (tmp_path / "a/photo").write_bytes(HEIC_HEAD)
+    (tmp_path / "a/raw.arw").write_bytes(b"II*\0" + b"\0" * 40)
+    (tmp_path / "a/BMW.txt").write_bytes(b"BMW and others, a list of cars")
+    (tmp_path / "a/P1.md").write_bytes(b"P1 is no bitmap")
+    dataset = scan(tmp_path)
+    assert sources(dataset) == ["a/1.jpg"]
+    assert dataset.aside == ("a/BMW.txt", "a/P1.md", "a/notes.txt", "a/raw.arw", "a/sub/data.csv")
+    assert reasons(dataset) == {"a/photo": "images of the format HEIC cannot be read"}
+
+
+def test_patterns_leave_folders_and_files_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/1_mask.png", "a/@eaDir/1.jpg", "b/1.jpg", "b/drafts/2.jpg", "masks/1.png")
+    touch(tmp_path, "a/drafts/2.jpg")
+    dataset = scan(tmp_path, ignore=["masks/", "*_mask.png", "@eaDir", "b/drafts"])
+    assert dataset.classes == ("a", "b")
+    assert sources(dataset) == ["a/1.jpg", "a/drafts/2.jpg", "b/1.jpg"]
+    assert reasons(dataset) == {
+        "a/1_mask.png": "left out by --ignore *_mask.png",
+        "a/@eaDir": "left out by --ignore @eaDir",
+        "b/drafts": "left out by --ignore b/drafts",
+        "masks": "left out by --ignore masks/",
+    }
+    refused(tmp_path / "b" / "drafts", "holds images")
+    with pytest.raises(DataError, match="no class folder"):
+        scan(tmp_path, ignore=["*"])
+
+
+def test_empty_class_folders_are_left_out_when_asked(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "labels/1.txt")
+    with pytest.raises(DataError, match="'labels'") as caught:
+        scan(tmp_path)
+    assert "--skip-empty" in caught.value.advice
+    dataset = scan(tmp_path, skip_empty=True)
+    assert (dataset.classes, dataset.empty) == (("a",), ("labels",))
+    assert reasons(dataset) == {"labels": "class folder without images"}
+    (tmp_path / "a/1.jpg").unlink()
+    with pytest.raises(DataError, match="2 class folders without images"):
+        scan(tmp_path, skip_empty=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from record_strategies import quick
 
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.near_duplicates import BITS, nearest_kept, perceptual_hash
+from fgdd_fast.images.near_duplicates import BITS, near_groups, nearest_kept, perceptual_hash
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing" / "train"
 
@@ -87,3 +87,29 @@ def test_what_stays_lies_apart_and_what_goes_is_near_to_it(hashes: list[int], di
             assert all(differing(hashes[place], hashes[other]) > distance for other in before)
         else:
             assert near == next(o for o in before if differing(hashes[place], hashes[o]) <= distance)
+
+
+@quick
+@given(
+    st.lists(st.integers(0, 2**64 - 1), max_size=12),
+    st.lists(st.tuples(st.integers(0, 11), st.lists(st.integers(0, 63), max_size=6)), max_size=12),
+    st.sampled_from([0, 1, 2, 5, 64]),
+)
+def test_groups_are_those_of_comparing_every_pair(
+    hashes: list[int], changed: list[tuple[int, list[int]]], distance: int
+) -> None:
+    for place, bits in changed:  # near ones, which chance would hardly bring
+        if place < len(hashes):
+            hashes.append(hashes[place] ^ sum(1 << bit for bit in set(bits)))
+    expected: list[set[int]] = []
+    for place, own in enumerate(hashes):
+        joined = [group for group in expected if any(differing(own, hashes[i]) <= distance for i in group)]
+        expected = [group for group in expected if group not in joined]
+        expected.append({place}.union(*joined))
+    assert near_groups(hashes, distance) == sorted(sorted(group) for group in expected if len(group) > 1)
+
+
+def test_many_images_are_looked_through() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**63, 20_000, dtype=np.uint64).tolist()
+    hashes.append(hashes[7] ^ 0b101)
+    assert near_groups(hashes, 2) == [[7, 20_000]]

@@ -22,7 +22,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import decode_image
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
 from fgdd_fast.models.foreground import Foreground, ForegroundModel
-from fgdd_fast.models.given_masks import GivenMasks, _check_aspect
+from fgdd_fast.models.given_masks import GivenMasks, StoredMasks, _check_aspect
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.models.saliency import SaliencyModel
 
@@ -105,6 +105,27 @@ def test_folders_within_a_class_and_odd_names_are_followed(tmp_path: Path) -> No
     for name in ("deep/er/1", "v1.2 final", "caf\udce9"):
         write(tmp_path, png(white()), f"cat/{name}.png")
         assert found(tmp_path, source(f"{name}.jpg")).occupancy == OCCUPANCY
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+def test_masks_of_images_as_stored_are_turned_with_them(
+    tmp_path: Path, orientation: int, image_format: str
+) -> None:
+    stored = np.repeat(white()[..., None], 3, axis=2)
+    image = source(f"1.{image_format.lower()}")
+    image = replace(image, root=tmp_path / "data")
+    content = encode(Image.fromarray(stored), image_format, exif=exif(orientation))
+    write(tmp_path / "data", content, image.source)
+    write(tmp_path / "masks", png(white()))
+    pixels = decode_image(content)
+    model = StoredMasks(tmp_path / "masks", streams=2)
+    foreground = model.find([model.prepare(pixels, image)], masks=True)[0]
+    assert foreground.mask is not None
+    assert ((foreground.mask > 127) == (pixels[..., 0] > 127)).mean() > 0.98  # a JPEG's edges are not sharp
+    plain = GivenMasks(tmp_path / "masks", streams=2)
+    assert model.fingerprint("cat") != plain.fingerprint("cat")
+    assert model.image_fingerprint(image) != plain.image_fingerprint(image)
 
 
 def test_masks_are_given_only_where_wanted(tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     assert isinstance(result.exception, SystemExit)
     assert distill(workplace).exit_code == 0
     *known, broken = list_families()
-    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "cam", "masks:FOLDER", "none"]
+    given = ["masks:FOLDER", "stored-masks:FOLDER"]
+    assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "cam", *given, "none"]
     assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
     assert "half-installed" in broken.problem
 

@@ -31,11 +31,22 @@ AT_ONCE = {
 LATE = {**AT_ONCE, "fgdd_fast": {"fgdd_engines", "fgdd_export", "fgdd_bench"}}
 # Rooms of fgdd_fast that know nothing of these rooms.
 APART = {
-    "images": {"cli", "students", "labels", "packing", "output", "measurement", "runtime", "selection"},
-    "selection": {"cli", "students", "labels", "packing", "models", "runtime"},
-    "measurement": {"cli", "students", "labels", "packing"},
-    "models": {"cli", "students", "labels", "packing"},
-    "output": {"cli", "students", "labels", "packing"},
+    "images": {
+        "cli",
+        "checking",
+        "students",
+        "labels",
+        "packing",
+        "output",
+        "measurement",
+        "runtime",
+        "selection",
+    },
+    "selection": {"cli", "checking", "students", "labels", "packing", "models", "runtime"},
+    "measurement": {"cli", "checking", "students", "labels", "packing"},
+    "models": {"cli", "checking", "students", "labels", "packing"},
+    "output": {"cli", "checking", "students", "labels", "packing"},
+    "checking": {"cli", "students", "labels", "packing", "output"},
     "runtime": {"cli", "students", "labels", "packing"},
     "synthetic": {"cli", "students", "labels", "packing", "models", "runtime", "measurement"},
     "labels": {"cli", "students", "packing"},

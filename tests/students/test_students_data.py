@@ -45,7 +45,6 @@ def test_validation_cuts_the_centre_of_what_is_resized_as_rded_does(tmp_path: Pa
 @pytest.mark.parametrize(
     ("classes", "problem"),
     [
-        (("blue", "green", "red", "pink"), "it lacks 'pink'"),
         (("blue", "green"), "it has 'red'"),
         (("blue", "green", "Red"), "it has 'red', and it lacks 'Red'"),
     ],
@@ -56,6 +55,25 @@ def test_validation_images_of_other_classes_are_refused_by_name(
     tiny.write_squares(tmp_path, 1)
     with pytest.raises(DataError, match=problem):
         read_validation(tmp_path, classes, 16)
+
+
+def test_classes_without_validation_images_are_said_and_the_others_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.write_squares(tmp_path, 2)
+    found = read_validation(tmp_path, ("pink", "red", "blue", "green"), 16)
+    assert np.bincount(found.labels, minlength=4).tolist() == [0, 2, 2, 2]
+    assert "lacks 1 of 4 classes, which are not judged: 'pink'" in caplog.text
+
+
+def test_validation_images_of_12_bits_are_read_as_the_data_set_was(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    pixels[0] = 255
+    write(tmp_path / "a" / "1.png", pixels)
+    eight = read_validation(tmp_path, ["a"], 14).images
+    write(tmp_path / "a" / "1.png", pixels.astype(np.uint16) << 4)
+    assert (read_validation(tmp_path, ["a"], 14, sixteen_bit="scale").images == eight).all()
+    assert read_validation(tmp_path, ["a"], 14).images.max() == 15
 
 
 def test_images_that_cannot_be_read_are_skipped_and_listed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.label import summary
 from fgdd_fast.cli.options import (
     folder,
@@ -48,6 +49,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     help=f"Which images are kept whole. {RULES_HELP}.",
 )
 @preset_option()
+@data_options()
 @measure_options()
 @selection_options()
 @click.option(
@@ -65,7 +67,10 @@ def distill(data: Path, out: Path, label_epochs: int | None, **options: Any) -> 
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
     runtime = runtime_of_options(options)
     progress = console_progress(console())
-    plan, manifest = run_distill(data, out, runtime=runtime, progress=progress, **options)
+    known = {name: options[name] for name in ("ipc", *USED)}
+    validation, near = options.pop("validation"), options["near_duplicates"]
+    opened = open_checked(data, options, validation=validation, runtime=runtime, near=near, **known)
+    plan, manifest = run_distill(opened, out, runtime=runtime, progress=progress, **options)
     report_plan(plan)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
     if label_epochs is None:

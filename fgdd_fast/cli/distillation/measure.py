@@ -10,10 +10,12 @@ from typing import Any
 import click
 from rich.table import Table
 
+from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.distill import rule_option
 from fgdd_fast.cli.options import folder, json_option, measure_options, runtime_of_options, write_json
 from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
 from fgdd_fast.comparison import Agreement, ForegroundComparison, compare_foregrounds
+from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.options import DEFAULT_RULE
 from fgdd_fast.pipeline import open_pipeline
 from fgdd_fast.runtime.choose import RuntimeOptions
@@ -26,6 +28,7 @@ def _rule_if_given(ctx: click.Context, param: click.Parameter, value: str | None
 
 @click.command()
 @click.argument("data", type=folder())
+@data_options()
 @measure_options()
 @click.option(
     "--against",
@@ -52,12 +55,15 @@ def measure(
     if against is None and (rule is not None or json_file is not None):
         raise click.UsageError("--rule and --json are for --against.")
     runtime = runtime_of_options(options)
+    known = {name: options[name] for name in USED}
+    validation = options.pop("validation")
+    opened = open_checked(data, options, validation=validation, runtime=runtime, **known)
     if against is None or options["teacher"] is not None:
-        _measure(data, runtime, options, err=json_file is not None)
+        _measure(opened, runtime, options, err=json_file is not None)
     if against is None:
         return
     compared = compare_foregrounds(
-        data,
+        opened,
         against,
         rule=rule or DEFAULT_RULE,
         runtime=runtime,
@@ -70,7 +76,7 @@ def measure(
     console().print(_table(compared))
 
 
-def _measure(data: Path, runtime: RuntimeOptions, options: dict[str, Any], *, err: bool) -> None:
+def _measure(data: DataSet, runtime: RuntimeOptions, options: dict[str, Any], *, err: bool) -> None:
     with open_pipeline(data, runtime=runtime, **options) as pipeline:
         begin = time.perf_counter()
         measured = pipeline.measure(progress=console_progress(console()))

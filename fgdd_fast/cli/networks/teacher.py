@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from fgdd_export.tile.bundle import make_cropped_graph
+from fgdd_fast.cli.data import leak_option, left_out_options, open_checked, sixteen_bit_option
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
@@ -24,6 +25,7 @@ from fgdd_fast.cli.terminal import console, console_progress, printable, report_
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.fitting import BACKBONE, JudgedTeacher, PoorTeacherError, check_teacher, fit_teacher
 from fgdd_fast.models.linear_head import Accuracy
+from fgdd_fast.renaming import MATCHINGS, rename_teacher
 
 
 @click.group()
@@ -48,6 +50,15 @@ def teacher() -> None:
     show_default=True,
     help="Share of each class that is held out.",
 )
+@click.option(
+    "--group",
+    metavar="REGEX",
+    help="Hold images out together that belong together, such as frames of one film: what REGEX finds in "
+    "their paths, as its first group if it has one, is the same.",
+)
+@left_out_options()
+@leak_option()
+@sixteen_bit_option()
 @click.option("--force", is_flag=True, help="Write the bundle even if it is no better than guessing.")
 @resize_option()
 @seed_option()
@@ -55,7 +66,10 @@ def teacher() -> None:
 def fit(data: Path, output: Path, **options: Any) -> None:
     """Fit a linear classifier for DATA's classes on a frozen backbone, and write both as one bundle."""
     runtime, progress = runtime_of_options(options), console_progress(console())
-    fitted = _shown(lambda: fit_teacher(data, output, runtime=runtime, progress=progress, **options))
+    validation, alone = options["validation"], options["group"] is None
+    known = {"held_out": alone, "sixteen_bit": options["sixteen_bit"]}
+    opened = open_checked(data, options, validation=validation, runtime=runtime, **known)
+    fitted = _shown(lambda: fit_teacher(opened, output, runtime=runtime, progress=progress, **options))
     click.echo(
         f"{fitted.bundle.onnx}: {len(fitted.bundle.classes or ())} classes, "
         f"{100 * fitted.accuracy.top1:.1f} % of {fitted.accuracy.images} held-out images right"
@@ -105,6 +119,7 @@ def tile_command(bundle: str, tiles: tuple[int, ...]) -> None:
     metavar="N|all",
     help="Images tried per class.",
 )
+@sixteen_bit_option()
 @resize_option()
 @seed_option()
 @runtime_options()
@@ -120,6 +135,42 @@ def check(bundle: str, data: Path, **options: Any) -> None:
     click.echo(
         f"{judged.bundle.name} knows these classes: {accuracy.top1:.1%} of {accuracy.images} images right"
     )
+
+
+@teacher.command()
+@click.argument("bundle")
+@click.option("--from", "data", type=folder(), metavar="DATA", help="Take the names of DATA's folders.")
+@click.option("--names", type=folder(), metavar="FILE", help="Take these names: one a line, or a JSON list.")
+@click.option("-o", "--output", type=folder(), required=True, metavar="BUNDLE", help="The bundle to write.")
+@click.option(
+    "--by",
+    type=click.Choice(MATCHINGS),
+    show_default="spelling where that tells, else answers",
+    help="How outputs are matched with folders: by their names, or by what is said of the images.",
+)
+@click.option(
+    "--pool",
+    "limit",
+    callback=pool_size,
+    default="20",
+    show_default=True,
+    metavar="N|all",
+    help="Images tried per class.",
+)
+@resize_option()
+@seed_option()
+@runtime_options()
+def rename(bundle: str, output: Path, **options: Any) -> None:
+    """Write the teacher BUNDLE anew with the names of your folders, for one that says 'Dress' or 'LABEL_3'.
+
+    Which output is which folder is told by the spelling of the names, or by what the teacher says of the
+    images in each folder.
+    """
+    runtime, progress = runtime_of_options(options), console_progress(console())
+    renamed = rename_teacher(bundle, output, runtime=runtime, progress=progress, **options)
+    for now, before in renamed.renamed.items():
+        console().print(f"  {printable(before)} → {printable(now)}", highlight=False, soft_wrap=True)
+    click.echo(f"{renamed.bundle.onnx}: {len(renamed.renamed)} names are others, by {renamed.by}")
 
 
 def _shown(judge: Callable[[], JudgedTeacher]) -> JudgedTeacher:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
-from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.depth import SixteenBit, read_image_at
 from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 
@@ -80,6 +80,7 @@ def read_validation(
     size: int,
     *,
     method: ResizeMethod = "area",
+    sixteen_bit: SixteenBit = "shift",
     threads: int = 1,
     progress: Progress = SILENT,
 ) -> LabelledImages:
@@ -87,7 +88,9 @@ def read_validation(
 
     Args:
         folder, method, threads, progress: as for `read_whole`.
-        classes: names in the order of the labels: the folder must have all of them, and no others.
+        classes: names in the order of the labels: the folder has no others. Those that it lacks are said,
+            and no image has their labels.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
         size: side of the crop in pixels, to which belongs a shorter side of `size // 7 * 8`.
 
     Raises:
@@ -97,7 +100,10 @@ def read_validation(
     _check_classes(dataset.classes, classes, folder)
     view = partial(_centre, size=size, method=method)
     with progress.task("Reading validation images", len(dataset.images)) as task:
-        return _read(dataset, classes, view, size=size, threads=threads, advance=task.advance)
+        advance = task.advance
+        return _read(
+            dataset, classes, view, size=size, sixteen_bit=sixteen_bit, threads=threads, advance=advance
+        )
 
 
 def _read(
@@ -107,6 +113,7 @@ def _read(
     *,
     size: int,
     threads: int,
+    sixteen_bit: SixteenBit = "shift",
     advance: Callable[[], None],
 ) -> LabelledImages:
     """Decode all images of a folder but those that cannot be used; `view` makes them alike in size."""
@@ -117,7 +124,7 @@ def _read(
 
     def read(image: SourceImage) -> tuple[Pixels, str] | Skipped:
         try:
-            decoded = read_image(image.path)
+            decoded = read_image_at(image.path, sixteen_bit)
             return view(decoded.pixels), decoded.sha256
         except ImageError as error:
             return Skipped(image.source, error.problem)
@@ -170,11 +177,19 @@ def _refuse_empty_classes(dataset: DataSet, used: Sequence[SourceImage], skipped
 def _check_classes(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
     unknown = [name for name in found if name not in classes]
     lacking = [name for name in classes if name not in found]
-    wrong = [f"it has {_named(unknown)}"] * bool(unknown) + [f"it lacks {_named(lacking)}"] * bool(lacking)
-    if wrong:
+    if unknown:
+        wrong = [f"it has {_named(unknown)}"] + [f"it lacks {_named(lacking)}"] * bool(lacking)
         raise DataError(
             f"{folder} has other classes than students are trained on: {', and '.join(wrong)}",
             "Name a folder of held-out images with the same class folders.",
+        )
+    if lacking:
+        _log.warning(
+            "%s lacks %d of %d classes, which are not judged: %s",
+            folder,
+            len(lacking),
+            len(classes),
+            _named(lacking),
         )
 
 

@@ -10,6 +10,7 @@ from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import Skipped
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.labels.stored import StoredLabels, open_labels
 from fgdd_fast.labels.training_views import ViewRecipe, default_batch
@@ -53,6 +54,7 @@ class OpenedTraining:
         labels: what will be learned.
         epochs: passes over it.
         resize: how its images were resized, and validation images should be.
+        sixteen_bit: how those of 16 bits were read, and should be; likewise.
         stored: the stored labels, where they are learned.
         skipped: photographs that cannot be used.
         sources: SHA-256 of the photographs that it is made of.
@@ -62,6 +64,7 @@ class OpenedTraining:
     labels: LabelKind
     epochs: int
     resize: ResizeMethod
+    sixteen_bit: SixteenBit = "shift"
     stored: StoredLabels | None = None
     skipped: tuple[Skipped, ...] = ()
     sources: frozenset[str] = frozenset()
@@ -155,7 +158,8 @@ def _opened(
     tiles = (tile for image in distilled.manifest.images for tile in image.tiles)
     sources = frozenset(tile.sha256 for tile in tiles)
     method: ResizeMethod = "pil" if distilled.manifest.settings.get("resize") == "pil" else "area"
-    return OpenedTraining(training, labels, epochs, method, stored, sources=sources)
+    depth: SixteenBit = "scale" if distilled.manifest.settings.get("sixteen_bit") == "scale" else "shift"
+    return OpenedTraining(training, labels, epochs, method, depth, stored, sources=sources)
 
 
 def _open_folder(

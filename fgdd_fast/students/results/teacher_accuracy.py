@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fgdd_fast.images.dataset import scan
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.labels.teacher import refuse_wrong_teacher
 from fgdd_fast.models.linear_head import Accuracy, accuracy, whole_images
@@ -24,6 +25,7 @@ def accuracy_on_photographs(
     classes: Sequence[str],
     *,
     method: ResizeMethod,
+    sixteen_bit: SixteenBit = "shift",
     threads: int,
     advance: Callable[[], None] = lambda: None,
 ) -> Accuracy:
@@ -34,6 +36,7 @@ def accuracy_on_photographs(
         folder: holds one folder of images for each class.
         classes: their names; the teacher knows them all.
         method: how images are resized.
+        sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
         threads: that read.
         advance: called once for each image.
 
@@ -47,6 +50,7 @@ def accuracy_on_photographs(
         teacher,
         lambda images: teacher.logits(images)[:, columns],
         method=method,
+        sixteen_bit=sixteen_bit,
         threads=threads,
         advance=advance,
     )
