@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fgdd_fast.errors import ImageError
+from fgdd_fast.images import decode
 from fgdd_fast.images.decode import decode_image, read_file, read_image
 from fgdd_fast.images.headers import read_header
 
@@ -153,12 +154,26 @@ def test_an_mpo_gives_its_first_picture() -> None:
     content = encode(first, "MPO", save_all=True, append_images=[second])
     assert difference(content) <= 3
     with pytest.raises(ImageError, match="truncated JPEG"):
-        decode_image(content[: content.index(b"\xff\xd9")])
+        decode_image(content[: content.index(b"\xff\xd9") - 10])
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
-def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, int]) -> None:
-    content = encode(picture(), "JPEG", **options)
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}, {"quality": 100, "subsampling": 0}])
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_read(options: dict[str, int]) -> None:
+    for pixels in (picture(), np.full((32, 48, 3), 200, np.uint8)):
+        content = encode(pixels, "JPEG", **options)
+        whole = decode_image(content)
+        assert (decode_image(content[:-2]) == whole).all()
+        assert (decode_image(content[:-1]) == whole).all()
+        for length in [*range(3, len(content) - 40, 23), *range(len(content) - 40, len(content) - 2)]:
+            try:
+                assert (decode_image(content[:length]) == whole).all()  # what is missing was filling
+                assert length > len(content) - 5
+            except ImageError as error:
+                assert "JPEG" in error.problem  # noqa: PT017 - one of the two
+
+
+def test_a_progressive_jpeg_cut_anywhere_is_refused() -> None:
+    content = encode(picture(), "JPEG", progressive=True)
     for length in range(len(content)):
         with pytest.raises(ImageError):
             decode_image(content[:length])
@@ -188,6 +203,92 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(monkeypatch: pyt
         decode_image(bytes(content))
     with pytest.raises(ImageError, match="too large: 48 x 32 pixels"):
         decode_image(encode(picture(), "JPEG"), max_pixels=48 * 32 - 1)
+
+
+def test_channels_and_depth_count_for_the_limit() -> None:
+    written, deep = cv2.imencode(".png", np.zeros((32, 48, 4), np.uint16))
+    assert written
+    with pytest.raises(ImageError, match=r"too large: 48 x 32 pixels, 0\.0 MB once decoded"):
+        decode_image(deep.tobytes(), max_pixels=48 * 32)
+    assert decode_image(deep.tobytes(), max_pixels=48 * 32 * 3).shape == (32, 48, 3)
+
+
+def test_a_few_bytes_that_promise_a_huge_jpeg_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in ({}, {"progressive": True}):
+        content = bytearray(encode(picture(), "JPEG", **options))
+        place = content.index(b"\xff\xc2" if options else b"\xff\xc0") + 5
+        content[place : place + 4] = struct.pack(">HH", 13_000, 13_000)
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+        with pytest.raises(ImageError, match="bytes cannot hold 13000 x 13000 pixels"):
+            decode_image(bytes(content))
+
+
+def test_the_emptiest_jpeg_is_read() -> None:
+    content = encode(np.zeros((1024, 1024, 3), np.uint8), "JPEG", quality=1, optimize=True, progressive=True)
+    assert decode_image(content).max() <= 1
+
+
+def tiff_of_two_sizes(first: int, second: int) -> bytes:
+    """A TIFF that gives its side as a signed number first, and as an unsigned one next."""
+    sides = [(256, 9, first), (256, 4, second), (257, 9, first), (257, 4, second)]
+    rest = [
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, first),
+        (279, 4, first**2),
+    ]
+    rows = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in (*sides, *rest)]
+    rows.append(struct.pack("<HHII", 279, 4, 1, first**2))
+    pixels = bytes(first**2)
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels
+    return head + struct.pack("<H", len(rows)) + b"".join(rows) + bytes(4)
+
+
+def test_no_decoder_is_given_a_size_that_the_header_hides(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiff = tiff_of_two_sizes(40, 8)
+    shown = cv2.imdecode(np.frombuffer(tiff, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown is None or shown.shape == (40, 40)
+    body = encode(picture(), "WEBP")[12:]
+    late = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (7).to_bytes(3, "little") * 2
+    webp = b"RIFF" + struct.pack("<I", 4 + len(body) + len(late)) + b"WEBP" + body + late
+    assert (read_header(webp).width, read_header(webp).height) == (48, 32)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
+    for content in (tiff, webp):
+        with pytest.raises(ImageError, match=r"no size in it|too large"):
+            decode_image(content, max_pixels=8 * 8)
+
+
+def test_a_picture_of_another_size_than_its_header_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(ImageError, match="damaged PNG: it says 48 x 32 pixels, and has 9 x 9"):
+        decode_image(encode(picture(), "PNG"))
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 85), ("1", 0), ("I;16", 85 * 257)])
+def test_the_transparent_grey_is_laid_over_white(mode: str, key: int) -> None:
+    levels = np.full((32, 48), 200, np.uint8)
+    levels[5:9] = key if mode != "I;16" else 85
+    image = Image.fromarray(levels) if mode != "1" else Image.fromarray(levels).convert("1")
+    if mode == "I;16":
+        image = Image.fromarray(levels.astype(np.uint16) * 257)
+    decoded = decode_image(encode(image, "PNG", transparency=key))
+    assert (decoded[5:9] == 255).all()
+    assert (decoded[10] == (255 if mode == "1" else 200)).all()
+
+
+def test_further_pages_of_a_tiff_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    decode._say_pages.cache_clear()
+    pages = [Image.fromarray(picture()), Image.fromarray(picture()[::-1].copy())]
+    content = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    for _ in range(2):
+        assert (decode_image(content) == picture()).all()
+    decode_image(encode(pages[0], "TIFF"))
+    assert [record.message for record in caplog.records] == [
+        "Some TIFF files have several pages: the first page of each is read"
+    ]
 
 
 def reason(path: Path) -> str:
