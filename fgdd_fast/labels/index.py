@@ -39,8 +39,8 @@ from fgdd_engines.bundle.schema import (
     or_null,
     read_json,
     record,
+    string,
     table,
-    text,
     whole,
 )
 from fgdd_fast.errors import DataError, SettingsError
@@ -195,9 +195,9 @@ _INDEX = record(
     {
         "manifest": SHA256,
         "images": array(SHA256),
-        "classes": array(text()),
-        "teacher": record({"name": text(), "sha256": SHA256, "other": flag}),
-        "runtime": table(text()),
+        "classes": array(string()),
+        "teacher": record({"name": string(), "sha256": SHA256, "other": flag}),
+        "runtime": table(string()),
         "tile_view": one_of(*map(str, SCORE_VIEWS)),
         "views": or_null(
             record(
@@ -208,14 +208,14 @@ _INDEX = record(
                     "seed": whole(0, 2**63 - 1),
                     "cutmix": flag,
                     "shown": one_of(*map(str, SCORE_VIEWS)),
-                    "compression": text(),
+                    "compression": string(),
                 }
             )
         ),
         "epochs": whole(0, MOST_EPOCHS),
         "files": table(
             record({"sha256": SHA256, "bytes": whole(), **_COST}),
-            text(_FILE_NAME, what="that of a file of labels"),
+            string(_FILE_NAME, what="that of a file of labels"),
         ),
     }
 )

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from fgdd_engines.base import Array
-from fgdd_engines.bundle.schema import array, one_of, read_json, record, table, text, whole
+from fgdd_engines.bundle.schema import array, one_of, read_json, record, string, table, whole
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe
 
 _DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
@@ -39,7 +39,7 @@ _ARRAY = record(
         "data_offsets": array(whole(), shortest=2, longest=2),
     }
 )
-_HEADER = record({}, {"__metadata__": table(text())}, rest=_ARRAY)
+_HEADER = record({}, {"__metadata__": table(string())}, rest=_ARRAY)
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:

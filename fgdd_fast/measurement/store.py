@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fgdd_engines.file_lock import has_locks
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.measurement.store_format import (
@@ -63,6 +64,7 @@ class Store:
             raise StoreError(
                 f"The store folder {folder} cannot be made: {error.strerror}", "Name another with --store."
             ) from error
+        _require_locks(folder)
         with self._explained():
             self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
             try:
@@ -311,6 +313,19 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path} failed: {error}", _advice(error)) from error
+
+
+def _require_locks(folder: Path) -> None:
+    """Refuse a file system without locks at once: SQLite takes it for another process and waits."""
+    try:
+        locks = has_locks(folder)
+    except OSError:
+        return  # a folder that cannot be written is told of by SQLite
+    if not locks:
+        raise StoreError(
+            f"The file system of the store folder {folder} has no locks, by which processes take turns",
+            "Name a folder on another disk with --store.",
+        )
 
 
 def _advice(error: sqlite3.Error) -> str:

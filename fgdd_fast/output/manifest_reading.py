@@ -20,6 +20,8 @@ from fgdd_fast.output.manifest import FORMAT, DistilledImage, Manifest, Model, S
 from fgdd_fast.selection.records import Tile, TileKind
 
 T = TypeVar("T")
+LARGEST_SIDE = 16_384  # pixels of a mosaic; memory is asked for by it
+_LARGEST_BOX = 2**31  # pixels of a source
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -64,10 +66,12 @@ def _manifest(data: Any) -> Manifest:
     tool = _get(data, "tool", dict, "manifest")
     prompts = _get({"prompts": {}, **data}, "prompts", dict, "manifest")
     _require(not prompts or prompts.keys() == set(classes), "prompts must name each class once")
+    image_count = _get(dataset, "images", int, "dataset")
+    _require(image_count >= 0, "dataset.images must be a number from 0 on")
     return Manifest(
         tool={name: _get(tool, name, str, "tool") for name in tool},
         classes=tuple(classes),
-        image_count=_get(dataset, "images", int, "dataset"),
+        image_count=image_count,
         settings=_settings(_get(data, "settings", dict, "manifest")),
         prompts={name: _phrases(prompts, name) for name in prompts},
         models={role: _model(models, role) for role in ("foreground", "teacher")},
@@ -85,14 +89,20 @@ def _counts(data: dict[str, Any], name: str, classes: list[str]) -> dict[str, in
     """Return a number for each of some classes."""
     counts = _get(data, name, dict, "manifest")
     _require(counts.keys() <= set(classes), f"{name} names an unknown class")
-    return {each: _get(counts, each, int, name) for each in counts}
+    found = {each: _get(counts, each, int, name) for each in counts}
+    _require(all(count >= 0 for count in found.values()), f"{name} must be numbers from 0 on")
+    return found
 
 
 def _settings(data: dict[str, Any]) -> dict[str, Setting]:
     for name, value in data.items():
         _require(
-            value is None or isinstance(value, str | int | float), f"settings.{name} must be a plain value"
+            value is None or isinstance(value, str | bool) or _is_finite(value),
+            f"settings.{name} must be a plain value",
         )
+    for name in ("size", "factor"):
+        if isinstance(data.get(name), int):
+            _require(data[name] <= LARGEST_SIDE, f"settings.{name} must be at most {LARGEST_SIDE}")
     if "box_threshold" in data:
         _share(data, "box_threshold", "settings")
     return data
@@ -177,16 +187,20 @@ def _share(data: object, key: str, where: str) -> float:
 
 def _number(data: object, key: str, where: str) -> float:
     value: Any = _get(data, key, object, where)
-    problem = f"{where}.{key} must be a finite number"
-    _require(isinstance(value, int | float) and not isinstance(value, bool), problem)
-    _require(abs(value) <= sys.float_info.max, problem)  # not so for NaN, nor for integers beyond any float
+    _require(_is_finite(value), f"{where}.{key} must be a finite number")
     return float(value)
+
+
+def _is_finite(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # not so for NaN, nor for integers beyond any float
 
 
 def _integers(data: object, key: str, count: int, where: str) -> list[int]:
     values = _get(data, key, list, where)
     _require(
-        len(values) == count and all(type(value) is int for value in values),
+        len(values) == count and all(type(value) is int and abs(value) < _LARGEST_BOX for value in values),
         f"{where}.{key} must be {count} whole numbers",
     )
     return values

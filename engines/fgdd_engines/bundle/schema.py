@@ -1,6 +1,6 @@
 """What a JSON file may hold, declared once and checked whole where the file is read.
 
-    SIDECAR = record({"role": one_of("teacher"), "height": whole(1, 8192), "classes": array(text())})
+    SIDECAR = record({"role": one_of("teacher"), "height": whole(1, 8192), "classes": array(string())})
     data = read_json(content, SIDECAR)
 
 Types, ranges, finite numbers and the depth of what is free are checked. Fields that a schema does not name
@@ -43,7 +43,7 @@ def read_json(content: bytes | str, check: Check) -> Any:
     return data
 
 
-def text(pattern: str = r"(?s).*", *, what: str = "a text", longest: int = 1 << 20) -> Check:
+def string(pattern: str = r"(?s).*", *, what: str = "a text", longest: int = 1 << 20) -> Check:
     """A text that matches a pattern as a whole."""
     compiled = re.compile(pattern)
 
@@ -54,7 +54,7 @@ def text(pattern: str = r"(?s).*", *, what: str = "a text", longest: int = 1 << 
     return check
 
 
-SHA256 = text(r"[0-9a-f]{64}", what="a SHA-256")
+SHA256 = string(r"[0-9a-f]{64}", what="a SHA-256")
 
 
 def whole(least: int = 0, most: int = MOST) -> Check:

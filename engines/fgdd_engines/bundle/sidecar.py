@@ -13,20 +13,20 @@ from fgdd_engines.bundle.schema import (
     one_of,
     or_null,
     record,
+    string,
     table,
-    text,
     whole,
 )
 
 LARGEST_SIDE = 8192  # pixels of a network's input; memory is asked for by it
 _LONGEST_AXIS = 1 << 31
-_NAME = text(r"[^/\\:\0]+", what="the name of a file beside it", longest=255)
+_NAME = string(r"[^/\\:\0]+", what="the name of a file beside it", longest=255)
 _HASHES = table(SHA256, _NAME)
 _TENSOR = record(
     {
-        "name": text(longest=1000),
-        "dtype": text(r"[a-z0-9]+", what="a type", longest=16),
-        "shape": array(either(text(longest=1000), whole(0, _LONGEST_AXIS)), longest=16),
+        "name": string(longest=1000),
+        "dtype": string(r"[a-z0-9]+", what="a type", longest=16),
+        "shape": array(either(string(longest=1000), whole(0, _LONGEST_AXIS)), longest=16),
     }
 )
 
@@ -37,21 +37,21 @@ def sidecar(roles: Sequence[str], variants: Sequence[str]) -> Check:
     preprocessing = {
         "height": side,
         "width": side,
-        "description": text(),
+        "description": string(),
         "pad_value": or_null(array(whole(0, 255), shortest=3, longest=3)),
     }
     reports = table(free)
     return record(
         {
-            "name": text(),
+            "name": string(),
             "role": one_of(*roles),
             "sha256": SHA256,
             "inputs": array(_TENSOR),
             "outputs": array(_TENSOR),
             "preprocessing": record(preprocessing),
-            "classes": or_null(array(text())),
+            "classes": or_null(array(string())),
             "source": reports,
-            "licence": text(),
+            "licence": string(),
             "parity": reports,
             "accuracy": reports,
         },
