@@ -17,10 +17,12 @@ from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.output.folder import IMAGES, MANIFEST
 from fgdd_fast.output.manifest import FORMAT, DistilledImage, Manifest, Model, Setting
+from fgdd_fast.output.mosaic import Format
 from fgdd_fast.selection.records import Tile, TileKind
 
 T = TypeVar("T")
 LARGEST_SIDE = 16_384  # pixels of a mosaic; memory is asked for by it
+_SUFFIXES = tuple(f".{name}" for name in get_args(Format))
 _LARGEST_BOX = 2**31  # pixels of a source
 
 
@@ -129,6 +131,7 @@ def _image(data: object, where: str, thresholds: Mapping[str, float]) -> Distill
     _require(class_name in thresholds, f"{where}.class is not among the classes")
     parts = PurePosixPath(file).parts
     _require(parts[:-1] == (IMAGES, class_name), f"{where}.file must lie in {IMAGES}/{class_name}/")
+    _require(PurePosixPath(file).suffix in _SUFFIXES, f"{where}.file must be a PNG or a JPEG")
     tiles = _get(data, "tiles", list, where)
     factor = math.isqrt(len(tiles))
     _require(factor >= 1 and factor**2 == len(tiles), f"{where}.tiles must fill a square")

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +26,7 @@ from fgdd_engines.bundle.files import file_sha256, stage_file
 from fgdd_engines.bundle.schema import SchemaError, free, read_json
 from fgdd_engines.bundle.sidecar import sidecar
 from fgdd_engines.errors import BundleError
+from fgdd_engines.file_lock import exclusive_lock, has_locks
 
 FORMAT = 1
 AGAIN = "Pull or make the bundle again; do not use this file."
@@ -290,7 +292,7 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     """Write a bundle whole or not at all, over an older one of the same name.
 
     Both files are on disk before the first is renamed; should the machine stop between the two renames, the
-    hash in the old sidecar refuses the new ONNX file.
+    hash in the old sidecar refuses the new ONNX file. Of several writers one renames after the other.
 
     Args:
         bundle: the description; its `sha256` is replaced by the hash of `model`.
@@ -305,14 +307,22 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
         for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
             staged[path] = stage_file(path, content)
-        for path, temporary in staged.items():
-            temporary.replace(path)
+        with _renaming(bundle.onnx):
+            for path, temporary in staged.items():
+                temporary.replace(path)
     except OSError as error:
         raise BundleError(f"The bundle {bundle.onnx} cannot be written: {error.strerror}") from error
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
     return bundle
+
+
+def _renaming(onnx: Path) -> AbstractContextManager[object]:
+    """Hold others back who write the same bundle, where files can be locked."""
+    if not has_locks(onnx.parent):
+        return nullcontext()
+    return exclusive_lock(onnx.parent, onnx.name, on_wait=lambda: None)
 
 
 def sidecar_text(bundle: Bundle) -> bytes:
