@@ -130,6 +130,7 @@ def _image(data: object, where: str, thresholds: Mapping[str, float]) -> Distill
     file, class_name = _get(data, "file", str, where), _get(data, "class", str, where)
     _require(class_name in thresholds, f"{where}.class is not among the classes")
     parts = PurePosixPath(file).parts
+    _require("\0" not in file, f"{where}.file is no path")
     _require(parts[:-1] == (IMAGES, class_name), f"{where}.file must lie in {IMAGES}/{class_name}/")
     _require(PurePosixPath(file).suffix in _SUFFIXES, f"{where}.file must be a PNG or a JPEG")
     tiles = _get(data, "tiles", list, where)
@@ -170,7 +171,7 @@ def _source(data: object, where: str) -> str:
     source = _get(data, "source", str, where)
     path = PurePosixPath(source)
     _require(
-        bool(path.parts) and not path.is_absolute() and ".." not in path.parts,
+        bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in source,
         f"{where}.source must be a path within the data set",
     )
     return source
