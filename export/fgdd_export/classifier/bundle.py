@@ -128,8 +128,7 @@ def export_teacher(
         A `teacher`; see `Bundle`. Its images are square.
 
     Raises:
-        SettingsError: class names, size, mean or std are missing or do not fit; or the checkpoint is
-            TorchScript, and its code is not trusted.
+        SettingsError: names, size, mean or std are missing or do not fit; or TorchScript is not trusted.
         BundleError: the checkpoint cannot be loaded or exported, gives values that are not finite, or the
             bundle differs from it; nothing is written then.
         MissingExtraError: a package of the extra `export` is not installed.

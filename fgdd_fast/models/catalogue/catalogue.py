@@ -204,7 +204,7 @@ def _preparation(row: Mapping[str, Any], where: str) -> Preparation:
 
 def _text(row: Mapping[str, Any], key: str, where: str, pattern: str = r".+") -> str:
     value = row.get(key)
-    if not isinstance(value, str) or not re.fullmatch(pattern, value):
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value):
         raise ValueError(f"{where} needs a valid text as '{key}', not {value!r:.80}")
     return value
 
