@@ -212,7 +212,7 @@ def _over_white(stored: NDArray[Any], header: Header) -> Pixels:
     colour, alpha = _convert(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
     if alpha.min() == 255:
         return colour
-    alphas = cv2.merge([alpha] * 3)
+    alphas: Pixels = np.asarray(cv2.merge([alpha] * 3), np.uint8)
     laid = colour.astype(np.uint16)
     if header.format != "TIFF":  # OpenCV's TIFF reader has multiplied by alpha already
         cv2.multiply(colour, alphas, laid, dtype=cv2.CV_16U)
@@ -226,7 +226,7 @@ def _key(header: Header, stored: np.dtype[Any]) -> int:
     """The transparent sample of a grey picture, whose fewer bits are stretched to those of a byte."""
     assert header.grey_key is not None
     if stored == np.uint8 and header.bit_depth < 8:
-        return header.grey_key * 255 // (2**header.bit_depth - 1)
+        return header.grey_key * 255 // ((1 << header.bit_depth) - 1)
     return header.grey_key
 
 

@@ -119,8 +119,8 @@ def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str
         feeds = [{"images": resize(image.pixels, size, "area")[None]} for image in images]
         if bundle.classes is None:
             return feeds
-        label = ByClassName.places(bundle.classes)
-        labels = [label[each.image.class_name] for each in _of_known_classes(bundle, images)]
+        places = ByClassName.places(bundle.classes)
+        labels = [places[each.image.class_name] for each in _of_known_classes(bundle, images)]
         return [
             {**feed, "labels": np.array([label], np.int32)} for feed, label in zip(feeds, labels, strict=True)
         ]

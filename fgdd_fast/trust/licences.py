@@ -69,6 +69,7 @@ def _of_package(package: metadata.Distribution) -> Licence:
         for line in said.get_all("Classifier") or ()
         if line.startswith("License :: ") and line.count(" :: ") > 1
     ]
-    named = said.get("License-Expression") or ", ".join(classified) or said.get("License") or _UNKNOWN
+    stated, free = (said.get_all(key) or [""] for key in ("License-Expression", "License"))
+    named = stated[0] or ", ".join(classified) or free[0] or _UNKNOWN
     first = named.strip().partition("\n")[0][:_LONGEST]
     return Licence(f"{said['Name']} {package.version}", first, "installed package")

@@ -76,6 +76,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
 @click.pass_context
 def distill(
     ctx: click.Context,
+    /,
     data: Path,
     out: Path,
     label_epochs: int | None,
