@@ -21,6 +21,7 @@ from fgdd_fast.errors import ImageError
 from fgdd_fast.images.headers import Header, read_header
 from fgdd_fast.images.memory import DECODING
 from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.tiff_grey import read_grey_alpha
 from fgdd_fast.parallel import silent_opencv
 
 _log = logging.getLogger(__name__)
@@ -194,10 +195,21 @@ def _decode_alpha(content: bytes, header: Header) -> Pixels:
     stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise _damaged(header)
+    if stored.ndim == 2 and header.format == "TIFF":
+        stored = _grey_tiff(content, header)
     laid = np.empty((*stored.shape[:2], 3), np.uint8)
     for start in range(0, len(stored), _ROWS):  # a few rows at once: the widened numbers take twice as much
         laid[start : start + _ROWS] = _over_white(stored[start : start + _ROWS], header)
     return laid
+
+
+def _grey_tiff(content: bytes, header: Header) -> Pixels:
+    """A grey TIFF with transparency as OpenCV would give a coloured one: upright, multiplied, uint8 BGRA."""
+    found = read_grey_alpha(content, lambda changed: read_pixels(changed, cv2.IMREAD_UNCHANGED))
+    grey, alpha = found.grey, np.ascontiguousarray(found.alpha)
+    if not found.multiplied:
+        grey = np.asarray((grey.astype(np.uint16) * alpha + 127) // 255, np.uint8)
+    return np.ascontiguousarray(_ORIENT[header.orientation](np.dstack([grey, grey, grey, alpha])), np.uint8)
 
 
 def _over_white(stored: NDArray[Any], header: Header) -> Pixels:

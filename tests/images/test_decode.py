@@ -67,7 +67,7 @@ def test_every_format_and_mode_agrees_with_pillow(name: str, mode: str, size: tu
     assert (header.animated, header.orientation) == (False, 1)
     if name not in ("GIF", "WEBP"):
         assert header.bit_depth == {"1": 1, "I;16": 16}.get(mode, 8)
-    if mode not in ("I;16", "YCbCr") and (name, mode) not in (("TIFF", "LA"), ("GIF", "RGB")):
+    if mode not in ("I;16", "YCbCr") and (name, mode) != ("GIF", "RGB"):
         assert difference(content) <= 1  # rounding of CMYK and of transparency
 
 
@@ -203,6 +203,25 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(monkeypatch: pyt
         decode_image(bytes(content))
     with pytest.raises(ImageError, match="too large: 48 x 32 pixels"):
         decode_image(encode(picture(), "JPEG"), max_pixels=48 * 32 - 1)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_grey_tiff_with_alpha_is_laid_over_white(compression: str | None, orientation: int) -> None:
+    content = encode(in_mode("LA", 37, 20), "TIFF", compression=compression, exif=exif(orientation))
+    assert difference(content) <= 1
+    predicted = encode(
+        in_mode("LA", 37, 20), "TIFF", compression="tiff_lzw", tiffinfo={317: 2, 274: orientation}
+    )
+    assert difference(predicted) <= 1
+
+
+def test_a_grey_tiff_in_another_form_is_refused() -> None:
+    content = encode(in_mode("LA"), "TIFF")
+    photometric = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert photometric in content
+    with pytest.raises(ImageError, match="in a form that cannot be read"):
+        decode_image(content.replace(photometric, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
 
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 85), ("1", 0), ("I;16", 85 * 257)])

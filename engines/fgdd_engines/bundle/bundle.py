@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -322,7 +323,8 @@ def _renaming(onnx: Path) -> AbstractContextManager[object]:
     """Hold others back who write the same bundle, where files can be locked."""
     if not has_locks(onnx.parent):
         return nullcontext()
-    return exclusive_lock(onnx.parent, onnx.name, on_wait=lambda: None)
+    short = hashlib.sha256(os.fsencode(onnx.name)).hexdigest()[:16]  # the name itself may be as long as any
+    return exclusive_lock(onnx.parent, short, on_wait=lambda: None)
 
 
 def sidecar_text(bundle: Bundle) -> bytes:
