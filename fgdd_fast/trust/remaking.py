@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.depth import SIXTEEN_BITS, SixteenBit
 from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.distilled import mosaic_geometry
@@ -19,6 +20,8 @@ from fgdd_fast.output.mosaic import Format, compose, encode
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.selection.records import Tile
+
+T = TypeVar("T", bound=str)
 
 
 class TileCutter:
@@ -38,11 +41,8 @@ class TileCutter:
         self.factor = factor
         self._tile_size = size // factor
         self._data = data
-        methods: tuple[ResizeMethod, ...] = get_args(ResizeMethod)
-        method = next((each for each in methods if each == manifest.settings.get("resize", "area")), None)
-        if method is None:
-            raise DataError(f"The manifest names no known way to resize: {manifest.settings['resize']!r}")
-        self._method: ResizeMethod = method
+        self._method: ResizeMethod = _known(manifest, "resize", "area", get_args(ResizeMethod))
+        self._sixteen_bit: SixteenBit = _known(manifest, "sixteen_bit", "shift", SIXTEEN_BITS)
 
     def tile(self, tile: Tile) -> Pixels:
         """Cut one tile, uint8 RGB [side, side, 3].
@@ -50,11 +50,27 @@ class TileCutter:
         Raises:
             DataError: its photograph is missing, or is not the one that the manifest describes.
         """
-        return read_tile(self._data / tile.source, tile.sha256, tile.box, self._tile_size, self._method)
+        return read_tile(
+            self._data / tile.source,
+            tile.sha256,
+            tile.box,
+            self._tile_size,
+            self._method,
+            sixteen_bit=self._sixteen_bit,
+        )
 
     def join(self, tiles: Sequence[Pixels]) -> Pixels:
         """Join the tiles of a mosaic, row by row, to uint8 RGB [size, size, 3]."""
         return compose(tiles, self.factor)
+
+
+def _known(manifest: Manifest, name: str, default: T, values: tuple[T, ...]) -> T:
+    """A setting that has one of some values."""
+    asked = manifest.settings.get(name, default)
+    for value in values:
+        if value == asked:
+            return value
+    raise DataError(f"The manifest says {name} {asked!r}, which this version does not know")
 
 
 def image_format(image: DistilledImage) -> Format:
