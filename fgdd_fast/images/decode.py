@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.headers import Header, read_header
-from fgdd_fast.images.memory import DECODING
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.images.tiff_grey import read_grey_alpha
-from fgdd_fast.parallel import silent_opencv
+from fgdd_fast.parallel import DECODING, silent_opencv
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from fgdd_fast.images.memory import MemoryBudget
+from fgdd_fast.parallel import MemoryBudget
 
 
 def test_threads_never_hold_more_than_the_budget_and_all_come_through() -> None:
