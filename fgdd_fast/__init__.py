@@ -36,6 +36,9 @@ PUBLIC = {
     "evaluate": "fgdd_fast.students.evaluation",
     "make_labels": "fgdd_fast.labels.making",
     "pack": "fgdd_fast.packing.pack",
+    "verify": "fgdd_fast.trust.verifying",
+    "remake": "fgdd_fast.trust.remaking",
+    "forget": "fgdd_fast.trust.forgetting",
 }
 
 __all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604 - the names above

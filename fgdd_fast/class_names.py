@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 _NUMBER = re.compile(r"(\d+)")
 
 
@@ -79,3 +81,33 @@ def order_of_numbers(swapped: Sequence[tuple[str, str]], classes: Sequence[str])
         if list(classes) == own != other and all(own[other.index(name)] == taken for name, taken in swapped):
             return f". The names are in the order of {order}, and the outputs in that of {meant}"
     return ""
+
+
+class ByClassName(dict[str, T]):
+    """Values by names of classes; one that is not there by itself is found by how it reads.
+
+    `é` may be one character, or an `e` and an accent: which of the two a folder's name has depends on the
+    system that made it (macOS writes two). The bytes on the disk stay as they are.
+
+    Args:
+        values: by name. Of names that read alike each finds its own value.
+    """
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        super().__init__(values)
+        self._read = {_as_read(name): value for name, value in reversed(list(values.items()))}
+
+    @classmethod
+    def places(cls, names: Sequence[str]) -> ByClassName[int]:
+        """Return the place of each name."""
+        return ByClassName({name: place for place, name in enumerate(names)})
+
+    def __missing__(self, name: str) -> T:
+        return self._read[_as_read(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and _as_read(name) in self._read)
+
+
+def _as_read(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

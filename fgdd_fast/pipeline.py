@@ -182,7 +182,7 @@ class Pipeline:
                     batch=self.runtime.batch,
                 ),
                 prompts=self.choice.prompts,
-                models=self._models,
+                models=self.models,
                 selections={part.name: part.selection for part in plan.classes},
                 images=images,
                 skipped=plan.skipped,
@@ -203,8 +203,8 @@ class Pipeline:
         return {image.source: image.path for image in self.images}
 
     @property
-    def _models(self) -> Mapping[str, Model]:
-        """The models by their role; a cropped-input graph stands for its teacher."""
+    def models(self) -> Mapping[str, Model]:
+        """The models by their role, as a manifest names them; a cropped-input graph is its teacher's."""
         teacher, plugin = self.teacher.bundle, self.choice.plugin
         return {
             "foreground": Model(

@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,22 @@ def exclusive_lock(folder: Path, name: str, on_wait: Callable[[], None]) -> Iter
         yield staging
     finally:
         _release(handle, lock, staging)
+
+
+def has_locks(folder: Path) -> bool:
+    """Return whether files in a folder can be locked; on some network file systems they cannot.
+
+    Asked of a file of its own, without a name, so that no lock of anybody is touched.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.fcntl(file, fcntl.F_SETLK, _WHOLE_FILE)
+        except OSError:
+            return False
+    return True
 
 
 def find_leftovers(folder: Path) -> tuple[str, ...]:

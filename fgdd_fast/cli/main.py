@@ -24,12 +24,14 @@ COMMANDS = {
     "engine": "fgdd_fast.cli.networks.engine",
     "evaluate": "fgdd_fast.cli.checks.evaluate",
     "export": "fgdd_fast.cli.networks.export",
+    "forget": "fgdd_fast.cli.distillation.forget",
     "label": "fgdd_fast.cli.distillation.label",
     "measure": "fgdd_fast.cli.distillation.measure",
     "models": "fgdd_fast.cli.networks.models",
     "pack": "fgdd_fast.cli.distillation.pack",
     "sheet": "fgdd_fast.cli.distillation.sheet",
     "teacher": "fgdd_fast.cli.networks.teacher",
+    "verify": "fgdd_fast.cli.distillation.verify",
 }
 # The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
 KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure"}

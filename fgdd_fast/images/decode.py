@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,17 @@ from numpy.typing import NDArray
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.headers import Header, read_header
 from fgdd_fast.images.resize import Pixels
-from fgdd_fast.parallel import silent_opencv
+from fgdd_fast.images.tiff_grey import read_grey_alpha
+from fgdd_fast.parallel import DECODING, silent_opencv
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970  # Pillow's limit: half a gigabyte of RGB
+_RGB = 3  # bytes of a pixel
+_PEAK = 3  # times the decoded pixels: what decoders hold at most, their own buffers and copies included
+_ROWS = 16  # of a picture that are laid over white at once
+# Bits that may follow a JPEG's data: as many as decoders read ahead, and too few for a part of the picture.
+_AFTER_THE_END = (bytes(16), bytes.fromhex("5ac3967b1de8b4425ac3967b1de8b442"), b"\xff\0" * 8)
 
 _READS_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")  # OpenCV 4.11 or later
 _IMREAD_COLOR: int = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
@@ -97,25 +108,59 @@ def decode_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
 
     The Exif orientation is applied; transparency is laid over white; 16 bits become the upper 8; greyscale,
     palettes and CMYK become RGB. Colour profiles are ignored. A TIFF gives its first page, an MPO its first
-    picture.
+    picture. A JPEG may lack the marker of its end, if its picture is whole.
 
     Returns:
         uint8 [height, width, 3], RGB, contiguous.
 
     Raises:
-        ImageError: the bytes are no image, damaged, truncated or animated, or there are more than
-            `max_pixels`, which is found out before anything is decoded.
+        ImageError: the bytes are no image, damaged, truncated or animated; or the decoded pixels, all
+            channels in their depth, take more than `max_pixels` of RGB, which is found out before anything is
+            decoded.
+    """
+    with decoding(content, max_pixels=max_pixels) as pixels:
+        return pixels
+
+
+@contextmanager
+def decoding(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels]:
+    """Decode an image as `decode_image` does, and have other threads wait where memory would run out.
+
+    What the image takes counts until the block ends. Blocks must not lie within each other.
+
+    Raises:
+        ImageError: as `decode_image` does.
     """
     header = read_header(content)
-    if header.width * header.height > max_pixels:
-        raise ImageError(f"too large: {header.width} x {header.height} pixels")
+    if header.decoded_bytes > _RGB * max_pixels:
+        decoded = header.decoded_bytes / 1e6
+        raise ImageError(f"too large: {header.width} x {header.height} pixels, {decoded:.1f} MB once decoded")
     if header.animated:
         raise ImageError(f"animated {header.format}: it has more than one frame")
     _refuse_unsupported(header)
+    if header.pages:
+        _say_pages()
+    with DECODING.holding(_PEAK * header.decoded_bytes + len(content)):
+        yield _decode(content, header)
+
+
+def _decode(content: bytes, header: Header) -> Pixels:
     pixels = _decode_alpha(content, header) if header.has_alpha else _decode_opaque(content, header)
+    height, width = pixels.shape[:2]
+    if {height, width} != {header.height, header.width}:
+        raise ImageError(
+            f"damaged {header.format}: it says {header.width} x {header.height} pixels, and has "
+            f"{width} x {height}"
+        )
     if header.format != "TIFF":  # OpenCV turns these itself, whatever it is told
         pixels = _ORIENT[header.orientation](pixels)
     return np.ascontiguousarray(pixels, np.uint8)
+
+
+@functools.cache
+def _say_pages() -> None:
+    """Say, once in a process, what becomes of further pages."""
+    _log.warning("Some TIFF files have several pages: the first page of each is read")
 
 
 def _refuse_unsupported(header: Header) -> None:
@@ -126,29 +171,90 @@ def _refuse_unsupported(header: Header) -> None:
 
 
 def _decode_opaque(content: bytes, header: Header) -> Pixels:
-    pixels = _imdecode(content, header, _IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = _IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = _imdecode(content, header, flags) if header.ended else _decode_endless(content, flags)
     return pixels if _READS_RGB else _convert(pixels, cv2.COLOR_BGR2RGB)
 
 
+def _decode_endless(content: bytes, flags: int) -> Pixels:
+    """Decode a JPEG without the marker of its end, which is whole if nothing that might follow shows.
+
+    OpenCV gives no picture where the data end before it does.
+    """
+    body = content.rstrip(b"\xff")
+    pixels = read_pixels(body + _AFTER_THE_END[0], flags)
+    for after in _AFTER_THE_END[1:]:
+        other = None if pixels is None else read_pixels(body + after, flags)
+        if pixels is None or other is None or (other != pixels).any():
+            raise ImageError("truncated JPEG")
+    return np.asarray(pixels, np.uint8)
+
+
 def _decode_alpha(content: bytes, header: Header) -> Pixels:
-    stored = _imdecode(content, header, cv2.IMREAD_UNCHANGED)
-    if stored.ndim == 2:  # OpenCV does not tell which of a grey image's pixels are transparent
-        return _convert(stored, cv2.COLOR_GRAY2RGB)
-    if stored.shape[2] == 3:
-        return _convert(stored, cv2.COLOR_BGR2RGB)
-    rgba = _convert(stored, cv2.COLOR_BGRA2RGBA).astype(np.uint16)
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise _damaged(header)
+    if stored.ndim == 2 and header.format == "TIFF":
+        stored = _grey_tiff(content, header)
+    laid = np.empty((*stored.shape[:2], 3), np.uint8)
+    for start in range(0, len(stored), _ROWS):  # a few rows at once: the widened numbers take twice as much
+        laid[start : start + _ROWS] = _over_white(stored[start : start + _ROWS], header)
+    return laid
+
+
+def _grey_tiff(content: bytes, header: Header) -> Pixels:
+    """A grey TIFF with transparency as OpenCV would give a coloured one: upright, multiplied, uint8 BGRA."""
+    found = read_grey_alpha(content, lambda changed: read_pixels(changed, cv2.IMREAD_UNCHANGED))
+    grey, alpha = found.grey, np.ascontiguousarray(found.alpha)
+    if not found.multiplied:
+        grey = np.asarray((grey.astype(np.uint16) * alpha + 127) // 255, np.uint8)
+    return np.ascontiguousarray(_ORIENT[header.orientation](np.dstack([grey, grey, grey, alpha])), np.uint8)
+
+
+def _over_white(stored: NDArray[Any], header: Header) -> Pixels:
+    if stored.ndim == 2:
+        grey = np.asarray(_upper_8(stored))
+        if header.grey_key is not None:
+            grey = np.where(stored == _key(header, stored.dtype), np.uint8(255), grey)
+        return _convert(grey, cv2.COLOR_GRAY2RGB)
+    pixels = _upper_8(stored)
+    if pixels.shape[2] == 3:
+        return _convert(pixels, cv2.COLOR_BGR2RGB)
+    colour, alpha = _convert(pixels, cv2.COLOR_BGRA2RGB), pixels[..., 3]
+    if alpha.min() == 255:
+        return colour
+    alphas: Pixels = np.asarray(cv2.merge([alpha] * 3), np.uint8)
+    laid = colour.astype(np.uint16)
     if header.format != "TIFF":  # OpenCV's TIFF reader has multiplied by alpha already
-        colour = (colour * alpha + 127) // 255
-    return np.asarray(np.minimum(colour + (255 - alpha), 255), np.uint8)
+        cv2.multiply(colour, alphas, laid, dtype=cv2.CV_16U)
+        laid += 127
+        laid //= 255
+    laid += 255 - alphas
+    return np.asarray(np.minimum(laid, 255), np.uint8)
+
+
+def _key(header: Header, stored: np.dtype[Any]) -> int:
+    """The transparent sample of a grey picture, whose fewer bits are stretched to those of a byte."""
+    assert header.grey_key is not None
+    if stored == np.uint8 and header.bit_depth < 8:
+        return header.grey_key * 255 // ((1 << header.bit_depth) - 1)
+    return header.grey_key
 
 
 def _imdecode(content: bytes, header: Header, flags: int) -> Pixels:
     """Decode to uint8, with as many channels as the flags ask for."""
     pixels = read_pixels(content, flags)
     if pixels is None:
-        raise ImageError(f"damaged or unsupported {header.format}")
+        raise _damaged(header)
+    return _upper_8(pixels)
+
+
+def _upper_8(pixels: NDArray[Any]) -> Pixels:
     return np.asarray(pixels >> 8 if pixels.dtype == np.uint16 else pixels, np.uint8)
+
+
+def _damaged(header: Header) -> ImageError:
+    return ImageError(f"damaged or unsupported {header.format}")
 
 
 def read_pixels(content: bytes, flags: int) -> NDArray[Any] | None:

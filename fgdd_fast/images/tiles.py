@@ -52,7 +52,7 @@ def read_tile(
         sixteen_bit: how samples of 16 bits are read; see `fgdd_fast.images.depth`.
 
     Raises:
-        DataError: the image changed since it was measured, or can no longer be read.
+        DataError: the image changed since it was measured, or can no longer be read; or the box lies outside.
     """
     try:
         image = read_image_at(path, sixteen_bit)
@@ -60,6 +60,9 @@ def read_tile(
         raise DataError(f"The image {path} can no longer be read: {error.problem}", "Run again.") from error
     if image.sha256 != sha256:
         raise DataError(f"The image {path} changed since it was measured", "Run again to measure it anew.")
+    height, width = image.pixels.shape[:2]
+    if min(box) < 0 or not box.width or box.x + box.width > width or box.y + box.height > height:
+        raise DataError(f"The box {list(box)} lies outside the image {path}")
     return tile_pixels(image.pixels, box, tile_size, method)
 
 

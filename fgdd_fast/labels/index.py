@@ -29,21 +29,37 @@ from typing import Any
 
 import numpy as np
 
+from fgdd_engines.bundle.schema import (
+    SHA256,
+    array,
+    flag,
+    free,
+    number,
+    one_of,
+    or_null,
+    read_json,
+    record,
+    string,
+    table,
+    whole,
+)
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
 from fgdd_fast.labels.compression import Compression, Cost, parse_compression
-from fgdd_fast.labels.training_views import ViewRecipe
+from fgdd_fast.labels.training_views import LARGEST_SIDE, ViewRecipe
 from fgdd_fast.output.manifest import Model
 
 FORMAT = 1
 LABEL_AGAIN = "Label again: fgdd-fast label OUT --teacher BUNDLE --overwrite"
 IMAGE_FILE = "images.safetensors"
+_FILE_NAME = r"images\.safetensors|epoch-[0-9]{5}\.safetensors"
+_VIEWS = {str(view): view for view in SCORE_VIEWS}
 MOST_EPOCHS = 100_000  # their files are numbered by five digits
 
 
 def is_label_file(name: str) -> bool:
     """Return whether a file of labels can have this name."""
-    return re.fullmatch(r"images\.safetensors|epoch-[0-9]{5}\.safetensors", name) is not None
+    return re.fullmatch(_FILE_NAME, name) is not None
 
 
 def epoch_file(epoch: int) -> str:
@@ -174,6 +190,37 @@ def serialise(index: LabelIndex) -> bytes:
     return (json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
 
 
+_COST = {"divergence": number(), "information": number(), "agreement": number()}
+_INDEX = record(
+    {
+        "manifest": SHA256,
+        "images": array(SHA256),
+        "classes": array(string()),
+        "teacher": record({"name": string(), "sha256": SHA256, "other": flag}),
+        "runtime": table(string()),
+        "tile_view": one_of(*map(str, SCORE_VIEWS)),
+        "views": or_null(
+            record(
+                {
+                    "size": whole(1, LARGEST_SIDE),
+                    "factor": whole(1, LARGEST_SIDE),
+                    "batch": whole(1),
+                    "seed": whole(0, 2**63 - 1),
+                    "cutmix": flag,
+                    "shown": one_of(*map(str, SCORE_VIEWS)),
+                    "compression": string(),
+                }
+            )
+        ),
+        "epochs": whole(0, MOST_EPOCHS),
+        "files": table(
+            record({"sha256": SHA256, "bytes": whole(), **_COST}),
+            string(_FILE_NAME, what="that of a file of labels"),
+        ),
+    }
+)
+
+
 def read_index(path: Path) -> LabelIndex:
     """Read `labels.json`.
 
@@ -181,16 +228,14 @@ def read_index(path: Path) -> LabelIndex:
         DataError: it is missing, damaged, or of another format.
     """
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json(path.read_bytes(), free)
         if data["format"] != FORMAT:
             raise DataError(
                 f"{path} has format {data['format']}, and this version reads format {FORMAT}", LABEL_AGAIN
             )
-        files = {name: _file(name, row) for name, row in data["files"].items()}
-        epochs = _count(data["epochs"])
-        if epochs > MOST_EPOCHS:
-            raise ValueError(f"{epochs} epochs")
-        return LabelIndex(_subject(data), _views(data["views"]), epochs, files)
+        _INDEX(data, "")
+        files = {name: _file(row) for name, row in data["files"].items()}
+        return LabelIndex(_subject(data), _views(data["views"]), data["epochs"], files)
     except FileNotFoundError as error:
         raise DataError(
             f"There are no stored labels: {path} is missing",
@@ -198,63 +243,31 @@ def read_index(path: Path) -> LabelIndex:
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, SettingsError) as error:
-        raise DataError(f"{path} is no description of labels: {error!r}", LABEL_AGAIN) from error
+    except (KeyError, TypeError, ValueError, SettingsError) as error:
+        raise DataError(f"{path} is no description of labels: {error}", LABEL_AGAIN) from error
 
 
 def _subject(data: dict[str, Any]) -> LabelSubject:
-    teacher, classes = data["teacher"], tuple(map(str, data["classes"]))
+    teacher, classes = data["teacher"], tuple(data["classes"])
     if len(set(classes)) != len(classes):
         raise ValueError("a class is named twice")
     return LabelSubject(
-        manifest=_sha256(data["manifest"]),
-        images=tuple(map(_sha256, data["images"])),
+        manifest=data["manifest"],
+        images=tuple(data["images"]),
         classes=classes,
-        teacher=Model(str(teacher["name"]), _sha256(teacher["sha256"])),
-        other_teacher=_flag(teacher["other"]),
-        runtime={str(name): str(value) for name, value in data["runtime"].items()},
-        tile_view=_view(data["tile_view"]),
+        teacher=Model(teacher["name"], teacher["sha256"]),
+        other_teacher=teacher["other"],
+        runtime=data["runtime"],
+        tile_view=_VIEWS[data["tile_view"]],
     )
 
 
 def _views(data: dict[str, Any] | None) -> LabelledViews | None:
     if data is None:
         return None
-    recipe = ViewRecipe(
-        size=_count(data["size"]),
-        factor=_count(data["factor"]),
-        batch=_count(data["batch"]),
-        seed=_count(data["seed"]),
-        cutmix=_flag(data["cutmix"]),
-    )
-    return LabelledViews(recipe, _view(data["shown"]), parse_compression(data["compression"]))
+    recipe = ViewRecipe(**{name: data[name] for name in ("size", "factor", "batch", "seed", "cutmix")})
+    return LabelledViews(recipe, _VIEWS[data["shown"]], parse_compression(data["compression"]))
 
 
-def _file(name: str, data: dict[str, Any]) -> LabelFile:
-    if not is_label_file(name):
-        raise ValueError(f"{name!r} is no file of labels")
-    cost = Cost(float(data["divergence"]), float(data["information"]), float(data["agreement"]))
-    return LabelFile(_sha256(data["sha256"]), _count(data["bytes"]), cost)
-
-
-def _sha256(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"{value!r} is no SHA-256")
-    return value
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no number from 0 on")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
-
-
-def _view(value: object) -> ScoreView:
-    known = {str(view): view for view in SCORE_VIEWS}
-    return known[str(value)]
+def _file(data: dict[str, Any]) -> LabelFile:
+    return LabelFile(data["sha256"], data["bytes"], Cost(*(float(data[name]) for name in _COST)))

@@ -21,15 +21,25 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from fgdd_engines.base import Array
+from fgdd_engines.bundle.schema import array, one_of, read_json, record, string, table, whole
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe
 
 _DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LENGTH = struct.Struct("<Q")
+_ARRAY = record(
+    {
+        "dtype": one_of(*_DTYPES),
+        "shape": array(whole(), longest=8),
+        "data_offsets": array(whole(), shortest=2, longest=2),
+    }
+)
+_HEADER = record({}, {"__metadata__": table(string())}, rest=_ARRAY)
 
 
 def pack(arrays: Mapping[str, Array]) -> bytes:
@@ -40,18 +50,18 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
     parts: list[bytes] = []
     end = 0
     for name in names:
-        array = arrays[name]
-        content = array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+        values = arrays[name]
+        content = values.astype(values.dtype.newbyteorder("<"), order="C").tobytes()
         begin, end = end, end + len(content)
         parts.append(content)
         header[name] = {
-            "dtype": _NAMES[array.dtype.newbyteorder("<")],
-            "shape": list(array.shape),
+            "dtype": _NAMES[values.dtype.newbyteorder("<")],
+            "shape": list(values.shape),
             "data_offsets": [begin, end],
         }
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 8)
-    return b"".join([_LENGTH.pack(len(text)), text, *parts])
+    line = json.dumps(header, separators=(",", ":")).encode("ascii")
+    line += b" " * (-len(line) % 8)
+    return b"".join([_LENGTH.pack(len(line)), line, *parts])
 
 
 def unpack(content: bytes) -> dict[str, Array]:
@@ -60,28 +70,25 @@ def unpack(content: bytes) -> dict[str, Array]:
     Raises:
         ValueError: it is no such file, or has arrays of other dtypes.
     """
-    try:
-        (length,) = _LENGTH.unpack_from(content)
-        start = _LENGTH.size + length
-        header = json.loads(content[_LENGTH.size : start])
-        return {name: _array(content, start, row) for name, row in header.items() if name != "__metadata__"}
-    except (struct.error, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"no safetensors file: {error!r}") from error
+    if len(content) < _LENGTH.size:
+        raise ValueError("no safetensors file: it is too short")
+    (length,) = _LENGTH.unpack_from(content)
+    start = _LENGTH.size + length
+    header = read_json(content[_LENGTH.size : start], _HEADER)
+    return {name: _array(content, start, row) for name, row in header.items() if name != "__metadata__"}
 
 
-def _array(content: bytes, start: int, row: Mapping[str, object]) -> Array:
-    dtype, shape, offsets = np.dtype(_DTYPES[str(row["dtype"])]), row["shape"], row["data_offsets"]
-    if not isinstance(shape, list) or not isinstance(offsets, list):
-        raise TypeError("a shape or an offset is no list")
+def _array(content: bytes, start: int, row: Mapping[str, Any]) -> Array:
+    dtype, shape, (begin, end) = np.dtype(_DTYPES[row["dtype"]]), row["shape"], row["data_offsets"]
     count = math.prod(shape)
-    if offsets[1] - offsets[0] != count * dtype.itemsize:
-        raise ValueError("an array's length contradicts its shape")
-    return np.frombuffer(content, dtype, count, start + offsets[0]).reshape(shape)
+    if end - begin != count * dtype.itemsize or start + end > len(content):
+        raise ValueError("an array's length contradicts its shape, or the file's length")
+    return np.frombuffer(content, dtype, count, start + begin).reshape(shape)
 
 
-def smallest_unsigned(array: Array, greatest: int) -> Array:
-    """Return the array in the narrowest unsigned integers that hold the values from 0 to `greatest`."""
-    return array.astype(np.min_scalar_type(greatest))
+def smallest_unsigned(values: Array, greatest: int) -> Array:
+    """Return an array in the narrowest unsigned integers that hold the values from 0 to `greatest`."""
+    return values.astype(np.min_scalar_type(greatest))
 
 
 def pack_views(views: EpochViews, recipe: ViewRecipe, mosaic_size: int) -> dict[str, Array]:
@@ -114,17 +121,17 @@ def unpack_views(arrays: Mapping[str, Array], recipe: ViewRecipe, images: int) -
         images: how many images, and so views, there are.
 
     Raises:
-        KeyError, ValueError: an array is missing or has another shape.
+        KeyError, ValueError: an array is missing, has another shape, or numbers that name nothing.
     """
-    batches = -(-images // recipe.batch)
+    batches, cells = -(-images // recipe.batch), recipe.factor**2
     if recipe.cutmix:
-        partner = _shaped(arrays, "partner", images)
+        partner = _places(arrays, "partner", images, images)
         patch = np.repeat(_shaped(arrays, "patch", batches, 4), recipe.batch, axis=0)[:images]
     else:
         partner, patch = np.arange(images), np.zeros((images, 4))
     return EpochViews(
-        image=_shaped(arrays, "image", images).astype(np.int32),
-        tiles=_shaped(arrays, "tiles", images, recipe.factor**2).astype(np.uint8),
+        image=_places(arrays, "image", images, images).astype(np.int32),
+        tiles=_places(arrays, "tiles", cells, images, cells).astype(np.uint8),
         box=_shaped(arrays, "box", images, 4).astype(np.int16),
         flip=_shaped(arrays, "flip", images).astype(np.bool_),
         partner=partner.astype(np.int32),
@@ -133,7 +140,15 @@ def unpack_views(arrays: Mapping[str, Array], recipe: ViewRecipe, images: int) -
 
 
 def _shaped(arrays: Mapping[str, Array], name: str, *shape: int) -> Array:
-    array = arrays[name]
-    if array.shape != shape:
-        raise ValueError(f"'{name}' has the shape {list(array.shape)} instead of {list(shape)}")
-    return array
+    found = arrays[name]
+    if found.shape != shape:
+        raise ValueError(f"'{name}' has the shape {list(found.shape)} instead of {list(shape)}")
+    return found
+
+
+def _places(arrays: Mapping[str, Array], name: str, count: int, *shape: int) -> Array:
+    """An array of places in something that has so many."""
+    found = _shaped(arrays, name, *shape)
+    if (found >= count).any():
+        raise ValueError(f"'{name}' goes beyond {count}")
+    return found

@@ -22,7 +22,7 @@ from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
-from fgdd_fast.images.decode import FileContent, decode_image, read_file
+from fgdd_fast.images.decode import FileContent, decoding, read_file
 from fgdd_fast.images.depth import at_depth
 from fgdd_fast.images.near_duplicates import perceptual_hash
 from fgdd_fast.images.tiles import tile_pixels
@@ -209,17 +209,20 @@ class Measurer:
         """Decode an image and take from it what is missing; runs in a reading thread."""
         image, file = work.read.image, work.read.file
         try:
-            pixels = decode_image(at_depth(file.content, self._settings.sixteen_bit))
-            height, width = pixels.shape[:2]
-            missing = work.missing or self._lookup.missing_of_unknown(image, width, height)
-            foreground = self._foreground.prepare(pixels, image) if missing.foreground else None
+            with decoding(at_depth(file.content, self._settings.sixteen_bit)) as pixels:
+                return self._prepare_decoded(work, pixels)
         except ImageError as error:
             return Skipped(image.source, error.problem)
+
+    def _prepare_decoded(self, work: _Work, pixels: Pixels) -> _Prepared:
+        image = work.read.image
+        height, width = pixels.shape[:2]
+        missing = work.missing or self._lookup.missing_of_unknown(image, width, height)
         return _Prepared(
             image,
             work.read.signature,
-            KnownFile(file.sha256, width, height),
-            foreground,
+            KnownFile(work.read.file.sha256, width, height),
+            self._foreground.prepare(pixels, image) if missing.foreground else None,
             missing.boxes,
             tuple(self._view(pixels, box) for box in missing.boxes),
             missing.crops,

@@ -17,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fgdd_engines.file_lock import has_locks
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.measurement.store_format import (
+    BY_CONTENT,
     SCHEMAS,
     VERSION,
     Features,
@@ -60,9 +62,9 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
-                f"The store folder {folder} cannot be made: {error.strerror}", "Name another with --store."
-            ) from error
+            problem = f"The store folder {folder} cannot be made: {error.strerror}"
+            raise StoreError(problem, "Name another with --store.") from error
+        _require_locks(folder)
         with self._explained():
             self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
             try:
@@ -218,6 +220,17 @@ class Store:
             for measurement in measurements:
                 self._add(measurement)
 
+    def forget(self, sha256s: Iterable[str]) -> int:
+        """Overwrite everything that is kept of images, and return of how many there was something."""
+        keys = [(bytes.fromhex(sha256),) for sha256 in sha256s]
+        with self._explained():
+            self._database.execute("PRAGMA secure_delete = ON")
+            with self._transaction():
+                for table in BY_CONTENT:  # the last names each once
+                    gone = self._database.executemany(f"DELETE FROM {table} WHERE sha256 = ?", keys).rowcount
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return max(gone, 0)
+
     def _add(self, measurement: Measurement) -> None:
         known = measurement.known
         sha256 = bytes.fromhex(known.sha256)
@@ -311,6 +324,19 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path} failed: {error}", _advice(error)) from error
+
+
+def _require_locks(folder: Path) -> None:
+    """Refuse a file system without locks at once: SQLite takes it for another process and waits."""
+    try:
+        locks = has_locks(folder)
+    except OSError:
+        return  # a folder that cannot be written is told of by SQLite
+    if not locks:
+        raise StoreError(
+            f"The file system of the store folder {folder} has no locks, by which processes take turns",
+            "Name a folder on another disk with --store.",
+        )
 
 
 def _advice(error: sqlite3.Error) -> str:

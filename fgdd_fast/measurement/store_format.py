@@ -72,6 +72,11 @@ CREATE TABLE features (
 """,
 )
 VERSION = len(SCHEMAS)
+BY_CONTENT = (
+    *("files", "occupancies", "losses", "boxes", "masks", "shares"),
+    *("perceptual_hashes", "features", "images"),
+)
+"""The tables whose rows belong to the bytes of an image."""
 
 
 @dataclass(frozen=True)

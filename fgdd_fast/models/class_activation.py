@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
+from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import BundleError, TeacherError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
@@ -29,7 +30,8 @@ class ClassActivationModel(SaliencyModel):
 
     def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, resize: ResizeMethod) -> None:
         super().__init__(bundle, runtime, batch=batch, resize=resize)
-        self._labels = {name: np.asarray(label, np.int32) for label, name in enumerate(bundle.classes or ())}
+        labels = {name: np.asarray(label, np.int32) for label, name in enumerate(bundle.classes or ())}
+        self._labels = ByClassName(labels)
 
     def fingerprint(self, class_name: str) -> Mapping[str, str]:
         """See `ForegroundModel.fingerprint`."""

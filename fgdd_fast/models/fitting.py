@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_fast.class_names import order_of_numbers
+from fgdd_fast.class_names import ByClassName, order_of_numbers
 from fgdd_fast.errors import DataError, SettingsError, TeacherError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
 from fgdd_fast.images.depth import SixteenBit
@@ -295,7 +295,8 @@ def _split(
             )
         return fitting, held
     other = scan(validation)
-    unknown = sorted(set(other.classes) - set(dataset.classes))
+    known = ByClassName.places(dataset.classes)
+    unknown = [name for name in other.classes if name not in known]
     if unknown:
         raise SettingsError(
             f"{validation} has classes that the images to fit on lack: {', '.join(map(repr, unknown))}",
@@ -345,5 +346,5 @@ class _Reading:
                 advance=task.advance,
             )
         self.skipped += skipped
-        index = {name: place for place, name in enumerate(self.classes)}
+        index = ByClassName.places(self.classes)
         return results, np.array([index[image.class_name] for image in used])

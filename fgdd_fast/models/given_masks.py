@@ -178,7 +178,7 @@ def _foreground(content: bytes) -> NDArray[np.bool_]:
     header = read_header(content)
     if header.format != "PNG":
         raise ImageError(f"{header.format} instead of PNG")
-    if header.width * header.height > MAX_PIXELS:
+    if header.decoded_bytes > 3 * MAX_PIXELS:
         raise ImageError(f"too large: {header.width} x {header.height} pixels")
     stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
     if stored is None:

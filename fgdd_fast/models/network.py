@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fgdd_engines.base import Array, Device, Engine, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import open_engine
+from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import BundleError, EngineError, SettingsError, TeacherError
 from fgdd_fast.images.tiles import ScoreView, teacher_view, view_size
 
@@ -157,7 +158,7 @@ class Teacher(BatchedNetwork):
         self.tile_size = tile_size
         self._pad_value = bundle.preprocessing.pad_value or (0, 0, 0)
         self._pads_itself = pads_itself
-        self._labels = {name: index for index, name in enumerate(bundle.classes)}
+        self._labels = ByClassName.places(bundle.classes)
 
     def label(self, class_name: str) -> int:
         """The index of a class among the teacher's outputs."""
@@ -233,7 +234,7 @@ def check_classes(teacher: Bundle, folder_classes: Sequence[str]) -> None:
     Raises:
         TeacherError: it does not; the message names the classes.
     """
-    known = set(teacher.classes or ())
+    known = ByClassName.places(teacher.classes or ())
     missing = [name for name in folder_classes if name not in known]
     if missing:
         raise TeacherError(

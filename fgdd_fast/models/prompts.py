@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle, Role
+from fgdd_engines.bundle.schema import Check, SchemaError, array, number, one_of, record, string, whole
+from fgdd_engines.bundle.sidecar import LARGEST_SIDE
 from fgdd_engines.optional_imports import import_optional
+from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import BundleError, SettingsError
 
 _WORDNET_ID = re.compile(r"n\d{8}")
@@ -26,6 +29,16 @@ _FORMS = (
     'Give a JSON object, as in {"n02123045": ["tabby cat", "tabby"]}, or a text with a line for each folder, '
     "as in: n02123045 tabby cat, tabby"
 )
+_PROMPTING_FIELDS: Mapping[str, Check] = {
+    "form": string(longest=1000),
+    "text_length": whole(1, 4096),
+    "special_tokens": array(whole(0, 2**31 - 1), longest=4096),
+    "threshold": number(0, 1),
+    "boxes": whole(1, 100_000),
+    "fit": one_of("letterbox", "squash"),
+    "shortest_edge": whole(1, LARGEST_SIDE),
+}
+_PROMPTING = record(_PROMPTING_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -64,19 +77,11 @@ class Prompting:
         if data is None or role not in (None, bundle.role):
             raise BundleError(f"The bundle {bundle.onnx} cannot be asked for a class by its name")
         try:
-            if data["fit"] not in ("letterbox", "squash"):
-                raise ValueError(f"fit {data['fit']!r}")
-            return cls(
-                form=str(data["form"]),
-                text_length=int(data["text_length"]),
-                special_tokens=tuple(int(token) for token in data["special_tokens"]),
-                threshold=float(data["threshold"]),
-                boxes=int(data["boxes"]),
-                fit=data["fit"],
-                shortest_edge=int(data["shortest_edge"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise BundleError(f"The sidecar {bundle.sidecar} lacks or garbles a field: {error!r}") from error
+            _PROMPTING(dict(data), "prompting")
+        except SchemaError as error:
+            raise BundleError(f"The sidecar {bundle.sidecar} lacks or garbles a field: {error}") from error
+        known = {name: data[name] for name in _PROMPTING_FIELDS}
+        return cls(**{**known, "special_tokens": tuple(data["special_tokens"])})
 
     def as_json(self) -> dict[str, Any]:
         """Return what a sidecar says of it, for `Bundle.prompting`."""
@@ -127,7 +132,7 @@ def _read_json(path: Path, text: str) -> list[_Row]:
         pairs = json.loads(text, object_pairs_hook=tuple)
     except json.JSONDecodeError as error:
         raise SettingsError(f"{path}, line {error.lineno}: no JSON: {error.msg}", _FORMS) from error
-    except RecursionError as error:
+    except (ValueError, RecursionError) as error:  # a number of too many digits; too many lists
         raise SettingsError(f"{path} is no JSON object of phrases", _FORMS) from error
     if not isinstance(pairs, tuple):
         raise SettingsError(f"{path}, line 1: a list, not an object", _FORMS)
@@ -142,10 +147,10 @@ def _read_json(path: Path, text: str) -> list[_Row]:
 
 def _read_lines(path: Path, text: str) -> list[_Row]:
     rows: list[_Row] = []
-    for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
+    for place, line in enumerate(map(str.strip, text.split("\n")), start=1):
         if line:
             name, _, phrases = line.partition("\t" if "\t" in line else " ")
-            rows.append((f"{path}, line {number}", name.strip(), phrases.split(",") if phrases else []))
+            rows.append((f"{path}, line {place}", name.strip(), phrases.split(",") if phrases else []))
     return rows
 
 
@@ -155,8 +160,9 @@ def phrases_of(class_name: str, prompts: Mapping[str, tuple[str, ...]]) -> tuple
     Raises:
         SettingsError: the name is nothing to look for, and `prompts` has no other.
     """
-    if class_name in prompts:
-        return prompts[class_name]
+    given = ByClassName(prompts)
+    if class_name in given:
+        return given[class_name]
     if _WORDNET_ID.fullmatch(class_name):
         fault: str | None = "is a WordNet id"
     else:

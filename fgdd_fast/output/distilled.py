@@ -114,8 +114,10 @@ class DistilledSet:
         Raises:
             DataError: as for `read`.
         """
-        pixels = np.empty((len(self), self.size, self.size, 3), np.uint8)
-        for index in range(len(self)):
+        first = self.read(0)  # an image that is there, before memory is asked for by what a manifest says
+        pixels = np.empty((len(self), *first.shape), np.uint8)
+        pixels[0] = first
+        for index in range(1, len(self)):
             pixels[index] = self.read(index)
         return pixels
 
@@ -144,7 +146,7 @@ def open_distilled(out: str | Path) -> DistilledSet:
     """
     out = Path(out)
     manifest = read_manifest(out / MANIFEST)
-    size, factor = _geometry(manifest, out)
+    size, factor = mosaic_geometry(manifest, out)
     listed = Counter(image.file for image in manifest.images)
     _refuse_twice(listed, out)
     present = _present(out)
@@ -166,8 +168,16 @@ def split_tiles(pixels: Pixels, factor: int) -> Pixels:
     return np.ascontiguousarray(cells.reshape(factor**2, side, side, 3))
 
 
-def _geometry(manifest: Manifest, out: Path) -> tuple[int, int]:
-    """Size and factor of the mosaics, which the manifest's settings give and its tiles confirm."""
+def mosaic_geometry(manifest: Manifest, out: Path) -> tuple[int, int]:
+    """Return size and factor of the mosaics, which the manifest's settings give and its tiles confirm.
+
+    Args:
+        manifest: of the data set.
+        out: where it lies, for messages.
+
+    Raises:
+        DataError: they contradict each other.
+    """
     values = []
     for name in ("size", "factor"):
         value = manifest.settings.get(name)

@@ -176,7 +176,7 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
 def _is_our_manifest(path: Path) -> bool:
     try:
         manifest = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     tool = manifest.get("tool") if isinstance(manifest, dict) else None
     return isinstance(tool, dict) and "fgdd-fast" in tool
@@ -187,7 +187,7 @@ def _are_our_labels(folder: Path) -> bool:
     try:
         names = {entry.name for entry in folder.iterdir()}
         index = json.loads((folder / LABEL_INDEX).read_bytes()) if LABEL_INDEX in names else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     if index is None:
         return all(name.startswith(f".{LABELS}.") for name in names)

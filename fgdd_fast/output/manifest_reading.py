@@ -17,9 +17,13 @@ from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.output.folder import IMAGES, MANIFEST
 from fgdd_fast.output.manifest import FORMAT, DistilledImage, Manifest, Model, Setting
+from fgdd_fast.output.mosaic import Format
 from fgdd_fast.selection.records import Tile, TileKind
 
 T = TypeVar("T")
+LARGEST_SIDE = 16_384  # pixels of a mosaic; memory is asked for by it
+_SUFFIXES = tuple(f".{name}" for name in get_args(Format))
+_LARGEST_BOX = 2**31  # pixels of a source
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -64,10 +68,12 @@ def _manifest(data: Any) -> Manifest:
     tool = _get(data, "tool", dict, "manifest")
     prompts = _get({"prompts": {}, **data}, "prompts", dict, "manifest")
     _require(not prompts or prompts.keys() == set(classes), "prompts must name each class once")
+    image_count = _get(dataset, "images", int, "dataset")
+    _require(image_count >= 0, "dataset.images must be a number from 0 on")
     return Manifest(
         tool={name: _get(tool, name, str, "tool") for name in tool},
         classes=tuple(classes),
-        image_count=_get(dataset, "images", int, "dataset"),
+        image_count=image_count,
         settings=_settings(_get(data, "settings", dict, "manifest")),
         prompts={name: _phrases(prompts, name) for name in prompts},
         models={role: _model(models, role) for role in ("foreground", "teacher")},
@@ -85,14 +91,20 @@ def _counts(data: dict[str, Any], name: str, classes: list[str]) -> dict[str, in
     """Return a number for each of some classes."""
     counts = _get(data, name, dict, "manifest")
     _require(counts.keys() <= set(classes), f"{name} names an unknown class")
-    return {each: _get(counts, each, int, name) for each in counts}
+    found = {each: _get(counts, each, int, name) for each in counts}
+    _require(all(count >= 0 for count in found.values()), f"{name} must be numbers from 0 on")
+    return found
 
 
 def _settings(data: dict[str, Any]) -> dict[str, Setting]:
     for name, value in data.items():
         _require(
-            value is None or isinstance(value, str | int | float), f"settings.{name} must be a plain value"
+            value is None or isinstance(value, str | bool) or _is_finite(value),
+            f"settings.{name} must be a plain value",
         )
+    for name in ("size", "factor"):
+        if isinstance(data.get(name), int):
+            _require(data[name] <= LARGEST_SIDE, f"settings.{name} must be at most {LARGEST_SIDE}")
     if "box_threshold" in data:
         _share(data, "box_threshold", "settings")
     return data
@@ -118,7 +130,9 @@ def _image(data: object, where: str, thresholds: Mapping[str, float]) -> Distill
     file, class_name = _get(data, "file", str, where), _get(data, "class", str, where)
     _require(class_name in thresholds, f"{where}.class is not among the classes")
     parts = PurePosixPath(file).parts
+    _require("\0" not in file, f"{where}.file is no path")
     _require(parts[:-1] == (IMAGES, class_name), f"{where}.file must lie in {IMAGES}/{class_name}/")
+    _require(PurePosixPath(file).suffix in _SUFFIXES, f"{where}.file must be a PNG or a JPEG")
     tiles = _get(data, "tiles", list, where)
     factor = math.isqrt(len(tiles))
     _require(factor >= 1 and factor**2 == len(tiles), f"{where}.tiles must fill a square")
@@ -157,7 +171,7 @@ def _source(data: object, where: str) -> str:
     source = _get(data, "source", str, where)
     path = PurePosixPath(source)
     _require(
-        bool(path.parts) and not path.is_absolute() and ".." not in path.parts,
+        bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in source,
         f"{where}.source must be a path within the data set",
     )
     return source
@@ -177,16 +191,20 @@ def _share(data: object, key: str, where: str) -> float:
 
 def _number(data: object, key: str, where: str) -> float:
     value: Any = _get(data, key, object, where)
-    problem = f"{where}.{key} must be a finite number"
-    _require(isinstance(value, int | float) and not isinstance(value, bool), problem)
-    _require(abs(value) <= sys.float_info.max, problem)  # not so for NaN, nor for integers beyond any float
+    _require(_is_finite(value), f"{where}.{key} must be a finite number")
     return float(value)
+
+
+def _is_finite(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # not so for NaN, nor for integers beyond any float
 
 
 def _integers(data: object, key: str, count: int, where: str) -> list[int]:
     values = _get(data, key, list, where)
     _require(
-        len(values) == count and all(type(value) is int for value in values),
+        len(values) == count and all(type(value) is int and abs(value) < _LARGEST_BOX for value in values),
         f"{where}.{key} must be {count} whole numbers",
     )
     return values

@@ -10,7 +10,9 @@ writes them (`Features.arrow_schema`).
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -121,7 +123,7 @@ def card(pack: Pack) -> str:
         images=len(pack.distilled),
         classes=len(manifest.classes),
         photographs=manifest.image_count,
-        version=manifest.tool.get("fgdd-fast", ""),
+        version=_cell(manifest.tool.get("fgdd-fast", "")),
         size=pack.distilled.size,
         factor=pack.distilled.factor,
         logits=LOGITS if pack.soft else "",
@@ -174,5 +176,6 @@ def _readable(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return " ".join(_readable(text).replace("|", "\\|").split())
+    """Text for a line or a cell of a Markdown table, of which nothing is read as Markdown or HTML."""
+    escaped = re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(_readable(text), quote=False))
+    return " ".join(escaped.split())

@@ -18,6 +18,7 @@ import numpy as np
 from fgdd_engines.backends import find_backend
 from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.resize import resize
@@ -118,7 +119,8 @@ def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str
         feeds = [{"images": resize(image.pixels, size, "area")[None]} for image in images]
         if bundle.classes is None:
             return feeds
-        labels = [bundle.classes.index(each.image.class_name) for each in _of_known_classes(bundle, images)]
+        places = ByClassName.places(bundle.classes)
+        labels = [places[each.image.class_name] for each in _of_known_classes(bundle, images)]
         return [
             {**feed, "labels": np.array([label], np.int32)} for feed, label in zip(feeds, labels, strict=True)
         ]
@@ -134,9 +136,10 @@ def _of_known_classes(bundle: Bundle, images: Sequence[SampleImage]) -> Sequence
     classes = bundle.classes
     if classes is None:
         return images
+    known = ByClassName.places(classes)
     return [
         image
-        if image.image.class_name in classes
+        if image.image.class_name in known
         else replace(image, image=replace(image.image, class_name=classes[place % len(classes)]))
         for place, image in enumerate(images)
     ]
@@ -228,7 +231,7 @@ class _Teacher(_Subject):
     def _known_labels(self, teacher: Teacher) -> list[int]:
         """The label of each image, settled by the reference, which comes first."""
         if self._labels is None:
-            known = set(self.bundle.classes or ())
+            known = ByClassName.places(self.bundle.classes or ())
             self._labels = [
                 teacher.label(image.image.class_name)
                 if image.image.class_name in known

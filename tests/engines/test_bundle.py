@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,41 @@ def test_a_garbled_sidecar_is_refused(written: Bundle, content: bytes) -> None:
         {"outputs": None},
         {"preprocessing": {"height": "tall", "width": 24, "description": "", "pad_value": None}},
         {"preprocessing": {"height": 24, "width": 24, "description": "", "pad_value": [0, 0]}},
+        {"preprocessing": {"height": -1, "width": 24, "description": "", "pad_value": None}},
+        {"preprocessing": {"height": 10**6, "width": 24, "description": "", "pad_value": None}},
+        {"preprocessing": {"height": 24, "width": 24, "description": "", "pad_value": ["a", "b", "c"]}},
+        {"preprocessing": {"height": float("inf"), "width": 24, "description": "", "pad_value": None}},
         {"classes": 3},
         {"source": 3},
+        *({"files": {name: "0" * 64}} for name in ("../tiny", "/etc/passwd", "")),
     ],
 )
 def test_a_sidecar_with_a_wrong_field_is_refused(written: Bundle, changes: dict[str, Any]) -> None:
     edit_sidecar(written, **changes)
     with pytest.raises(BundleError, match=r"The sidecar .*tiny\.json"):
         load_bundle(written.onnx)
+
+
+def test_a_sidecar_of_lists_within_lists_is_refused(written: Bundle) -> None:
+    text = written.sidecar.read_text()
+    for deep in (100, 100_000):
+        nested = "[" * deep + "]" * deep
+        written.sidecar.write_text(text.replace('"source": {', '"source": {"deep": ' + nested + ",", 1))
+        with pytest.raises(BundleError, match=r"nested (too|more than 32) deep"):
+            load_bundle(written.onnx)
+
+
+def test_two_writers_at_once_leave_one_whole_bundle(tmp_path: Path) -> None:
+    described = tiny_description(tmp_path / "tiny.onnx")
+
+    def write(model: bytes) -> None:
+        for _ in range(8):
+            write_bundle(described, model)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(write, (MODEL, named(b"another graph"))))
+    assert load_bundle(tmp_path / "tiny.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.json", "tiny.onnx"]
 
 
 def test_a_sidecar_without_a_field_is_refused(written: Bundle) -> None:

@@ -132,7 +132,9 @@ def test_torchscript(tmp_path: Path, how: str) -> None:
     example = torch.zeros(1, 3, SIDE, SIDE)
     saved = torch.jit.script(network) if how == "script" else torch.jit.trace(network, example)
     torch.jit.save(saved, tmp_path / "mine.ts")
-    teacher = export_teacher(str(tmp_path / "mine.ts"), tmp_path / "mine.onnx", **INPUT)
+    with pytest.raises(SettingsError, match="is TorchScript, which is a program"):
+        export_teacher(str(tmp_path / "mine.ts"), tmp_path / "mine.onnx", **INPUT)
+    teacher = export_teacher(str(tmp_path / "mine.ts"), tmp_path / "mine.onnx", **INPUT, trust_code=True)
     assert (teacher.source["kind"], teacher.source["architecture"]) == ("torchscript", "Sequential")
     assert_parity(teacher, network)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(teacher.onnx).graph.node}

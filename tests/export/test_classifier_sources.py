@@ -21,7 +21,7 @@ from tiny_classifiers import SIDE  # noqa: E402
 from fgdd_engines.bundle.files import file_sha256  # noqa: E402
 from fgdd_export.classifier.sources import load_classifier  # noqa: E402
 from fgdd_export.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, ConvNet, logits_of  # noqa: E402  # noqa: E402
-from fgdd_fast.errors import BundleError, FgddError  # noqa: E402
+from fgdd_fast.errors import BundleError, FgddError, SettingsError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:Detected pickle")
 
@@ -164,8 +164,40 @@ def test_bad_torchscript_is_refused(tmp_path: Path, member: str) -> None:
             for name in archive.namelist():
                 copy.writestr(name, content if name.endswith(member) else archive.read(name))
         with pytest.raises(BundleError, match=r"The TorchScript file .* cannot be loaded"):
-            load_classifier(str(bad))
+            load_classifier(str(bad), trust_code=True)
         assert not target.exists()
+
+
+class _WritesAFile(torch.nn.Module):
+    """Loaded, it makes a file named by its state."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.size = 0
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = state[1]
+        self.size = torch.from_file(state[0], shared=True, size=1).numel()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+def test_torchscript_runs_only_where_its_code_is_trusted(tmp_path: Path) -> None:
+    file, written = tmp_path / "evil.pt", tmp_path / "written"
+    torch.jit.save(torch.jit.script(_WritesAFile(str(written))), file)
+    with pytest.raises(SettingsError, match="can write files when it is loaded"):
+        load_classifier(str(file))
+    assert not written.exists()
+    load_classifier(str(file), trust_code=True)
+    assert written.exists()
 
 
 # Functions

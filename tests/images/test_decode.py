@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fgdd_fast.errors import ImageError
+from fgdd_fast.images import decode
 from fgdd_fast.images.decode import decode_image, read_file, read_image
 from fgdd_fast.images.headers import read_header
 
@@ -66,7 +67,7 @@ def test_every_format_and_mode_agrees_with_pillow(name: str, mode: str, size: tu
     assert (header.animated, header.orientation) == (False, 1)
     if name not in ("GIF", "WEBP"):
         assert header.bit_depth == {"1": 1, "I;16": 16}.get(mode, 8)
-    if mode not in ("I;16", "YCbCr") and (name, mode) not in (("TIFF", "LA"), ("GIF", "RGB")):
+    if mode not in ("I;16", "YCbCr") and (name, mode) != ("GIF", "RGB"):
         assert difference(content) <= 1  # rounding of CMYK and of transparency
 
 
@@ -153,12 +154,26 @@ def test_an_mpo_gives_its_first_picture() -> None:
     content = encode(first, "MPO", save_all=True, append_images=[second])
     assert difference(content) <= 3
     with pytest.raises(ImageError, match="truncated JPEG"):
-        decode_image(content[: content.index(b"\xff\xd9")])
+        decode_image(content[: content.index(b"\xff\xd9") - 10])
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
-def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, int]) -> None:
-    content = encode(picture(), "JPEG", **options)
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}, {"quality": 100, "subsampling": 0}])
+def test_a_jpeg_that_lacks_its_end_marker_alone_is_read(options: dict[str, int]) -> None:
+    for pixels in (picture(), np.full((32, 48, 3), 200, np.uint8)):
+        content = encode(pixels, "JPEG", **options)
+        whole = decode_image(content)
+        assert (decode_image(content[:-2]) == whole).all()
+        assert (decode_image(content[:-1]) == whole).all()
+        for length in [*range(3, len(content) - 40, 23), *range(len(content) - 40, len(content) - 2)]:
+            try:
+                assert (decode_image(content[:length]) == whole).all()  # what is missing was filling
+                assert length > len(content) - 5
+            except ImageError as error:
+                assert "JPEG" in error.problem  # noqa: PT017 - one of the two
+
+
+def test_a_progressive_jpeg_cut_anywhere_is_refused() -> None:
+    content = encode(picture(), "JPEG", progressive=True)
     for length in range(len(content)):
         with pytest.raises(ImageError):
             decode_image(content[:length])
@@ -188,6 +203,49 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(monkeypatch: pyt
         decode_image(bytes(content))
     with pytest.raises(ImageError, match="too large: 48 x 32 pixels"):
         decode_image(encode(picture(), "JPEG"), max_pixels=48 * 32 - 1)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_grey_tiff_with_alpha_is_laid_over_white(compression: str | None, orientation: int) -> None:
+    content = encode(in_mode("LA", 37, 20), "TIFF", compression=compression, exif=exif(orientation))
+    assert difference(content) <= 1
+    predicted = encode(
+        in_mode("LA", 37, 20), "TIFF", compression="tiff_lzw", tiffinfo={317: 2, 274: orientation}
+    )
+    assert difference(predicted) <= 1
+
+
+def test_a_grey_tiff_in_another_form_is_refused() -> None:
+    content = encode(in_mode("LA"), "TIFF")
+    photometric = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert photometric in content
+    with pytest.raises(ImageError, match="in a form that cannot be read"):
+        decode_image(content.replace(photometric, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 85), ("1", 0), ("I;16", 85 * 257)])
+def test_the_transparent_grey_is_laid_over_white(mode: str, key: int) -> None:
+    levels = np.full((32, 48), 200, np.uint8)
+    levels[5:9] = key if mode != "I;16" else 85
+    image = Image.fromarray(levels) if mode != "1" else Image.fromarray(levels).convert("1")
+    if mode == "I;16":
+        image = Image.fromarray(levels.astype(np.uint16) * 257)
+    decoded = decode_image(encode(image, "PNG", transparency=key))
+    assert (decoded[5:9] == 255).all()
+    assert (decoded[10] == (255 if mode == "1" else 200)).all()
+
+
+def test_further_pages_of_a_tiff_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    decode._say_pages.cache_clear()
+    pages = [Image.fromarray(picture()), Image.fromarray(picture()[::-1].copy())]
+    content = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    for _ in range(2):
+        assert (decode_image(content) == picture()).all()
+    decode_image(encode(pages[0], "TIFF"))
+    assert [record.message for record in caplog.records] == [
+        "Some TIFF files have several pages: the first page of each is read"
+    ]
 
 
 def reason(path: Path) -> str:

@@ -32,9 +32,8 @@ def test_an_animation_of_one_frame_is_none(name: str) -> None:
 
 def test_the_pages_of_a_tiff_are_no_animation() -> None:
     pages = [Image.fromarray(picture(48, 32)), Image.fromarray(picture(20, 10))]
-    assert read_header(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])) == Header(
-        "TIFF", 48, 32
-    )
+    content = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    assert read_header(content) == Header("TIFF", 48, 32, pages=True)
 
 
 def test_bitmaps() -> None:
@@ -87,8 +86,9 @@ def test_an_embedded_thumbnail_does_not_hide_a_missing_end() -> None:
     whole = encode(picture(), "JPEG")
     content = whole[:2] + block + whole[2:]
     assert read_header(content) == Header("JPEG", 48, 32)
+    assert not read_header(content[:-2]).ended
     with pytest.raises(ImageError, match="truncated JPEG"):
-        read_header(content[:-2])
+        read_header(content[: len(content) - len(whole) + 2])
 
 
 def check_calm(content: bytes) -> None:

@@ -198,7 +198,7 @@ def test_a_file_that_holds_something_else(out: Path) -> None:
         (lambda data: data.pop("format"), "format"),
         (lambda data: data.pop("images"), "images"),
         (lambda data: data.update(images=["x"]), "SHA-256"),
-        (lambda data: data.update(images=7), "not iterable"),
+        (lambda data: data.update(images=7), "images must be a list"),
         (lambda data: data.update(epochs=-1), "-1"),
         (lambda data: data.update(epochs=True), "True"),
         (lambda data: data.update(epochs=10**12), "epochs"),
@@ -207,7 +207,7 @@ def test_a_file_that_holds_something_else(out: Path) -> None:
         (lambda data: data["views"].update(compression="zip"), "zip"),
         (lambda data: data["views"].update(size=0), "size"),
         (lambda data: data.update(tile_view="mirror"), "mirror"),
-        (lambda data: data.update(files={"../manifest.json": {}}), "no file of labels"),
+        (lambda data: data.update(files={"../manifest.json": {}}), "that of a file of labels"),
         (lambda data: data["files"]["images.safetensors"].pop("bytes"), "bytes"),
     ],
 )

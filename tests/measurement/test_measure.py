@@ -70,7 +70,7 @@ def test_a_moved_data_set_is_hashed_but_not_decoded(
 ) -> None:
     measure(squares, tmp_path)
     shutil.copytree(squares.root, tmp_path / "moved")
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.decode_image", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.decoding", _fail)
     measured, records = measure(scan(tmp_path / "moved"), tmp_path)
     assert (measured.measured, measured.reused) == (0, 18)
     assert all(isinstance(record, ImageRecord) for record in records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -208,6 +209,17 @@ def add_many(store: Store, folder: Path) -> None:
     for number in range(10_000):
         row = measurement(folder / f"{number}.jpg", sha256=f"{number:064x}")
         store.add([row])
+
+
+def test_a_file_system_without_locks_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fgdd_engines.file_lock.fcntl.fcntl", refuse)
+    with pytest.raises(StoreError, match="has no locks") as caught:
+        Store(tmp_path / "store")
+    assert "--store" in caught.value.advice
+    assert not list((tmp_path / "store").iterdir())
 
 
 def test_no_space_left_keeps_what_was_added_before(tmp_path: Path) -> None:

@@ -144,6 +144,19 @@ def test_the_card_tells_what_is_in_it_and_where_it_comes_from(tmp_path: Path) ->
     assert "`tile_logits`" in card(Pack(distilled, 10**9))
 
 
+def test_the_card_shows_hostile_names_as_text(tmp_path: Path) -> None:
+    distilled = write_distilled(tmp_path / "out")
+    evil = "<script>alert(1)</script>\n---\n[x](javascript:1) | ![y](z) `code`"
+    data = json.loads((tmp_path / "out/manifest.json").read_text())
+    data["models"]["teacher"]["name"] = data["tool"]["fgdd-fast"] = evil
+    (tmp_path / "out/manifest.json").write_text(json.dumps(data))
+    shown = card(Pack(open_distilled(distilled.folder), 10**9))
+    assert "<script" not in shown
+    assert shown.count("\n---\n") == 1
+    assert "](" not in shown.replace("\\]", "")
+    assert "| teacher | &lt;script&gt;" in shown
+
+
 def test_two_classes_that_read_alike_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     write_distilled(tmp_path / "out", (os.fsdecode(b"caf\xe9"), "caf\\xe9"))

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +24,10 @@ from typing import Any, Literal, get_args
 from fgdd_engines.base import Precision, TensorSpec
 from fgdd_engines.bundle.external_weights import external_names
 from fgdd_engines.bundle.files import file_sha256, stage_file
+from fgdd_engines.bundle.schema import SchemaError, free, read_json
+from fgdd_engines.bundle.sidecar import sidecar
 from fgdd_engines.errors import BundleError
+from fgdd_engines.file_lock import exclusive_lock, has_locks
 
 FORMAT = 1
 AGAIN = "Pull or make the bundle again; do not use this file."
@@ -41,6 +46,12 @@ ROLES: tuple[Role, ...] = get_args(Role)
 # which is what processors compute fastest, in ONNX Runtime and in OpenVINO.
 Variant = Literal["fp16", "bf16", "int8", "int8-u8"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+_SIDECAR = sidecar(ROLES, VARIANTS)
+_SHOWN_IMAGES = set(ROLES) - {"text-encoder", "mask-decoder"}
+_AS_THEY_ARE = (
+    *("name", "role", "sha256", "source", "licence", "parity", "accuracy", "prompting"),
+    *("parts", "files", "variant", "variant_of", "tile_of"),
+)
 
 
 @dataclass(frozen=True)
@@ -236,65 +247,53 @@ def _file_hash(path: Path) -> str:
 
 
 def _read_sidecar(onnx: Path) -> Bundle:
-    sidecar = onnx.with_suffix(".json")
+    path = onnx.with_suffix(".json")
     try:
-        data = json.loads(sidecar.read_text(encoding="utf-8"))
+        data = read_json(path.read_text(encoding="utf-8"), free)
     except FileNotFoundError as error:
         raise BundleError(
-            f"There is no bundle {onnx}: its sidecar {sidecar.name} is missing",
+            f"There is no bundle {onnx}: its sidecar {path.name} is missing",
             "A bundle is an ONNX file with a JSON file of the same name beside it.",
         ) from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"The sidecar {sidecar} cannot be read: {error}") from error
+        raise BundleError(f"The sidecar {path} cannot be read: {error}") from error
     try:
         if data["format"] != FORMAT:
             raise BundleError(
-                f"The sidecar {sidecar} has format {data['format']}, and this version reads format {FORMAT}"
+                f"The sidecar {path} has format {data['format']}, and this version reads format {FORMAT}"
             )
         if data["role"] not in ROLES:
-            raise BundleError(f"The sidecar {sidecar} has the unknown role {data['role']!r}")
-        if data.get("variant") not in (None, *VARIANTS):
-            raise KeyError(data["variant"])
-        preprocessing = data["preprocessing"]
-        pad_value = preprocessing["pad_value"]
-        return Bundle(
-            onnx=onnx,
-            name=str(data["name"]),
-            role=data["role"],
-            sha256=str(data["sha256"]),
-            inputs=_specs(data["inputs"]),
-            outputs=_specs(data["outputs"]),
-            preprocessing=Preprocessing(
-                int(preprocessing["height"]),
-                int(preprocessing["width"]),
-                str(preprocessing["description"]),
-                None if pad_value is None else (pad_value[0], pad_value[1], pad_value[2]),
-            ),
-            classes=None if data["classes"] is None else tuple(data["classes"]),
-            source=dict(data["source"]),
-            licence=str(data["licence"]),
-            parity=dict(data["parity"]),
-            accuracy=dict(data["accuracy"]),
-            prompting=None if data.get("prompting") is None else dict(data["prompting"]),
-            parts=dict(data.get("parts", {})),
-            files=dict(data.get("files", {})),
-            variant=data.get("variant"),
-            variant_of=data.get("variant_of"),
-            tile_of=data.get("tile_of"),
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BundleError(f"The sidecar {sidecar} lacks or garbles a field: {error!r}") from error
+            raise BundleError(f"The sidecar {path} has the unknown role {data['role']!r}")
+        _SIDECAR(data, "")
+    except (KeyError, TypeError, SchemaError) as error:
+        raise BundleError(f"The sidecar {path} lacks or garbles a field: {error}", AGAIN) from error
+    preprocessing = data["preprocessing"]
+    if data["role"] in _SHOWN_IMAGES and not min(preprocessing["height"], preprocessing["width"]):
+        raise BundleError(f"The sidecar {path} lacks or garbles a field: images of no pixels", AGAIN)
+    return Bundle(
+        onnx=onnx,
+        preprocessing=Preprocessing(
+            preprocessing["height"],
+            preprocessing["width"],
+            preprocessing["description"],
+            None if preprocessing["pad_value"] is None else tuple(preprocessing["pad_value"]),
+        ),
+        inputs=_specs(data["inputs"]),
+        outputs=_specs(data["outputs"]),
+        classes=None if data["classes"] is None else tuple(data["classes"]),
+        **{name: data[name] for name in _AS_THEY_ARE if name in data},
+    )
 
 
 def _specs(rows: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)
+    return tuple(TensorSpec(row["name"], row["dtype"], tuple(row["shape"])) for row in rows)
 
 
 def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     """Write a bundle whole or not at all, over an older one of the same name.
 
     Both files are on disk before the first is renamed; should the machine stop between the two renames, the
-    hash in the old sidecar refuses the new ONNX file.
+    hash in the old sidecar refuses the new ONNX file. Of several writers one renames after the other.
 
     Args:
         bundle: the description; its `sha256` is replaced by the hash of `model`.
@@ -309,14 +308,23 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
         for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
             staged[path] = stage_file(path, content)
-        for path, temporary in staged.items():
-            temporary.replace(path)
+        with _renaming(bundle.onnx):
+            for path, temporary in staged.items():
+                temporary.replace(path)
     except OSError as error:
         raise BundleError(f"The bundle {bundle.onnx} cannot be written: {error.strerror}") from error
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
     return bundle
+
+
+def _renaming(onnx: Path) -> AbstractContextManager[object]:
+    """Hold others back who write the same bundle, where files can be locked."""
+    if not has_locks(onnx.parent):
+        return nullcontext()
+    short = hashlib.sha256(os.fsencode(onnx.name)).hexdigest()[:16]  # the name itself may be as long as any
+    return exclusive_lock(onnx.parent, short, on_wait=lambda: None)
 
 
 def sidecar_text(bundle: Bundle) -> bytes:

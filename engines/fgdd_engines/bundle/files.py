@@ -98,5 +98,5 @@ def is_whole(folder: Path) -> bool:
     try:
         hashes = json.loads((folder / _HASHES).read_text(encoding="utf-8"))
         return all(file_sha256(folder / name) == hashes[name] for name in hashes)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False

@@ -105,6 +105,7 @@ def export_teacher(
     check: Sequence[Images] = (),
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
+    trust_code: bool = False,
 ) -> Bundle:
     """Export a classifier together with its cross-entropy, and prove that it still decides the same.
 
@@ -121,18 +122,19 @@ def export_teacher(
         licence: SPDX identifier of the weights' licence; `NOASSERTION` leaves it to the checkpoint.
         force: write the bundle also when it differs from the network by more than rounding; not when it gives
             values that are not finite.
+        trust_code: load a TorchScript file, which is a program and not weights alone.
 
     Returns:
         A `teacher`; see `Bundle`. Its images are square.
 
     Raises:
-        SettingsError: class names, size, mean or std are missing or do not fit.
+        SettingsError: names, size, mean or std are missing or do not fit; or TorchScript is not trusted.
         BundleError: the checkpoint cannot be loaded or exported, gives values that are not finite, or the
             bundle differs from it; nothing is written then.
         MissingExtraError: a package of the extra `export` is not installed.
     """
     _log.info("Loading %s", checkpoint)
-    candidate = _candidate(checkpoint, size=size, mean=mean, std=std)
+    candidate = _candidate(checkpoint, size=size, mean=mean, std=std, trust_code=trust_code)
     names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
     images = _inputs(check, candidate)
     _log.info("Running the network as published on %d images", len(images))
@@ -161,7 +163,12 @@ def _refuse(name: str, parity: Mapping[str, Any], force: bool) -> None:
 
 
 def _candidate(
-    checkpoint: str, *, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
+    checkpoint: str,
+    *,
+    size: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    trust_code: bool,
 ) -> Candidate:
     if names_bundle(checkpoint):
         return backbone_candidate(checkpoint, size=size, mean=mean, std=std)
@@ -169,7 +176,7 @@ def _candidate(
         import_optional(package, "export")
     from fgdd_export.classifier.network import network_candidate  # noqa: PLC0415 - imports torch
 
-    return network_candidate(checkpoint, size=size, mean=mean, std=std)
+    return network_candidate(checkpoint, size=size, mean=mean, std=std, trust_code=trust_code)
 
 
 def _inputs(check: Sequence[Images], candidate: Candidate) -> Images:

@@ -30,14 +30,20 @@ LEAST_CLASSES = 2
 
 
 def network_candidate(
-    checkpoint: str, *, size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None
+    checkpoint: str,
+    *,
+    size: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    trust_code: bool,
 ) -> Candidate:
     """Load a PyTorch classifier and settle its input; see `export_teacher`.
 
-    Raises SettingsError where the size or the normalisation is missing or impossible; BundleError where the
-    checkpoint cannot be loaded, or is no classifier of RGB images of that size.
+    Raises SettingsError where the size or the normalisation is missing or impossible, or where the checkpoint
+    is a program that is not trusted; BundleError where the checkpoint cannot be loaded, or is no classifier
+    of RGB images of that size.
     """
-    classifier = load_classifier(checkpoint)
+    classifier = load_classifier(checkpoint, trust_code=trust_code)
     side = size or classifier.size
     if side is None:
         raise SettingsError(

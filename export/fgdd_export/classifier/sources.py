@@ -28,7 +28,7 @@ from fgdd_export.classifier.weights import (
     rded_network,
     read_state,
 )
-from fgdd_fast.errors import BundleError, FgddError
+from fgdd_fast.errors import BundleError, FgddError, SettingsError
 
 
 def load_timm(name: str, weights: Path | None) -> Classifier:
@@ -159,21 +159,30 @@ FILE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".ts")
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls a class without a name
 
 
-def load_classifier(checkpoint: str) -> Classifier:
+def load_classifier(checkpoint: str, *, trust_code: bool = False) -> Classifier:
     """Load a classifier with its weights, in float32 and evaluation mode on the CPU.
 
     See `fgdd_export.classifier.bundle.export_teacher`; bundles are not taken here. Raises BundleError where
-    it is not there, damaged, or not what it should be.
+    it is not there, damaged, or not what it should be; SettingsError where it is a program that is not
+    trusted.
     """
-    classifier = _load(checkpoint)
+    classifier = _load(checkpoint, trust_code)
     classifier.module.to("cpu", torch.float32).eval()
     return classifier
 
 
-def _load(checkpoint: str) -> Classifier:
+def _load(checkpoint: str, trust_code: bool) -> Classifier:
     path = Path(checkpoint)
     if path.is_file():
-        return load_torchscript(path) if _is_torchscript(path) else load_rded(path)
+        if not _is_torchscript(path):
+            return load_rded(path)
+        if not trust_code:
+            raise SettingsError(
+                f"The checkpoint {checkpoint} is TorchScript, which is a program: it can write files when it "
+                "is loaded",
+                "If you trust whoever made it: --trust-code (trust_code=True)",
+            )
+        return load_torchscript(path)
     if code := CODE.fullmatch(checkpoint):
         weights = None if code["weights"] is None else Path(code["weights"])
         if code["module"] in PACKAGES:
@@ -204,7 +213,7 @@ def load_transformers(checkpoint: str) -> Classifier:
 
 
 def load_torchscript(path: Path) -> Classifier:
-    """Load what `torch.jit.save` wrote. TorchScript computes with tensors and can call no other code."""
+    """Load what `torch.jit.save` wrote: a program, whose code runs with this process's rights to files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is called outdated
         try:

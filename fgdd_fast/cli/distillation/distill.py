@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.table import Table
 
 from fgdd_fast.cli.data import USED, data_options, open_checked
@@ -24,6 +25,9 @@ from fgdd_fast.options import DEFAULT_RULE
 from fgdd_fast.pipeline import distill as run_distill
 from fgdd_fast.planning import Plan
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
+from fgdd_fast.trust.remaking import remake
+
+_NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest"}
 
 
 def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
@@ -63,8 +67,26 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     "and tiles alone.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an older distilled data set at OUT.")
-def distill(data: Path, out: Path, label_epochs: int | None, **options: Any) -> None:
+@click.option(
+    "--from-manifest",
+    type=folder(),
+    metavar="FILE",
+    help="Make the data set of this manifest again from DATA, tile by tile; no model runs.",
+)
+@click.pass_context
+def distill(
+    ctx: click.Context,
+    /,
+    data: Path,
+    out: Path,
+    label_epochs: int | None,
+    from_manifest: Path | None,
+    **options: Any,
+) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
+    if from_manifest is not None:
+        _remake(ctx, from_manifest, data, out)
+        return
     runtime = runtime_of_options(options)
     progress = console_progress(console())
     known = {name: options[name] for name in ("ipc", *USED)}
@@ -85,6 +107,24 @@ def distill(data: Path, out: Path, label_epochs: int | None, **options: Any) -> 
         progress=progress,
     )
     click.echo(summary(out, index))
+
+
+def _remake(ctx: click.Context, manifest: Path, data: Path, out: Path) -> None:
+    """Make a data set again; what its manifest says cannot be asked for otherwise."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ctx.params
+        if name not in _NOT_DECIDING and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise SettingsError(
+            f"{', '.join(given)} cannot be used with --from-manifest, which says all of it",
+            "Leave it out, or distil anew without --from-manifest.",
+        )
+    threads, overwrite = ctx.params["threads"], ctx.params["overwrite"]
+    progress = console_progress(console())
+    made = remake(manifest, data, out, overwrite=overwrite, threads=threads, progress=progress)
+    click.echo(f"{len(made.images)} mosaics in {out}")
 
 
 def report_plan(plan: Plan) -> None:

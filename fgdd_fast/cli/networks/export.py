@@ -290,19 +290,23 @@ def export_sam2_command(checkpoint: str, **options: Any) -> None:
 )
 @click.option("--mean", type=float, nargs=3, help="Of each channel, for values in 0 to 1.")
 @click.option("--std", type=float, nargs=3, help="Of each channel, for values in 0 to 1.")
+@click.option(
+    "--trust-code", is_flag=True, help="Load a TorchScript file, which is a program, of somebody you trust."
+)
 def export_teacher_command(
     checkpoint: str,
     names: Path | None,
     size: int | None,
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
+    trust_code: bool,
     **options: Any,
 ) -> None:
     """Export a classifier as a teacher, with the cross-entropy of each sample.
 
     CHECKPOINT is a folder or hub name of transformers, timm:NAME, torchvision:NAME or module:function (each
     with @FILE for weights of your own), a TorchScript file, a checkpoint of RDED, or a backbone of the
-    catalogue. A function of yours is executed; weights never are.
+    catalogue. A function of yours is executed, and a TorchScript file with --trust-code; weights never are.
     """
     wanted = BundleOptions(**options)
     bundle = export_teacher(
@@ -312,6 +316,7 @@ def export_teacher_command(
         size=size,
         mean=mean,
         std=std,
+        trust_code=trust_code,
         check=[image.pixels for image in wanted.images()],
         **wanted.common(),
     )

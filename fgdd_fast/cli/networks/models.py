@@ -12,6 +12,7 @@ from fgdd_export.catalogue.prepare import pull_model
 from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.errors import BundleError
 from fgdd_fast.models.catalogue.catalogue import Entry, load_catalogue
+from fgdd_fast.trust.licences import model_licences, package_licences
 
 
 @click.group()
@@ -20,14 +21,29 @@ def models() -> None:
 
 
 @models.command("list")
-def list_models() -> None:
+@click.option(
+    "--licences",
+    is_flag=True,
+    help="List the licence, source and SHA-256 of each model, and the licences of the packages in use.",
+)
+def list_models(licences: bool) -> None:
     """List the models that can be pulled, and which are here."""
+    if licences:
+        _list_licences()
+        return
     table = Table()
     for heading in ("name", "role", "licence", "state", "what it is"):
         table.add_column(heading, no_wrap=heading == "name")
     for entry in load_catalogue():
         table.add_row(entry.name, entry.role, entry.licence, verify_model(entry).state, entry.description)
     Console().print(table)
+
+
+def _list_licences() -> None:
+    for things in (model_licences(), package_licences()):
+        for each in things:
+            digest = f"  sha256 {each.sha256}" if each.sha256 else ""
+            click.echo(f"{each.name}: {each.licence} ({each.origin}){digest}")
 
 
 @models.command()

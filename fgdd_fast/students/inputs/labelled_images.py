@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.images.depth import SixteenBit, read_image_at
@@ -140,7 +141,7 @@ def _read(
                 used.append(image)
                 hashes.append(sha256)
     _refuse_empty_classes(dataset, used, skipped)
-    place = {name: label for label, name in enumerate(classes)}
+    place = ByClassName.places(classes)
     found = LabelledImages(
         images=pixels[: len(used)],
         labels=np.array([place[image.class_name] for image in used], np.int64),
@@ -175,8 +176,9 @@ def _refuse_empty_classes(dataset: DataSet, used: Sequence[SourceImage], skipped
 
 
 def _check_classes(found: Sequence[str], classes: Sequence[str], folder: Path) -> None:
-    unknown = [name for name in found if name not in classes]
-    lacking = [name for name in classes if name not in found]
+    wanted, there = ByClassName.places(classes), ByClassName.places(found)
+    unknown = [name for name in found if name not in wanted]
+    lacking = [name for name in classes if name not in there]
     if unknown:
         wrong = [f"it has {_named(unknown)}"] + [f"it lacks {_named(lacking)}"] * bool(lacking)
         raise DataError(
