@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
 from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
@@ -243,12 +243,16 @@ class Measurer:
         for item in batch:
             foreground = None if item.foreground is None else next(foregrounds)
             shares: dict[Box, float] = {}
+            mask = None
             if foreground is not None and foreground.mask is not None:
                 kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
                 shares = dict(zip(item.crops, kept, strict=True))
+                mask = encode_mask(foreground.mask)
+                foreground = replace(foreground, mask=None)
             each = {box: float(next(losses)) for box in item.boxes}
+            hashed = item.perceptual_hash
             found.append(
-                Found(item.image, item.signature, item.known, foreground, each, shares, item.perceptual_hash)
+                Found(item.image, item.signature, item.known, foreground, each, shares, hashed, mask)
             )
         return found
 

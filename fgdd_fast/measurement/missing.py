@@ -85,6 +85,7 @@ class Found(NamedTuple):
     losses: Mapping[Box, float] = MappingProxyType({})
     shares: Mapping[Box, float] = MappingProxyType({})
     perceptual_hash: int | None = None
+    mask: bytes | None = None
 
 
 class StoreLookup:
@@ -200,6 +201,7 @@ class StoreLookup:
                 loss_fingerprint=self.view_fingerprint,
                 shares=each.shares,
                 perceptual_hash=each.perceptual_hash,
+                mask=each.mask,
             )
             for each, (fingerprint, *_) in zip(
                 found, self._fingerprints([each.image for each in found]), strict=True

@@ -32,7 +32,6 @@ from fgdd_fast.measurement.store_format import (
     decode_mask,
     encode_features,
     encode_hash,
-    encode_mask,
     path_key,
 )
 from fgdd_fast.models.foreground import Foreground, Pixels, ScoredBox
@@ -173,7 +172,7 @@ class Store:
 
         The resolution is that of the model which found them.
         """
-        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "png", keys))
+        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "content", keys))
 
     def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
         """Return the mask of one image, if it was kept: see `masks`."""
@@ -242,6 +241,11 @@ class Store:
         execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", (sha256, known.width, known.height))
         if measurement.foreground is not None:
             self._add_foreground(sha256, measurement.foreground_fingerprint, measurement.foreground)
+            if measurement.mask is not None:
+                execute(
+                    "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
+                    (sha256, measurement.foreground_fingerprint, measurement.mask),
+                )
             self._database.executemany(
                 "INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -270,11 +274,6 @@ class Store:
             self._database.executemany(
                 "INSERT INTO boxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [(sha256, fingerprint, place, *box) for place, box in enumerate(foreground.boxes)],
-            )
-        if foreground.mask is not None:
-            self._database.execute(
-                "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
-                (sha256, fingerprint, encode_mask(foreground.mask)),
             )
 
     def _by_box(self, table: str, names: str, value: str, keys: Iterable[Any]) -> dict[Any, dict[Box, float]]:
