@@ -33,7 +33,7 @@ from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import Runtime, check_classes
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.synthetic import write_drawn_dataset
 
 RANDOM = "grounded-sam2-random"  # at the published sizes, with random weights: for its times alone
@@ -185,7 +185,8 @@ def _subject(
         foreground=choice,
         checkpoints=checkpoints,
         teacher=teacher,
-        batch=options.batch,
+        batch=batch_of(sources[0], options),
+        scored=batch_of(sources[1], options),
     )
     return subject, [bundle for bundle in sources if bundle is not None]
 
