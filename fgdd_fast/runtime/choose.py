@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import fgdd_fast
 from fgdd_engines.backends import all_devices, find_backend
@@ -56,6 +57,8 @@ class RuntimeOptions:
         batch: images an inference, at least 1, or `auto`: 1 on a processor, more on a GPU, by the network's
             role. With another one everything is measured anew.
     """
+
+    for_speed_alone: ClassVar[bool] = False  # whether a device will do that computes nothing
 
     device: Requested = "auto"
     precision: Precision = "auto"
@@ -108,8 +111,13 @@ def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
         options: what is asked for.
 
     Raises:
-        FgddError: nothing here can run the bundle as asked.
+        FgddError: nothing here can run the bundle as asked; or the device computes nothing.
     """
+    if options.device != "auto" and find_backend(options.device).only_copies and not options.for_speed_alone:
+        raise SettingsError(
+            f"The device {options.device} computes nothing, so its results would mean nothing",
+            f"It measures the host: fgdd-fast bench DATA --device {options.device}",
+        )
     choice = choose_runtime(bundle, options.device, options.precision, options.threads, options.batch)
     _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
     return choice.runtime
