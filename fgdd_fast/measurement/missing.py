@@ -130,11 +130,12 @@ class StoreLookup:
     def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
         """Return the content of each image's file, if it has not changed since it was read."""
         signatures: dict[Path, str] = {}
-        for image in images:
+        paths = [image.path for image in images]
+        for path in paths:
             with suppress(OSError):
-                signatures[image.path] = file_signature(image.path)
+                signatures[path] = file_signature(path)
         known = self._store.known_files(signatures)
-        return [known.get(image.path) for image in images]
+        return [known.get(path) for path in paths]
 
     def look_up(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[ImageRecord | MissingWork]:
         """Return everything that the decisions need to know of each image, or what of it is missing."""

@@ -31,7 +31,7 @@ from fgdd_fast.models.foreground import (
     Source,
 )
 from fgdd_fast.models.grounded_tensors import check_grounded
-from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime, stacked
 from fgdd_fast.models.prompts import Prompting, PromptTokenizer, TokenisedPrompt, phrases_of, prompt_text
 
 
@@ -237,7 +237,7 @@ def letterbox(
 
 
 def _stacked(samples: Sequence[Inputs]) -> dict[str, Array]:
-    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return {name: stacked([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def _foreground(found: Mapping[str, Array], place: int) -> Foreground:
