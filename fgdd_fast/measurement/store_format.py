@@ -146,7 +146,7 @@ def path_key(path: Path) -> bytes:
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
     """Encode a mask of probabilities 0 to 255 in one bit a pixel; most take about a kilobyte."""
-    return _MASK.pack(_PACKED, *mask.shape) + zlib.compress(np.packbits(mask > 127, axis=1), _LEVEL)
+    return _MASK.pack(_PACKED, *mask.shape) + zlib.compress(np.packbits(mask > 127, axis=1).tobytes(), _LEVEL)
 
 
 def decode_mask(content: bytes) -> NDArray[np.uint8]:

@@ -22,10 +22,9 @@ from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod
-from fgdd_fast.models import grounded_sam2
 from fgdd_fast.models.foreground import Foreground, Pixels
 from fgdd_fast.models.grounded_sam2 import GroundedSam2, letterbox
-from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.network import Runtime
 from fgdd_fast.models.prompts import Prompting, read_prompts
 
 pytest.importorskip("onnxruntime")
@@ -192,33 +191,6 @@ def test_any_thread_gets_the_same_and_each_prompt_is_encoded_once(bundle: Bundle
     encoded = [feeds["input_ids"].tobytes() for feeds, _ in runs if "input_ids" in feeds]
     assert len(encoded) == len(set(encoded)) == len(CLASSES)
     assert all(same(one, other) for one, other in zip(found, alone, strict=True))
-
-
-def test_the_text_encoder_is_gone_before_the_other_networks_are_opened(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events: list[tuple[str, str]] = []
-
-    class Watched(BatchedNetwork):
-        def __init__(self, graph: Bundle, *args: Any, **options: Any) -> None:
-            super().__init__(graph, *args, **options)
-            events.append(("opened", graph.role))
-
-        def close(self) -> None:
-            super().close()
-            events.append(("closed", self.bundle.role))
-
-    monkeypatch.setattr(grounded_sam2, "BatchedNetwork", Watched)
-    with opened(bundle, prompts={"green": ("red",)}) as model:
-        assert events[:3] == [
-            ("opened", "text-encoder"),
-            ("closed", "text-encoder"),
-            ("opened", "foreground"),
-        ]
-        assert [*model.tokens] == ["a blue.", "a red."]  # equal prompts are encoded once
-        green, red = find(model, [(SCENE, "green"), (SCENE, "red")])
-    assert same(green, red)
-    assert [role for event, role in events if event == "opened"].count("text-encoder") == 1
 
 
 def test_the_fingerprint_holds_all_that_results_depend_on(bundle: Bundle) -> None:

@@ -17,7 +17,7 @@ from fgdd_engines.backends import Backend
 from fgdd_engines.base import Array, Engine, Precision, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.pool import Pool
-from fgdd_engines.shapes import fix_axes
+from fgdd_engines.shapes import fix_axes, fixed_shape
 
 _STREAMS = 2
 _computing = Lock()  # there is one such device, whatever engines are open
@@ -49,7 +49,10 @@ class NullEngine(Engine):
         self._answers = {spec.name: _answer(spec) for spec in self.outputs}
         # What a GPU's driver reads and writes: memory of its own for each call in flight.
         self._slots = Pool(
-            [{spec.name: np.zeros(spec.shape, spec.dtype) for spec in self.inputs} for _ in range(_STREAMS)]
+            [
+                {spec.name: np.zeros(fixed_shape(spec, axes), spec.dtype) for spec in self.inputs}
+                for _ in range(_STREAMS)
+            ]
         )
 
     def _run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
