@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +29,6 @@ import numpy as np
 from fgdd_engines import backends
 from fgdd_engines.base import Engine
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle
-from fgdd_engines.shapes import fix_axes
 from fgdd_fast.images import decode, resize
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import DataSet, SourceImage, scan
@@ -37,14 +37,12 @@ from fgdd_fast.measurement import measurer, store_format
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.models import network, saliency
+from fgdd_fast.models.factory import choose_as_exported, open_foreground
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Runtime, open_teacher
-from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.runtime.choose import available_processors
 
 batches: Any = None
-with suppress(ImportError):  # an earlier version has neither
-    from fgdd_engines.null_backend.backend import NullEngine
+with suppress(ImportError):  # an earlier version
     from fgdd_fast.runtime import batches
 
 CROPS = 5
@@ -55,7 +53,10 @@ class OldNull(Engine):
     """The null device for versions that have none."""
 
     def __init__(self, bundle: Any, axes: Any, threads: int, precision: str = "auto") -> None:  # noqa: ARG002
-        self.inputs, self.outputs = fix_axes(bundle, axes)
+        self.inputs, self.outputs = (
+            tuple(replace(spec, shape=tuple(axes.get(axis, axis) for axis in spec.shape)) for spec in specs)
+            for specs in (bundle.inputs, bundle.outputs)
+        )
         self.streams, self.arithmetic = 2, "null"
         self._answers = dict[str, Any]()
         for spec in self.outputs:
@@ -83,7 +84,7 @@ def main(way: str, data: str, foreground: str, teacher: str) -> None:
     bundles = load_bundle(Path(foreground)), load_bundle(Path(teacher))
     cv2.setNumThreads(1)
     if way == "pixels":
-        report(images, partial(pixels, *(bundle.preprocessing for bundle in bundles)))
+        report(images, partial(pixels, bundles[0].preprocessing, bundles[1].preprocessing))
         return
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder)) as store:
         measuring = open_measurer(dataset, store, *bundles)
@@ -124,7 +125,13 @@ def open_measurer(dataset: DataSet, store: Store, foreground: Bundle, teacher: B
     else:
         images, scored = batches.GPU.images, batches.GPU.scored
     runtime = Runtime("null", "fp32", threads)
-    model = SaliencyModel(foreground, runtime, batch=images, resize="area")
+    model = open_foreground(
+        choose_as_exported(foreground, dataset.classes),
+        runtime=lambda _: runtime,
+        batch=images,
+        resize="area",
+        threads=threads,
+    )
     judge = open_teacher(
         teacher,
         runtime=lambda _: runtime,
@@ -153,15 +160,15 @@ def leave_out() -> None:
         (decode, "read_pixels", lambda *_: picture),
         (decode, "hashlib", SimpleNamespace(sha256=lambda content: sha256(content[-1024:]))),
         (resize, "_average", averaged),
-        (network, "stacked", joined),
-        (saliency, "stacked", joined),
         (measurer, "stacked", joined),
         (measurer, "encode_mask", lambda _: mask),
         (measurer, "kept_shares", lambda _, boxes, *__: [1.0] * len(boxes)),
     ):
         mock.patch.object(module, name, answer).start()
-    mock.patch.object(
-        NullEngine, "_run", lambda self, _, outputs: {name: self._answers[name] for name in outputs}
+    mock.patch("fgdd_fast.models.saliency.stacked", joined).start()
+    mock.patch(
+        "fgdd_engines.null_backend.backend.NullEngine._run",
+        lambda self, _, outputs: {name: self._answers[name] for name in outputs},
     ).start()
 
 
