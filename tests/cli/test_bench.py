@@ -279,6 +279,7 @@ def test_the_null_device_measures_the_host_and_compares_nothing(place: Path) -> 
     asked = ["--stages", "foreground,teacher", "--repeats", "1", "--images", "6", "--device", "null:1"]
     found = run(place, *asked, "--json", str(file))
     assert found.exit_code == 0, found.output
+    assert found.stdout.count("not compared") == 2
     for path in json.loads(file.read_text())["paths"]:
         assert path["implementations"].keys() == {"ours"}
         assert path["implementations"]["ours"]["batch"] == 32  # as on a GPU
