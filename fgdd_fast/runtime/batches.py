@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from fgdd_engines.backends import find_backend
+from fgdd_engines.backends import find_backend, split_device
 from fgdd_engines.base import Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.probing.nvidia import jetson_model
@@ -54,12 +54,12 @@ def batches_on(device: Device) -> Batches:
         return PROCESSOR
     if not backend.on_nvidia:
         return GPU
-    return SMALL_GPU if _has_small_gpu() else GPU
+    return SMALL_GPU if _is_small_gpu(split_device(device)[1]) else GPU
 
 
-def _has_small_gpu() -> bool:
-    """Whether this is a board, or a GPU of little memory, as far as that is told."""
-    gpu = find_cuda_device()
+def _is_small_gpu(index: int) -> bool:
+    """Whether this is a board, or the GPU has little memory, as far as that is told."""
+    gpu = find_cuda_device(index)
     return jetson_model() is not None or (gpu is not None and gpu.memory < _SMALL)
 
 

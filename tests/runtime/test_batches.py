@@ -22,7 +22,7 @@ LARGE = CudaDevice("H200", (9, 0), 150_000_000_000, "13.0", "13.0")
 
 @pytest.fixture(autouse=True)
 def large_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "find_cuda_device", lambda: LARGE)
+    monkeypatch.setattr(batches, "find_cuda_device", lambda _: LARGE)
     monkeypatch.setattr(batches, "jetson_model", lambda: None)
 
 
@@ -41,9 +41,9 @@ def test_each_role_has_its_own_batch(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert liked("cuda") == liked("tensorrt") == [32, 4, 32, 32, 256]
     assert [batches.images_at_once(role, "cuda", 7) for role in roles] == [7, 7, 7, 7]
     assert batches.views_at_once("cuda", 7) == 7
-    monkeypatch.setattr(batches, "find_cuda_device", lambda: replace(LARGE, memory=8_000_000_000))
+    monkeypatch.setattr(batches, "find_cuda_device", lambda _: replace(LARGE, memory=8_000_000_000))
     assert liked("cuda") == [4, 1, 4, 4, 24]
-    monkeypatch.setattr(batches, "find_cuda_device", lambda: None)  # without its package nobody tells
+    monkeypatch.setattr(batches, "find_cuda_device", lambda _: None)  # without its package nobody tells
     assert liked("cuda")[0] == 32
     monkeypatch.setattr(batches, "jetson_model", lambda: "NVIDIA Jetson AGX Orin")
     assert liked("cuda")[0] == 4

@@ -84,7 +84,7 @@ def _answer(spec: TensorSpec) -> Array:
 
 
 def null_backend(milliseconds: int) -> Backend:
-    """Return the null device whose inferences take so long, from 0: of `null:5` 5 ms, in place of a GPU's number."""
+    """Return the null device whose inferences take so long, from 0; `null:5` names that of 5 ms."""
     return Backend(
         open=partial(NullEngine, milliseconds=milliseconds),
         probe=lambda: f"the null device, {milliseconds} ms an inference",
