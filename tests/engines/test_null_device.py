@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner
+from tiny_grounded import write_grounded_bundle
 
 import fgdd_fast
 from fgdd_engines.backends import DEVICES, all_devices, find_backend
@@ -90,3 +91,27 @@ def test_nothing_is_made_with_it(tmp_path: Path) -> None:
     runtime = fgdd_fast.RuntimeOptions(device="null:7")
     with pytest.raises(SettingsError, match="fgdd-fast bench DATA --device null:7"):
         fgdd_fast.check_teacher(teacher.onnx, data, runtime=runtime)
+
+
+def test_batches_come_to_those_of_a_gpu_and_the_manifest_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tokenizers")
+    monkeypatch.setattr(fgdd_fast.RuntimeOptions, "for_speed_alone", True)
+    data, teacher = tiny.write_squares(tmp_path / "data", 5), tiny.teacher_bundle(tmp_path)
+    runtime = fgdd_fast.RuntimeOptions(device="null", threads=2)
+    for bundle, expected in (
+        (tiny.foreground_bundle(tmp_path), {"batch": 32}),
+        (write_grounded_bundle(tmp_path), {"batch": 32, "foreground_batch": 4}),
+    ):
+        _, manifest = fgdd_fast.distill(
+            data,
+            tmp_path / bundle.name,
+            teacher=teacher.onnx,
+            foreground=str(bundle.onnx),
+            runtime=runtime,
+            store=tmp_path / "store",
+            size=16,
+            ipc=1,
+        )
+        assert {name: v for name, v in manifest.settings.items() if name.endswith("batch")} == expected
