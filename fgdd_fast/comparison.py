@@ -29,7 +29,7 @@ from fgdd_fast.models.factory import choose_foreground, find_family, open_foregr
 from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel, Pixels
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.options import DEFAULT_RULE, MeasureOptions
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.runtime.tolerances import rank_correlation
 from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.thresholds import Rule, decide, parse_rule
@@ -164,27 +164,29 @@ def _opened(
     dataset: DataSet, options: MeasureOptions, against: str, runtime: RuntimeOptions
 ) -> Iterator[list[tuple[ForegroundModel, Measurer]]]:
     """Open the model that is judged and the other, and what measures with them."""
-    settings = MeasureSettings(
-        options.crops,
-        options.seed,
-        options.resize,
-        runtime.batch,
-        runtime.threads,
-        sixteen_bit=options.sixteen_bit,
-    )
     with ExitStack() as stack:
         store = stack.enter_context(Store(Path(options.store)))
-        models = []
+        models = list[tuple[ForegroundModel, Measurer]]()
         for choice in _choose(options, against, dataset.classes):
+            batch = batch_of(choice.source, runtime)
             model = open_foreground(
                 choice,
                 runtime=lambda bundle: runtime_of(bundle, runtime),
-                batch=runtime.batch,
+                batch=batch,
                 resize=options.resize,
                 threads=runtime.threads,
             )
-            models.append(stack.enter_context(closing(model)))
-        yield [(model, Measurer(model, None, settings, store, dataset.classes)) for model in models]
+            stack.enter_context(closing(model))
+            settings = MeasureSettings(
+                options.crops,
+                options.seed,
+                options.resize,
+                batch,
+                runtime.threads,
+                sixteen_bit=options.sixteen_bit,
+            )
+            models.append((model, Measurer(model, None, settings, store, dataset.classes)))
+        yield models
 
 
 def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tuple[ForegroundChoice, ...]:

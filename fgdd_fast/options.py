@@ -132,6 +132,7 @@ def stored_settings(
     box_threshold: float | None,
     score_view: ScoreView,
     batch: int,
+    foreground_batch: int,
 ) -> dict[str, Setting]:
     """Return every setting that a result depends on, named as on the command line.
 
@@ -140,12 +141,16 @@ def stored_settings(
     Args:
         settings: of the plan.
         options: of measuring.
-        box_threshold, score_view, batch: as they were in the end.
+        box_threshold, score_view: as they were in the end.
+        batch: images whose views the teacher scores in one inference.
+        foreground_batch: images an inference of the foreground model; named only where it is another.
     """
     selection = settings.selection
     asked: dict[str, Setting] = {}
     if box_threshold is not None:
         asked["box_threshold"] = box_threshold
+    if foreground_batch != batch:
+        asked["foreground_batch"] = foreground_batch
     if selection.keep_foreground:
         asked["keep_foreground"] = selection.keep_foreground
     if selection.least_area:

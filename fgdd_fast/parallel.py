@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ R = TypeVar("R")
 
 
 def ordered_map(
-    executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int, *, chunk: int = 1
 ) -> Iterator[R]:
     """Apply `function` in `executor`, and yield the results in the order of the items.
 
@@ -31,7 +32,14 @@ def ordered_map(
         function: safe to call from several threads.
         items: taken lazily, in the caller's thread.
         ahead: bound on the items under way; at least 1.
+        chunk: items that one call in `executor` works on, where handing each over would take longer than
+            its work. An exception then comes before the results of its chunk.
     """
+    if chunk > 1:
+        chunks = batched(items, chunk)
+        for results in ordered_map(executor, partial(_map, function), chunks, max(1, ahead // chunk)):
+            yield from results
+        return
     source = iter(items)
     pending: deque[Future[R]] = deque()
     try:
@@ -43,6 +51,10 @@ def ordered_map(
     finally:
         for future in pending:
             future.cancel()
+
+
+def _map(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    return [function(item) for item in items]
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -37,7 +37,7 @@ from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
 from fgdd_fast.selection.thresholds import RULE_KINDS
 
@@ -57,6 +57,7 @@ class Pipeline:
         choice: which foreground model it is, and how it is asked.
         foreground, teacher: the models.
         store: what was measured.
+        foreground_batch: images an inference of the foreground model.
     """
 
     options: MeasureOptions
@@ -67,6 +68,12 @@ class Pipeline:
     foreground: ForegroundModel
     teacher: Teacher
     store: Store
+    foreground_batch: int = 1
+
+    @property
+    def scored_batch(self) -> int:
+        """Images all of whose views an inference of the teacher takes."""
+        return max(1, self.teacher.batch // VIEWS_PER_INFERENCE)
 
     def measurer(self, selection: SelectionSettings = PLAIN) -> Measurer:
         """Return what measures images and reads their records back.
@@ -78,7 +85,7 @@ class Pipeline:
             crops=self.options.crops,
             seed=self.options.seed,
             resize=self.options.resize,
-            batch=self.runtime.batch,
+            batch=max(self.foreground_batch, self.scored_batch),
             threads=self.runtime.threads,
             shares=selection.needs_shares,
             hashes=selection.needs_hashes,
@@ -179,7 +186,8 @@ class Pipeline:
                     self.options,
                     box_threshold=self.choice.box_threshold,
                     score_view=self.teacher.view,
-                    batch=self.runtime.batch,
+                    batch=self.scored_batch,
+                    foreground_batch=self.foreground_batch,
                 ),
                 prompts=self.choice.prompts,
                 models=self.models,
@@ -269,10 +277,11 @@ def open_pipeline(
     tile_size = options.size // options.factor
     with ExitStack() as stack:
         store = stack.enter_context(Store(Path(options.store)))
+        foreground_batch = batch_of(choice.source, runtime)
         foreground = open_foreground(
             choice,
             runtime=lambda bundle: runtime_of(bundle, runtime),
-            batch=runtime.batch,
+            batch=foreground_batch,
             resize=options.resize,
             threads=runtime.threads,
         )
@@ -282,11 +291,12 @@ def open_pipeline(
             runtime=lambda bundle: runtime_of(bundle, runtime),
             view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
             tile_size=tile_size,
-            batch=runtime.batch * VIEWS_PER_INFERENCE,
+            batch=batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(teacher))
         images = pool(dataset, options.pool, options.seed)
-        yield Pipeline(options, runtime, dataset, images, choice, foreground, teacher, store)
+        models = choice, foreground, teacher
+        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch)
 
 
 def distill(

@@ -26,6 +26,8 @@ BUILT_IN: Mapping[Device, str] = {
     "tensorrt-rtx": "fgdd_engines.tensorrt_backend.descriptor:TENSORRT_RTX",
 }
 DEVICES: tuple[Device, ...] = tuple(BUILT_IN)
+# What computes nothing: it runs where it is named, and is neither listed nor ever chosen.
+_UNLISTED: Mapping[Device, str] = {"null": "fgdd_engines.null_backend.backend:NULL"}
 _RETIRED = {"onnxruntime-tensorrt": "tensorrt", "onnxruntime-rtx": "tensorrt-rtx"}
 
 Opener = Callable[[Bundle, Mapping[str, int], int, Precision], Engine]
@@ -53,6 +55,7 @@ class Backend:
             hash and state of each. None where nothing has to be built.
         on_gpu: this backend on the GPU of a number, counted from 0 as CUDA does; None where there is none to
             choose. That there is such a GPU shows when it opens something.
+        only_copies: whether it computes nothing, so that only benchmarks have any use for it.
         origin: the package that a plug-in comes from, with its version; empty for what is built in. It is
             filled in by `find_backend`.
     """
@@ -68,6 +71,7 @@ class Backend:
     with_jetpack: bool = False
     built: Callable[[Bundle, Precision], tuple[str, ...]] | None = None
     on_gpu: Callable[[int], Backend] | None = None
+    only_copies: bool = False
     origin: str = ""
 
     @property
@@ -115,15 +119,15 @@ def find_backend(device: Device) -> Backend:
 
 
 def _find_named(device: Device) -> Backend:
-    if device in BUILT_IN:
-        backend: Backend = EntryPoint(device, BUILT_IN[device], BACKENDS).load()
+    if place := BUILT_IN.get(device) or _UNLISTED.get(device):
+        backend: Backend = EntryPoint(device, place, BACKENDS).load()
         return backend
     if device in _RETIRED:
         raise SettingsError(
             f"The device {device} was ONNX Runtime's own way to TensorRT, which is no longer offered",
             f"Use the device {_RETIRED[device]}.",
         )
-    plugins = find_plugins(BACKENDS, reserved=DEVICES)
+    plugins = find_plugins(BACKENDS, reserved=(*DEVICES, *_UNLISTED))
     if device not in plugins:
         raise SettingsError(
             f"There is no device {device!r}", f"These are known: {', '.join((*DEVICES, *sorted(plugins)))}."
@@ -134,4 +138,4 @@ def _find_named(device: Device) -> Backend:
 
 def all_devices() -> tuple[Device, ...]:
     """Return the names of all devices: those that are built in, then those of plug-ins."""
-    return (*DEVICES, *sorted(find_plugins(BACKENDS, reserved=DEVICES)))
+    return (*DEVICES, *sorted(find_plugins(BACKENDS, reserved=(*DEVICES, *_UNLISTED))))

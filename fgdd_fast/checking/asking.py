@@ -24,7 +24,7 @@ from fgdd_fast.models.factory import open_foreground
 from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.linear_head import fit_head, whole_images
 from fgdd_fast.models.network import BatchedNetwork, Images
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.records import ImageRecord
 
@@ -114,7 +114,9 @@ class Models:
     def _run(
         self, bundle: Bundle, outputs: Sequence[str]
     ) -> tuple[dict[str, NDArray[np.float32]], tuple[SourceImage, ...]]:
-        network = BatchedNetwork(bundle, runtime_of(bundle, self.runtime), batch=self.runtime.batch)
+        network = BatchedNetwork(
+            bundle, runtime_of(bundle, self.runtime), batch=batch_of(bundle, self.runtime)
+        )
         widths: list[int] = []
         needs_labels = any(spec.name == "labels" for spec in bundle.inputs)
 
@@ -142,15 +144,16 @@ class Models:
         """The occupancies that the foreground model finds, by class; empty without one."""
         if self.choice is None:
             return {}
+        batch = batch_of(self.choice.source, self.runtime)
         settings = MeasureSettings(
-            1, 0, self.resize, self.runtime.batch, self.runtime.threads, sixteen_bit=self.sixteen_bit
+            1, 0, self.resize, batch, self.runtime.threads, sixteen_bit=self.sixteen_bit
         )
         found: dict[str, list[float]] = {}
         with Store(self.store) as store:
             model = open_foreground(
                 self.choice,
                 runtime=lambda bundle: runtime_of(bundle, self.runtime),
-                batch=self.runtime.batch,
+                batch=batch,
                 resize=self.resize,
                 threads=self.runtime.threads,
             )

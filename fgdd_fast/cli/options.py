@@ -19,6 +19,7 @@ from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import SPELLINGS
 from fgdd_fast.options import DEFAULT_FOREGROUND, PRESETS
 from fgdd_fast.output.folder import writing
+from fgdd_fast.runtime.batches import Batch
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.selection.ranking import RANKINGS, RANKINGS_HELP
 from fgdd_fast.selection.select import KEEP_FOREGROUND
@@ -34,6 +35,15 @@ def pool_size(ctx: click.Context, param: click.Parameter, value: str) -> int | N
         return None
     if not value.isdecimal() or int(value) < 1:
         raise click.BadParameter(f"{value!r} is neither a number of images nor 'all'.")
+    return int(value)
+
+
+def batch_size(ctx: click.Context, param: click.Parameter, value: str) -> Batch:
+    """Parse a number of images an inference, or `auto`."""
+    if value == "auto":
+        return "auto"
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"{value!r} is neither a number of images nor 'auto'.")
     return int(value)
 
 
@@ -139,10 +149,12 @@ def runtime_options() -> Callable[[F], F]:
         ),
         click.option(
             "--batch",
-            type=click.IntRange(min=1),
-            default=1,
+            callback=batch_size,
+            default="auto",
             show_default=True,
-            help="Images an inference; more than 1 gains little on a CPU. Another batch measures anew.",
+            metavar="N|auto",
+            help="Images an inference; auto is 1 on a CPU, where more gains little, and what suits a network "
+            "on a GPU. Another batch measures anew.",
         ),
     )
 

@@ -6,6 +6,7 @@ repository LINs-lab/RDED).
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from fgdd_fast.seeding import seeded_hash
 
 SCALE = (0.08, 1.0)  # least and greatest share of the image's area; the sides are equal
 TRIES = 10
+_COUNTERS, _WORDS = struct.Struct("<QQ"), struct.Struct("<4Q")
 
 
 class Box(NamedTuple):
@@ -37,15 +39,15 @@ def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: i
         count: how many boxes; equal ones may occur.
         seed: any whole number.
     """
-    return tuple(_draw_box(source, width, height, index, seed) for index in range(count))
-
-
-def _draw_box(source: str, width: int, height: int, index: int, seed: int) -> Box:
     key = seeded_hash("fgdd crops", seed, source)
+    return tuple(_draw_box(key, width, height, index) for index in range(count))
+
+
+def _draw_box(key: hashlib.blake2b, width: int, height: int, index: int) -> Box:
     for attempt in range(TRIES):
         draw = key.copy()
-        draw.update(struct.pack("<QQ", index, attempt))
-        share, left, top, _ = struct.unpack("<4Q", draw.digest())
+        draw.update(_COUNTERS.pack(index, attempt))
+        share, left, top, _ = _WORDS.unpack(draw.digest())
         area = width * height * (SCALE[0] + _fraction(share) * (SCALE[1] - SCALE[0]))
         side = round(math.sqrt(area))
         if 0 < side <= min(width, height):

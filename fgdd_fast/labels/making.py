@@ -29,6 +29,7 @@ from fgdd_fast.models.network import Runtime, Teacher
 from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import MANIFEST
 from fgdd_fast.parallel import single_threaded_opencv
+from fgdd_fast.runtime.batches import views_at_once
 from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
 
 EPOCHS = 300  # RDED's training
@@ -102,8 +103,9 @@ def make_labels(
     recipe = _recipe(distilled, size, student_batch, seed, cutmix)
     views = LabelledViews(recipe, view, parse_compression(compress))
     views.compression.check(len(distilled.manifest.classes))
-    settings = _Settings(epochs, views, score_view or _scored_view(distilled), options.batch)
     chosen = runtime_of(bundle, options)
+    batch = views_at_once(chosen.device, options.batch)
+    settings = _Settings(epochs, views, score_view or _scored_view(distilled), batch)
     with single_threaded_opencv():
         return _label(distilled, bundle, chosen, settings, overwrite=overwrite, progress=progress)
 

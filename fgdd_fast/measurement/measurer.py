@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -30,15 +30,16 @@ from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
 from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
-from fgdd_fast.models.network import Images, Teacher
+from fgdd_fast.models.network import Images, Teacher, stacked
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import ImageRecord
 
 T = TypeVar("T")
 
 _LOOKED_UP = 256  # images at once
+_CHUNKS = 8  # in which the images of a batch are read
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Measurer:
         threads, batch = self._settings.threads, self._settings.batch
         streams = max(self._foreground.streams, self._teacher.streams if self._teacher else 1)
         ahead = 2 * batch * streams + 2 * threads
+        chunk = max(1, batch // _CHUNKS)  # of single images, so that those of a batch are read side by side
         with (
             progress.task("Measuring", len(images)) as task,
             single_threaded_opencv(),
@@ -139,9 +141,9 @@ class Measurer:
             ThreadPoolExecutor(streams, "infer") as runners,
         ):
             outcome = _Outcome(task)
-            files = ordered_map(readers, _read, self._unknown(images, outcome), ahead)
+            files = ordered_map(readers, _read, self._unknown(images, outcome), ahead, chunk=chunk)
             work = self._missing(outcome.usable(files), outcome)
-            prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead))
+            prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead, chunk=chunk))
             for results in ordered_map(runners, self._infer, batched(prepared, batch), 2 * streams):
                 self._store.add(self._lookup.measurements(results))
                 outcome.count_measured(len(results))
@@ -243,12 +245,16 @@ class Measurer:
         for item in batch:
             foreground = None if item.foreground is None else next(foregrounds)
             shares: dict[Box, float] = {}
+            mask = None
             if foreground is not None and foreground.mask is not None:
                 kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
                 shares = dict(zip(item.crops, kept, strict=True))
+                mask = encode_mask(foreground.mask)
+                foreground = replace(foreground, mask=None)
             each = {box: float(next(losses)) for box in item.boxes}
+            hashed = item.perceptual_hash
             found.append(
-                Found(item.image, item.signature, item.known, foreground, each, shares, item.perceptual_hash)
+                Found(item.image, item.signature, item.known, foreground, each, shares, hashed, mask)
             )
         return found
 
@@ -258,13 +264,14 @@ class Measurer:
         if self._teacher is None or not views:
             return ()
         labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
-        return self._teacher.losses(np.stack(views), np.array(labels, np.int32))
+        return self._teacher.losses(stacked(views), np.array(labels, np.int32))
 
 
 def _read(image: SourceImage) -> _Read | Skipped:
     """Read and hash a file; runs in a reading thread."""
     try:
-        return _Read(image, file_signature(image.path), read_file(image.path))
+        path = image.path
+        return _Read(image, file_signature(path), read_file(path))
     except OSError as error:
         return Skipped(image.source, f"cannot be read: {error.strerror}")
     except ImageError as error:

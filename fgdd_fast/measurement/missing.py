@@ -85,6 +85,7 @@ class Found(NamedTuple):
     losses: Mapping[Box, float] = MappingProxyType({})
     shares: Mapping[Box, float] = MappingProxyType({})
     perceptual_hash: int | None = None
+    mask: bytes | None = None
 
 
 class StoreLookup:
@@ -129,11 +130,12 @@ class StoreLookup:
     def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
         """Return the content of each image's file, if it has not changed since it was read."""
         signatures: dict[Path, str] = {}
-        for image in images:
+        paths = [image.path for image in images]
+        for path in paths:
             with suppress(OSError):
-                signatures[image.path] = file_signature(image.path)
+                signatures[path] = file_signature(path)
         known = self._store.known_files(signatures)
-        return [known.get(image.path) for image in images]
+        return [known.get(path) for path in paths]
 
     def look_up(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[ImageRecord | MissingWork]:
         """Return everything that the decisions need to know of each image, or what of it is missing."""
@@ -200,6 +202,7 @@ class StoreLookup:
                 loss_fingerprint=self.view_fingerprint,
                 shares=each.shares,
                 perceptual_hash=each.perceptual_hash,
+                mask=each.mask,
             )
             for each, (fingerprint, *_) in zip(
                 found, self._fingerprints([each.image for each in found]), strict=True

@@ -32,10 +32,9 @@ from fgdd_fast.measurement.store_format import (
     decode_mask,
     encode_features,
     encode_hash,
-    encode_mask,
     path_key,
 )
-from fgdd_fast.models.foreground import Foreground, Pixels, ScoredBox
+from fgdd_fast.models.foreground import Pixels, ScoredBox
 from fgdd_fast.parallel import batched
 
 FILE_NAME = "measurements.sqlite3"
@@ -173,7 +172,7 @@ class Store:
 
         The resolution is that of the model which found them.
         """
-        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "png", keys))
+        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "content", keys))
 
     def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
         """Return the mask of one image, if it was kept: see `masks`."""
@@ -216,9 +215,28 @@ class Store:
 
     def add(self, measurements: Iterable[Measurement]) -> None:
         """Keep measurements, all or none of them; what is known already stays as it is."""
+        found = [(bytes.fromhex(each.known.sha256), each) for each in measurements]
+        if not found:
+            return
         with self._explained(), self._transaction():
-            for measurement in measurements:
-                self._add(measurement)
+            insert = self._database.executemany
+            files = [(path_key(each.path), each.signature, sha256) for sha256, each in found]
+            insert("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", files)
+            images = [(sha256, each.known.width, each.known.height) for sha256, each in found]
+            insert("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", images)
+            self._add_foregrounds(found)
+            hashes = [
+                (sha256, encode_hash(each.perceptual_hash))
+                for sha256, each in found
+                if each.perceptual_hash is not None
+            ]
+            insert("INSERT OR IGNORE INTO perceptual_hashes VALUES (?, ?)", hashes)
+            losses = [
+                (sha256, each.loss_fingerprint, each.label, *box, loss)
+                for sha256, each in found
+                for box, loss in each.losses.items()
+            ]
+            insert("INSERT OR IGNORE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", losses)
 
     def forget(self, sha256s: Iterable[str]) -> int:
         """Overwrite everything that is kept of images, and return of how many there was something."""
@@ -231,51 +249,26 @@ class Store:
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return max(gone, 0)
 
-    def _add(self, measurement: Measurement) -> None:
-        known = measurement.known
-        sha256 = bytes.fromhex(known.sha256)
-        execute = self._database.execute
-        execute(
-            "INSERT OR REPLACE INTO files VALUES (?, ?, ?)",
-            (path_key(measurement.path), measurement.signature, sha256),
-        )
-        execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", (sha256, known.width, known.height))
-        if measurement.foreground is not None:
-            self._add_foreground(sha256, measurement.foreground_fingerprint, measurement.foreground)
-            self._database.executemany(
-                "INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (sha256, measurement.foreground_fingerprint, *box, share)
-                    for box, share in measurement.shares.items()
-                ],
-            )
-        if measurement.perceptual_hash is not None:
-            execute(
-                "INSERT OR IGNORE INTO perceptual_hashes VALUES (?, ?)",
-                (sha256, encode_hash(measurement.perceptual_hash)),
-            )
-        self._database.executemany(
-            "INSERT OR IGNORE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (sha256, measurement.loss_fingerprint, measurement.label, *box, loss)
-                for box, loss in measurement.losses.items()
-            ],
-        )
-
-    def _add_foreground(self, sha256: bytes, fingerprint: int, foreground: Foreground) -> None:
-        added = self._database.execute(
-            "INSERT OR IGNORE INTO occupancies VALUES (?, ?, ?)", (sha256, fingerprint, foreground.occupancy)
-        )
-        if added.rowcount == 1:  # the boxes belong to the occupancy that is kept
-            self._database.executemany(
-                "INSERT INTO boxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(sha256, fingerprint, place, *box) for place, box in enumerate(foreground.boxes)],
-            )
-        if foreground.mask is not None:
-            self._database.execute(
-                "INSERT OR IGNORE INTO masks VALUES (?, ?, ?)",
-                (sha256, fingerprint, encode_mask(foreground.mask)),
-            )
+    def _add_foregrounds(self, found: Sequence[tuple[bytes, Measurement]]) -> None:
+        insert, place = self._database.executemany, "INSERT OR IGNORE INTO occupancies VALUES (?, ?, ?)"
+        occupancies, masks, shares = list[Any](), list[Any](), list[Any]()
+        for sha256, each in found:
+            if each.foreground is None:
+                continue
+            key = sha256, each.foreground_fingerprint
+            occupancy, boxes = (*key, each.foreground.occupancy), each.foreground.boxes
+            if not boxes:
+                occupancies.append(occupancy)
+            elif self._database.execute(place, occupancy).rowcount == 1:
+                # the boxes belong to the occupancy that is kept
+                rows = [(*key, number, *box) for number, box in enumerate(boxes)]
+                insert("INSERT INTO boxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            if each.mask is not None:
+                masks.append((*key, each.mask))
+            shares += [(*key, *box, share) for box, share in each.shares.items()]
+        insert(place, occupancies)
+        insert("INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", masks)
+        insert("INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?, ?, ?, ?)", shares)
 
     def _by_box(self, table: str, names: str, value: str, keys: Iterable[Any]) -> dict[Any, dict[Box, float]]:
         found: dict[Any, dict[Box, float]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,9 @@ from fgdd_fast.models.foreground import Foreground
 
 Features = NDArray[np.float16]
 _FLOAT16 = np.dtype("<f2")  # whatever the machine's byte order
-_PNG = (cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9)
+_MASK = struct.Struct("<BII")  # the tag of the encoding, then height and width
+_PACKED = 1  # a mask's bits, each row from a new byte, in zlib's format
+_LEVEL = 4  # of zlib: 0.13 ms and 0.8 kB for a mask of 320 x 320; as the smallest PNG it is 2.4 ms and 0.7 kB
 
 # What each version adds to the one before: a store is made, or upgraded in place, by all that it lacks.
 SCHEMAS = (
@@ -70,6 +74,7 @@ CREATE TABLE features (
     PRIMARY KEY (sha256, fingerprint, x, y, width, height)
 );
 """,
+    "ALTER TABLE masks RENAME COLUMN png TO content",
 )
 VERSION = len(SCHEMAS)
 BY_CONTENT = (
@@ -101,13 +106,14 @@ class Measurement:
         path: the file.
         signature: `file_signature` of it, taken before it was read.
         known: its content and size.
-        foreground: what was found of its foreground, if that was missing.
+        foreground: what was found of its foreground, if that was missing; its mask is kept as `mask` alone.
         foreground_fingerprint: number of the way in which the foreground was found.
         losses: the loss (nats) of each box that was missing.
         label: the teacher's index of the image's class.
         loss_fingerprint: number of the way in which the losses were measured.
         shares: where the foreground was found, the share of it in [0, 1] that each crop keeps.
         perceptual_hash: 64 bits, if they were missing and are needed.
+        mask: the foreground's, as `encode_mask` gives it; None where none is kept.
     """
 
     path: Path
@@ -120,6 +126,7 @@ class Measurement:
     loss_fingerprint: int
     shares: Mapping[Box, float] = field(default_factory=dict)
     perceptual_hash: int | None = None
+    mask: bytes | None = None
 
 
 def file_signature(path: Path) -> str:
@@ -138,14 +145,17 @@ def path_key(path: Path) -> bytes:
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
-    """A PNG of one bit a pixel, from probabilities 0 to 255; most take less than a kilobyte."""
-    foreground = np.where(mask > 127, 255, 0).astype(np.uint8)
-    return cv2.imencode(".png", foreground, _PNG)[1].tobytes()
+    """Encode a mask of probabilities 0 to 255 in one bit a pixel; most take about a kilobyte."""
+    return _MASK.pack(_PACKED, *mask.shape) + zlib.compress(np.packbits(mask > 127, axis=1).tobytes(), _LEVEL)
 
 
-def decode_mask(png: bytes) -> NDArray[np.uint8]:
-    """The mask, uint8 [height, width], 0 or 255."""
-    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+def decode_mask(content: bytes) -> NDArray[np.uint8]:
+    """Return a mask, uint8 [height, width], 0 or 255: packed, or a PNG as stores before format 4 kept it."""
+    if content[0] != _PACKED:
+        return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+    _, height, width = _MASK.unpack_from(content)
+    rows = np.frombuffer(zlib.decompress(content[_MASK.size :]), np.uint8).reshape(height, -1)
+    return np.unpackbits(rows, axis=1, count=width) * np.uint8(255)
 
 
 def encode_hash(perceptual_hash: int) -> bytes:

@@ -30,7 +30,7 @@ from fgdd_fast.models.linear_head import (
     whole_images,
 )
 from fgdd_fast.models.network import BatchedNetwork, Images, Teacher, check_classes
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 
 BACKBONE = "imagenet-efficientnet-lite0"
 TILE = 112  # pixels of a tile's side: mosaics of 224 at factor 2
@@ -106,7 +106,7 @@ def fit_teacher(
     images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed, group)
     bundle = find_bundle(backbone, "backbone")
     options = runtime or RuntimeOptions()
-    network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=options.batch)
+    network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=batch_of(bundle, options))
     with closing(network):
         run = _features_of(network)
         reading = _Reading(network, dataset.classes, run, resize, sixteen_bit, options.threads, progress)
@@ -233,7 +233,7 @@ def ask_teacher(
         runtime_of(teacher, runtime),
         view="native",
         tile_size=teacher.preprocessing.width,
-        batch=runtime.batch,
+        batch=batch_of(teacher, runtime),
     )
     with closing(network):
         reading = _Reading(network, classes, network.logits, resize, sixteen_bit, runtime.threads, progress)

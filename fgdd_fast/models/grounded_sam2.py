@@ -7,7 +7,8 @@ that `fgdd_export` made; its tensors are those of `fgdd_fast.models.grounded_ten
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from fgdd_fast.models.foreground import (
     Source,
 )
 from fgdd_fast.models.grounded_tensors import check_grounded
-from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime, stacked
 from fgdd_fast.models.prompts import Prompting, PromptTokenizer, TokenisedPrompt, phrases_of, prompt_text
 
 
@@ -48,6 +49,9 @@ class GroundedSam2:
         classes: of the images.
         prompts: what to look for instead of a class's name, as `read_prompts` gives it.
         threshold: score in [0, 1] above which a box is taken; the bundle's own when None.
+
+    Attributes:
+        tokens: those of each prompt, by its text; all are encoded when the model is opened.
 
     Raises:
         SettingsError: a class cannot be looked for, or the threshold is no score.
@@ -79,8 +83,10 @@ class GroundedSam2:
         form = parts.prompting.form
         self._prompts = {name: prompt_text(phrases_of(name, prompts), form) for name in classes}
         tokenizer = PromptTokenizer(bundle.file("tokenizer.json"), parts.prompting)
-        tokens = [tokenizer.encode(self._prompts[name]) for name in classes]
-        self._text = _TextEncoder(BatchedNetwork(parts.text, runtime, batch=1), tokens)
+        self.tokens = {prompt: tokenizer.encode(prompt) for prompt in self._prompts.values()}
+        with closing(TextEncoder(parts.text, runtime)) as encoder:
+            encoded = encoder.encode_all(self.tokens)
+        self._encoded = [encoded[self._prompts[name]] for name in classes]
         self._main = BatchedNetwork(bundle, runtime, batch=batch)
         self._hashes = {**bundle.parts, **bundle.files}
         self._segmenter: BatchedNetwork | None = None
@@ -122,7 +128,7 @@ class GroundedSam2:
         """See `ForegroundModel.find`."""
         if not prepared:
             return []
-        feeds = _stacked([{**inputs, **self._text.encode(int(inputs["class"]))} for inputs in prepared])
+        feeds = _stacked([{**inputs, **self._encoded[int(inputs["class"])]} for inputs in prepared])
         del feeds["class"]
         wanted = ["occupancy", "mask"] if masks else ["occupancy"]
         if self._segmenter is None:
@@ -150,29 +156,31 @@ class GroundedSam2:
 
     def close(self) -> None:
         """Free the runtime's memory."""
-        self._text.close()
         self._main.close()
         if self._segmenter is not None:
             self._segmenter.close()
 
 
-class _TextEncoder:
-    """Encodes each prompt once, when it is first needed; for any thread."""
+class TextEncoder:
+    """Encodes prompts for the detector, one at a time.
 
-    def __init__(self, network: BatchedNetwork, prompts: Sequence[TokenisedPrompt]) -> None:
-        self._network = network
-        self._prompts = prompts
-        self._locks = [Lock() for _ in prompts]
-        self._encoded: dict[int, Inputs] = {}
+    It is large, and needed once for each class, so it is closed before the other networks are opened.
 
-    def encode(self, place: int) -> Inputs:
-        """What the detector takes of the prompt at a place in the list."""
-        with self._locks[place]:
-            if place not in self._encoded:
-                self._encoded[place] = self._encode(self._prompts[place])
-            return self._encoded[place]
+    Args:
+        bundle: the text encoder.
+        runtime: how its engine is opened.
+    """
 
-    def _encode(self, prompt: TokenisedPrompt) -> Inputs:
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        self._network = BatchedNetwork(bundle, runtime, batch=1)
+
+    def encode_all(self, prompts: Mapping[str, TokenisedPrompt]) -> dict[str, Inputs]:
+        """What the detector takes of prompts, by their text."""
+        with ThreadPoolExecutor(self._network.streams, "encode") as executor:
+            return dict(zip(prompts, executor.map(self.encode, prompts.values()), strict=True))
+
+    def encode(self, prompt: TokenisedPrompt) -> Inputs:
+        """What the detector takes of a prompt; for any thread."""
         feeds = {
             "input_ids": prompt.input_ids,
             "self_mask": prompt.self_mask,
@@ -229,7 +237,7 @@ def letterbox(
 
 
 def _stacked(samples: Sequence[Inputs]) -> dict[str, Array]:
-    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return {name: stacked([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def _foreground(found: Mapping[str, Array], place: int) -> Foreground:

@@ -102,6 +102,8 @@ class BatchedNetwork:
             {name: array[:count] for name, array in self.engine.run(part, outputs).items()}
             for part, count in self._parts(feeds)
         ]
+        if len(parts) == 1:
+            return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
     def _parts(self, feeds: Mapping[str, Array]) -> Iterator[tuple[dict[str, Array], int]]:
@@ -116,6 +118,11 @@ class BatchedNetwork:
     def close(self) -> None:
         """Free the runtime's memory."""
         self.engine.close()
+
+
+def stacked(samples: Sequence[Array]) -> Array:
+    """Samples along a first axis; a single one is not copied."""
+    return samples[0][None] if len(samples) == 1 else np.stack(samples)
 
 
 def _filled(feed: Array, length: int) -> Array:

@@ -11,7 +11,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize, resize_arithmetic
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
-from fgdd_fast.models.network import BatchedNetwork, Runtime
+from fgdd_fast.models.network import BatchedNetwork, Runtime, stacked
 
 
 class SaliencyModel:
@@ -45,7 +45,7 @@ class SaliencyModel:
         """See `ForegroundModel.find`."""
         if not prepared:
             return []
-        feeds = {name: np.stack([inputs[name] for inputs in prepared]) for name in prepared[0]}
+        feeds = {name: stacked([inputs[name] for inputs in prepared]) for name in prepared[0]}
         found = self._network.run(feeds, ["occupancy", "mask"] if masks else ["occupancy"])
         occupancies = np.clip(found["occupancy"], 0, 1)  # a float32 mean may pass 1 by a bit
         return [

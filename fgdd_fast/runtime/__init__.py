@@ -1,6 +1,7 @@
 """How a bundle runs on this machine: which runtime and precision, and whether decisions agree."""
 
 __all__ = [
+    "batches",
     "cached",
     "choose",
     "doctor",

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import fgdd_fast
 from fgdd_engines.backends import all_devices, find_backend
@@ -23,6 +24,7 @@ from fgdd_engines.probing.probes import Probe, probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.batches import Batch, images_at_once
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE, Comparison
 from fgdd_fast.runtime.sample_images import SampleImage, drawn_sample_images
@@ -52,13 +54,16 @@ class RuntimeOptions:
         device: a backend's name, or `auto`: the fastest whose decisions agree with the reference's.
         precision: of the arithmetic, or `auto`.
         threads: processor threads, at least 1; all processors that this process may use by default.
-        batch: images an inference, at least 1; with another one everything is measured anew.
+        batch: images an inference, at least 1, or `auto`: 1 on a processor, more on a GPU, by the network's
+            role. With another one everything is measured anew.
     """
+
+    for_speed_alone: ClassVar[bool] = False  # whether a device will do that computes nothing
 
     device: Requested = "auto"
     precision: Precision = "auto"
     threads: int = field(default_factory=available_processors)
-    batch: int = 1
+    batch: Batch = "auto"
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,38 @@ def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
         options: what is asked for.
 
     Raises:
-        FgddError: nothing here can run the bundle as asked.
+        FgddError: nothing here can run the bundle as asked; or the device computes nothing.
     """
-    choice = choose_runtime(bundle, options.device, options.precision, options.threads)
+    if options.device != "auto" and find_backend(options.device).only_copies and not options.for_speed_alone:
+        raise SettingsError(
+            f"The device {options.device} computes nothing, so its results would mean nothing",
+            f"It measures the host: fgdd-fast bench DATA --device {options.device}",
+        )
+    choice = choose_runtime(bundle, options.device, options.precision, options.threads, options.batch)
     _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
     return choice.runtime
+
+
+def batch_of(source: object, options: RuntimeOptions) -> int:
+    """Return how many images an inference of a model takes, run as `runtime_of` finds it.
+
+    Args:
+        source: the model's bundle; what is no bundle, such as a folder of masks, takes single images.
+        options: what is asked for.
+
+    Raises:
+        FgddError: nothing here can run the bundle as asked.
+    """
+    if options.batch != "auto":
+        return options.batch
+    if not isinstance(source, Bundle):
+        return 1
+    device = options.device
+    if device == "auto":
+        device = _candidates(source, options.precision)[0].device
+        if not find_backend(device).on_processor:  # which may be found not to agree
+            device = choose_runtime(source, "auto", options.precision, options.threads).runtime.device
+    return images_at_once(source, device)
 
 
 def choose_runtime(
@@ -118,6 +150,7 @@ def choose_runtime(
     device: Requested,
     precision: Precision,
     threads: int,
+    batch: Batch = "auto",
 ) -> Choice:
     """Return how to run a bundle, and log what takes long.
 
@@ -126,6 +159,7 @@ def choose_runtime(
         device: one to be taken as it is, or `auto`.
         precision: likewise.
         threads: processor threads.
+        batch: images an inference, at which ways to run it are compared and timed.
 
     Raises:
         SettingsError: the device does not compute in this precision, or the bundle has no such variant.
@@ -141,7 +175,7 @@ def choose_runtime(
     if alone or not probe("cpu").runs:
         return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
     try:
-        trials = _remembered_trials(bundle, candidates)
+        trials = _remembered_trials(bundle, candidates, batch)
     except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about
         return Choice(replace(REFERENCE, threads=threads), f"compared with nothing else: {error.problem}")
     chosen, reason = _choose(trials, precision)
@@ -239,14 +273,14 @@ def _telling(figures: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, figures[name]) for name in names if name in figures]
 
 
-def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime]) -> list[Trial]:
-    path = cache_folder() / "agreement" / f"{_key(bundle, candidates)}.json"
+def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> list[Trial]:
+    path = cache_folder() / "agreement" / f"{_key(bundle, candidates, batch)}.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [Trial(**{**row, "shortfalls": tuple(row["shortfalls"])}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         _log.info("%s: comparing what can run it here, once", bundle.name)
-        trials = try_all(bundle, candidates, comparison_images(bundle))
+        trials = try_all(bundle, candidates, comparison_images(bundle), batch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, json.dumps([asdict(trial) for trial in trials]).encode())
@@ -255,7 +289,7 @@ def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime]) -> list[Tr
     return trials
 
 
-def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
+def _key(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> str:
     """What a verdict depends on. A probe's words say what it ran on, with the version."""
     ways = [
         (
@@ -263,6 +297,7 @@ def _key(bundle: Bundle, candidates: Sequence[Runtime]) -> str:
             way.precision,
             sorted(graph.sha256 for graph in way.variants.values()),
             _built(bundle, way),
+            images_at_once(bundle, way.device, batch),
         )
         for way in candidates
     ]
@@ -279,16 +314,18 @@ def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
     return drawn_sample_images(count, named=asked_by_class(bundle))
 
 
-def try_all(bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage]) -> list[Trial]:
-    """Compare every way to run a bundle with the reference, on the same images.
+def try_all(
+    bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage], batch: Batch = "auto"
+) -> list[Trial]:
+    """Compare every way to run a bundle with the reference, on the same images, at the batch it will take.
 
     A processor that does not compute in some precision is no way to run it.
     """
     comparison = Comparison(bundle, images, REFERENCE)
-    # A batch of two shows a runtime that mistakes a graph's axes, which may be right on single images. A
-    # model that is asked for a class by its name may take a minute for an image, and is shown single ones.
-    batch = 1 if asked_by_class(bundle) else 2
-    trials = (_try(comparison, candidate, batch) for candidate in candidates)
+    trials = (
+        _try(comparison, candidate, images_at_once(bundle, candidate.device, batch))
+        for candidate in candidates
+    )
     return [trial for trial in trials if trial is not None]
 
 

@@ -20,15 +20,14 @@ from fgdd_engines.tensorrt_backend.plans.sidecar import USABLE, State, check_con
 from fgdd_engines.tensorrt_backend.plans.store import Plan, PlanStore
 from fgdd_engines.tensorrt_backend.plans.usability import Here, find_gpu_of, why_outdated
 from fgdd_fast.errors import EngineError, FgddError, SettingsError
-from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE
+from fgdd_fast.runtime.batches import images_at_once, views_at_once
 from fgdd_fast.runtime.choose import runtime_for
 from fgdd_fast.runtime.parity import REFERENCE, measure_parity
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import ParityReport
 
 SINGLE = Profile(1, 1, 1)
-DEFAULT_BATCH = Profile(1, 1, 8)
 # A mask decoder on its own takes any number of boxes, an engine one: as many as Grounded SAM 2 by default.
 BOXES = 8
 DECIDING_ROLES: tuple[Role, ...] = ("foreground", "teacher", "backbone")
@@ -70,14 +69,16 @@ def profile_of(bundle: Bundle, batch: Profile | None) -> Profile:
 
     Args:
         bundle: a teacher sees several views of each image.
-        batch: images an inference; by default 1 to 8, and single ones for a model that is asked for classes
-            by their names, which is large.
+        batch: images an inference; by default 1 to what is taken at once here, for which it is then tuned.
     """
+    views = 0
     if batch is None:
-        batch = SINGLE if asked_by_class(bundle) else DEFAULT_BATCH
+        images = images_at_once(bundle, "tensorrt")
+        batch, views = Profile(1, images, images), views_at_once("tensorrt")
     if bundle.role != "teacher":
         return batch
-    return Profile(batch.minimum, batch.optimum * VIEWS_PER_INFERENCE, batch.maximum * VIEWS_PER_INFERENCE)
+    most = max(batch.maximum * VIEWS_PER_INFERENCE, views)
+    return Profile(batch.minimum, batch.optimum * VIEWS_PER_INFERENCE, most)
 
 
 def image_batches(main: Graph) -> tuple[int, int]:

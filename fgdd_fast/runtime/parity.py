@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -36,6 +38,8 @@ from fgdd_fast.runtime.tolerances import (
     loss_figures,
     occupancy_figures,
 )
+
+T = TypeVar("T")
 
 REFERENCE = Runtime("cpu", "fp32", threads=1)
 CROPS = 5
@@ -192,11 +196,12 @@ class _Foreground(_Subject):
         with closing(model):
             clock = _Clock(runtime.device)
             occupancies = []
-            for part in batched(images, batch):
+            for part in _whole_batches(images, batch):
                 prepared = [model.prepare(image.pixels, image.image) for image in part]
                 with clock.running(len(part)):
                     occupancies += [found.occupancy for found in model.find(prepared)]
-            return _Answer(np.array(occupancies, np.float32), clock.rate, model.description)
+            values = np.array(occupancies[: len(images)], np.float32)
+            return _Answer(values, clock.rate, model.description)
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return occupancy_figures(expected, found)
@@ -220,12 +225,12 @@ class _Teacher(_Subject):
             labels = self._known_labels(teacher)
             clock = _Clock(runtime.device)
             losses = []
-            for part in batched(list(zip(self.images, labels, strict=True)), batch):
+            for part in _whole_batches(list(zip(self.images, labels, strict=True)), batch):
                 shown = np.stack([view for image, _ in part for view in _views(image, teacher)])
                 repeated = np.repeat(np.array([label for _, label in part], np.int32), views)
                 with clock.running(len(part)):
                     losses.append(teacher.losses(shown, repeated))
-            values = np.concatenate(losses).reshape(-1, views)
+            values = np.concatenate(losses).reshape(-1, views)[: len(self.images)]
             return _Answer(values, clock.rate, teacher.engine.arithmetic)
 
     def _known_labels(self, teacher: Teacher) -> list[int]:
@@ -271,11 +276,12 @@ class _Backbone(_Subject):
         with closing(network):
             clock = _Clock(runtime.device)
             features = []
-            for part in batched(self.images, batch):
+            for part in _whole_batches(self.images, batch):
                 pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
                 with clock.running(len(part)):
                     features.append(network.run({"images": pixels}, ["features"])["features"])
-            return _Answer(np.concatenate(features), clock.rate, network.engine.arithmetic)
+            values = np.concatenate(features)[: len(self.images)]
+            return _Answer(values, clock.rate, network.engine.arithmetic)
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return feature_figures(expected, found)
@@ -298,6 +304,12 @@ def _subject(bundle: Bundle, images: Sequence[SampleImage]) -> _Subject:
             f"Bundles of these roles can be compared: {', '.join(_SUBJECTS)}.",
         )
     return _SUBJECTS[bundle.role](bundle, images)
+
+
+def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:
+    """Batches of items, which are repeated until the last batch is whole and there are two: one warms up."""
+    count = len(items) if batch == 1 else batch * max(2, -(-len(items) // batch))
+    return batched(islice(cycle(items), count), batch)
 
 
 class _Clock:

@@ -29,6 +29,7 @@ from fgdd_fast.images.decode import decode_image
 # Each study, what it is given besides DATA, and the fields of a row.
 TEACHER = ("--teacher", "tiny-teacher.onnx")
 STUDIES: dict[str, tuple[str, ...]] = {
+    "host_ceiling": (*TEACHER, "--foreground", "tiny-foreground.onnx", "--images", "12", "--turns", "1"),
     "precisions": ("--network", "tiny-teacher.onnx"),
     "scale": (*TEACHER, "--foreground", "tiny-foreground.onnx", "--device", "cpu"),
     "sizes": ("--model", "tiny-foreground.onnx", "--device", "cpu"),
@@ -225,6 +226,16 @@ def test_growth_is_measured_on_images_that_are_really_measured(workplace: Path) 
     found = invoke("scale", "data", *STUDIES["scale"], *sizes, "--counts", "13,14")
     assert found.exit_code == 1
     assert "was to measure 13 images" in " ".join(found.stderr.split())
+
+
+def test_the_host_alone_is_measured_and_projected(workplace: Path) -> None:
+    data = run("host_ceiling", "--before", sys.executable, "--cores", "4")
+    ways = [(row["version"], row["way"]) for row in data["rows"]]
+    assert {("now", "whole"), ("now", "interpreter"), ("now", "pixels"), ("before", "whole")} == {*ways}
+    assert all(row["processor_ms"] > 0 and len(row["samples"]) == 1 for row in data["rows"])
+    bounds = [data["projection"][name] for name in ("4_cores", "interpreter_lock", "driving_thread")]
+    assert data["projection"]["projected"] == min(bounds) > 0
+    assert data["faster"]["1"]["processor_ms"][0] > 0
 
 
 @pytest.mark.parametrize("counts", ["10", "10,10", "0,10", "ten,20", ""])

@@ -272,3 +272,16 @@ def test_ctrl_c_leaves_no_process_and_no_half_written_file(place: Path) -> None:
     wait_for(lambda: not any(map(alive, workers)), 20)
     assert not list(place.glob("result.json*"))
     assert not list(place.glob(".*.part"))
+
+
+def test_the_null_device_measures_the_host_and_compares_nothing(place: Path) -> None:
+    file = place / "result.json"
+    asked = ["--stages", "foreground,teacher", "--repeats", "1", "--images", "6", "--device", "null:1"]
+    found = run(place, *asked, "--json", str(file))
+    assert found.exit_code == 0, found.output
+    assert found.stdout.count("not compared") == 2
+    for path in json.loads(file.read_text())["paths"]:
+        assert path["implementations"].keys() == {"ours"}
+        assert path["implementations"]["ours"]["batch"] == 32  # as on a GPU
+        assert path["parity"] == path["speedup"] == {}
+        assert "computes nothing, 1 ms" in path["implementations"]["ours"]["arithmetic"]

@@ -52,6 +52,24 @@ def test_an_error_comes_at_its_place_and_cancels_the_rest() -> None:
     assert len(started) <= 6
 
 
+@pytest.mark.parametrize("chunk", [2, 3, 7, 50])
+def test_chunks_keep_the_order_and_run_no_further_ahead(chunk: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(40):
+            taken += 1
+            yield number
+
+    found = []
+    with ThreadPoolExecutor(2) as executor:
+        for item in ordered_map(executor, lambda item: item * item, items(), 7, chunk=chunk):
+            found.append(item)
+            assert taken <= len(found) - 1 + max(7, chunk)
+    assert found == [number * number for number in range(40)]
+
+
 HELD = {
     "threads": (single_threaded_opencv, cv2.getNumThreads, cv2.setNumThreads, 1),
     "log level": (silent_opencv, opencv_logging.getLogLevel, opencv_logging.setLogLevel, 0),

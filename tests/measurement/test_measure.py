@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, scan
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
+from fgdd_fast.measurement.store_format import encode_mask
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
 from fgdd_fast.models.given_masks import GivenMasks
 from fgdd_fast.models.network import Teacher, fingerprint_text
@@ -63,6 +65,23 @@ def test_threads_and_batches_change_nothing(
     assert measure(squares, tmp_path / "other", settings)[1] == found
     again, records = measure(squares, tmp_path, replace(settings, batch=SETTINGS.batch))
     assert (again.measured, records) == (0, found)
+
+
+def test_masks_are_encoded_where_they_are_found(
+    squares: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoding = set()
+
+    def watched(mask: Pixels) -> bytes:
+        encoding.add(threading.current_thread().name)
+        return encode_mask(mask)
+
+    monkeypatch.setattr("fgdd_fast.measurement.measurer.encode_mask", watched)
+    with measurer(tmp_path) as measuring:
+        measuring.measure(squares.images)
+        assert all(mask is not None for mask in measuring.masks(squares.images))
+    assert encoding
+    assert all(name.startswith("infer") for name in encoding)
 
 
 def test_a_moved_data_set_is_hashed_but_not_decoded(

@@ -13,16 +13,25 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from record_strategies import quick
 
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.measurement.store import FILE_NAME, Store
-from fgdd_fast.measurement.store_format import SCHEMAS, VERSION, KnownFile, Measurement, file_signature
+from fgdd_fast.measurement.store_format import (
+    SCHEMAS,
+    VERSION,
+    KnownFile,
+    Measurement,
+    encode_mask,
+    file_signature,
+)
 from fgdd_fast.models.foreground import Foreground, ScoredBox
 
 SHA = "ab" * 32
@@ -52,7 +61,12 @@ def measurement(
         loss_fingerprint=fingerprints[1],
         shares=shares or {},
         perceptual_hash=perceptual_hash,
+        mask=None if foreground is None or foreground.mask is None else encode_mask(foreground.mask),
     )
+
+
+def png(mask: NDArray[np.float64]) -> bytes:
+    return cv2.imencode(".png", mask.astype(np.uint8), (cv2.IMWRITE_PNG_BILEVEL, 1))[1].tobytes()
 
 
 def test_what_was_added_is_found_again_after_reopening(tmp_path: Path) -> None:
@@ -119,7 +133,7 @@ def test_masks_come_back_as_black_and_white(
         assert np.array_equal(found, np.where(mask > 127, 255, 0))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_store_of_an_older_version_is_upgraded_and_loses_nothing(tmp_path: Path, version: int) -> None:
     path, sha256 = tmp_path / "a.jpg", bytes.fromhex(SHA)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
@@ -130,6 +144,8 @@ def test_a_store_of_an_older_version_is_upgraded_and_loses_nothing(tmp_path: Pat
         database.execute("INSERT INTO fingerprints VALUES (7, 'foreground')")
         database.execute("INSERT INTO occupancies VALUES (?, 7, 0.25)", (sha256,))
         database.execute("INSERT INTO losses VALUES (?, 8, 3, 1, 2, 3, 4, 1.5)", (sha256,))
+        if version > 1:  # masks were PNGs
+            database.execute("INSERT INTO masks VALUES (?, 7, ?)", (sha256, png(np.eye(3, 5) * 255)))
         database.execute(f"PRAGMA user_version = {version}")
         database.commit()
     for _ in range(2):  # upgraded, then opened again
@@ -145,7 +161,12 @@ def test_a_store_of_an_older_version_is_upgraded_and_loses_nothing(tmp_path: Pat
             )
             store.add([row])
             assert store.boxes(other, 1) == found.boxes
-            assert store.mask(other, 1) is not None
+            assert np.array_equal(store.mask(other, 1), found.mask)
+            if version > 1:
+                masks = dict(store.masks([(SHA, 7), (other, 1)]))
+                assert masks[SHA, 7].dtype == masks[other, 1].dtype == np.uint8
+                assert np.array_equal(masks[SHA, 7], np.eye(3, 5) * 255)
+                assert np.array_equal(masks[other, 1], found.mask)
             assert store.shares([(other, 1)]) == {(other, 1): {BOX: 0.75}}
             assert store.perceptual_hashes([SHA, other]) == {other: 1}
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:

@@ -6,6 +6,7 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +14,20 @@ import tiny_pipeline as tiny
 from click.testing import CliRunner
 from plugin_packages import install_plugin
 from tiny_distillation import distill
-from tiny_grounded import write_grounded_bundle
+from tiny_grounded import scene, write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.plugins import FOREGROUNDS, Plugin
 from fgdd_fast.cli import main
 from fgdd_fast.errors import BundleError, FgddError, SettingsError
-from fgdd_fast.images.dataset import scan
+from fgdd_fast.images.dataset import SourceImage, scan
+from fgdd_fast.models import grounded_sam2
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import choose_as_exported, choose_foreground, list_families, open_foreground
 from fgdd_fast.models.foreground import FingerprintsImages, ForegroundChoice
 from fgdd_fast.models.given_masks import MASKS
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.network import BatchedNetwork, Runtime
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +200,39 @@ def test_what_a_plug_in_s_model_needs_of_each_image_is_asked_for(tmp_path: Path)
 
 def no_runtime(bundle: Bundle) -> Runtime:
     raise AssertionError("masks are run by nothing")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_text_encoder_is_gone_before_the_other_networks_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: bool
+) -> None:
+    pytest.importorskip("tokenizers")
+    events: list[tuple[str, str]] = []
+
+    class Watched(BatchedNetwork):
+        def __init__(self, graph: Bundle, *args: Any, **options: Any) -> None:
+            super().__init__(graph, *args, **options)
+            events.append(("opened", graph.role))
+
+        def close(self) -> None:
+            super().close()
+            events.append(("closed", self.bundle.role))
+
+    monkeypatch.setattr(grounded_sam2, "BatchedNetwork", Watched)
+    choice = choose_foreground(
+        str(write_grounded_bundle(tmp_path, split=split).onnx),
+        ["blue", "green", "red"],
+        prompts={"green": ("red",)},
+    )
+    runtime = Runtime("cpu", "fp32", 1)
+    model = open_foreground(choice, runtime=lambda _: runtime, batch=2, resize="area", threads=1)
+    with closing(model):
+        assert isinstance(model, GroundedSam2)
+        opened = ["opened text-encoder", "closed text-encoder", "opened foreground"]
+        assert [" ".join(event) for event in events[:3]] == opened
+        assert [*model.tokens] == ["a blue.", "a red."]  # equal prompts are encoded once
+        pixels = scene((16, 32), red=(0, 0, 16, 16))
+        images = [SourceImage(f"{name}/1.png", name, tmp_path) for name in ("green", "red", "blue")]
+        found = model.find([model.prepare(pixels, image) for image in images])
+    assert [each.occupancy for each in found] == [0.5, 0.5, 0]
+    assert events.count(("opened", "text-encoder")) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -126,8 +125,6 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
         self: Engine, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
         seen.append((feeds, outputs))
-        if "input_ids" in feeds:
-            time.sleep(0.02)  # long enough for other threads to want the same prompt
         return run(self, feeds, outputs)
 
     monkeypatch.setattr(Engine, "run", watched)
@@ -188,7 +185,7 @@ def test_a_higher_threshold_finds_less(bundle: Bundle) -> None:
 def test_any_thread_gets_the_same_and_each_prompt_is_encoded_once(bundle: Bundle, runs: Runs) -> None:
     images = [(random_scene(seed), CLASSES[seed % 3]) for seed in range(24)]
     with opened(bundle) as model, ThreadPoolExecutor(8) as executor:
-        assert runs == []  # a class that no image needs is not encoded
+        assert len(runs) == len(CLASSES)
         found = list(executor.map(lambda image: find(model, [image], masks=True)[0], images))
         alone = find(model, images, masks=True)
     encoded = [feeds["input_ids"].tobytes() for feeds, _ in runs if "input_ids" in feeds]

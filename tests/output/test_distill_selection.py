@@ -156,6 +156,7 @@ def test_a_store_of_the_second_version_serves_every_option(workplace: Path) -> N
     with closing(sqlite3.connect(workplace / "old" / "measurements.sqlite3")) as database:
         for table in NEW_TABLES:
             database.execute(f"DROP TABLE {table}")
+        database.execute("ALTER TABLE masks RENAME COLUMN content TO png")
         database.execute("PRAGMA user_version = 2")
         database.commit()
     assert distilled(workplace, "again", store=workplace / "old") == expected

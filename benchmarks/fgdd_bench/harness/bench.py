@@ -82,6 +82,7 @@ def measure_path(
     references: Sequence[ReferenceName],
     *,
     repeats: int,
+    compared: bool = True,
     advance: Callable[[], None] = lambda: None,
 ) -> PathMeasurement:
     """Measure ours and some references along a path, in so many turns.
@@ -91,6 +92,7 @@ def measure_path(
         opener: opens the implementations, and knows the images and what is asked of them.
         references: with which ours is compared.
         repeats: turns.
+        compared: whether our answers are compared with those of fp32, as with the references'.
         advance: called after each run that counts.
 
     Raises:
@@ -100,9 +102,11 @@ def measure_path(
     images = [original.image for original in originals]
     with ExitStack() as stack:
         stack.enter_context(single_threaded_opencv())  # as in a pipeline
-        _log.info("%s: the answers of fp32", path)
-        with opener.open_fp32(path) as reference:
-            answers: dict[str, Answer] = {FP32: reference.run(images)}
+        answers: dict[str, Answer] = {}
+        if compared:
+            _log.info("%s: the answers of fp32", path)
+            with opener.open_fp32(path) as reference:
+                answers[FP32] = reference.run(images)
         opened: dict[Name, Implementation] = {}
         names: tuple[Name, ...] = ("ours", *references)
         for name in names:

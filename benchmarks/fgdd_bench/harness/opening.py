@@ -72,7 +72,7 @@ class ImplementationOpener:
         """Return the images that an opened one puts into one inference; None where nothing is batched."""
         if path not in ("foreground", "teacher"):
             return None
-        own: dict[Name, int] = {"ours": self.subject.batch, "published": 1}
+        own: dict[Name, int] = {"ours": self.subject.batch_along(path), "published": 1}
         return own.get(name) or self.batches[path, name]
 
     def networks(self, path: PathName, opened: Implementation) -> Mapping[StageName, Network]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from fgdd_bench.harness.bench import measure_path
 from fgdd_bench.harness.implementation import COMPOSED, SCORED, SEGMENTED, PathName, ReferenceName
@@ -33,7 +33,7 @@ from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import Runtime, check_classes
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.synthetic import write_drawn_dataset
 
 RANDOM = "grounded-sam2-random"  # at the published sizes, with random weights: for its times alone
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions(RuntimeOptions):
     """What is measured, named as on the command line; see `fgdd-fast bench --help`."""
+
+    for_speed_alone: ClassVar[bool] = True
 
     paths: tuple[PathName, ...]
     references: tuple[ReferenceName, ...]
@@ -61,8 +63,15 @@ class BenchOptions(RuntimeOptions):
     factor: int = 2
     seed: int = 0
 
+    @property
+    def compared(self) -> bool:
+        """Whether there is something to compare: the null device answers by rote."""
+        return self.device == "auto" or not find_backend(self.device).only_copies
+
     def references_along(self, path: PathName) -> tuple[ReferenceName, ...]:
         """Return the references that differ along a path: without a network there is nothing to compile."""
+        if not self.compared:
+            return ()
         compiles = path in (*SCORED, *SEGMENTED)
         return tuple(name for name in self.references if name != "compiled" or compiles)
 
@@ -98,7 +107,12 @@ class BenchSession:
         with progress.task("Turns", runs * options.repeats) as turns:
             for path, names in references.items():
                 measured = measure_path(
-                    path, self.opener, names, repeats=options.repeats, advance=turns.advance
+                    path,
+                    self.opener,
+                    names,
+                    repeats=options.repeats,
+                    compared=options.compared,
+                    advance=turns.advance,
                 )
                 failures += [f"{path}: {failure}" for failure in measured.failures]
                 result["paths"].append(path_result(measured, self.opener.task, self.limits))
@@ -185,14 +199,16 @@ def _subject(
         foreground=choice,
         checkpoints=checkpoints,
         teacher=teacher,
-        batch=options.batch,
+        batch=batch_of(sources[0], options),
+        scored=batch_of(sources[1], options),
     )
     return subject, [bundle for bundle in sources if bundle is not None]
 
 
 def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Iterable[Runtime]) -> Task:
     """Return what `fgdd-fast distill` does by default, on the device where this project runs."""
-    on_processor = all(find_backend(runtime.device).on_processor for runtime in runtimes)
+    backends = [find_backend(runtime.device) for runtime in runtimes]
+    on_processor = all(backend.on_processor or backend.only_copies for backend in backends)
     side = options.size // options.factor
     return Task(
         crops=options.crops,
@@ -217,7 +233,8 @@ def _draw(folder: Path, options: BenchOptions) -> tuple[Path, BenchOptions]:
     if not fitted:
         return data, options
     _log.info("Fitting a teacher")
-    runtime = RuntimeOptions(device=options.device, threads=options.threads, batch=options.batch)
+    device = options.device if options.compared else "auto"
+    runtime = RuntimeOptions(device=device, threads=options.threads, batch=options.batch)
     teacher = fit_teacher(data, folder / "teacher.onnx", seed=options.seed, runtime=runtime).bundle
     return data, replace(options, teacher=str(teacher.onnx))
 
@@ -247,7 +264,7 @@ def _find_foreground(
             )
         return choice, None
     if detector is None or segmenter is None:
-        if options.references:
+        if options.references and options.compared:
             raise SettingsError(
                 "The references run the checkpoints of Grounded SAM 2, and none are named",
                 "Add --detector and --segmenter, as they were given to 'fgdd-fast export grounded-sam2'.",

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from fgdd_bench.harness.implementation import Answer
+from fgdd_bench.harness.implementation import SCORED, SEGMENTED, Answer, PathName
 from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import DataError, ImageError, SettingsError
@@ -87,7 +87,8 @@ class Subject:
         checkpoints: detector and segmenter that a Grounded SAM 2 was exported from, which the references run.
         teacher: in fp32; rebuilt likewise.
         plan: mosaics to compose.
-        batch: images that this project puts into one inference.
+        batch: images that this project puts into one inference of the foreground model.
+        scored: images all of whose views it puts into one inference of the teacher.
     """
 
     classes: tuple[str, ...]
@@ -97,6 +98,12 @@ class Subject:
     teacher: Bundle | None = None
     plan: Plan | None = None
     batch: int = 1
+    scored: int = 1
+
+    def batch_along(self, path: PathName) -> int:
+        """Return how many images this project takes together along a path."""
+        used = [batch for batch, paths in ((self.batch, SEGMENTED), (self.scored, SCORED)) if path in paths]
+        return max(used, default=1)
 
     @property
     def grounded(self) -> bool:

@@ -42,7 +42,7 @@ class NoTeacher(Teacher):
 
     def __init__(self) -> None:
         self.view, self.tile_size, self.size = "native", 1, (1, 1)
-        self.streams = 1
+        self.streams = self.batch = 1
         self.fingerprint = {"model": "none"}
 
     def label(self, class_name: str) -> int:

@@ -7,7 +7,7 @@ very graph is cut where the image encoder ends, so that each of its nodes is in 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from fgdd_export.graphs.graph import cut_model, serialise, tensor_specs
 from fgdd_fast.errors import BundleError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Inputs
-from fgdd_fast.models.grounded_sam2 import GroundedSam2
+from fgdd_fast.models.grounded_sam2 import GroundedSam2, TextEncoder
 from fgdd_fast.models.grounded_tensors import BOXES, DETECTOR_OUTPUTS, SCORES, SEGMENTER_OUTPUTS
 from fgdd_fast.models.network import Runtime
 
@@ -52,6 +52,7 @@ class Apart:
                 opened.enter_context(_open(part, runtime, subject.batch))
                 for part in cut_parts(bundle, runtime, Path(folder))
             ]
+            self._text = opened.enter_context(closing(TextEncoder(bundle.part("text"), runtime)))
             self.opened = opened.pop_all()
         self._steps = [
             Step(name, partial(_run, engine)) for name, engine in zip(NETWORKS, engines, strict=True)
@@ -71,8 +72,7 @@ class Apart:
 
     def _encode(self, class_name: str) -> Inputs:
         """Return what the detector takes of a class's prompt, which is encoded now."""
-        text = self._model._text
-        return text._encode(text._prompts[self._model._places[class_name]])
+        return self._text.encode(self._model.tokens[self._model.prompt(class_name)])
 
 
 def text_stage(images: Sequence[SourceImage], encode: Callable[[str], Any], threads: int = 1) -> Stage:

@@ -78,17 +78,17 @@ class OurPipeline(Implementation):
     def _open_models(self) -> Iterator[str]:
         """Open what the path asks, and yield what runs it."""
         task, subject = self._task, self._subject
-        runtime, batch = subject.runtime, subject.batch
+        runtime = subject.runtime
         if self._path in SEGMENTED:
             subject.foreground_bundle(grounded=subject.grounded)
             self._foreground = open_foreground(
-                self._choice, runtime=runtime, batch=batch, resize="area", threads=task.threads
+                self._choice, runtime=runtime, batch=subject.batch, resize="area", threads=task.threads
             )
             self.opened.enter_context(closing(self._foreground))
             yield self._foreground.description
         if self._path in SCORED:
             teacher, _ = subject.known_teacher()
-            views = batch * VIEWS_PER_INFERENCE
+            views = subject.scored * VIEWS_PER_INFERENCE
             self._teacher = open_teacher(
                 teacher, runtime=runtime, view=task.view, tile_size=task.tile_size, batch=views
             )
@@ -106,7 +106,7 @@ class OurPipeline(Implementation):
             if self._path == "teacher":
                 return {"losses": _losses(records)}
             if isinstance(self._foreground, GroundedSam2):
-                self.text_encodings = len(self._foreground._text._encoded)
+                self.text_encodings = len(self._foreground.tokens)
             most = asked_of(self._subject).most if self._subject.grounded else 0
             return foreground_answer([self._read_back(record, pipeline.store) for record in records], most)
 
@@ -114,13 +114,16 @@ class OurPipeline(Implementation):
     def _fresh(self, images: Sequence[SourceImage]) -> Iterator[tuple[Pipeline, Path]]:
         task = self._task
         dataset = DataSet(images[0].root, self._subject.classes, tuple(images), ())
-        runtime = RuntimeOptions(threads=task.threads, batch=self._subject.batch)
+        runtime = RuntimeOptions(threads=task.threads)
         options = MeasureOptions(
             pool=None, crops=self._crops, size=task.size, factor=task.factor, seed=task.seed
         )
         with TemporaryDirectory() as name, Store(Path(name, "store")) as store:
             models = (self._choice, self._foreground, self._teacher)
-            yield Pipeline(options, runtime, dataset, tuple(images), *models, store), Path(name)
+            yield (
+                Pipeline(options, runtime, dataset, tuple(images), *models, store, self._subject.batch),
+                Path(name),
+            )
 
     @property
     def _crops(self) -> int:
@@ -181,7 +184,7 @@ class OurPipeline(Implementation):
                 self.opened.enter_context(self._apart.opened)
             return preparing + self._apart.stages(images, prepared, groups(len(images), self._subject.batch))
         infer = Step("saliency", lambda _, inputs: self._foreground.find(inputs, masks=True))
-        inference, results = self._in_batches(infer, prepared)
+        inference, results = self._in_batches(infer, prepared, self._subject.batch)
         found[:] = results
         return preparing + inference
 
@@ -200,20 +203,20 @@ class OurPipeline(Implementation):
             return self._teacher.losses(views, repeated).reshape(len(batch), -1).tolist()
 
         preparing, shown = as_stages([Step("preprocess", show)], images, inputs=pixels)
-        inference, results = self._in_batches(Step("teacher", score), shown)
+        inference, results = self._in_batches(Step("teacher", score), shown, self._subject.scored)
         losses[:] = results
         return preparing + inference
 
-    def _in_batches(self, step: Step, prepared: Sequence[Any]) -> tuple[list[Stage], list[Any]]:
+    def _in_batches(self, step: Step, prepared: Sequence[Any], size: int) -> tuple[list[Stage], list[Any]]:
         """Return a network's stage, and what it makes of each image."""
-        batches = groups(len(prepared), self._subject.batch)
+        batches = groups(len(prepared), size)
         inputs = [[prepared[index] for index in batch] for batch in batches]
-        stages, results = as_stages([step], batches, inputs=inputs, images=self._subject.batch)
+        stages, results = as_stages([step], batches, inputs=inputs, images=size)
         return stages, list(chain.from_iterable(results))[: len(prepared)]
 
     def _write(self, rows: Sequence[tuple[SourceImage, Pixels, Foreground, Sequence[float]]]) -> None:
         """Keep in a fresh store what was measured."""
-        task, batch = self._task, self._subject.batch
+        task, batch = self._task, self._subject.batch_along(self._path)
         settings = MeasureSettings(self._crops, task.seed, "area", batch, task.threads)
         with TemporaryDirectory() as folder, Store(Path(folder)) as store:
             lookup = StoreLookup(self._foreground, self._teacher, settings, store, self._subject.classes)

@@ -132,7 +132,7 @@ def headline_rows(result: Result) -> Iterator[list[str]]:
             ratios = [path["speedup"].get(name) for name in others]
             shown = [NOTHING if ratio is None else spread(ratio, times) for ratio in ratios]
             rate = number(path["implementations"]["ours"]["images_per_second"]["median"])
-            yield [PATHS[path["path"]], *shown, rate, "agree"]
+            yield [PATHS[path["path"]], *shown, rate, "agree" if path["parity"] else "not compared"]
         else:
             verdict = f"no speed-up: {'; '.join(path['failures'])}"
             yield [PATHS[path["path"]], *[NOTHING] * (len(others) + 1), verdict]

@@ -136,7 +136,7 @@ def engine() -> None:
     "batch",
     callback=batches,
     metavar="MIN:OPT:MAX",
-    show_default="1:1:8; 1:1:1 for Grounded SAM 2",
+    show_default="what --batch auto takes",
     help="Images an inference: fewest, those to be fastest at, most.",
 )
 @click.option(

@@ -66,7 +66,7 @@ def choose_plan(
     raise EngineError(
         "; ".join([none, *reasons[:_SHOWN]]),
         f"Build one on this device: fgdd-fast engine build BUNDLE --device {wanted.flavour} "
-        f"--precision {wanted.precision}   (with a --batch that covers {batch})",
+        f"--precision {wanted.precision}   (with a --batch-profile that covers {batch})",
     )
 
 
