@@ -1,0 +1,1 @@
+def write_comparison(*a, **k): raise NotImplementedError
