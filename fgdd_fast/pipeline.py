@@ -38,6 +38,7 @@ from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, wr
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
+from fgdd_fast.report_page.report import write_report
 from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
 
@@ -314,7 +315,5 @@ def distill(
         plan = pipeline.plan_with(settings, progress=progress)
         manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
     if report:
-        from fgdd_fast.report_page.report import write_report
-
         write_report(out, data, progress=progress)
     return plan, manifest

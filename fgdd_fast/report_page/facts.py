@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fgdd_fast.output.manifest import Manifest
@@ -141,24 +141,20 @@ def _cautions(manifest: Manifest, record: RunRecord | None) -> Iterator[str]:
             f"({_most(manifest.nothing_found)}): they are never kept whole, and are taken last."
         )
     if manifest.further_crops:
+        count, tiles = len(manifest.further_crops), sum(manifest.further_crops.values())
         yield (
-            f"{_classes(len(manifest.further_crops))} too few images: {sum(manifest.further_crops.values()):,} "
-            f"tiles are further crops of images that had given one ({_most(manifest.further_crops)})."
+            f"{count:,} {_plural(count, 'class has', 'classes have')} too few images: {tiles:,} tiles are "
+            f"further crops of images that had given one ({_most(manifest.further_crops)})."
         )
     if manifest.skipped:
         count = len(manifest.skipped)
-        yield (
-            f"{count:,} {_plural(count, 'image was', 'images were')} left out: the list below has the reasons."
-        )
+        left = _plural(count, "image was", "images were")
+        yield f"{count:,} {left} left out: the list below has the reasons."
 
 
-def _classes(count: int) -> str:
-    return f"{count:,} {_plural(count, 'class has', 'classes have')}"
-
-
-def _most(counts: dict[str, int] | object) -> str:
-    assert isinstance(counts, dict)
-    names: Sequence[str] = sorted(counts, key=lambda name: (-counts[name], name))
+def _most(counts: Mapping[str, int]) -> str:
+    """Name the classes with the largest counts."""
+    names = sorted(counts, key=lambda name: (-counts[name], name))
     named = ", ".join(f"{printable(name)} {counts[name]:,}" for name in names[:_NAMED])
     return named + (", …" if len(names) > _NAMED else "")
 

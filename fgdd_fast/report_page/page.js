@@ -340,6 +340,9 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("[data-printed]")) part.open = true; });
+
 // The first class is open, or the one that the address names.
 const asked = location.hash.startsWith("#class-") ? document.getElementById(location.hash.slice(1)) : null;
 for (const shell of shells) if (shell === asked || (!asked && "begin" in shell.dataset)) shell.open = true;

@@ -135,7 +135,7 @@ def class_pictures(
     """
 
     def make(page: ClassPage) -> ClassPictures:
-        mosaics = [_picture(read_image(out / image.file).pixels, sizes.mosaic) for image in page.images]
+        mosaics = [encode_picture(read_image(out / image.file).pixels, sizes.mosaic) for image in page.images]
         if data is None:
             return ClassPictures(tuple(mosaics), (None,) * len(page.sources), 0)
         sides = [int(getattr(sizes, kind)) for kind in _kinds(page)]
@@ -155,11 +155,11 @@ def _source(path: Path, sha256: str, side: int) -> str | None:
         image = read_image(path)
     except ImageError:
         return None
-    return _picture(image.pixels, side) if image.sha256 == sha256 else None
+    return encode_picture(image.pixels, side) if image.sha256 == sha256 else None
 
 
-def _picture(pixels: Pixels, side: int) -> str:
-    """A picture whose longer side is at most `side`, as Base64 of WebP."""
+def encode_picture(pixels: Pixels, side: int) -> str:
+    """Return pixels, uint8 RGB [height, width, 3], as Base64 of WebP, the longer side at most `side`."""
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

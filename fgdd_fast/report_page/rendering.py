@@ -61,8 +61,8 @@ def render(template: str, script: str, view: Mapping[str, Any]) -> str:
     environment.globals |= {
         "style": _file("page.css"),
         "code": code,
-        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'",
+        "policy": f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+        f"form-action 'none'; script-src 'sha256-{digest}'",
     }
     return str(environment.get_template(template).render(view))
 

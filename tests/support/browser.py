@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,17 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 60  # seconds
+# The protocol reads descriptor 3 and writes 4.
+_CONNECT = """
+import os, sys
+for place, kept in zip((3, 4), [os.dup(int(descriptor)) for descriptor in sys.argv[1:3]]):
+    os.dup2(kept, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 _KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "End": (35, ""), "Home": (36, "")}
-_KEYS |= {name: (37 + place, "") for place, name in enumerate(["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"])}
+_KEYS |= {
+    name: (37 + place, "") for place, name in enumerate(["ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"])
+}
 
 
 def find_browser() -> str | None:
@@ -195,14 +205,9 @@ def open_browser(profile: Path) -> Iterator[Browser]:
     asked, to_browser = os.pipe()
     from_browser, answered = os.pipe()
 
-    def connect() -> None:
-        """In the child: the protocol reads descriptor 3 and writes 4."""
-        kept = [os.dup(asked), os.dup(answered)]
-        for descriptor, place in zip(kept, (3, 4), strict=True):
-            os.dup2(descriptor, place)
-
     process = subprocess.Popen(
         [
+            *(sys.executable, "-c", _CONNECT, str(asked), str(answered)),
             program,
             "--headless=new",
             "--remote-debugging-pipe",
@@ -215,8 +220,7 @@ def open_browser(profile: Path) -> Iterator[Browser]:
             "--disable-component-update",
             "--hide-scrollbars",
         ],
-        preexec_fn=connect,
-        close_fds=False,
+        pass_fds=(asked, answered),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

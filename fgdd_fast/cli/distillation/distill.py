@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.label import summary
+from fgdd_fast.cli.distillation.report import report_option, write_final_report
 from fgdd_fast.cli.options import (
     folder,
     measure_options,
@@ -73,6 +74,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     metavar="FILE",
     help="Make the data set of this manifest again from DATA, tile by tile; no model runs.",
 )
+@report_option()
 @click.pass_context
 def distill(
     ctx: click.Context,
@@ -81,6 +83,7 @@ def distill(
     out: Path,
     label_epochs: int | None,
     from_manifest: Path | None,
+    report: bool,
     **options: Any,
 ) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
@@ -95,6 +98,8 @@ def distill(
     plan, manifest = run_distill(opened, out, runtime=runtime, progress=progress, **options)
     report_plan(plan)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
+    if report:
+        write_final_report(out, data, threads=runtime.threads, progress=progress)
     if label_epochs is None:
         return
     # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it.
