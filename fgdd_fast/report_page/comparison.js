@@ -24,7 +24,7 @@ function apply() {
   document.getElementById("count").value = `${shown.toLocaleString("en")} of ${shells.length.toLocaleString("en")} classes`;
   document.getElementById("none").hidden = shown > 0;
 }
-shells.forEach((shell) => shell.addEventListener("toggle", () => { if (shell.open) open(shell); }));
+shells.forEach((shell) => shell.addEventListener("toggle", () => { if (shell.open) when(shell.id.replace("class", "changes"), () => open(shell)); }));
 form.addEventListener("input", apply);
 form.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("keydown", (event) => {
@@ -33,4 +33,4 @@ document.addEventListener("keydown", (event) => {
 apply();
 const first = shells.find((shell) => !shell.hidden);
 if (first) first.open = true;
-document.documentElement.dataset.ready = "";
+document.documentElement.dataset.ready = Math.round(performance.now());

@@ -13,17 +13,30 @@ function make(node, attributes, children) {
 }
 const element = (name, attributes, ...children) => make(document.createElement(name), attributes, children);
 const drawn = (name, attributes, ...children) => make(document.createElementNS(SVG, name), attributes, children);
+// The data of a class stand at the end of a long page: what asks for them earlier waits.
+const waiting = [];
+function when(id, act) {
+  if (document.getElementById(id) || document.readyState !== "loading") act();
+  else waiting.push([id, act]);
+}
+function look() {
+  const ready = waiting.filter(([id]) => document.getElementById(id) || document.readyState !== "loading");
+  for (const each of ready) { waiting.splice(waiting.indexOf(each), 1); each[1](); }
+  if (document.readyState === "loading") setTimeout(look, 60);
+}
+setTimeout(look, 60);
+document.addEventListener("DOMContentLoaded", look);
 const json = (id) => JSON.parse(document.getElementById(id).textContent);
-const picture = (base64) => "data:image/webp;base64," + base64;
+const picture = (base64) => "data:image/jpeg;base64," + base64;
 const fixed = (value, digits) => (value === null || value === undefined ? "not finite" : value.toFixed(digits));
 
 // Two shares in percent, with as many digits as it takes to tell them apart.
 function percents(one, other) {
   for (let digits = 0; digits < 3; digits++) {
     const pair = [one, other].map((value) => (100 * value).toFixed(digits));
-    if (pair[0] !== pair[1] || one === other) return pair.map((text) => text + " %");
+    if (pair[0] !== pair[1] || one === other) return pair.map((text) => text + "%");
   }
-  return [one, other].map((value) => (100 * value).toFixed(3) + " %");
+  return [one, other].map((value) => (100 * value).toFixed(3) + "%");
 }
 
 // A tile, cut from its mosaic; its pictures are asked for when it is seen.
@@ -62,7 +75,7 @@ function sourcePicture(shown) {
     for (const name of ["halo", "border"]) svg.append(drawn("path", { class: name, d: shown.outline, transform: place }));
   }
   if (box) {
-    const inset = Math.max(width, height) * 0.005;
+    const inset = Math.max(width, height) * 0.008;
     const frame = { x: box[0] + inset, y: box[1] + inset, width: box[2] - 2 * inset, height: box[3] - 2 * inset };
     svg.append(drawn("rect", { class: "frame paper", ...frame }));
     svg.append(drawn("rect", { class: "frame " + (shown.kind ? "whole" : "crop"), ...frame }));

@@ -24,23 +24,25 @@ function picturesOf(number) {
 
 function why(item) {
   const { data, kind, o } = item, threshold = data.threshold;
-  if (settings.always === "full" && kind) return `Kept whole, as the rule ${settings.rule} asks of every image.`;
-  if (settings.always === "crop") return `The crop with the lowest loss of ${settings.crops}: the rule ${settings.rule} takes a crop of every image.`;
-  if (threshold === null) return kind ? "Kept whole." : "A crop.";
+  if (settings.always === "full" && kind) return `The rule ${settings.rule} keeps every image whole.`;
+  if (settings.always === "crop") return `The rule ${settings.rule} takes a crop of every image: of ${settings.crops}, the one with the lowest loss.`;
+  if (threshold === null) return "";
   const [has, needs] = percents(o, threshold);
+  const exchanged = `, but the rule ${settings.rule} exchanges occupancies on purpose.`;
   if (kind) {
-    if (settings.control && o < threshold) return `Kept whole although its foreground fills ${has} of it, less than ${needs}: the rule ${settings.rule} exchanges occupancies on purpose.`;
-    return `Kept whole: its foreground fills ${has} of it, and this class keeps images whole from ${needs} on.`;
+    if (settings.control && o < threshold) return `Its foreground fills ${has} of it, less than ${needs}${exchanged}`;
+    return `Its foreground fills ${has} of it; from ${needs} on, this class keeps images whole.`;
   }
-  if (o === 0) return "Cropped: no foreground was found in it, and such an image is never kept whole." + best();
-  if (o < threshold) return `Cropped: its foreground fills only ${has} of it, and this class keeps images whole from ${needs} on.` + (item.near ? "" : best());
-  if (settings.control) return `Cropped although its foreground fills ${has} of it: the rule ${settings.rule} exchanges occupancies on purpose.`;
-  return "A further crop of this image: the class has too few images that fit for its tiles.";
+  if (o === 0) return "No foreground was found in it, and such an image is never kept whole." + best(item);
+  if (o < threshold) return `Its foreground fills only ${has} of it; from ${needs} on, this class keeps images whole.${best(item)}`;
+  if (settings.control) return `Its foreground fills ${has} of it, and images are kept whole from ${needs} on${exchanged}`;
+  return "A further crop of this image: the class has too few images for its tiles.";
 }
-function best() {
+function best(item) {
+  if (item.near) return "";
   const kept = settings.keep_foreground, area = settings.least_area;
-  const asked = [kept ? `keep ${Math.round(100 * kept)} % of the foreground` : "", area ? `cover ${Math.round(100 * area)} % of the image` : ""].filter(Boolean).join(" and ");
-  return ` Of its ${settings.crops} candidate crops` + (asked ? ` that ${asked}` : "") + ", this one has the lowest loss.";
+  const asked = [kept ? `keep ${Math.round(100 * kept)}% of the foreground` : "", area ? `cover ${Math.round(100 * area)}% of the image` : ""].filter(Boolean).join(" and ");
+  return ` Of its ${settings.crops} candidate crops, this has the lowest loss` + (asked ? ` among those that ${asked}.` : ".");
 }
 const words = (kind) => (kind ? "whole" : "crop");
 function spoken(item) {
@@ -65,7 +67,7 @@ function show(pane, item) {
   if (item.near) notes.push(item.chosen ? "It is among the tiles." : "It is not among the tiles: others rank before it.");
   if (!images.sources[item.s]) notes.push(item.near ? "The image is not in this page." : item.kind ? "The picture is the tile, at the image's proportions." : "What lies around the crop is not in this page.");
   pane.replaceChildren(svg, element("p", { class: "path" }, element("code", {}, path)),
-    element("p", { class: "why" }, element("span", { class: "mark " + words(item.kind) }, item.near ? (item.kind ? "Above the threshold" : "Below the threshold") : item.kind ? "Whole" : "Crop"), " ", notes.join(" ")),
+    element("p", { class: "why" }, element("span", { class: "mark " + words(item.kind) }, item.near ? (item.kind ? "Above the threshold." : "Below the threshold.") : item.kind ? "Kept whole." : "Cropped."), " ", notes.filter(Boolean).join(" ")),
     element("dl", {}, ...rows));
 }
 
@@ -209,10 +211,11 @@ function open(shell) {
   }
   dim(shell);
 }
-shells.forEach((shell) => shell.addEventListener("toggle", () => { if (shell.open) open(shell); }));
+shells.forEach((shell) => shell.addEventListener("toggle", () => { if (shell.open) when("pictures-" + shell.id.slice(6), () => open(shell)); }));
 shells.forEach((shell, number) => {
   const strip = shell.querySelector(".strip");
-  whenSeen(strip, () => strip.append(...picturesOf(number).mosaics.slice(0, 4).filter(Boolean).map((content) => element("img", { src: picture(content), alt: "", decoding: "async" }))));
+  const images = () => picturesOf(number).mosaics.slice(0, 4).map((content) => element("img", { src: picture(content), alt: "", decoding: "async" }));
+  whenSeen(strip, () => when("pictures-" + number, () => strip.append(...images())));
 });
 
 // Filters and order.
@@ -240,13 +243,17 @@ function apply() {
   list.hidden = inTiles;
   document.getElementById("tiles").hidden = !inTiles;
   document.getElementById("open").hidden = document.getElementById("close").hidden = inTiles;
+  const narrow = ofTiles(wish);
+  if (document.readyState === "loading" && (inTiles || narrow || wish.text)) {
+    count.value = "still reading the page …";
+    return;
+  }
   if (inTiles) {
     listTiles();
     count.value = found.length === 1 ? "1 tile" : `${found.length.toLocaleString("en")} tiles`;
     document.getElementById("none").hidden = found.length > 0;
     return;
   }
-  const narrow = ofTiles(wish);
   let shown = 0;
   shells.forEach((shell, number) => {
     const byName = wish.text === "" || shell.dataset.name.toLowerCase().includes(wish.text) || inFile(number);
@@ -293,7 +300,7 @@ function listTiles() {
 }
 function further() {
   const grid = document.querySelector("#tiles .grid"), pane = document.querySelector("#tiles .source");
-  const cards = found.slice(listed, listed + FIRST).map((tile) => card(tile, pane, [element("b", { class: "class-name" }, tile.data.name), element("small", {}, `${fixed(tile.o, 2)} · loss ${fixed(tile.l, 2)} · ${words(tile.kind)}`)]));
+  const cards = found.slice(listed, listed + FIRST).map((tile) => card(tile, pane, [element("b", { class: "class-name" }, tile.data.name), element("small", {}, `${words(tile.kind)}, ${fixed(tile.o, 2)}`), element("small", {}, `loss ${fixed(tile.l, 2)}`)]));
   grid.append(...cards);
   listed += cards.length;
   document.getElementById("further").hidden = listed >= found.length;
@@ -304,6 +311,7 @@ document.querySelector("#tiles .grid").addEventListener("keydown", (event) => wa
 
 // A table for programs and spreadsheets, of the tiles that the filters leave.
 document.getElementById("save").addEventListener("click", () => {
+  if (document.readyState === "loading") return;
   const rows = [["class", "file", "cell", "source", "path", "occupancy", "threshold", "loss", "rank", "x", "y", "width", "height"]];
   shells.forEach((_, number) => {
     const data = factsOf(number);
@@ -316,8 +324,9 @@ document.getElementById("save").addEventListener("click", () => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 });
 
-let waiting = 0;
-form.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 60); });
+let typed = 0;
+form.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(apply, 60); });
+document.addEventListener("DOMContentLoaded", apply);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => setTimeout(apply));
 document.getElementById("again").addEventListener("click", () => { const view = wish.view; form.reset(); form.elements.view.value = view; setTimeout(apply); });
@@ -347,4 +356,4 @@ addEventListener("beforeprint", () => { for (const part of document.querySelecto
 const asked = location.hash.startsWith("#class-") ? document.getElementById(location.hash.slice(1)) : null;
 for (const shell of shells) if (shell === asked || (!asked && "begin" in shell.dataset)) shell.open = true;
 apply();
-document.documentElement.dataset.ready = "";
+document.documentElement.dataset.ready = Math.round(performance.now());

@@ -1,4 +1,4 @@
-"""The page's pictures: small WebP images of mosaics and sources, as large as the page's size allows."""
+"""The page's pictures: small JPEG images of mosaics and sources, as large as the page's size allows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from fgdd_fast.output.run_record import SourceRecord
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.report_page.classes import ClassPage
 
-BYTES_PER_PIXEL = 0.22  # of a picture, for which its quality is lowered where it takes more
-_QUALITIES = (82, 65, 45, 25, 10)
-_LEAST, _ASPECT = 200, 0.8  # bytes of the smallest picture; area of a source within its square
+BYTES_PER_PIXEL = 0.25  # of a picture, for which its quality is lowered where it takes more
+_QUALITIES = (88, 78, 65, 50, 30, 10)
+_LEAST, _ASPECT = 600, 0.8  # bytes of the smallest picture; area of a source within its square
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ClassPictures:
-    """The pictures of one class, each as Base64 of WebP; None for what is left out.
+    """The pictures of one class, each as Base64 of JPEG; None for what is left out.
 
     Attributes:
         mosaics: of its images, in their order.
@@ -159,7 +159,7 @@ def _source(path: Path, sha256: str, side: int) -> str | None:
 
 
 def encode_picture(pixels: Pixels, side: int) -> str:
-    """Return pixels, uint8 RGB [height, width, 3], as Base64 of WebP, the longer side at most `side`."""
+    """Return pixels, uint8 RGB [height, width, 3], as Base64 of JPEG, the longer side at most `side`."""
     height, width = pixels.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -167,7 +167,8 @@ def encode_picture(pixels: Pixels, side: int) -> str:
     limit = max(_LEAST, size[0] * size[1] * BYTES_PER_PIXEL)
     content = b""
     for quality in _QUALITIES:
-        content = cv2.imencode(".webp", small, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+        asked = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        content = cv2.imencode(".jpg", small, asked)[1].tobytes()
         if len(content) <= limit:
             break
     return base64.b64encode(content).decode("ascii")
