@@ -206,11 +206,15 @@ def _why_absent(name: str, tile: Tile, here: _Side, there: _Side) -> str:
     if not here.always and not there.always and same_models:
         kind = "full" if tile.occupancy >= threshold and tile.occupancy > 0 else "crop"
         if kind != tile.kind:
-            verb = "be kept whole" if kind == "full" else "be cropped"
+            verb, verdict, noun = (
+                ("keep it whole", "reaches", "a whole image")
+                if kind == "full"
+                else ("crop it", "is below", "a crop")
+            )
             return (
-                f"In {there.letter} it would {verb}, with another loss: its occupancy is "
-                f"{tile.occupancy:.3f}, the threshold {threshold:.3f}, and {tile.threshold:.3f} in "
-                f"{here.letter}.{fewer}"
+                f"{there.letter} would {verb}: its occupancy of {tile.occupancy:.3f} {verdict} the threshold "
+                f"of {threshold:.3f} ({tile.threshold:.3f} in {here.letter}). As {noun} it does not rank among "
+                f"{there.letter}'s tiles.{fewer}"
             )
     highest = max((other.loss for other in others), default=0.0)
     if there.ranks_by_loss() and same_models and tile.loss >= highest:

@@ -30,12 +30,12 @@ function why(item) {
   const [has, needs] = percents(o, threshold);
   const exchanged = `, but the rule ${settings.rule} exchanges occupancies on purpose.`;
   if (kind) {
-    if (settings.control && o < threshold) return `Its foreground fills ${has} of it, less than ${needs}${exchanged}`;
-    return `Its foreground fills ${has} of it; from ${needs} on, this class keeps images whole.`;
+    if (settings.control && o < threshold) return `Its foreground fills ${has} of the image, less than ${needs}${exchanged}`;
+    return `Its foreground fills ${has} of the image; from ${needs} on, this class keeps images whole.`;
   }
   if (o === 0) return "No foreground was found in it, and such an image is never kept whole." + best(item);
-  if (o < threshold) return `Its foreground fills only ${has} of it; from ${needs} on, this class keeps images whole.${best(item)}`;
-  if (settings.control) return `Its foreground fills ${has} of it, and images are kept whole from ${needs} on${exchanged}`;
+  if (o < threshold) return `Its foreground fills only ${has} of the image; from ${needs} on, this class keeps images whole.${best(item)}`;
+  if (settings.control) return `Its foreground fills ${has} of the image, and images are kept whole from ${needs} on${exchanged}`;
   return "A further crop of this image: the class has too few images for its tiles.";
 }
 function best(item) {
@@ -62,7 +62,7 @@ function show(pane, item) {
   const lines = [["Occupancy", fixed(item.o, 3), data.threshold === null ? "" : `threshold ${fixed(data.threshold, 3)}`], ["Loss", fixed(item.l, 3), item.near ? "of the whole image, nats" : "nats"]];
   if (item.rank) lines.push(["Rank", `${item.rank} of ${data.tiles.length}`, settings.ranking === "loss" ? "lowest loss first" : `by ${settings.ranking}`]);
   if (width) lines.push(["Image", `${width} × ${height}`, item.near || item.kind ? "" : `crop ${item.box[2]} × ${item.box[3]}`]);
-  const rows = lines.flatMap(([name, value, note]) => [element("dt", {}, name), element("dd", {}, value, " ", element("small", {}, note))]);
+  const rows = lines.map(([name, value, note]) => element("div", {}, element("dt", {}, name), element("dd", {}, value, " ", element("small", {}, note))));
   const notes = [why(item)];
   if (item.near) notes.push(item.chosen ? "It is among the tiles." : "It is not among the tiles: others rank before it.");
   if (!images.sources[item.s]) notes.push(item.near ? "The image is not in this page." : item.kind ? "The picture is the tile, at the image's proportions." : "What lies around the crop is not in this page.");
@@ -104,7 +104,7 @@ function card(item, pane, lines) {
 }
 function nearPicture(item) {
   const [, width, height, outline] = item.data.sources[item.s];
-  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "xMidYMid slice", "aria-hidden": "true" });
+  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "xMidYMid meet", "aria-hidden": "true" });
   return whenSeen(svg, () => {
     const source = picturesOf(item.data.number).sources[item.s];
     if (source) svg.append(drawn("image", { href: picture(source), width, height }));

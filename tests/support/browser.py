@@ -19,8 +19,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PATIENCE = 60  # seconds
 # The protocol reads descriptor 3 and writes 4.
 _CONNECT = """
-import os, sys
-for place, kept in zip((3, 4), [os.dup(int(descriptor)) for descriptor in sys.argv[1:3]]):
+import fcntl, os, sys
+for place, kept in zip((3, 4), [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]):
     os.dup2(kept, place)
 os.execv(sys.argv[3], sys.argv[3:])
 """
@@ -136,7 +136,7 @@ class Browser:
     def wait(self, condition: str) -> None:
         """Wait until JavaScript becomes true in the page."""
         until = time.monotonic() + PATIENCE
-        while not self.run(condition):
+        while not self.run(f"!!({condition})"):
             if time.monotonic() > until:
                 raise BrowserError(f"{condition} did not become true")
             time.sleep(0.01)
