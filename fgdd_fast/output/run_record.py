@@ -220,7 +220,7 @@ def read_run_record(folder: Path) -> RunRecord | None:
     try:
         data = json.loads((folder / RUN_RECORD).read_bytes())
         return _record(data) if data["format"] == FORMAT else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -229,32 +229,38 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
         begun=str(data["begun"]),
         processor=str(data["processor"]),
         threads=int(data["threads"]),
-        seconds={str(name): float(value) for name, value in data["seconds"].items()},
+        seconds={str(name): _number(value) for name, value in data["seconds"].items()},
         measured=int(data["measured"]),
-        mean_full_loss=None if data["mean_full_loss"] is None else float(data["mean_full_loss"]),
+        mean_full_loss=None if data["mean_full_loss"] is None else _number(data["mean_full_loss"]),
         warnings=tuple(map(str, data["warnings"])),
         classes={
             name: ClassRecord(
-                tuple(map(float, each["occupancies"])),
+                tuple(_number(value, 0, 1) for value in each["occupancies"]),
                 tuple(map(str, each["below"])),
                 tuple(map(str, each["above"])),
             )
             for name, each in data["classes"].items()
         },
-        sources={
-            name: SourceRecord(
-                str(each["sha256"]),
-                (int(each["size"][0]), int(each["size"][1])),
-                float(each["occupancy"]),
-                None if each["loss"] is None else float(each["loss"]),
-                None if each["outline"] is None else _checked_outline(each["outline"]),
-            )
-            for name, each in data["sources"].items()
-        },
+        sources={name: _source_record(each) for name, each in data["sources"].items()},
     )
 
 
-def _checked_outline(path: str) -> str:
-    if not set(path) <= set("0123456789MZ "):
-        raise ValueError("an outline holds numbers alone")
-    return path
+def _source_record(data: Mapping[str, Any]) -> SourceRecord:
+    width, height = (int(side) for side in data["size"])
+    path = data["outline"]
+    if min(width, height) < 1 or not set(path or "") <= set("0123456789MZ "):
+        raise ValueError("no size, or an outline of more than numbers")
+    return SourceRecord(
+        sha256=str(data["sha256"]),
+        size=(width, height),
+        occupancy=_number(data["occupancy"], 0, 1),
+        loss=None if data["loss"] is None else _number(data["loss"]),
+        outline=path,
+    )
+
+
+def _number(value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and least <= number <= most):
+        raise ValueError(f"{number} is out of range")
+    return number

@@ -213,8 +213,8 @@ def _why_absent(name: str, tile: Tile, here: _Side, there: _Side) -> str:
             )
             return (
                 f"{there.letter} would {verb}: its occupancy of {tile.occupancy:.3f} {verdict} the threshold "
-                f"of {threshold:.3f} ({tile.threshold:.3f} in {here.letter}). As {noun} it does not rank among "
-                f"{there.letter}'s tiles.{fewer}"
+                f"of {threshold:.3f} ({tile.threshold:.3f} in {here.letter}). As {noun} it ranks behind "
+                f"the tiles of {there.letter}.{fewer}"
             )
     highest = max((other.loss for other in others), default=0.0)
     if there.ranks_by_loss() and same_models and tile.loss >= highest:

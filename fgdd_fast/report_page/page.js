@@ -172,7 +172,7 @@ function histogramOf(data) {
   }
   const ticks = (kind) => data.tiles.filter((tile) => tile.kind === kind).map((tile) => `M${(1000 * tile.o).toFixed(0)} 0V9`).join("");
   const rug = drawn("svg", { class: "rug", viewBox: "0 0 1000 9", preserveAspectRatio: "none", "aria-hidden": "true" }, drawn("path", { class: "whole", d: ticks(1) }), drawn("path", { class: "crop", d: ticks(0) }));
-  const scale = element("div", { class: "scale", "aria-hidden": "true" }, ...[0, 0.2, 0.4, 0.6, 0.8, 1].map((value) => element("span", {}, value.toFixed(1))));
+  const scale = element("div", { class: "scale", "aria-hidden": "true" }, ...[0, 0.2, 0.4, 0.6, 0.8, 1].map((value) => element("span", { style: `left:${100 * value}%` }, value.toFixed(1))));
   const note = threshold === null ? `${total[0] + total[1]} images.` : `${total[0]} below the threshold (striped), ${total[1]} at or above it.`;
   const which = data.images === null ? " Of the tiles alone: what else was measured is not recorded." : "";
   const nothing = data.nothing ? ` In ${data.nothing} nothing was found: they have no say in the threshold.` : "";
