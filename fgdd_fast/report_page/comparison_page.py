@@ -8,16 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fgdd_engines.bundle.files import write_file
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.output.distilled import DistilledSet, open_distilled
-from fgdd_fast.output.folder import COMPARISON, writing
+from fgdd_fast.output.folder import COMPARISON
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.report_page.classes import printable
 from fgdd_fast.report_page.comparison import Change, ClassComparison, PlacedTile, compare, differences
 from fgdd_fast.report_page.facts import Fact
 from fgdd_fast.report_page.pictures import BYTES_PER_PIXEL, encode_picture
-from fgdd_fast.report_page.rendering import check_jinja, embedded, render
+from fgdd_fast.report_page.rendering import check_jinja, embedded, render, write_page
 from fgdd_fast.runtime.choose import available_processors
 
 _LARGEST, _SMALLEST = 160, 24  # sides of a tile's picture
@@ -65,10 +64,7 @@ def write_comparison(
         for each in ordered_map(executor, lambda one: _class_view(one, sets, side), classes, 2 * workers):
             shown.append(each)
             task.advance()
-    text = render("comparison.html", "comparison.js", _view(sets, classes, shown))
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(target, text.encode("utf-8"))
+    write_page(target, render("comparison.html", "comparison.js", _view(sets, classes, shown)))
     return target
 
 

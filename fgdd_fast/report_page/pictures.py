@@ -11,9 +11,10 @@ from pathlib import Path
 
 import cv2
 
-from fgdd_fast.errors import ImageError
+from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import Pixels, resize
+from fgdd_fast.output.distilled import DISTIL_AGAIN
 from fgdd_fast.output.run_record import SourceRecord
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.report_page.classes import ClassPage
@@ -131,11 +132,11 @@ def class_pictures(
         threads: classes at the same time.
 
     Raises:
-        ImageError: a mosaic cannot be read.
+        DataError: a mosaic cannot be read.
     """
 
     def make(page: ClassPage) -> ClassPictures:
-        mosaics = [encode_picture(read_image(out / image.file).pixels, sizes.mosaic) for image in page.images]
+        mosaics = [_mosaic(out / image.file, sizes.mosaic) for image in page.images]
         if data is None:
             return ClassPictures(tuple(mosaics), (None,) * len(page.sources), 0)
         sides = [int(getattr(sizes, kind)) for kind in _kinds(page)]
@@ -148,6 +149,13 @@ def class_pictures(
 
     with single_threaded_opencv(), ThreadPoolExecutor(threads, "pictures") as executor:
         yield from ordered_map(executor, make, pages, 2 * threads)
+
+
+def _mosaic(path: Path, side: int) -> str:
+    try:
+        return encode_picture(read_image(path).pixels, side)
+    except ImageError as error:
+        raise DataError(f"The mosaic {path} cannot be shown: {error.problem}", DISTIL_AGAIN) from error
 
 
 def _source(path: Path, sha256: str, side: int) -> str | None:

@@ -7,9 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from fgdd_engines.bundle.files import write_file
 from fgdd_engines.optional_imports import import_optional
+from fgdd_fast.output.folder import writing
 
 EXTRA = "report"
 # Within <script>: nothing there can end the element, or begin markup.
@@ -65,6 +68,17 @@ def render(template: str, script: str, view: Mapping[str, Any]) -> str:
         f"form-action 'none'; script-src 'sha256-{digest}'",
     }
     return str(environment.get_template(template).render(view))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page, which replaces an older one whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text.encode("utf-8"))
 
 
 def _file(name: str) -> str:

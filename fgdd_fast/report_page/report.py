@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgdd_engines.bundle.files import write_file
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_fast.errors import DataError, ImageError
-from fgdd_fast.output.distilled import DISTIL_AGAIN, open_distilled
-from fgdd_fast.output.folder import REPORT, writing
+from fgdd_fast.output.distilled import open_distilled
+from fgdd_fast.output.folder import REPORT
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.run_record import RunRecord, read_run_record
 from fgdd_fast.report_page.classes import ClassPage, class_pages, rule_of
@@ -24,7 +22,7 @@ from fgdd_fast.report_page.pictures import (
     class_pictures,
     count_pictures,
 )
-from fgdd_fast.report_page.rendering import check_jinja, embedded, render
+from fgdd_fast.report_page.rendering import check_jinja, embedded, render, write_page
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.selection.thresholds import RULE_KINDS
 
@@ -68,31 +66,23 @@ def write_report(
     check_jinja()
     out, data = Path(out), None if data is None else Path(data)
     target = out / REPORT if path is None else Path(path)
-    distilled = open_distilled(out)
-    manifest, record = distilled.manifest, read_run_record(out)
-    pages = list(class_pages(manifest, record))
+    distilled, record = open_distilled(out), read_run_record(out)
+    pages = list(class_pages(distilled.manifest, record))
     facts = [embedded(page.data) for page in pages]
-    asked = data is not None and data.is_dir()
+    shown = data if data is not None and data.is_dir() else None
     room = (max(max_megabytes, 1.0) * 1e6 - sum(map(len, facts))) * _BASE64
-    sizes = choose_sizes(count_pictures(pages, sources=asked), distilled.size, max(room, 1e5))
+    sizes = choose_sizes(count_pictures(pages, sources=shown is not None), distilled.size, max(room, 1e5))
     hashes = all_hashes(pages, record.sources if record else {})
-    made = class_pictures(
-        pages, out, data if asked else None, hashes, sizes, threads=threads or available_processors()
-    )
+    workers = threads or available_processors()
     classes, unreadable = [], 0
-    try:
-        with progress.task("Drawing the report", len(pages)) as task:
-            for page, fact, pictures in zip(pages, facts, made, strict=True):
-                classes.append(_summary(page, fact, pictures))
-                unreadable += pictures.unreadable
-                task.advance()
-    except ImageError as error:
-        raise DataError(f"A mosaic of {out} cannot be shown: {error.problem}", DISTIL_AGAIN) from error
-    view = _view(manifest, record, classes, _on_sources(data, sizes, unreadable, pages))
-    text = render("page.html", "page.js", view)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(target, text.encode("utf-8"))
+    with progress.task("Drawing the report", len(pages)) as task:
+        made = class_pictures(pages, out, shown, hashes, sizes, threads=workers)
+        for page, fact, pictures in zip(pages, facts, made, strict=True):
+            classes.append(_summary(page, fact, pictures))
+            unreadable += pictures.unreadable
+            task.advance()
+    view = _view(distilled.manifest, record, classes, _on_sources(data, sizes, unreadable, pages))
+    write_page(target, render("page.html", "page.js", view))
     return target
 
 

@@ -90,7 +90,7 @@ def test_an_older_data_set_has_no_record(tmp_path: Path) -> None:
 def test_a_mosaic_that_is_damaged_is_named(tmp_path: Path) -> None:
     write_reported(tmp_path / "out")
     (tmp_path / "out/images/cat/cat_00000.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"A mosaic of .* cannot be shown"):
+    with pytest.raises(DataError, match=r"The mosaic .* cannot be shown"):
         write_report(tmp_path / "out")
 
 

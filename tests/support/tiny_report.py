@@ -20,6 +20,15 @@ from fgdd_fast.selection.records import Tile
 
 WIDTH, HEIGHT = 60, 40
 THRESHOLD = 0.5
+RECORD = RunRecord(
+    begun="2026-01-02T03:04:05+00:00",
+    processor="Abacus",
+    threads=2,
+    seconds={"measuring": 2.0, "writing": 0.5},
+    measured=40,
+    mean_full_loss=0.5,
+    warnings=("The beads are loose.",),
+)
 OUTLINE = "M100 100 900 100 500 800Z"
 
 
@@ -71,17 +80,7 @@ def write_reported(
         skipped=(Skipped(f"{classes[0]}/broken.jpg", "truncated"),),
     )
     write(manifest, out)
-    record = RunRecord(
-        begun="2026-01-02T03:04:05+00:00",
-        processor="Abacus",
-        threads=2,
-        seconds={"measuring": 2.0, "writing": 0.5},
-        measured=40,
-        mean_full_loss=0.5,
-        warnings=("The beads are loose.",),
-        classes=records,
-        sources=sources,
-    )
+    record = replace(RECORD, classes=records, sources=sources)
     write_run_record(record, out)
     return open_distilled(out).manifest
 
