@@ -20,6 +20,7 @@ from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.report_page.classes import ClassPage
 
 BYTES_PER_PIXEL = 0.25  # of a picture, for which its quality is lowered where it takes more
+_SMALLEST = 32  # side of a mosaic, whatever that takes
 _QUALITIES = (88, 78, 65, 50, 30, 10)
 _LEAST, _ASPECT = 600, 0.8  # bytes of the smallest picture; area of a source within its square
 
@@ -70,14 +71,14 @@ def choose_sizes(counts: Sequence[int], mosaic_side: int, room: float) -> Sizes:
     least = (min(96, mosaic_side), 72, 96, 96)
     most = (min(256, mosaic_side), 320, 320, 320)
     areas = (1.0, _ASPECT, _ASPECT, _ASPECT)
+    if _cost(counts[0], least[0], 1.0) > room:
+        side = max(_SMALLEST, math.isqrt(int(room / counts[0] / BYTES_PER_PIXEL)))
+        return Sizes(min(side, most[0]), 0, 0, 0)
     sides = [0, 0, 0, 0]
     for kind, count in enumerate(counts):
         if (cost := _cost(count, least[kind], areas[kind])) <= room:
             sides[kind] = least[kind]
             room -= cost
-    if counts[0] and not sides[0]:
-        sides[0] = max(32, math.isqrt(int(room / counts[0] / BYTES_PER_PIXEL)))
-        return Sizes(*sides)
     for kind, count in enumerate(counts):
         if not count or not sides[kind]:
             continue

@@ -117,7 +117,7 @@ def test_pictures_keep_to_their_room(counts: tuple[int, int, int, int], side: in
     sizes = choose_sizes(counts, side, room)
     sides = (sizes.mosaic, sizes.near, sizes.crop, sizes.whole)
     assert all(value <= 320 for value in sides)
-    assert sizes.mosaic <= side or sizes.mosaic == 32
+    assert sizes.mosaic <= max(side, 32)
     least = counts[0] * 32 * 32 * BYTES_PER_PIXEL
     cost = sum(count * value**2 * BYTES_PER_PIXEL * 0.8 for count, value in zip(counts, sides, strict=True))
     assert cost <= max(room, least) * 1.05

@@ -92,7 +92,7 @@ def _tile(source: str, sha256: str, number: int) -> Tile:
         sha256=sha256,
         box=Box(0, 0, WIDTH, HEIGHT) if whole else Box(10, 5, 30, 30),
         kind="full" if whole else "crop",
-        occupancy=(0.9 if whole else 0.1) - number / 100 * (1 if whole else 0.1),
+        occupancy=(0.9 if whole else 0.1) - number % 40 / 100 * (1 if whole else 0.1),
         threshold=THRESHOLD,
         loss=number / 10,
     )
