@@ -72,6 +72,7 @@ def class_pages(manifest: Manifest, record: RunRecord | None) -> Iterator[ClassP
             further=manifest.further_crops.get(name, 0),
             nothing=manifest.nothing_found.get(name, 0),
             skipped=skipped[name],
+            prompts=manifest.prompts.get(name, ()),
         )
 
 
@@ -85,7 +86,13 @@ class _ClassData:
     known: Mapping[str, SourceRecord]
 
     def build(
-        self, *, threshold: float | None, further: int, nothing: int, skipped: Sequence[Skipped]
+        self,
+        *,
+        threshold: float | None,
+        further: int,
+        nothing: int,
+        skipped: Sequence[Skipped],
+        prompts: Sequence[str],
     ) -> ClassPage:
         tiles = [
             (place, index, tile)
@@ -108,6 +115,7 @@ class _ClassData:
             "above": above,
             "further": further,
             "nothing": nothing,
+            "prompts": [printable(prompt) for prompt in prompts],
             "files": [printable(image.file) for image in self.images],
             "tiles": [self._tile(place, index, tile, number) for place, index, tile in tiles],
             "sources": [self._source(source) for source in order],

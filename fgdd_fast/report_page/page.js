@@ -89,10 +89,12 @@ function shows(button, item, pane) {
   return button;
 }
 
+const unseen = new Set();
 const seen = new IntersectionObserver((entries) => {
-  for (const { isIntersecting, target } of entries) if (isIntersecting) { seen.unobserve(target); target.fill(); }
+  for (const { isIntersecting, target } of entries) if (isIntersecting) see(target);
 }, { rootMargin: "300px" });
-function whenSeen(node, fill) { node.fill = fill; seen.observe(node); return node; }
+function see(node) { seen.unobserve(node); if (unseen.delete(node)) node.fill(); }
+function whenSeen(node, fill) { node.fill = fill; unseen.add(node); seen.observe(node); return node; }
 
 function card(item, pane, lines) {
   const svg = item.near ? nearPicture(item) : tilePicture(null, factor, item.place, null);
@@ -200,7 +202,7 @@ function open(shell) {
   if (shell.filled) return;
   shell.filled = true;
   const data = factsOf(+shell.id.slice(6)), pane = element("aside", { class: "source", "aria-label": `Source of a tile of ${data.name}`, "aria-live": "polite" });
-  const notes = [];
+  const notes = data.prompts.length ? [`The foreground model was asked for: ${data.prompts.join(", ")}.`] : [];
   if (data.further) notes.push(`${data.further} of its tiles are further crops of images that had given one: the class has too few images.`);
   const skipped = data.skipped.length ? [element("h3", {}, `Left out: ${data.skipped.length}`), element("ul", { class: "skipped" }, ...data.skipped.map(([source, reason]) => element("li", {}, element("code", {}, source), " ", reason)))] : [];
   const left = element("div", {}, element("h3", {}, data.files.length === 1 ? "Mosaic" : "Mosaics", element("small", {}, notes.join(" "))), mosaicsOf(data, pane), ...histogramOf(data), ...nearOf(data, pane), ...lossesOf(data, pane), ...skipped);
@@ -290,6 +292,7 @@ function listTiles() {
   if (wish.down) keyed.reverse();
   found = keyed.map(([, tile]) => tile);
   document.querySelector("#tiles .grid").replaceChildren();
+  for (const node of unseen) if (!node.isConnected) unseen.delete(node);
   const pane = document.querySelector("#tiles .source");
   pane.stays = null;
   listed = 0;
@@ -349,8 +352,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// On paper nothing can be opened.
-addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("[data-printed]")) part.open = true; });
+// On paper nothing can be opened, nor scrolled to.
+addEventListener("beforeprint", () => {
+  for (const part of document.querySelectorAll("[data-printed]")) part.open = true;
+  for (const node of [...unseen]) if (node.closest(".class[open] .body, #tiles")) see(node);
+});
 
 // The first class is open, or the one that the address names.
 const asked = location.hash.startsWith("#class-") ? document.getElementById(location.hash.slice(1)) : null;
