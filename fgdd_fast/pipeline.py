@@ -12,7 +12,7 @@ is missing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -276,6 +276,7 @@ def distill(
     *,
     overwrite: bool = False,
     report: bool = False,
+    remarks: Iterable[str] = (),
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
     **options: Any,
@@ -289,6 +290,7 @@ def distill(
         out: the folder to write; `overwrite` replaces an older distilled data set there.
         overwrite: whether an older one may be replaced.
         report: whether `OUT/report.html` is written as well, which needs Jinja: see `write_report`.
+        remarks: sentences that a report is to show among what is worth knowing.
         runtime: how the models run.
         progress: told how far it is.
         options: what is measured, and how it is decided: the attributes of `fgdd_fast.options.MeasureOptions`
@@ -312,8 +314,10 @@ def distill(
     if measuring.teacher is not None and settings.selection.needs_features:
         check_features(find_bundle(str(measuring.teacher), "teacher"))
     with open_pipeline(dataset, runtime=runtime, **given) as pipeline:
+        for text in remarks:
+            pipeline.log.warn(text)
         plan = pipeline.plan_with(settings, progress=progress)
         manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
     if report:
-        write_report(out, data, progress=progress)
+        write_report(out, root, progress=progress)
     return plan, manifest

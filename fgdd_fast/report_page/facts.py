@@ -27,6 +27,7 @@ _MEANINGS = {
     "box_threshold": "score from which the foreground model takes a box",
     "keep_foreground": "share of the foreground that a crop keeps",
     "least_area": "share of its image that a crop covers",
+    "sixteen_bit": "how images of 16 bits are read",
     "near_duplicates": "bits by which near-duplicates differ, at most",
 }
 

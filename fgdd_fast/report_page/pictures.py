@@ -13,6 +13,7 @@ import cv2
 
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.depth import SixteenBit, read_image_at
 from fgdd_fast.images.resize import Pixels, resize
 from fgdd_fast.output.distilled import DISTIL_AGAIN
 from fgdd_fast.output.run_record import SourceRecord
@@ -120,6 +121,7 @@ def class_pictures(
     hashes: Mapping[str, str],
     sizes: Sizes,
     *,
+    sixteen_bit: SixteenBit,
     threads: int,
 ) -> Iterator[ClassPictures]:
     """Make the pictures of each class.
@@ -130,6 +132,7 @@ def class_pictures(
         data: the folder of the sources; None where they are not shown.
         hashes: hexadecimal SHA-256 of each source's file.
         sizes: of the pictures.
+        sixteen_bit: how sources of 16 bits are read; see `fgdd_fast.images.depth`.
         threads: classes at the same time.
 
     Raises:
@@ -142,7 +145,7 @@ def class_pictures(
             return ClassPictures(tuple(mosaics), (None,) * len(page.sources), 0)
         sides = [int(getattr(sizes, kind)) for kind in _kinds(page)]
         tried = [
-            (side, _source(data / source, hashes[source], side) if side else None)
+            (side, _source(data / source, hashes[source], side, sixteen_bit) if side else None)
             for source, side in zip(page.sources, sides, strict=True)
         ]
         unreadable = sum(picture is None for side, picture in tried if side)
@@ -159,9 +162,9 @@ def _mosaic(path: Path, side: int) -> str:
         raise DataError(f"The mosaic {path} cannot be shown: {error.problem}", DISTIL_AGAIN) from error
 
 
-def _source(path: Path, sha256: str, side: int) -> str | None:
+def _source(path: Path, sha256: str, side: int, sixteen_bit: SixteenBit) -> str | None:
     try:
-        image = read_image(path)
+        image = read_image_at(path, sixteen_bit)
     except ImageError:
         return None
     return encode_picture(image.pixels, side) if image.sha256 == sha256 else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import REPORT
 from fgdd_fast.output.manifest import Manifest
@@ -76,7 +77,9 @@ def write_report(
     workers = threads or available_processors()
     classes, unreadable = [], 0
     with progress.task("Drawing the report", len(pages)) as task:
-        made = class_pictures(pages, out, shown, hashes, sizes, threads=workers)
+        made = class_pictures(
+            pages, out, shown, hashes, sizes, sixteen_bit=_sixteen_bit(distilled.manifest), threads=workers
+        )
         for page, fact, pictures in zip(pages, facts, made, strict=True):
             classes.append(_summary(page, fact, pictures))
             unreadable += pictures.unreadable
@@ -84,6 +87,10 @@ def write_report(
     view = _view(distilled.manifest, record, classes, _on_sources(data, sizes, unreadable, pages))
     write_page(target, render("page.html", "page.js", view))
     return target
+
+
+def _sixteen_bit(manifest: Manifest) -> SixteenBit:
+    return "scale" if manifest.settings.get("sixteen_bit") == "scale" else "shift"
 
 
 @dataclass(frozen=True)

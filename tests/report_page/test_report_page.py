@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_distillation import arguments, assert_refused
 from tiny_report import write_reported
 
-from fgdd_fast import write_report
+from fgdd_fast import RuntimeOptions, distill, write_report
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError
 from fgdd_fast.report_page.classes import BINS, histogram
@@ -151,6 +151,31 @@ def test_distill_ends_with_a_report(workplace: Path) -> None:
     result = CliRunner().invoke(main, [*words, "--overwrite", "--no-report"])
     assert result.exit_code == 0, result.output
     assert not page.exists()
+
+
+def test_what_is_odd_about_the_data_stands_in_the_report(workplace: Path) -> None:
+    (workplace / "data" / "red" / "copy.png").write_bytes((workplace / "data/blue/00.png").read_bytes())
+    words = [word for word in arguments(workplace) if word != "--no-report"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    text = (workplace / "out" / "report.html").read_text("utf-8")
+    assert re.search(r"<li>The same image lies in two classes.*\(error: two-classes\)</li>", text), result.output
+
+
+def test_python_may_add_remarks(workplace: Path) -> None:
+    distill(
+        workplace / "data",
+        workplace / "out",
+        report=True,
+        remarks=["The moon was full."],
+        teacher=workplace / "tiny-teacher.onnx",
+        foreground=str(workplace / "tiny-foreground.onnx"),
+        store=workplace / "store",
+        runtime=RuntimeOptions(device="cpu", threads=1),
+        ipc=1,
+        size=16,
+    )
+    assert "<li>The moon was full.</li>" in (workplace / "out" / "report.html").read_text("utf-8")
 
 
 def test_without_jinja_distill_goes_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 from rich.table import Table
 
+from fgdd_fast.checking.findings import Finding
 from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.label import summary
 from fgdd_fast.cli.distillation.report import report_option, write_final_report
@@ -94,8 +95,12 @@ def distill(
     progress = console_progress(console())
     known = {name: options[name] for name in ("ipc", *USED)}
     validation, near = options.pop("validation"), options["near_duplicates"]
-    opened = open_checked(data, options, validation=validation, runtime=runtime, near=near, **known)
-    plan, manifest = run_distill(opened, out, runtime=runtime, progress=progress, **options)
+    found: list[Finding] = []
+    opened = open_checked(
+        data, options, validation=validation, runtime=runtime, near=near, found=found, **known
+    )
+    remarks = [f"{each.message}. {each.advice} ({each.severity}: {each.code})" for each in found]
+    plan, manifest = run_distill(opened, out, remarks=remarks, runtime=runtime, progress=progress, **options)
     report_plan(plan)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
     if report:
