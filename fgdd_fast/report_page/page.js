@@ -117,7 +117,7 @@ function nearPicture(item) {
 // A class that is opened.
 
 function mosaicsOf(data, pane) {
-  const group = element("div", { class: "mosaics", role: "group", "aria-label": `Tiles of ${data.name}; arrows walk from one to the next` });
+  const group = element("div", { class: data.files.length > 4 ? "mosaics" : "mosaics few", role: "group", "aria-label": `Tiles of ${data.name}; arrows walk from one to the next` });
   data.files.forEach((file, m) => {
     const cells = element("div", { class: "cells", style: `grid-template: repeat(${factor}, 1fr) / repeat(${factor}, 1fr)` });
     const image = element("img", { alt: `Mosaic ${m + 1} of ${data.name}`, decoding: "async" });

@@ -159,7 +159,9 @@ def test_what_is_odd_about_the_data_stands_in_the_report(workplace: Path) -> Non
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     text = (workplace / "out" / "report.html").read_text("utf-8")
-    assert re.search(r"<li>The same image lies in two classes.*\(error: two-classes\)</li>", text), result.output
+    assert re.search(r"<li>The same image lies in two classes.*\(error: two-classes\)</li>", text), (
+        result.output
+    )
 
 
 def test_python_may_add_remarks(workplace: Path) -> None:
