@@ -69,7 +69,7 @@ def choose_sizes(counts: Sequence[int], mosaic_side: int, room: float) -> Sizes:
         mosaic_side: of the mosaics as they are, in pixels.
         room: bytes.
     """
-    least = (min(96, mosaic_side), 72, 96, 96)
+    least = (min(80, mosaic_side), 64, 96, 96)
     most = (min(256, mosaic_side), 320, 320, 320)
     areas = (1.0, _ASPECT, _ASPECT, _ASPECT)
     if _cost(counts[0], least[0], 1.0) > room:

@@ -166,13 +166,13 @@ def _on_sources(data: Path | None, sizes: Sizes, unreadable: int, pages: Sequenc
             name
             for name, side in (
                 ("nearest to a threshold", sizes.near),
-                ("that were cropped", sizes.crop),
-                ("that were kept whole", sizes.whole),
+                ("of crops", sizes.crop),
+                ("of whole tiles", sizes.whole),
             )
             if not side
         ]
         said.append(
-            f"To keep this page small, source images {' and '.join(left_out)} are not in it: {instead}. "
+            f"To keep this page small, the source images {' and '.join(left_out)} are not in it: {instead}. "
             "A larger --max-megabytes has room for them."
         )
     return " ".join(said)

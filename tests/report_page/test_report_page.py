@@ -128,7 +128,7 @@ def test_a_page_keeps_to_its_size(tmp_path: Path) -> None:
     assert "To keep this page small" not in report(tmp_path).read_text("utf-8")
     page = report(tmp_path, max_megabytes=1)
     assert page.stat().st_size < 1.05e6
-    assert "To keep this page small, source images that were kept whole are not in it" in page.read_text(
+    assert "To keep this page small, the source images of whole tiles are not in it" in page.read_text(
         "utf-8"
     )
 
