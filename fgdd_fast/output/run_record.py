@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fgdd_fast.output.folder import RUN_RECORD, writing
-from fgdd_fast.output.outlines import outline
+from fgdd_fast.output.outlines import LETTERS, outline
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.thresholds import RULE_KINDS
@@ -248,8 +248,8 @@ def _record(data: Mapping[str, Any]) -> RunRecord:
 def _source_record(data: Mapping[str, Any]) -> SourceRecord:
     width, height = (int(side) for side in data["size"])
     path = data["outline"]
-    if min(width, height) < 1 or not set(path or "") <= set("0123456789MZ "):
-        raise ValueError("no size, or an outline of more than numbers")
+    if min(width, height) < 1 or not set(path or "") <= LETTERS:
+        raise ValueError("no size, or an outline of other letters")
     return SourceRecord(
         sha256=str(data["sha256"]),
         size=(width, height),

@@ -21,23 +21,33 @@ from fgdd_fast.output.outlines import outline
 from fgdd_fast.output.run_record import RunLog, read_run_record
 
 
+def polygons(path: str) -> list[np.ndarray]:
+    """The points of each polygon of an outline, [points, 2], in thousandths."""
+    found, start = [], np.zeros(2, int)
+    for part in re.findall("m([^z]*)z", path):
+        points = np.array(re.findall(r"-?\d+", part), int).reshape(-1, 2).cumsum(axis=0) + start
+        found.append(points)
+        start = points[0]
+    return found
+
+
 def filled(path: str, side: int = 1000) -> np.ndarray:
     """What an outline encloses, uint8 [side, side]."""
     canvas = np.zeros((side, side), np.uint8)
-    polygons = [
-        np.array(part.split(), int).reshape(-1, 2) * side // 1000 for part in re.findall("M([^Z]*)Z", path)
-    ]
-    if polygons:
-        cv2.fillPoly(canvas, polygons, 255)
+    if path:
+        cv2.fillPoly(canvas, [points.astype(np.int32) * side // 1000 for points in polygons(path)], 255)
     return canvas
 
 
 def test_an_outline_is_the_border_of_what_is_found() -> None:
     mask = np.zeros((50, 100), np.uint8)
     mask[10:40, 20:60] = 255
-    numbers = np.array(re.findall(r"\d+", outline(mask)), int).reshape(-1, 2)
-    assert numbers.min(axis=0) == pytest.approx([205, 210], abs=1)  # middles of the outermost pixels
-    assert numbers.max(axis=0) == pytest.approx([595, 790], abs=1)
+    mask[20:30, 30:40] = 0
+    border, hole = polygons(outline(mask))
+    assert border.min(axis=0) == pytest.approx([205, 210], abs=1)  # middles of the outermost pixels
+    assert border.max(axis=0) == pytest.approx([595, 790], abs=1)
+    assert hole.min(axis=0) == pytest.approx([295, 390], abs=1)
+    assert hole.max(axis=0) == pytest.approx([405, 610], abs=1)
     assert outline(np.zeros((9, 9), np.uint8)) == ""
     assert filled(outline(np.full((9, 9), 255, np.uint8))).mean() > 0.75 * 255
 
@@ -45,8 +55,8 @@ def test_an_outline_is_the_border_of_what_is_found() -> None:
 @given(arrays(np.uint8, (12, 12), elements=st.sampled_from([0, 127, 128, 255])))
 def test_any_mask_has_an_outline_of_numbers(mask: np.ndarray) -> None:
     path = outline(mask)
-    assert re.fullmatch(r"(M\d+( \d+)+Z)*", path)
-    assert all(0 <= int(number) <= 1000 for number in re.findall(r"\d+", path))
+    assert re.fullmatch(r"(m\d+([ -]\d+)+z)?(m-?\d+([ -]\d+)+z)*", path)
+    assert all(points.min() >= 0 and points.max() <= 1000 for points in polygons(path))
 
 
 def test_a_run_is_recorded(workplace: Path) -> None:

@@ -29,7 +29,7 @@ RECORD = RunRecord(
     mean_full_loss=0.5,
     warnings=("The beads are loose.",),
 )
-OUTLINE = "M100 100 900 100 500 800Z"
+OUTLINE = "m100 100 800 0-400 700z"
 
 
 def write_reported(
