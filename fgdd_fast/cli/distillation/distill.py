@@ -29,7 +29,7 @@ from fgdd_fast.planning import Plan
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
 from fgdd_fast.trust.remaking import remake
 
-_NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest"}
+_NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest", "report"}
 
 
 def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
