@@ -23,6 +23,7 @@ PUBLIC = {
     "PRESETS": "fgdd_fast.options",
     "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",
+    "write_report": "fgdd_fast.report_page.report",
     "open_distilled": "fgdd_fast.output.distilled",
     "check_data": "fgdd_fast.checking.check",
     "open_data": "fgdd_fast.checking.opening",

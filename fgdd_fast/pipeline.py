@@ -12,15 +12,15 @@ is missing.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.doubts import doubts
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
 from fgdd_fast.images.tiles import default_view
@@ -35,14 +35,14 @@ from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.options import MeasureOptions, PlanOptions, stored_settings
 from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
+from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
+from fgdd_fast.report_page.report import write_report
 from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
-from fgdd_fast.selection.thresholds import RULE_KINDS
 
 _log = logging.getLogger(__name__)
-_NAMED = 5  # classes in a warning
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Pipeline:
         foreground, teacher: the models.
         store: what was measured.
         foreground_batch: images an inference of the foreground model.
+        log: what is noted for the record of the run.
     """
 
     options: MeasureOptions
@@ -69,6 +70,7 @@ class Pipeline:
     teacher: Teacher
     store: Store
     foreground_batch: int = 1
+    log: RunLog = field(default_factory=RunLog)
 
     @property
     def scored_batch(self) -> int:
@@ -99,7 +101,7 @@ class Pipeline:
         Raises:
             FgddError: a model or the store failed; what was measured until then is kept.
         """
-        return self.measurer().measure(self.images, progress=progress)
+        return self._measure(self.measurer(), progress)
 
     def plan(self, *, progress: Progress = SILENT, **deciding: Any) -> Plan:
         """Decide which tiles represent each class; what is missing for it is measured first.
@@ -122,36 +124,24 @@ class Pipeline:
         if settings.selection.needs_features:
             check_features(self.teacher.bundle)
         measurer = self.measurer(settings.selection)
-        measured = measurer.measure(self.images, progress=progress)
+        measured = self._measure(measurer, progress)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in self.images if image.source not in left_out]
-        wanted = tiles_with_features(self.dataset, usable, measurer, settings, measured.skipped)
-        missing = measurer.features.missing(wanted)
-        measurer.features.measure(missing, self.paths, progress=progress)
-        plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
-        self._warn_of_the_teacher(plan)
-        _warn_of_nothing_found(plan)
+        with self.log.stage("deciding"):
+            wanted = tiles_with_features(self.dataset, usable, measurer, settings, measured.skipped)
+            missing = measurer.features.missing(wanted)
+            measurer.features.measure(missing, self.paths, progress=progress)
+            plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
+        for text in doubts(plan, self.teacher):
+            _log.warning("%s", text)
+            self.log.warn(text)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
-    def _warn_of_the_teacher(self, plan: Plan) -> None:
-        """Warn where the teacher does not recognise whole images, whose losses then mean nothing."""
-        bundle = self.teacher.bundle
-        chance, loss = math.log(len(bundle.classes or ())), plan.mean_full_loss()
-        if loss < chance:
-            return
-        fills_the_view = bundle.tile_of is None and self.teacher.tile_size >= bundle.preprocessing.width
-        advice = "are its classes these? Run: fgdd-fast teacher check"
-        if self.teacher.view != "resize" and not fills_the_view:
-            size = self.teacher.tile_size
-            advice += (
-                f" Or are tiles of {size} pixels too small for it as it sees them? Try: --score-view resize"
-            )
-        _log.warning(
-            "The teacher's mean loss on whole images is %.2f, no better than guessing (%.2f): %s",
-            loss,
-            chance,
-            advice,
-        )
+    def _measure(self, measurer: Measurer, progress: Progress) -> Measured:
+        with self.log.stage("measuring"):
+            measured = measurer.measure(self.images, progress=progress)
+        self.log.measured += measured.measured
+        return measured
 
     def write(
         self, plan: Plan, out: str | Path, *, overwrite: bool = False, progress: Progress = SILENT
@@ -176,9 +166,11 @@ class Pipeline:
         total = sum(len(part.mosaics) for part in plan.classes)
         with output_folder(out, overwrite=overwrite) as partial, progress.task("Writing", total) as task:
             images = []
-            for file, name, mosaic in write_mosaics(plan, self.paths, partial, threads=self.runtime.threads):
-                images.append(DistilledImage(file, name, mosaic.tiles))
-                task.advance()
+            threads = self.runtime.threads
+            with self.log.stage("writing"):
+                for file, name, mosaic in write_mosaics(plan, self.paths, partial, threads=threads):
+                    images.append(DistilledImage(file, name, mosaic.tiles))
+                    task.advance()
             manifest = build(
                 image_count=len(self.images),
                 settings=stored_settings(
@@ -197,6 +189,8 @@ class Pipeline:
                 runtime=self.description,
             )
             write(manifest, partial)
+            measurer = self.measurer(plan.settings.selection)
+            write_run_record(record_run(self.log, plan, self.images, measurer, threads=threads), partial)
         return manifest
 
     @property
@@ -220,23 +214,6 @@ class Pipeline:
             ),
             "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
-
-
-def _warn_of_nothing_found(plan: Plan) -> None:
-    """Warn of images that have no foreground, where a rule asks for it."""
-    counts = {part.name: part.selection.nothing_found for part in plan.classes}
-    if RULE_KINDS[plan.settings.rule.kind].always is not None or not any(counts.values()):
-        return
-    images = sum(len(part.occupancies) for part in plan.classes)
-    most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]
-    _log.warning(
-        "In %d of %d images no foreground was found (%s%s): they give crops, after all others. If it is "
-        "there, try another --foreground, or other --prompts.",
-        sum(counts.values()),
-        images,
-        ", ".join(f"{name} {counts[name]}" for name in most if counts[name]),
-        ", ..." if sum(map(bool, counts.values())) > _NAMED else "",
-    )
 
 
 @contextmanager
@@ -275,7 +252,10 @@ def open_pipeline(
     teacher_bundle = find_bundle(str(options.teacher), "teacher")
     check_classes(teacher_bundle, dataset.classes)
     tile_size = options.size // options.factor
+    log = RunLog()
     with ExitStack() as stack:
+        opening = stack.enter_context(ExitStack())
+        opening.enter_context(log.stage("opening the models"))
         store = stack.enter_context(Store(Path(options.store)))
         foreground_batch = batch_of(choice.source, runtime)
         foreground = open_foreground(
@@ -296,7 +276,8 @@ def open_pipeline(
         stack.enter_context(closing(teacher))
         images = pool(dataset, options.pool, options.seed)
         models = choice, foreground, teacher
-        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch)
+        opening.close()
+        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log)
 
 
 def distill(
@@ -304,6 +285,8 @@ def distill(
     out: str | Path,
     *,
     overwrite: bool = False,
+    report: bool = False,
+    remarks: Iterable[str] = (),
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
     **options: Any,
@@ -316,6 +299,8 @@ def distill(
         data: a folder with one folder of images for each class, or what `fgdd_fast.open_data` opened.
         out: the folder to write; `overwrite` replaces an older distilled data set there.
         overwrite: whether an older one may be replaced.
+        report: whether `OUT/report.html` is written as well, which needs Jinja: see `write_report`.
+        remarks: sentences that a report is to show among what is worth knowing.
         runtime: how the models run.
         progress: told how far it is.
         options: what is measured, and how it is decided: the attributes of `fgdd_fast.options.MeasureOptions`
@@ -339,5 +324,10 @@ def distill(
     if measuring.teacher is not None and settings.selection.needs_features:
         check_features(find_bundle(str(measuring.teacher), "teacher"))
     with open_pipeline(dataset, runtime=runtime, **given) as pipeline:
+        for text in remarks:
+            pipeline.log.warn(text)
         plan = pipeline.plan_with(settings, progress=progress)
-        return plan, pipeline.write(plan, out, overwrite=overwrite, progress=progress)
+        manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
+    if report:
+        write_report(out, root, progress=progress)
+    return plan, manifest

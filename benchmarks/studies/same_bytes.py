@@ -4,9 +4,9 @@
 
 Each PYTHON has one version installed, and runs it as `PYTHON -m fgdd_fast`, with device, precision, batch and
 threads given, fresh stores and a cache of its own. Where a case takes models or data that another one makes,
-both versions get what `before` made. Every file that a case leaves is compared byte for byte, but for stores;
-JSON may differ in versions, in seconds, and in the names that `RENAMED_KEYS` lists. With `--reuse-before`
-what `before` made in DIR stays, and only `after` runs.
+both versions get what `before` made. Every file that a case leaves is compared byte for byte, but for stores,
+records of runs and reports; JSON may differ in versions, in seconds, and in the names that `RENAMED_KEYS`
+lists. With `--reuse-before` what `before` made in DIR stays, and only `after` runs.
 
 This needs the standard library, click and NumPy; it imports nothing of the project, which it runs twice.
 """
@@ -36,7 +36,8 @@ RENAMED_WORDS: Mapping[str, str] = {}
 TIMES = {"seconds", "environment"}  # keys of JSON files whose values no two runs share
 VERSIONED = {"tool", "made_with", "with", "runtime", "features", "version"}  # keys below which versions stand
 VERSION = re.compile(r"\d+(\.\d+)+[\w.+-]*")
-LEFT_OUT = {"store"}  # folders that are not compared
+# What is not compared: stores, the record of a run, which holds its times, and the page that shows them.
+LEFT_OUT = {"store", "run.json", "report.html"}
 ADDED = ("demo/masks/",)  # what `after` writes besides: the true masks of the demo's pictures
 
 

@@ -79,6 +79,7 @@ def open_checked(
     validation: Path | None,
     runtime: RuntimeOptions,
     near: int | None = None,
+    found: list[Finding] | None = None,
     **known: Any,
 ) -> DataSet:
     """Open DATA as options say, which are taken out, and show what is odd about it.
@@ -91,6 +92,7 @@ def open_checked(
         validation: the held-out images, if there are any.
         runtime: threads that read.
         near: bits in which leaks differ at most; see `open_data`.
+        found: what is odd is appended to it.
         known: what DATA is going to be used for; see `check_data`.
     """
     ignore, skip_empty = options.pop("ignore"), options.pop("skip_empty")
@@ -106,6 +108,8 @@ def open_checked(
     )
     findings = check_data(opened, validation, needs="files", ignore=ignore, runtime=runtime, **known)
     show_findings(findings, console(), limit=_FEW)
+    if found is not None:
+        found += findings
     if len(findings) > _FEW:
         console().print(f"  … and {len(findings) - _FEW} more: fgdd-fast check {printable(str(data))}")
     return opened

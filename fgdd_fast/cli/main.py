@@ -29,6 +29,7 @@ COMMANDS = {
     "measure": "fgdd_fast.cli.distillation.measure",
     "models": "fgdd_fast.cli.networks.models",
     "pack": "fgdd_fast.cli.distillation.pack",
+    "report": "fgdd_fast.cli.distillation.report",
     "sheet": "fgdd_fast.cli.distillation.sheet",
     "teacher": "fgdd_fast.cli.networks.teacher",
     "verify": "fgdd_fast.cli.distillation.verify",

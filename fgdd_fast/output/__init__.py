@@ -1,3 +1,14 @@
-"""What distilling writes, and reading it back: mosaics, manifest, folder, contact sheet."""
+"""What distilling writes, and reading it back: mosaics, manifest, folder, contact sheet,
+the record of a run."""
 
-__all__ = ["distilled", "folder", "manifest", "manifest_reading", "mosaic", "report", "writing"]
+__all__ = [
+    "distilled",
+    "folder",
+    "manifest",
+    "manifest_reading",
+    "mosaic",
+    "outlines",
+    "report",
+    "run_record",
+    "writing",
+]

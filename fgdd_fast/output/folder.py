@@ -2,6 +2,8 @@
 
     OUT/manifest.json
     OUT/images/<class>/<class>_00000.png
+    OUT/run.json                            the record of the run
+    OUT/report.html                         made by `fgdd-fast report`
     OUT/labels/                             made by `fgdd-fast label`, if at all
 
 Everything is written to `.OUT.partial-<process id>` beside OUT, flushed to disk, and renamed. An older OUT is
@@ -22,11 +24,22 @@ from fgdd_fast.errors import OutputError
 
 IMAGES = "images"
 MANIFEST = "manifest.json"
+RUN_RECORD = "run.json"
+REPORT, COMPARISON = "report.html", "comparison.html"
 LABELS = "labels"
 LABEL_INDEX = "labels.json"
 # What this tool or a file manager may have put beside them. It goes with the data set that it was made of.
 HARMLESS = frozenset(
-    {".DS_Store", "Thumbs.db", "desktop.ini", "sheet.png", "contact-sheet.png", "report.html"}
+    {
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "sheet.png",
+        "contact-sheet.png",
+        RUN_RECORD,
+        REPORT,
+        COMPARISON,
+    }
 )
 
 _ADVICE = {

@@ -49,7 +49,10 @@ def test_what_the_api_page_shows_runs(photographs: Path, capsys: pytest.CaptureF
     assert "100.0% of the images take the same path" in printed
     assert "Writing: 3 of 3" in printed
     assert "is too small" in printed
-    made = ("sheet.png", "distilled/labels/labels.json", "packed/manifest.json", "watched/manifest.json")
+    made = (
+        *("sheet.png", "distilled/report.html", "distilled/labels/labels.json"),
+        *("packed/manifest.json", "watched/manifest.json"),
+    )
     assert [name for name in made if not (photographs / name).is_file()] == []
 
 

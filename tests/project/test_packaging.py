@@ -135,7 +135,7 @@ def test_the_wheel_holds_what_git_holds(wheel: Path, archive: Callable[[], Path]
 
     assert held == tracked
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
-    assert {Path(name).name for name in held} >= {"catalogue.json", "report.html"}
+    assert {Path(name).name for name in held} >= {"catalogue.json", "report.html", "page.css", "page.js"}
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

@@ -71,6 +71,13 @@ def test_bytes_and_absent_files_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_the_record_of_a_run_is_not_compared(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        written(tmp_path, name, MANIFEST).with_name("run.json").write_text(f'{{"begun": "{name}"}}')
+    (tmp_path / "after" / "report.html").touch()
+    assert same_bytes.compare(tmp_path / "before", tmp_path / "after") == (1, 0, [])
+
+
 def test_drawn_shapes_and_their_masks_agree(tmp_path: Path) -> None:
     draw_shapes(tmp_path / "data", tmp_path / "masks", 1)
     pixels = cv2.imread(str(tmp_path / "data" / "red disc" / "0.png"))

@@ -9,6 +9,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from fgdd_fast.cli import main
+from fgdd_fast.output.folder import RUN_RECORD
 
 IMAGES = 8  # of each class
 
@@ -30,7 +31,8 @@ def arguments(folder: Path, out: str = "out", **options: Any) -> list[str]:
     given = (
         (f"--{name.replace('_', '-')}", str(value)) for name, value in chosen.items() if value is not None
     )
-    return ["distill", str(folder / "data"), str(folder / out), *(word for pair in given for word in pair)]
+    words = (word for pair in given for word in pair)
+    return ["distill", str(folder / "data"), str(folder / out), "--no-report", *words]
 
 
 def distill(folder: Path, out: str = "out", *flags: str, **options: Any) -> Result:
@@ -38,8 +40,8 @@ def distill(folder: Path, out: str = "out", *flags: str, **options: Any) -> Resu
 
 
 def contents(out: Path) -> dict[str, str]:
-    """The hash of each file below a folder."""
-    files = (path for path in out.rglob("*") if path.is_file())
+    """The hash of each file below a folder, but for the record of a run, which holds its times."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name != RUN_RECORD)
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from fgdd_export.catalogue.prepare import pull_model
 from fgdd_fast.cli.distillation.distill import report_plan
+from fgdd_fast.cli.distillation.report import report_option, write_final_report
 from fgdd_fast.cli.options import folder, foreground_options, runtime_of_options, runtime_options
 from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.fitting import BACKBONE, fit_teacher
-from fgdd_fast.output.folder import writing
+from fgdd_fast.output.folder import REPORT, writing
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.report import draw_contact_sheet
 from fgdd_fast.pipeline import distill
@@ -40,18 +41,20 @@ FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the de
 @click.option(
     "--ipc", type=click.IntRange(min=1), default=2, show_default=True, help="Images (mosaics) per class."
 )
+@report_option()
 @foreground_options()
 @runtime_options()
 def demo(
     data: Path | None,
     out: Path,
     ipc: int,
+    report: bool,
     foreground: str,
     prompts: Path | None,
     box_threshold: float | None,
     **options: Any,
 ) -> None:
-    """Pull the models, fit a teacher, distil, and draw a contact sheet of what was chosen.
+    """Pull the models, fit a teacher, distil, and show what was chosen: a contact sheet and a report.
 
     Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
     """
@@ -91,7 +94,10 @@ def demo(
     click.echo(f"Mosaics:       {distilled / 'images'}")
     click.echo(f"Manifest:      {distilled / 'manifest.json'}")
     click.echo(f"Teacher:       {teacher.onnx}")
-    click.echo(f"Contact sheet: {sheet}   (look at this first)")
+    click.echo(f"Contact sheet: {sheet}")
+    if report:
+        page = out / REPORT
+        write_final_report(distilled, data, path=page, threads=runtime.threads, progress=progress)
 
 
 def heading(text: str) -> None:

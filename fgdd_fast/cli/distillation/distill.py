@@ -9,8 +9,10 @@ import click
 from click.core import ParameterSource
 from rich.table import Table
 
+from fgdd_fast.checking.findings import Finding
 from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.label import summary
+from fgdd_fast.cli.distillation.report import report_option, write_final_report
 from fgdd_fast.cli.options import (
     folder,
     measure_options,
@@ -27,7 +29,7 @@ from fgdd_fast.planning import Plan
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
 from fgdd_fast.trust.remaking import remake
 
-_NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest"}
+_NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest", "report"}
 
 
 def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
@@ -73,6 +75,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
     metavar="FILE",
     help="Make the data set of this manifest again from DATA, tile by tile; no model runs.",
 )
+@report_option()
 @click.pass_context
 def distill(
     ctx: click.Context,
@@ -81,6 +84,7 @@ def distill(
     out: Path,
     label_epochs: int | None,
     from_manifest: Path | None,
+    report: bool,
     **options: Any,
 ) -> None:
     """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
@@ -91,10 +95,16 @@ def distill(
     progress = console_progress(console())
     known = {name: options[name] for name in ("ipc", *USED)}
     validation, near = options.pop("validation"), options["near_duplicates"]
-    opened = open_checked(data, options, validation=validation, runtime=runtime, near=near, **known)
-    plan, manifest = run_distill(opened, out, runtime=runtime, progress=progress, **options)
+    found: list[Finding] = []
+    opened = open_checked(
+        data, options, validation=validation, runtime=runtime, near=near, found=found, **known
+    )
+    remarks = [f"{each.message}. {each.advice} ({each.severity}: {each.code})" for each in found]
+    plan, manifest = run_distill(opened, out, remarks=remarks, runtime=runtime, progress=progress, **options)
     report_plan(plan)
     click.echo(f"{len(manifest.images)} mosaics in {out}")
+    if report:
+        write_final_report(out, data, threads=runtime.threads, progress=progress)
     if label_epochs is None:
         return
     # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it.
