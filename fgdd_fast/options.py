@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.depth import SixteenBit
@@ -17,6 +17,9 @@ from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.selection.ranking import RankingName
 from fgdd_fast.selection.select import SelectionSettings, default_keep_foreground
 from fgdd_fast.selection.thresholds import Rule, parse_rule
+
+Effort: TypeAlias = Literal["exact", "decide"]
+"""At how many images a foreground model looks."""
 
 DEFAULT_FOREGROUND = "saliency-u2netp"
 DEFAULT_RULE = "quantile:0.3"
@@ -51,6 +54,8 @@ class MeasureOptions:
         teacher: the bundle of a teacher that knows every class: a path, or a name of the catalogue.
         foreground: the foreground model: a name of the catalogue, a bundle's path, `masks:FOLDER`, or
             `none`, to which all of an image is foreground.
+        foreground_effort: `exact` lets it look at every image; `decide` a quick model of its family, and
+            it where a plan depends on it.
         prompts: a file of what to look for in each class, for a foreground model that is asked by name.
         box_threshold: score in [0, 1] above which such a model takes a box; the bundle's own by default.
         pool: images considered of each class; None for all.
@@ -67,6 +72,7 @@ class MeasureOptions:
 
     teacher: str | Path | None = None
     foreground: str = DEFAULT_FOREGROUND
+    foreground_effort: Effort = "exact"
     prompts: str | Path | None = None
     box_threshold: float | None = None
     pool: int | None = 300
@@ -136,7 +142,7 @@ def stored_settings(
 ) -> dict[str, Setting]:
     """Return every setting that a result depends on, named as on the command line.
 
-    A limit is among them only where one is set.
+    Limits, and the effort, are among them only where they are not the plainest.
 
     Args:
         settings: of the plan.
@@ -147,6 +153,8 @@ def stored_settings(
     """
     selection = settings.selection
     asked: dict[str, Setting] = {}
+    if options.foreground_effort != "exact":
+        asked["foreground_effort"] = options.foreground_effort
     if box_threshold is not None:
         asked["box_threshold"] = box_threshold
     if foreground_batch != batch:

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from fgdd_fast.doubts import doubts
 from fgdd_fast.errors import TeacherError
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
 from fgdd_fast.images.tiles import default_view
+from fgdd_fast.measurement.effort import decide_measured, look_again
+from fgdd_fast.measurement.looks import Looks
 from fgdd_fast.measurement.measurer import Measured, Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.catalogue.catalogue import find_bundle
-from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.factory import choose_foreground, choose_quick, open_foreground
 from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, check_classes, check_features, open_teacher
 from fgdd_fast.models.prompts import read_prompts
@@ -37,7 +39,7 @@ from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
-from fgdd_fast.planning import MosaicSettings, Plan, check_pool, decide, tiles_with_features
+from fgdd_fast.planning import MosaicSettings, Plan, check_pool
 from fgdd_fast.report_page.report import write_report
 from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
@@ -59,6 +61,7 @@ class Pipeline:
         store: what was measured.
         foreground_batch: images an inference of the foreground model.
         log: what is noted for the record of the run.
+        quick: with the effort `decide`, looks at every image, and `foreground` where it may decide.
     """
 
     options: MeasureOptions
@@ -71,6 +74,7 @@ class Pipeline:
     store: Store
     foreground_batch: int = 1
     log: RunLog = field(default_factory=RunLog)
+    quick: ForegroundModel | None = None
 
     @property
     def scored_batch(self) -> int:
@@ -78,12 +82,22 @@ class Pipeline:
         return max(1, self.teacher.batch // VIEWS_PER_INFERENCE)
 
     def measurer(self, selection: SelectionSettings = PLAIN) -> Measurer:
-        """Return what measures images and reads their records back.
+        """Return what measures all images in full and reads their records back, whatever the effort.
 
         Args:
             selection: what its decisions need is measured as well.
         """
-        settings = MeasureSettings(
+        settings = self._settings(selection)
+        return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
+
+    def _reader(self, selection: SelectionSettings = PLAIN) -> Measurer | Looks:
+        if self.quick is None:
+            return self.measurer(selection)
+        settings, classes = self._settings(selection), self.dataset.classes
+        return Looks(self.quick, self.foreground, self.teacher, settings, self.store, classes)
+
+    def _settings(self, selection: SelectionSettings) -> MeasureSettings:
+        return MeasureSettings(
             crops=self.options.crops,
             seed=self.options.seed,
             resize=self.options.resize,
@@ -93,7 +107,6 @@ class Pipeline:
             hashes=selection.needs_hashes,
             sixteen_bit=self.options.sixteen_bit,
         )
-        return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
 
     def measure(self, *, progress: Progress = SILENT) -> Measured:
         """Measure what is missing of the pool, and return how many images were measured, known and skipped.
@@ -101,7 +114,7 @@ class Pipeline:
         Raises:
             FgddError: a model or the store failed; what was measured until then is kept.
         """
-        return self._measure(self.measurer(), progress)
+        return self._measure(self._reader(), progress)
 
     def plan(self, *, progress: Progress = SILENT, **deciding: Any) -> Plan:
         """Decide which tiles represent each class; what is missing for it is measured first.
@@ -123,21 +136,20 @@ class Pipeline:
         """Decide as `plan` does, by settings that were checked already."""
         if settings.selection.needs_features:
             check_features(self.teacher.bundle)
-        measurer = self.measurer(settings.selection)
+        measurer = self._reader(settings.selection)
         measured = self._measure(measurer, progress)
         left_out = {item.source for item in measured.skipped}
         usable = [image for image in self.images if image.source not in left_out]
         with self.log.stage("deciding"):
-            wanted = tiles_with_features(self.dataset, usable, measurer, settings, measured.skipped)
-            missing = measurer.features.missing(wanted)
-            measurer.features.measure(missing, self.paths, progress=progress)
-            plan = decide(self.dataset, usable, measurer, settings, measured.skipped)
+            plan = decide_measured(
+                self.dataset, usable, measurer, settings, measured.skipped, self.paths, progress
+            )
         for text in doubts(plan, self.teacher):
             _log.warning("%s", text)
             self.log.warn(text)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
-    def _measure(self, measurer: Measurer, progress: Progress) -> Measured:
+    def _measure(self, measurer: Measurer | Looks, progress: Progress) -> Measured:
         with self.log.stage("measuring"):
             measured = measurer.measure(self.images, progress=progress)
         self.log.measured += measured.measured
@@ -187,9 +199,10 @@ class Pipeline:
                 images=images,
                 skipped=plan.skipped,
                 runtime=self.description,
+                looked_at={} if self.quick is None else plan.looked_at,
             )
             write(manifest, partial)
-            measurer = self.measurer(plan.settings.selection)
+            measurer = look_again(self._reader(plan.settings.selection), plan, self.images)
             write_run_record(record_run(self.log, plan, self.images, measurer, threads=threads), partial)
         return manifest
 
@@ -197,7 +210,8 @@ class Pipeline:
     def description(self) -> str:
         """Name, version and precision of what runs the models; free of the number of threads."""
         teacher = self.teacher.engine.arithmetic + (", tiles" if self.teacher.bundle.tile_of else "")
-        return " + ".join({self.foreground.description: None, teacher: None})
+        quick = [] if self.quick is None else [self.quick.description]
+        return " + ".join(dict.fromkeys([self.foreground.description, *quick, teacher]))
 
     @cached_property
     def paths(self) -> Mapping[str, Path]:
@@ -207,13 +221,14 @@ class Pipeline:
     @property
     def models(self) -> Mapping[str, Model]:
         """The models by their role, as a manifest names them; a cropped-input graph is its teacher's."""
-        teacher, plugin = self.teacher.bundle, self.choice.plugin
-        return {
-            "foreground": Model(
-                self.choice.name, self.foreground.sha256, None if plugin is None else str(plugin)
-            ),
+        teacher, plugin = self.teacher.bundle, None if self.choice.plugin is None else str(self.choice.plugin)
+        models = {
+            "foreground": Model(self.choice.name, self.foreground.sha256, plugin),
             "teacher": Model(teacher.name, teacher.tile_of or teacher.sha256),
         }
+        if self.quick is not None:
+            models["quick"] = Model(self.quick.name, self.quick.sha256, plugin)
+        return models
 
 
 @contextmanager
@@ -243,12 +258,11 @@ def open_pipeline(
             f"Fit one on these images: fgdd-fast teacher fit {dataset.root} -o teacher.onnx   "
             "Then add: --teacher teacher.onnx",
         )
+    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
     choice = choose_foreground(
-        options.foreground,
-        dataset.classes,
-        prompts=None if options.prompts is None else read_prompts(Path(options.prompts)),
-        box_threshold=options.box_threshold,
+        options.foreground, dataset.classes, prompts=prompts, box_threshold=options.box_threshold
     )
+    quick_choice = choose_quick(choice) if options.foreground_effort == "decide" else None
     teacher_bundle = find_bundle(str(options.teacher), "teacher")
     check_classes(teacher_bundle, dataset.classes)
     tile_size = options.size // options.factor
@@ -258,14 +272,12 @@ def open_pipeline(
         opening.enter_context(log.stage("opening the models"))
         store = stack.enter_context(Store(Path(options.store)))
         foreground_batch = batch_of(choice.source, runtime)
-        foreground = open_foreground(
-            choice,
-            runtime=lambda bundle: runtime_of(bundle, runtime),
-            batch=foreground_batch,
-            resize=options.resize,
-            threads=runtime.threads,
+        chosen, threads = partial(runtime_of, options=runtime), runtime.threads
+        opened = partial(
+            open_foreground, runtime=chosen, batch=foreground_batch, resize=options.resize, threads=threads
         )
-        stack.enter_context(closing(foreground))
+        foreground = stack.enter_context(closing(opened(choice)))
+        quick = None if quick_choice is None else stack.enter_context(closing(opened(quick_choice)))
         teacher = open_teacher(
             teacher_bundle,
             runtime=lambda bundle: runtime_of(bundle, runtime),
@@ -277,7 +289,7 @@ def open_pipeline(
         images = pool(dataset, options.pool, options.seed)
         models = choice, foreground, teacher
         opening.close()
-        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log)
+        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log, quick)
 
 
 def distill(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.output.mosaic import Format, Mosaic, arrange
 from fgdd_fast.selection.ranking import make_ranking
 from fgdd_fast.selection.records import ImageRecord, Tile
@@ -24,6 +25,17 @@ from fgdd_fast.selection.select import (
     find_candidates,
 )
 from fgdd_fast.selection.thresholds import Rule
+
+
+class Measurements(Protocol):
+    """Reads what was measured back, as `fgdd_fast.measurement.measurer.Measurer` does."""
+
+    @property
+    def features(self) -> TileFeatures:
+        """What the teacher sees in tiles."""
+
+    def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
+        """Return what is known of the images, in their order."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,7 @@ class ClassPlan:
         full_losses: the teacher's cross-entropy (nats) on the whole of each of them.
         selection: the tiles.
         mosaics: the tiles, arranged.
+        looked_at: the images whose occupancy is not by a quick look.
     """
 
     name: str
@@ -87,6 +100,7 @@ class ClassPlan:
     full_losses: tuple[float, ...]
     selection: Selection
     mosaics: tuple[Mosaic, ...]
+    looked_at: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,11 @@ class Plan:
     def mosaics(self) -> Iterator[tuple[str, Mosaic]]:
         """All mosaics with their class, in the order of the output."""
         return ((plan.name, mosaic) for plan in self.classes for mosaic in plan.mosaics)
+
+    @property
+    def looked_at(self) -> Mapping[str, int]:
+        """Of how many images of each class the occupancy is not by a quick look."""
+        return {plan.name: len(plan.looked_at) for plan in self.classes}
 
     def mean_full_loss(self) -> float:
         """The teacher's mean cross-entropy (nats) on the whole images of all classes."""
@@ -136,7 +155,7 @@ def check_pool(images: Sequence[SourceImage], crops: int, settings: MosaicSettin
 def decide(
     dataset: DataSet,
     images: Sequence[SourceImage],
-    measurer: Measurer,
+    measurer: Measurements,
     settings: MosaicSettings,
     left_out: Sequence[Skipped] = (),
 ) -> Plan:
@@ -162,14 +181,15 @@ def decide(
         mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
         occupancies = {record.source: record.occupancy for record in gathered.records}
         full_losses = tuple(record.full.loss for record in gathered.records)
-        plans.append(ClassPlan(gathered.name, occupancies, full_losses, selection, mosaics))
+        looked_at = frozenset(record.source for record in gathered.records if record.looked)
+        plans.append(ClassPlan(gathered.name, occupancies, full_losses, selection, mosaics, looked_at))
     return Plan(settings, tuple(plans), tuple(skipped))
 
 
 def tiles_with_features(
     dataset: DataSet,
     images: Sequence[SourceImage],
-    measurer: Measurer,
+    measurer: Measurements,
     settings: MosaicSettings,
     left_out: Sequence[Skipped] = (),
 ) -> list[Tile]:
@@ -199,7 +219,7 @@ class _Gathered:
 def _gather(
     dataset: DataSet,
     images: Sequence[SourceImage],
-    measurer: Measurer,
+    measurer: Measurements,
     settings: MosaicSettings,
     left_out: Sequence[Skipped] = (),
 ) -> Iterator[_Gathered]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
@@ -17,7 +17,7 @@ from fgdd_engines.paths import cache_folder
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import SPELLINGS
-from fgdd_fast.options import DEFAULT_FOREGROUND, PRESETS
+from fgdd_fast.options import DEFAULT_FOREGROUND, PRESETS, Effort
 from fgdd_fast.output.folder import writing
 from fgdd_fast.runtime.batches import Batch
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
@@ -179,6 +179,13 @@ def foreground_options() -> Callable[[F], F]:
             show_default=True,
             metavar="NAME|BUNDLE|masks:FOLDER|none",
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
+        ),
+        click.option(
+            "--foreground-effort",
+            type=click.Choice(get_args(Effort)),
+            default="exact",
+            show_default=True,
+            help="exact: it looks at all images; decide: a quicker one does, and it where that matters.",
         ),
         click.option(
             "--prompts",

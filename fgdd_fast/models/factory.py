@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.errors import PluginError
 from fgdd_engines.plugins import FOREGROUNDS, Plugin, find_plugins
-from fgdd_fast.errors import BundleError
+from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
@@ -65,6 +65,22 @@ def choose_foreground(
 def find_family(name: str) -> ForegroundFamily:
     """Return the family of the foreground model that a user names; see `choose_foreground`."""
     return _resolve(name)[0]
+
+
+def choose_quick(choice: ForegroundChoice) -> ForegroundChoice:
+    """Return the quicker model of a foreground model's family, asked alike; see `ForegroundFamily.quick`.
+
+    Raises:
+        SettingsError: there is none.
+        BundleError: it is not here yet.
+    """
+    source = None if choice.family is None else choice.family.quick(choice.source)
+    if source is None:
+        raise SettingsError(
+            f"There is no quicker look than that of the foreground model {choice.name}",
+            "Leave --foreground-effort out, or name a saliency model of the catalogue with --foreground.",
+        )
+    return replace(choice, source=source)
 
 
 def choose_as_exported(bundle: Bundle, classes: Sequence[str]) -> ForegroundChoice:

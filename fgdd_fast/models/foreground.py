@@ -183,6 +183,22 @@ class ForegroundFamily(ABC):
                 )
         return ForegroundChoice(source, classes, family=self)
 
+    def quick(self, source: Source) -> Source | None:  # noqa: ARG002 - by default there is none
+        """Return a model that sees nearly the same as another of the family, in much less time.
+
+        With the effort `decide` it looks at every image, and is asked as the other one is.
+
+        Args:
+            source: the other one, as `find` returned it, or a bundle of the family.
+
+        Returns:
+            The quick one; None where there is none.
+
+        Raises:
+            BundleError: there is one, which is not here yet.
+        """
+        return None
+
     @abstractmethod
     def open(
         self,

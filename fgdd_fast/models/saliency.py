@@ -9,8 +9,15 @@ import numpy as np
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.resize import ResizeMethod, resize, resize_arithmetic
-from fgdd_fast.models.catalogue.catalogue import find_bundle
-from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
+from fgdd_fast.models.catalogue.catalogue import find_bundle, load_catalogue
+from fgdd_fast.models.foreground import (
+    Foreground,
+    ForegroundChoice,
+    ForegroundFamily,
+    Inputs,
+    Pixels,
+    Source,
+)
 from fgdd_fast.models.network import BatchedNetwork, Runtime, stacked
 
 
@@ -66,6 +73,19 @@ class SaliencyFamily(ForegroundFamily):
 
     def find(self, argument: str) -> Bundle:  # noqa: ARG002 - there is one
         return find_bundle("saliency-u2netp", "foreground")
+
+    def quick(self, source: Source) -> Bundle | None:
+        """The catalogue's model of the same weights, on the largest canvas of half the side or less."""
+        assert isinstance(source, Bundle)
+        sides = {
+            entry.preparation.size: entry.name
+            for entry in load_catalogue()
+            if entry.preparation.size is not None
+            and entry.preparation.recipe == source.source.get("recipe")
+            and entry.source.sha256 == source.source.get("sha256")
+        }
+        smaller = [side for side in sides if 2 * side <= source.preprocessing.width]
+        return find_bundle(sides[max(smaller)], "foreground") if smaller else None
 
     def open(
         self,

@@ -8,9 +8,11 @@
      "settings": {every setting that the result depends on},
      "prompts": {class: [phrases by which the foreground model is asked for it]; only for such a model},
      "models": {"foreground": {"name", "sha256", "plug-in": package and version, only of such a model},
-                "teacher": {"name", "sha256"}},
+                "teacher": {"name", "sha256"}, "quick": as "foreground", only where it looked first},
      "thresholds": {class: occupancy from which an image is kept whole},
      "further_crops": {class: tiles taken from images that had given one before; only classes with any},
+     "looked_at": {class: images at which the foreground model looked, those of all tiles among them; only
+                   where the quick model looked at the others},
      "nothing_found": {class: images in which no foreground was found; only where there are any},
      "images": [{"file": path within OUT, "class",
                  "tiles": [{"source": path within DATA, "sha256": of the source file,
@@ -28,7 +30,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,8 @@ class Manifest:
         nothing_found: for each class with images in which no foreground was found, how many they are.
         images: the mosaics, class by class.
         skipped: the images left out, sorted by their paths.
+        looked_at: for each class, at how many images the foreground model itself looked, all tiles' among
+            them; empty where there is no quick one.
     """
 
     tool: Mapping[str, str]
@@ -105,6 +109,7 @@ class Manifest:
     nothing_found: Mapping[str, int]
     images: tuple[DistilledImage, ...]
     skipped: tuple[Skipped, ...]
+    looked_at: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def box_threshold(self) -> float | None:
@@ -123,6 +128,7 @@ def build(
     images: Sequence[DistilledImage],
     skipped: Iterable[Skipped],
     runtime: str,
+    looked_at: Mapping[str, int] | None = None,
 ) -> Manifest:
     """Gather a manifest.
 
@@ -135,6 +141,7 @@ def build(
         images: the mosaics as written, class by class.
         skipped: the images left out, those that a selection drops included.
         runtime: name, version and precision of what ran the models.
+        looked_at: see `Manifest`.
     """
     return Manifest(
         tool={
@@ -157,6 +164,7 @@ def build(
         },
         images=tuple(images),
         skipped=tuple(sorted(skipped, key=lambda entry: (entry.source, entry.reason))),
+        looked_at=dict(looked_at or {}),
     )
 
 
@@ -189,6 +197,7 @@ def serialise(manifest: Manifest) -> bytes:
         },
         "thresholds": dict(manifest.thresholds),
         "further_crops": dict(manifest.further_crops),
+        **({"looked_at": dict(manifest.looked_at)} if manifest.looked_at else {}),
         **({"nothing_found": dict(manifest.nothing_found)} if manifest.nothing_found else {}),
         "images": [_image_data(image) for image in manifest.images],
         "skipped": [{"source": entry.source, "reason": entry.reason} for entry in manifest.skipped],

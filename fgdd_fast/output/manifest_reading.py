@@ -59,8 +59,8 @@ def _manifest(data: Any) -> Manifest:
     _require(len(set(classes)) == len(classes), "dataset.classes names a class twice")
     models = _get(data, "models", dict, "manifest")
     counts = {
-        name: _counts({"nothing_found": {}, **data}, name, classes)
-        for name in ("further_crops", "nothing_found")
+        name: _counts({"nothing_found": {}, "looked_at": {}, **data}, name, classes)
+        for name in ("further_crops", "nothing_found", "looked_at")
     }
     thresholds = _get(data, "thresholds", dict, "manifest")
     _require(thresholds.keys() == set(classes), "thresholds must name each class once")
@@ -76,7 +76,10 @@ def _manifest(data: Any) -> Manifest:
         image_count=image_count,
         settings=_settings(_get(data, "settings", dict, "manifest")),
         prompts={name: _phrases(prompts, name) for name in prompts},
-        models={role: _model(models, role) for role in ("foreground", "teacher")},
+        models={
+            role: _model(models, role)
+            for role in ("foreground", "teacher", *(["quick"] if "quick" in models else []))
+        },
         thresholds={name: _share(thresholds, name, "thresholds") for name in thresholds},
         **counts,
         images=tuple(

@@ -1,3 +1,3 @@
 """Decisions over what was measured: pure functions that see no pixel and no model."""
 
-__all__ = ["coresets", "ranking", "records", "select", "thresholds"]
+__all__ = ["coresets", "ranking", "records", "sampling", "select", "thresholds", "undecided"]

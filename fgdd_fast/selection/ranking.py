@@ -40,11 +40,14 @@ class RankingKind:
         make: makes it, with what looks features up, and a seed.
         help: what `--help` says of it.
         needs_features: whether it looks at the teacher's features of tiles.
+        by_loss: whether it looks at kinds, losses and sources alone, and of two tiles of a kind prefers the
+            one with the lower loss.
     """
 
     make: Callable[[FeaturesOf, int], Ranking]
     help: str
     needs_features: bool = False
+    by_loss: bool = False
 
 
 def find_ranking(name: RankingName) -> RankingKind:
@@ -136,14 +139,16 @@ def _by_clusters(features: FeaturesOf, seed: int) -> Ranking:
 
 # A new ranking is a function above and a line here.
 RANKINGS: dict[RankingName, RankingKind] = {
-    "loss": RankingKind(lambda _, __: rank_by_loss, "the lowest (as RDED does)"),
+    "loss": RankingKind(lambda _, __: rank_by_loss, "the lowest (as RDED does)", by_loss=True),
     "stratified": RankingKind(
         lambda _, __: partial(rank_by_kind, within=rank_by_loss),
         "so among whole tiles and among crops, as many of each as their share of the class's images",
+        by_loss=True,
     ),
     "whole-first": RankingKind(
         lambda _, __: partial(rank_whole_first, within=rank_by_loss),
         "the lowest of the whole tiles, and then of the crops where these are too few",
+        by_loss=True,
     ),
     "kmeans": RankingKind(_by_clusters, "the lowest loss of each cluster of the teacher's features", True),
     "stratified-kmeans": RankingKind(

@@ -38,6 +38,7 @@ class ImageRecord:
         full: the whole image.
         crops: the candidate crops, in the order in which they were drawn.
         perceptual_hash: 64 bits that tell near-duplicates; None where no decision needs them.
+        looked: whether the foreground is that of the model which was asked for, not of a quicker one.
     """
 
     source: str
@@ -47,6 +48,7 @@ class ImageRecord:
     full: View
     crops: tuple[View, ...]
     perceptual_hash: int | None = None
+    looked: bool = True
 
 
 @dataclass(frozen=True)

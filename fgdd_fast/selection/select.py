@@ -143,10 +143,10 @@ def find_candidates(
     """
     if not records:
         raise DataError("A class has no image that can be used", "Remove its folder, or add images to it.")
-    originals, duplicates = _without_duplicates(records, settings.near_duplicates)
+    originals, duplicates = without_duplicates(records, settings.near_duplicates)
     decision = decide(rule, originals, seed)
     queues = [
-        _tiles(record, kind, decision.threshold, settings)
+        tiles_of(record, kind, decision.threshold, settings)
         for record, kind in zip(originals, decision.kinds, strict=True)
     ]
     passes: list[tuple[Tile, ...]] = []
@@ -180,10 +180,15 @@ def choose(candidates: Candidates, count: int, ranking: Ranking) -> Selection:
     )
 
 
-def _without_duplicates(
+def without_duplicates(
     records: Sequence[ImageRecord], distance: int | None
 ) -> tuple[list[ImageRecord], dict[str, str]]:
-    """The records in the order of their sources, equal ones once, and the reasons for the others."""
+    """Return the records in the order of their sources, equal ones once, and the reasons for the others.
+
+    Args:
+        records: of one class, each source once.
+        distance: bits in which perceptual hashes may differ that count once; None where only equal bytes do.
+    """
     first: dict[str, ImageRecord] = {}
     duplicates: dict[str, str] = {}
     for record in sorted(records, key=lambda record: record.source):
@@ -208,10 +213,10 @@ def _hash(record: ImageRecord) -> int:
     return record.perceptual_hash
 
 
-def _tiles(
+def tiles_of(
     record: ImageRecord, kind: TileKind, threshold: float, settings: SelectionSettings
 ) -> tuple[Iterator[Tile], Iterator[Tile]]:
-    """The tiles that an image can give, in the order in which it gives them, each box once.
+    """The tiles that an image of this kind can give, in the order in which it gives them, each box once.
 
     Returns:
         Those that count, and those to be taken once these are used up.

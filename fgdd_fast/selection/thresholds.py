@@ -147,11 +147,13 @@ class ClassDecision:
         threshold: the occupancy in [0, 1] from which an image is kept whole.
         kinds: for each record, in the order given, what its image gives.
         found: for each record, whether the rule sees a foreground in its image, or asks for none.
+        seen: for each record, that whose occupancy decides: itself, or under a control another.
     """
 
     threshold: float
     kinds: tuple[TileKind, ...]
     found: tuple[bool, ...]
+    seen: tuple[ImageRecord, ...]
 
 
 def parse_rule(text: str) -> Rule:
@@ -182,6 +184,12 @@ def _share(text: str) -> float | None:
     return abs(value) if 0 <= value <= 1 else None  # abs: -0.0 is 0.0
 
 
+def threshold_of(rule: Rule, occupancies: Sequence[float]) -> float:
+    """Return the threshold, in [0, 1], that a rule sets for a class's occupancies, each in [0, 1]."""
+    known = [occupancy for occupancy in occupancies if occupancy > 0]
+    return RULE_KINDS[rule.kind].threshold(known or [1.0], rule.value or 0.0)
+
+
 def decide(rule: Rule, records: Sequence[ImageRecord], seed: int) -> ClassDecision:
     """Apply a rule to one class; the order of the records plays no part.
 
@@ -202,26 +210,29 @@ def decide(rule: Rule, records: Sequence[ImageRecord], seed: int) -> ClassDecisi
     kind = RULE_KINDS[rule.kind]
     if kind.value is not None and rule.value is None:
         raise ValueError(f"the rule {rule.kind} needs a value")
-    known = [record.occupancy for record in records if record.occupancy > 0]
-    threshold = kind.threshold(known or [1.0], rule.value or 0.0)
+    threshold = threshold_of(rule, [record.occupancy for record in records])
     if kind.always is not None:
-        return ClassDecision(threshold, (kind.always,) * len(records), (True,) * len(records))
-    occupancies = _controlled(rule.control, records, seed)
-    found = tuple(occupancy > 0 for occupancy in occupancies)
+        count = len(records)
+        return ClassDecision(threshold, (kind.always,) * count, (True,) * count, tuple(records))
+    seen = _controlled(rule.control, records, seed)
+    occupancies = [record.occupancy for record in seen]
     return ClassDecision(
-        threshold, tuple("full" if seen >= threshold and seen > 0 else "crop" for seen in occupancies), found
+        threshold,
+        tuple("full" if each >= threshold and each > 0 else "crop" for each in occupancies),
+        tuple(each > 0 for each in occupancies),
+        tuple(seen),
     )
 
 
-def _controlled(control: Control | None, records: Sequence[ImageRecord], seed: int) -> list[float]:
-    """The occupancy that the rule sees for each record: its own, or under a control another's."""
+def _controlled(control: Control | None, records: Sequence[ImageRecord], seed: int) -> Sequence[ImageRecord]:
+    """The record whose occupancy the rule sees for each: its own, or under a control another's."""
     if control is None:
-        return [record.occupancy for record in records]
+        return records
     if control == "inverted":
         takers = sorted(records, key=lambda record: (record.occupancy, record.source))
         givers = takers[::-1]
     else:
         takers = sorted(records, key=lambda record: record.source)
         givers = sorted(records, key=lambda record: seeded_hash("fgdd shuffle", seed, record.source).digest())
-    seen = {taker.source: giver.occupancy for taker, giver in zip(takers, givers, strict=True)}
+    seen = {taker.source: giver for taker, giver in zip(takers, givers, strict=True)}
     return [seen[record.source] for record in records]

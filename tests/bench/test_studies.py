@@ -29,6 +29,10 @@ from fgdd_fast.images.decode import decode_image
 # Each study, what it is given besides DATA, and the fields of a row.
 TEACHER = ("--teacher", "tiny-teacher.onnx")
 STUDIES: dict[str, tuple[str, ...]] = {
+    "effort": (
+        *(*TEACHER, "--foreground", "tiny-foreground.onnx", "--quick", "coarse.onnx", "--device", "cpu"),
+        *("--store", "store", "--tiles", "2", "--timed", "2"),
+    ),
     "host_ceiling": (*TEACHER, "--foreground", "tiny-foreground.onnx", "--images", "12", "--turns", "1"),
     "precisions": ("--network", "tiny-teacher.onnx"),
     "scale": (*TEACHER, "--foreground", "tiny-foreground.onnx", "--device", "cpu"),
@@ -47,6 +51,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     tiny.write_squares(tmp_path / "data", 6)
     tiny.foreground_bundle(tmp_path)
+    tiny.foreground_bundle(tmp_path, "coarse", side=8)
     tiny.teacher_bundle(tmp_path)
     write_stamps(tmp_path / "stamps" / "animals")
     return tmp_path
@@ -316,3 +321,17 @@ def test_a_study_tells_how_far_it_is_and_what_it_found(
     assert data["command"].endswith(f"-m x {tmp_path.name}")
     with pytest.raises(OutputError):
         Study([], tmp_path)
+
+
+def test_effort_compares_quick_looks_with_closer_ones(workplace: Path) -> None:
+    data = run("effort")
+    ways = [(row["quick"], row["way"]) for row in data["rows"]]
+    assert ways[0] == ("", "closely, mirrored")
+    margins = [f"within {margin}" for margin in (0.02, 0.05, 0.08)]
+    assert ways[1:] == [("coarse", way) for way in ("alone", *margins, "decide")]
+    mirrored, alone, *_, decided = data["rows"]
+    assert (mirrored["paths"], mirrored["tiles"], mirrored["closer"]) == (1, 1, 1), "its model sees alike"
+    assert alone["closer"] == alone["mirrored"] == 0
+    assert decided["tiles"] >= alone["tiles"]
+    assert decided["closer"] > 0 < decided["mirrored"]
+    assert all(row["foreground_time"] > 0 for row in data["rows"])

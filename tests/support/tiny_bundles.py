@@ -31,6 +31,6 @@ def make_model(
 def write(
     model: onnx.ModelProto, path: Path, role: Role, preprocessing: Preprocessing, **more: Any
 ) -> Bundle:
-    made = {"source": {"made": "by the tests"}, "licence": "Apache-2.0"}
-    described = bundle_of(model, path, role, preprocessing=preprocessing, **made, **more)
+    made = {"source": {"made": "by the tests"}, "licence": "Apache-2.0", **more}
+    described = bundle_of(model, path, role, preprocessing=preprocessing, **made)
     return write_bundle(described, serialise(model))

@@ -6,8 +6,9 @@ channel, so losses are known too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,8 +63,11 @@ def write_masks(folder: Path, data: str = "data") -> Path:
     return folder / "masks"
 
 
-def foreground_bundle(folder: Path) -> Bundle:
-    """A foreground model: a pixel belongs to the foreground if its channels differ by more than 60."""
+def foreground_bundle(folder: Path, name: str = "tiny-foreground", **options: Any) -> Bundle:
+    """A foreground model: a pixel belongs to the foreground if its channels differ by more than 60.
+
+    `options` are `side`, of its canvas, and `source`, from which it was made.
+    """
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMax", ["pixels"], ["highest"], axes=[3], keepdims=0),
@@ -77,10 +81,10 @@ def foreground_bundle(folder: Path) -> Bundle:
     ]
     outputs = [
         TensorSpec("occupancy", "float32", ("batch",)),
-        TensorSpec("mask", "uint8", ("batch", SIDE, SIDE)),
+        TensorSpec("mask", "uint8", ("batch", *[options.get("side", SIDE)] * 2)),
     ]
     constants = {"limit": np.float32(60), "white": np.float32(255)}
-    return _write(folder / "tiny-foreground.onnx", "foreground", nodes, constants, outputs)
+    return _write(folder / f"{name}.onnx", "foreground", nodes, constants, outputs, **options)
 
 
 def teacher_bundle(
@@ -128,9 +132,14 @@ def _write(
     constants: dict[str, np.ndarray],
     outputs: Sequence[TensorSpec],
     classes: tuple[str, ...] | None = None,
+    *,
+    side: int = SIDE,
+    source: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    inputs = [TensorSpec("images", "uint8", ("batch", SIDE, SIDE, 3))]
+    inputs = [TensorSpec("images", "uint8", ("batch", side, side, 3))]
     if role == "teacher":
         inputs.append(TensorSpec("labels", "int32", ("batch",)))
     model = make_model(path.stem, nodes, constants, inputs, outputs)
-    return write(model, path, role, Preprocessing(SIDE, SIDE, "none", pad_value=(0, 0, 0)), classes=classes)
+    described = Preprocessing(side, side, "none", pad_value=(0, 0, 0))
+    more = {} if source is None else {"source": source}
+    return write(model, path, role, described, classes=classes, **more)

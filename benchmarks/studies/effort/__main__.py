@@ -1,0 +1,5 @@
+"""`python -m benchmarks.studies.effort`."""
+
+from benchmarks.studies.effort import main
+
+main()
