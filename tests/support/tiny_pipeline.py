@@ -133,9 +133,10 @@ def _write(
     outputs: Sequence[TensorSpec],
     classes: tuple[str, ...] | None = None,
     *,
-    side: int = SIDE,
+    side: int | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Bundle:
+    side = side or SIDE
     inputs = [TensorSpec("images", "uint8", ("batch", side, side, 3))]
     if role == "teacher":
         inputs.append(TensorSpec("labels", "int32", ("batch",)))
