@@ -76,7 +76,7 @@ def main(
 ) -> None:
     """Compare quick and closer looks at the images of DATA."""
     dataset, images = read_images(data, pool)
-    runtime = RuntimeOptions(**options)
+    runtime = RuntimeOptions(batch=1, **options)
     with ExitStack() as stack:
         opened = stack.enter_context(Store(store))
         models = {name: _foreground(stack, name, dataset, runtime) for name in (foreground, *quicks)}
@@ -87,11 +87,11 @@ def main(
             runtime=lambda bundle: runtime_of(bundle, runtime),
             view="pad",
             tile_size=side,
-            batch=runtime.batch * VIEWS_PER_INFERENCE,
+            batch=VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(judge))
         settings = PlanOptions(ipc=tiles).settings(MeasureOptions(size=side, factor=1))
-        measuring = MeasureSettings(5, 0, "area", runtime.batch, runtime.threads, shares=True)
+        measuring = MeasureSettings(5, 0, "area", 1, runtime.threads, shares=True)
         case = Case(dataset, images, settings, measuring, judge, opened)
         seconds = _seconds(judge, models, study.track(images[:: max(len(images) // timed, 1)], "Timing"))
         rows = list(_rows(study, case, models[foreground], [models[name] for name in quicks], seconds))
@@ -141,7 +141,7 @@ def _foreground(stack: ExitStack, name: str, dataset: DataSet, runtime: RuntimeO
     model = open_foreground(
         choose_foreground(name, dataset.classes),
         runtime=lambda bundle: runtime_of(bundle, runtime),
-        batch=runtime.batch,
+        batch=1,
         resize="area",
         threads=runtime.threads,
     )
