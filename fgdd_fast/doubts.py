@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.planning import Plan
-from fgdd_fast.selection.thresholds import RULE_KINDS
 
 _NAMED = 5  # classes in a warning
 
@@ -43,7 +42,7 @@ def _of_the_teacher(plan: Plan, teacher: Teacher) -> Iterator[str]:
 def _of_nothing_found(plan: Plan) -> Iterator[str]:
     """Whether there are images that have no foreground, where a rule asks for it."""
     counts = {part.name: part.selection.nothing_found for part in plan.classes}
-    if RULE_KINDS[plan.settings.rule.kind].always is not None or not any(counts.values()):
+    if not plan.settings.rule.needs_foreground or not any(counts.values()):
         return
     images = sum(len(part.occupancies) for part in plan.classes)
     most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]

@@ -77,6 +77,11 @@ class MosaicSettings:
         return self.size // self.factor
 
     @property
+    def needs_foreground(self) -> bool:
+        """Whether the foreground of images plays a part."""
+        return self.rule.needs_foreground or self.selection.needs_shares
+
+    @property
     def tiles_per_class(self) -> int:
         """Tiles that a class needs."""
         return self.ipc * self.factor**2
