@@ -70,12 +70,8 @@ def open_pipeline(
             "Then add: --teacher teacher.onnx",
         )
     prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
-    choice = choose_foreground(
-        options.foreground or NO_FOREGROUND,
-        dataset.classes,
-        prompts=prompts,
-        box_threshold=options.box_threshold,
-    )
+    named, threshold = options.foreground or NO_FOREGROUND, options.box_threshold
+    choice = choose_foreground(named, dataset.classes, prompts=prompts, box_threshold=threshold)
     quick_choice = choose_quick(choice) if options.foreground_effort == "decide" else None
     teacher_bundle = find_bundle(str(options.teacher), "teacher")
     check_classes(teacher_bundle, dataset.classes)
@@ -94,7 +90,7 @@ def open_pipeline(
         quick = None if quick_choice is None else stack.enter_context(closing(opened(quick_choice)))
         teacher = open_teacher(
             teacher_bundle,
-            runtime=lambda bundle: runtime_of(bundle, runtime),
+            runtime=chosen,
             view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
             tile_size=tile_size,
             batch=batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_fast.doubts import doubts
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.measurement.effort import decide_measured, look_again
@@ -33,7 +32,7 @@ from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
-from fgdd_fast.planning import MosaicSettings, Plan, check_pool
+from fgdd_fast.planning import MosaicSettings, Plan, check_pool, doubts
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
 from fgdd_fast.selection.thresholds import parse_rule
