@@ -28,7 +28,9 @@ def main() -> None:
         fitted = fgdd_fast.fit_teacher(options.data, options.teacher)
         print(f"Teacher: {fitted.accuracy.top1:.1%} of the held-out images are right")
 
-    with fgdd_fast.open_pipeline(options.data, teacher=options.teacher) as pipeline:
+    with fgdd_fast.open_pipeline(
+        options.data, teacher=options.teacher, foreground="saliency-u2netp"
+    ) as pipeline:
         measured = pipeline.measure()
         print(f"{measured.measured} images measured, {len(measured.skipped)} skipped")
         plan = pipeline.plan(ipc=options.ipc, rule=options.rule)

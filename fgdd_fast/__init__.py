@@ -18,8 +18,8 @@ __version__ = "0.2.0"
 # Each public name, and the module that it is imported from.
 PUBLIC = {
     "Pipeline": "fgdd_fast.pipeline",
-    "distill": "fgdd_fast.pipeline",
-    "open_pipeline": "fgdd_fast.pipeline",
+    "distill": "fgdd_fast.distilling",
+    "open_pipeline": "fgdd_fast.distilling",
     "PRESETS": "fgdd_fast.options",
     "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",

@@ -28,7 +28,7 @@ from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.factory import choose_foreground, find_family, open_foreground
 from fgdd_fast.models.foreground import ForegroundChoice, ForegroundModel, Pixels
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.options import DEFAULT_RULE, MeasureOptions
+from fgdd_fast.options import DEFAULT_FOREGROUND, FOREGROUND_RULE, MeasureOptions
 from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 from fgdd_fast.runtime.tolerances import rank_correlation
 from fgdd_fast.selection.records import ImageRecord
@@ -107,7 +107,7 @@ def compare_foregrounds(
     data: str | Path | DataSet,
     against: str,
     *,
-    rule: Rule | str = DEFAULT_RULE,
+    rule: Rule | str = FOREGROUND_RULE,
     runtime: RuntimeOptions | None = None,
     progress: Progress = SILENT,
     **measuring: Any,
@@ -191,7 +191,7 @@ def _opened(
 
 def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tuple[ForegroundChoice, ...]:
     """The model that is judged and the other, each asked as the options say if it is asked by class."""
-    names = (options.foreground, against)
+    names = (options.foreground or DEFAULT_FOREGROUND, against)
     asked = [find_family(name).asked_by_class for name in names]
     if not any(asked):
         asked[0] = True  # which refuses the options, if there are any

@@ -15,34 +15,42 @@ from fgdd_fast.output.manifest import Setting
 from fgdd_fast.output.mosaic import Format
 from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.selection.ranking import RankingName
-from fgdd_fast.selection.select import SelectionSettings, default_keep_foreground
+from fgdd_fast.selection.select import KEEP_FOREGROUND, SelectionSettings, default_keep_foreground
 from fgdd_fast.selection.thresholds import Rule, parse_rule
 
 Effort: TypeAlias = Literal["exact", "decide"]
 """At how many images a foreground model looks."""
 
-DEFAULT_FOREGROUND = "saliency-u2netp"
-DEFAULT_RULE = "quantile:0.3"
+DEFAULT_FOREGROUND = "saliency-u2netp"  # where a rule asks for a foreground, and none is named
+FOREGROUND_RULE = "quantile:0.3"  # where a foreground is named, and no rule
+WHOLE_RULE = "always-full"  # where neither is: no rule has been shown to beat it, see docs/results
+NO_FOREGROUND = "none"
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": {"rule": "quantile:0.3", "ranking": "loss", "keep_foreground": 0.0, "score_view": "pad"},
+    "whole": {"rule": WHOLE_RULE, "ranking": "loss"},
+    "foreground": {"rule": FOREGROUND_RULE, "ranking": "loss", "keep_foreground": KEEP_FOREGROUND},
+    "fast": {
+        "rule": FOREGROUND_RULE,
+        "ranking": "loss",
+        "keep_foreground": KEEP_FOREGROUND,
+        "foreground": f"{DEFAULT_FOREGROUND}-192",
+    },
+    "paper": {"rule": FOREGROUND_RULE, "ranking": "loss", "keep_foreground": 0.0, "score_view": "pad"},
     "rded": {
         "rule": "always-patch",
         "ranking": "loss",
         "keep_foreground": 0.0,
         "score_view": "pad",
         "resize": "pil",
-        "foreground": "none",
     },
-    "whole": {"rule": "always-full", "ranking": "loss", "foreground": "none"},
-    "fast": {"foreground": f"{DEFAULT_FOREGROUND}-192"},
 }
 """Settings that go together, by name: `distill(..., **PRESETS["paper"])`.
 
-`paper` is the method as its paper has it ("Foreground-Aware Dataset Distillation via Dynamic Patch
-Selection", arXiv 2601.02727); `rded` is the method that it builds on (RDED, Sun et al., CVPR 2024), without a
-foreground, resized as Pillow does; `whole` keeps all images whole, and looks for no foreground either; `fast`
-looks for it on a smaller canvas.
+`whole`, the default, keeps all images whole; `foreground` is the dual path, whose crops keep most of the
+foreground; `fast` is that with a foreground that is looked for on a smaller canvas; `paper` is the method as
+its paper has it ("Foreground-Aware Dataset Distillation via Dynamic Patch Selection", arXiv 2601.02727);
+`rded` is the method that it builds on (RDED, Sun et al., CVPR 2024), without a foreground, resized as Pillow
+does.
 """
 
 
@@ -53,7 +61,8 @@ class MeasureOptions:
     Attributes:
         teacher: the bundle of a teacher that knows every class: a path, or a name of the catalogue.
         foreground: the foreground model: a name of the catalogue, a bundle's path, `masks:FOLDER`, or
-            `none`, to which all of an image is foreground.
+            `none`, to which all of an image is foreground. By default `saliency-u2netp` where the rule that
+            decides asks for a foreground, and otherwise `none`.
         foreground_effort: `exact` lets it look at every image; `decide` a quick model of its family, and
             it where a plan depends on it.
         prompts: a file of what to look for in each class, for a foreground model that is asked by name.
@@ -71,7 +80,7 @@ class MeasureOptions:
     """
 
     teacher: str | Path | None = None
-    foreground: str = DEFAULT_FOREGROUND
+    foreground: str | None = None
     foreground_effort: Effort = "exact"
     prompts: str | Path | None = None
     box_threshold: float | None = None
@@ -92,7 +101,8 @@ class PlanOptions:
 
     Attributes:
         ipc: images (mosaics) per class, at least 1.
-        rule: which images are kept whole, such as `quantile:0.3`.
+        rule: which images are kept whole, such as `quantile:0.3`, which is the default where a foreground
+            model is named; otherwise all are (`always-full`).
         ranking: which tiles of a class are taken.
         keep_foreground: share of their image's foreground in [0, 1] that crops are to keep; by default 0.7,
             or 0 for a rule that is RDED.
@@ -103,7 +113,7 @@ class PlanOptions:
     """
 
     ipc: int = 10
-    rule: Rule | str = DEFAULT_RULE
+    rule: Rule | str | None = None
     ranking: RankingName = "loss"
     keep_foreground: float | None = None
     least_area: float = 0.0
@@ -116,7 +126,9 @@ class PlanOptions:
         Raises:
             SettingsError: there is no such rule, or the settings do not go together.
         """
-        rule = parse_rule(self.rule) if isinstance(self.rule, str) else self.rule
+        named = options.foreground not in (None, NO_FOREGROUND)
+        rule = self.rule or (FOREGROUND_RULE if named else WHOLE_RULE)
+        rule = parse_rule(rule) if isinstance(rule, str) else rule
         keep = default_keep_foreground(rule) if self.keep_foreground is None else self.keep_foreground
         return MosaicSettings(
             ipc=self.ipc,
@@ -129,6 +141,11 @@ class PlanOptions:
             selection=SelectionSettings(self.ranking, keep, self.least_area, self.near_duplicates),
             sixteen_bit=options.sixteen_bit,
         )
+
+
+def foreground_for(settings: MosaicSettings) -> str:
+    """Return the foreground model that is taken where none is named."""
+    return DEFAULT_FOREGROUND if settings.needs_foreground else NO_FOREGROUND
 
 
 def stored_settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.measurement.features import TileFeatures
+from fgdd_fast.models.network import Teacher
 from fgdd_fast.output.mosaic import Format, Mosaic, arrange
 from fgdd_fast.selection.ranking import make_ranking
 from fgdd_fast.selection.records import ImageRecord, Tile
@@ -25,6 +27,8 @@ from fgdd_fast.selection.select import (
     find_candidates,
 )
 from fgdd_fast.selection.thresholds import Rule
+
+_NAMED = 5  # classes in a warning
 
 
 class Measurements(Protocol):
@@ -75,6 +79,11 @@ class MosaicSettings:
     def tile_size(self) -> int:
         """Side of a tile in pixels."""
         return self.size // self.factor
+
+    @property
+    def needs_foreground(self) -> bool:
+        """Whether the foreground of images plays a part."""
+        return self.rule.needs_foreground or self.selection.needs_shares
 
     @property
     def tiles_per_class(self) -> int:
@@ -246,4 +255,47 @@ def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> DataError:
     return DataError(
         f"No image of the class '{name}' can be used" + (f": {counted}{more}" if counted else ""),
         "Mend or replace these images, or take the class's folder out of the data set.",
+    )
+
+
+def doubts(plan: Plan, teacher: Teacher) -> Iterator[str]:
+    """Yield a warning for each reason not to trust a plan.
+
+    Args:
+        plan: what was decided.
+        teacher: by whose losses.
+    """
+    yield from _of_the_teacher(plan, teacher)
+    yield from _of_nothing_found(plan)
+
+
+def _of_the_teacher(plan: Plan, teacher: Teacher) -> Iterator[str]:
+    """Whether the teacher does not recognise whole images, whose losses then mean nothing."""
+    bundle = teacher.bundle
+    chance, loss = math.log(len(bundle.classes or ())), plan.mean_full_loss()
+    if loss < chance:
+        return
+    fills_the_view = bundle.tile_of is None and teacher.tile_size >= bundle.preprocessing.width
+    advice = "are its classes these? Run: fgdd-fast teacher check"
+    if teacher.view != "resize" and not fills_the_view:
+        size = teacher.tile_size
+        advice += f" Or are tiles of {size} pixels too small for it as it sees them? Try: --score-view resize"
+    yield (
+        f"The teacher's mean loss on whole images is {loss:.2f}, no better than guessing ({chance:.2f}): "
+        f"{advice}"
+    )
+
+
+def _of_nothing_found(plan: Plan) -> Iterator[str]:
+    """Whether there are images that have no foreground, where a rule asks for it."""
+    counts = {part.name: part.selection.nothing_found for part in plan.classes}
+    if not plan.settings.rule.needs_foreground or not any(counts.values()):
+        return
+    images = sum(len(part.occupancies) for part in plan.classes)
+    most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]
+    named = ", ".join(f"{name} {counts[name]}" for name in most if counts[name])
+    more = ", ..." if sum(map(bool, counts.values())) > _NAMED else ""
+    yield (
+        f"In {sum(counts.values())} of {images} images no foreground was found ({named}{more}): they give "
+        "crops, after all others. If it is there, try another --foreground, or other --prompts."
     )

@@ -11,6 +11,7 @@ from benchmarks.accuracy.results import SetKey
 from benchmarks.accuracy.rows import AnyRow, Row, name_of
 from benchmarks.accuracy.sets import MosaicSet, random_mosaics
 from fgdd_engines.progress import Progress
+from fgdd_fast.distilling import open_pipeline
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.resize import ResizeMethod
@@ -19,7 +20,7 @@ from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.network import check_features
-from fgdd_fast.pipeline import Pipeline, open_pipeline
+from fgdd_fast.pipeline import Pipeline
 from fgdd_fast.planning import MosaicSettings, decide, tiles_with_features
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.records import ImageRecord

@@ -91,7 +91,7 @@ def _look(
     dataset: DataSet, needs: Need, measuring: Mapping[str, Any], runtime: RuntimeOptions, progress: Progress
 ) -> Seen:
     """The data set and the models that it is going to be used with; `tiles` are those of one mosaic."""
-    named = measuring.get("foreground", "")
+    named = measuring.get("foreground") or ""
     options = MeasureOptions(**{"pool": None, **measuring})
     images = pool(dataset, options.pool, options.seed)
     prompts = None if options.prompts is None else read_prompts(Path(options.prompts))

@@ -170,13 +170,14 @@ def resize_option() -> Callable[[F], F]:
     )
 
 
-def foreground_options() -> Callable[[F], F]:
-    """The foreground model, and how it is asked for a class."""
+def foreground_options(default: str | None = DEFAULT_FOREGROUND) -> Callable[[F], F]:
+    """The foreground model, and how it is asked for a class; without a default, the rule's needs decide."""
+    shown = default or f"{DEFAULT_FOREGROUND} where --rule asks for a foreground, else none"
     return combined(
         click.option(
             "--foreground",
-            default=DEFAULT_FOREGROUND,
-            show_default=True,
+            default=default,
+            show_default=shown,
             metavar="NAME|BUNDLE|masks:FOLDER|none",
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
         ),
@@ -265,7 +266,7 @@ def _spelled(settings: Mapping[str, Any]) -> str:
 def measure_options() -> Callable[[F], F]:
     """What is measured of the pool, with which models."""
     return combined(
-        foreground_options(),
+        foreground_options(None),
         click.option(
             "--teacher",
             metavar="BUNDLE",

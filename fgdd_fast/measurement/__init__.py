@@ -1,3 +1,3 @@
 """Measure each image once, and keep what was measured by content."""
 
-__all__ = ["coverage", "effort", "features", "looks", "measurer", "missing", "store", "store_format"]
+__all__ = ["coverage", "effort", "features", "looks", "measurer", "missing", "store", "store_format", "whole"]

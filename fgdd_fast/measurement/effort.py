@@ -23,7 +23,7 @@ from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.ranking import Ranking, find_ranking
 from fgdd_fast.selection.records import ImageRecord
 from fgdd_fast.selection.sampling import own_doubt, threshold_doubt
-from fgdd_fast.selection.thresholds import RULE_KINDS, threshold_of
+from fgdd_fast.selection.thresholds import threshold_of
 from fgdd_fast.selection.undecided import undecided
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def look_where_needed(
     """
     search = _Search(looks, images, settings, progress)
     search.look_at_undecided()
-    if RULE_KINDS[settings.rule.kind].always is not None or len(looks.looked) == len(images):
+    if not settings.rule.needs_foreground or len(looks.looked) == len(images):
         return
     errors = search.compare()
     search.look_at_undecided()

@@ -34,7 +34,6 @@ from fgdd_fast.output.folder import RUN_RECORD, writing
 from fgdd_fast.output.outlines import LETTERS, outline
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.selection.records import ImageRecord
-from fgdd_fast.selection.thresholds import RULE_KINDS
 
 if TYPE_CHECKING:
     from fgdd_fast.images.dataset import SourceImage
@@ -143,7 +142,7 @@ def record_run(
         measurer: reads what was measured of the images.
         threads: of the run.
     """
-    always = RULE_KINDS[plan.settings.rule.kind].always is not None
+    always = not plan.settings.rule.needs_foreground
     classes = {
         part.name: ClassRecord(
             tuple(sorted(round(value, _DIGITS) for value in part.occupancies.values())),

@@ -11,7 +11,7 @@ from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.output.manifest import DistilledImage, Manifest
 from fgdd_fast.output.run_record import ClassRecord, RunRecord, SourceRecord
 from fgdd_fast.selection.records import Tile
-from fgdd_fast.selection.thresholds import RULE_KINDS, Rule, parse_rule
+from fgdd_fast.selection.thresholds import Rule, parse_rule
 
 BINS = 40  # of a histogram of occupancies
 _DIGITS = 4
@@ -58,7 +58,7 @@ def class_pages(manifest: Manifest, record: RunRecord | None) -> Iterator[ClassP
     """
     record = record or RunRecord()
     rule = rule_of(manifest)
-    always = rule is not None and RULE_KINDS[rule.kind].always is not None
+    always = rule is not None and not rule.needs_foreground
     images: dict[str, list[DistilledImage]] = {name: [] for name in manifest.classes}
     for image in manifest.images:
         images[image.class_name].append(image)

@@ -9,7 +9,6 @@ from functools import cached_property
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.report_page.classes import rule_of
 from fgdd_fast.selection.records import Tile
-from fgdd_fast.selection.thresholds import RULE_KINDS
 
 # Settings by which an image may give another crop, or be considered or not.
 _OF_CROPS = (
@@ -150,7 +149,7 @@ class _Side:
     def always(self) -> bool:
         """Whether occupancies play no part, or exchanged ones."""
         rule = rule_of(self.manifest)
-        return rule is None or rule.control is not None or RULE_KINDS[rule.kind].always is not None
+        return rule is None or rule.control is not None or not rule.needs_foreground
 
     def ranks_by_loss(self) -> bool:
         return self.manifest.settings.get("ranking") == "loss"

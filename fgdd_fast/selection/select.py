@@ -59,9 +59,9 @@ KEEP_FOREGROUND = 0.7  # by default: crops that keep less teach students less, s
 def default_keep_foreground(rule: Rule) -> float:
     """The share of the foreground that crops keep unless told otherwise, in [0, 1].
 
-    `always-patch` is RDED, which knows no foreground, and stays so.
+    Rules that ask for no foreground, such as RDED's, stay so.
     """
-    return 0.0 if rule.kind == "always-patch" else KEEP_FOREGROUND
+    return KEEP_FOREGROUND if rule.needs_foreground else 0.0
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,11 @@ class Rule:
     value: float | None = None
     control: Control | None = None
 
+    @property
+    def needs_foreground(self) -> bool:
+        """Whether the foreground of images plays a part."""
+        return RULE_KINDS[self.kind].always is None
+
     def __str__(self) -> str:
         parts = (self.control, self.kind, self.value)
         return ":".join(str(part) for part in parts if part is not None)

@@ -16,7 +16,7 @@ from typing import get_args
 from fgdd_fast.selection.ranking import Ranking
 from fgdd_fast.selection.records import ImageRecord, Tile, TileKind
 from fgdd_fast.selection.select import SelectionSettings, find_candidates, tiles_of, without_duplicates
-from fgdd_fast.selection.thresholds import RULE_KINDS, Rule, decide
+from fgdd_fast.selection.thresholds import Rule, decide
 
 _KINDS: tuple[TileKind, ...] = get_args(TileKind)
 _Tiles = tuple[Tile, ...]
@@ -48,7 +48,7 @@ def undecided(
     rivals: list[tuple[Tile, set[str]]] = []
     for record, kind, seen in zip(originals, decision.kinds, decision.seen, strict=True):
         sources = {each.source for each in (record, seen) if not each.looked}
-        certain = seen.looked or RULE_KINDS[rule.kind].always is not None
+        certain = seen.looked or not rule.needs_foreground
         outcomes = {
             _first(tiles_of(variant, each, decision.threshold, settings), once)
             for variant in _variants(record, settings)

@@ -12,6 +12,7 @@ from typing import Any
 
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.distilling import open_pipeline
 from fgdd_fast.errors import ImageError, SettingsError
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
@@ -21,7 +22,6 @@ from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import LABELS, check_output
 from fgdd_fast.output.manifest import Manifest
-from fgdd_fast.pipeline import open_pipeline
 from fgdd_fast.planning import Plan
 from fgdd_fast.runtime.choose import RuntimeOptions
 

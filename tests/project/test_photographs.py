@@ -63,7 +63,8 @@ def run(*words: object) -> Result:
 
 def distill(place: Path, out: str, *words: object) -> Path:
     store = ("--teacher", place / "teacher", "--store", place / "store")
-    result = run("distill", place / "train", place / out, "--ipc", 2, *store, *words)
+    asked = ("--ipc", 2, "--preset", "foreground")
+    result = run("distill", place / "train", place / out, *asked, *store, *words)
     assert result.exit_code == 0, result.output
     return place / out
 

@@ -24,7 +24,7 @@ from fgdd_fast.models.foreground import Foreground, ForegroundChoice
 from fgdd_fast.models.grounded_tensors import GroundedBundle, check_grounded
 from fgdd_fast.models.network import Runtime, check_classes
 from fgdd_fast.models.prompts import phrases_of, prompt_text
-from fgdd_fast.options import MeasureOptions, PlanOptions
+from fgdd_fast.options import FOREGROUND_RULE, MeasureOptions, PlanOptions
 from fgdd_fast.output.mosaic import arrange
 from fgdd_fast.planning import ClassPlan, MosaicSettings, Plan
 from fgdd_fast.runtime.sample_images import in_turn
@@ -70,9 +70,9 @@ class Task:
         return 1 if self.device == "cuda" else self.threads
 
     def mosaics(self, ipc: int) -> MosaicSettings:
-        """Return what `fgdd-fast distill` makes of these settings, with everything else at its default."""
+        """Return what `fgdd-fast distill --preset foreground` makes of these settings."""
         options = MeasureOptions(size=self.size, factor=self.factor, seed=self.seed, crops=self.crops)
-        return PlanOptions(ipc=ipc).settings(options)
+        return PlanOptions(ipc=ipc, rule=FOREGROUND_RULE).settings(options)
 
 
 @dataclass(frozen=True, kw_only=True)

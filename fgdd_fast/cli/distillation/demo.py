@@ -14,12 +14,12 @@ from fgdd_fast.cli.distillation.distill import report_plan
 from fgdd_fast.cli.distillation.report import report_option, write_final_report
 from fgdd_fast.cli.options import folder, foreground_options, runtime_of_options, runtime_options
 from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.distilling import distill
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.output.folder import REPORT, writing
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.report import draw_contact_sheet
-from fgdd_fast.pipeline import distill
 from fgdd_fast.planning import Plan
 from fgdd_fast.synthetic import DrawnSource, write_drawn_dataset
 

@@ -21,10 +21,10 @@ from fgdd_fast.cli.options import (
     selection_options,
 )
 from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
+from fgdd_fast.distilling import distill as run_distill
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.labels.making import make_labels
-from fgdd_fast.options import DEFAULT_RULE
-from fgdd_fast.pipeline import distill as run_distill
+from fgdd_fast.options import FOREGROUND_RULE, WHOLE_RULE
 from fgdd_fast.planning import Plan
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
 from fgdd_fast.trust.remaking import remake
@@ -32,8 +32,10 @@ from fgdd_fast.trust.remaking import remake
 _NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest", "report"}
 
 
-def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
-    """Parse a threshold rule."""
+def rule_option(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule | None:
+    """Parse a threshold rule, if one is given."""
+    if value is None:
+        return None
     try:
         return parse_rule(value)
     except SettingsError as error:
@@ -49,8 +51,7 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str) -> Rule:
 @click.option(
     "--rule",
     callback=rule_option,
-    default=DEFAULT_RULE,
-    show_default=True,
+    show_default=f"{FOREGROUND_RULE} where a foreground model is named, else {WHOLE_RULE}",
     metavar="RULE",
     help=f"Which images are kept whole. {RULES_HELP}.",
 )

@@ -15,15 +15,11 @@ from fgdd_fast.cli.distillation.distill import rule_option
 from fgdd_fast.cli.options import folder, json_option, measure_options, runtime_of_options, write_json
 from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
 from fgdd_fast.comparison import Agreement, ForegroundComparison, compare_foregrounds
+from fgdd_fast.distilling import open_pipeline
 from fgdd_fast.images.dataset import DataSet
-from fgdd_fast.options import DEFAULT_RULE
-from fgdd_fast.pipeline import open_pipeline
+from fgdd_fast.options import FOREGROUND_RULE
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule
-
-
-def _rule_if_given(ctx: click.Context, param: click.Parameter, value: str | None) -> Rule | None:
-    return None if value is None else rule_option(ctx, param, value)
 
 
 @click.command()
@@ -38,8 +34,8 @@ def _rule_if_given(ctx: click.Context, param: click.Parameter, value: str | None
 )
 @click.option(
     "--rule",
-    callback=_rule_if_given,
-    show_default=DEFAULT_RULE,
+    callback=rule_option,
+    show_default=FOREGROUND_RULE,
     metavar="RULE",
     help=f"With --against: which images are kept whole. {RULES_HELP}.",
 )
@@ -65,7 +61,7 @@ def measure(
     compared = compare_foregrounds(
         opened,
         against,
-        rule=rule or DEFAULT_RULE,
+        rule=rule or FOREGROUND_RULE,
         runtime=runtime,
         progress=console_progress(console()),
         **options,

@@ -1,0 +1,58 @@
+"""Whole images first: crops only where a class has too few images to fill its mosaics with whole ones."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.images.dataset import Skipped, SourceImage
+from fgdd_fast.measurement.features import TileFeatures
+from fgdd_fast.measurement.measurer import Measured, Measurer
+from fgdd_fast.selection.records import ImageRecord
+
+
+class WholeMeasurer:
+    """Measures as a `Measurer` does, but crops of those classes alone that cannot do without them.
+
+    Where all images are kept whole, crops are further tiles of a class that has fewer images than tiles. The
+    teacher otherwise looks at each image once, instead of once more for each candidate crop.
+
+    Args:
+        whole: measures whole images alone.
+        cropped: measures their candidate crops as well.
+        tiles: how many a class needs.
+    """
+
+    def __init__(self, whole: Measurer, cropped: Measurer, *, tiles: int) -> None:
+        self._whole = whole
+        self._cropped = cropped
+        self._tiles = tiles
+        self._small: set[str] = set()
+
+    @property
+    def features(self) -> TileFeatures:
+        """See `Measurer.features`."""
+        return self._whole.features
+
+    def measure(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> Measured:
+        """Measure what is missing; see `Measurer.measure`."""
+        measured = self._whole.measure(images, progress=progress)
+        contents: defaultdict[str, set[str]] = defaultdict(set)
+        for record in self._whole.records(images):
+            if isinstance(record, ImageRecord) and math.isfinite(record.full.loss):
+                contents[record.class_name].add(record.sha256)
+        self._small = {image.class_name for image in images if len(contents[image.class_name]) < self._tiles}
+        if not self._small:
+            return measured
+        members = [image for image in images if image.class_name in self._small]
+        again = self._cropped.measure(members, progress=progress)
+        return replace(measured, skipped=tuple(dict.fromkeys((*measured.skipped, *again.skipped))))
+
+    def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
+        """Return what is known of images; see `Measurer.records`."""
+        for small, members in groupby(images, lambda image: image.class_name in self._small):
+            yield from (self._cropped if small else self._whole).records(members)
