@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUNTIME = ("--device", "cpu", "--precision", "fp32", "--batch", "1", "--threads", "2")
+FOREGROUND = ("--foreground", "saliency-u2netp")  # which one version takes by default
 PER_CLASS = {"clothing": 12, "demo": 6}  # images that are taken of each class
 SHAPES = {"red disc": (215, 35, 45), "green square": (40, 170, 60), "blue disc": (45, 80, 200)}
 ROWS_BEFORE_THE_KILL = 200  # of all tables of the store; a whole run leaves about 750
@@ -84,7 +85,7 @@ def demo(version: Version, _: Given) -> None:
 def drawn(version: Version, given: Given) -> None:
     """Several ways of selecting, formats and views, over one store."""
     sample(given.before / "demo" / "demo" / "data", version.folder / "drawn" / "data", PER_CLASS["demo"])
-    common = ("--teacher", given.teacher, "--store", "store", *RUNTIME)
+    common = ("--teacher", given.teacher, "--store", "store", *FOREGROUND, *RUNTIME)
     ranking = ("--ranking", "stratified-kmeans", "--near-duplicates", 8, "--least-area", 0.1)
     shown = ("--resize", "pil", "--score-view", "resize", "--size", 128, "--crops", 3, "--pool", 4)
     version.run("drawn", "distill", "data", "plain", "--ipc", 2, *common)
@@ -104,7 +105,7 @@ def teacher(version: Version, given: Given) -> None:
 def clothing(version: Version, given: Given) -> None:
     """Photographs, with the teacher that `before` fitted on them."""
     made = given.before / "teacher"
-    common = ("--teacher", made / "teacher.onnx", "--store", "store", *RUNTIME)
+    common = ("--teacher", made / "teacher.onnx", "--store", "store", *FOREGROUND, *RUNTIME)
     version.run("clothing", "distill", made / "data", "plain", "--ipc", 2, *common)
 
 
@@ -136,7 +137,7 @@ def killed(version: Version, given: Given) -> None:
     """A run that is killed while it measures, once more while it writes, and goes on to the same end."""
     folder = version.folder / "killed"
     data = given.before / "drawn" / "data"
-    words = ("--ipc", 2, "--teacher", given.teacher, "--store", "store", *RUNTIME)
+    words = ("--ipc", 2, "--teacher", given.teacher, "--store", "store", *FOREGROUND, *RUNTIME)
     moments: tuple[Callable[[], bool], ...] = (
         lambda: count_rows(folder / "store") > ROWS_BEFORE_THE_KILL,
         lambda: any(folder.glob(".plain.partial-*")),

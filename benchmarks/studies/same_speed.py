@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from benchmarks.studies.same_cases import RUNTIME, CaseError, Version, prepare_cache, sample
+from benchmarks.studies.same_cases import FOREGROUND, RUNTIME, CaseError, Version, prepare_cache, sample
 
 PACKAGES = ("fgdd-fast", "numpy", "onnxruntime", "opencv-python", "openvino")
 CASE = "speed"
@@ -77,7 +77,7 @@ def processor_seconds(version: Version, data: Path, teacher: Path) -> float:
     """Distil once from nothing, and return the processor seconds that this took."""
     for name in ("store", "out"):
         shutil.rmtree(version.folder / CASE / name, ignore_errors=True)
-    words = ("--ipc", 2, "--teacher", teacher, "--store", "store", *RUNTIME, "--threads", 1)
+    words = ("--ipc", 2, "--teacher", teacher, "--store", "store", *FOREGROUND, *RUNTIME, "--threads", 1)
     process = version.start(CASE, "distill", data, "out", *words)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

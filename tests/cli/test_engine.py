@@ -171,7 +171,7 @@ def test_what_cannot_be_built_is_told(machine: Machine, teacher: Bundle, tmp_pat
 
 
 def test_list_says_which_engines_can_be_used_here(machine: Machine, plan: Plan) -> None:
-    row = ["tiny", "fp32", "Orin", "tensorrt 10.16.2", "1:6:48", "0.0 MB", "passed", "yes"]
+    row = ["tiny", "fp32", "Orin", "tensorrt 10.16.2", "1:192:256", "0.0 MB", "passed", "yes"]
     assert table_rows(run("list"))["tiny"] == row
     for version, device, reason in (
         ("11.0", ORIN, "was built by tensorrt 10.16.2, not 11.0"),
@@ -198,7 +198,7 @@ def test_inspect_tells_a_sidecar_in_words(plan: Plan) -> None:
         str(plan.graph),
         plan.key.model_sha256,
         "tensorrt 10.16.2, CUDA 13, Orin (8.7)",
-        "batch 1:6:48",
+        "batch 1:192:256",
         "2 fp16, 1 fp32 (read from the engine inspector)",
         "workspace all memory",
         "same path              1",
