@@ -47,7 +47,8 @@ function best(item) {
 const words = (kind) => (kind ? "whole" : "crop");
 function spoken(item) {
   const what = item.near ? (item.kind ? "would be kept whole" : "would be cropped") : words(item.kind);
-  return `${item.data.name}, ${item.path}: ${what}, occupancy ${fixed(item.o, 2)}, loss ${fixed(item.l, 2)}` + (item.rank ? `, rank ${item.rank} of ${item.data.tiles.length}` : "");
+  const seen = settings.searched ? `, occupancy ${fixed(item.o, 2)}` : "";
+  return `${item.data.name}, ${item.path}: ${what}${seen}, loss ${fixed(item.l, 2)}` + (item.rank ? `, rank ${item.rank} of ${item.data.tiles.length}` : "");
 }
 
 function show(pane, item) {
@@ -59,7 +60,8 @@ function show(pane, item) {
     width, height, outline, label, box: item.near ? null : item.box, kind: item.kind, source: images.sources[item.s],
     mosaic: item.near ? null : images.mosaics[item.m], factor, place: item.place,
   });
-  const lines = [["Occupancy", fixed(item.o, 3), data.threshold === null ? "" : `threshold ${fixed(data.threshold, 3)}`], ["Loss", fixed(item.l, 3), item.near ? "of the whole image, nats" : "nats"]];
+  const lines = settings.searched ? [["Occupancy", fixed(item.o, 3), data.threshold === null ? "" : `threshold ${fixed(data.threshold, 3)}`]] : [];
+  lines.push(["Loss", fixed(item.l, 3), item.near ? "of the whole image, nats" : "nats"]);
   if (item.rank) lines.push(["Rank", `${item.rank} of ${data.tiles.length}`, settings.ranking === "loss" ? "lowest loss first" : `by ${settings.ranking}`]);
   if (width) lines.push(["Image", `${width} × ${height}`, item.near || item.kind ? "" : `crop ${item.box[2]} × ${item.box[3]}`]);
   const rows = lines.map(([name, value, note]) => element("div", {}, element("dt", {}, name), element("dd", {}, value, " ", element("small", {}, note))));
@@ -157,6 +159,7 @@ function walk(event, tiles) {
 }
 
 function histogramOf(data) {
+  if (!settings.searched) return [];
   const total = [data.below, data.above].map((counts) => counts.reduce((sum, count) => sum + count, 0));
   const highest = Math.max(1, ...data.below.map((count, place) => count + data.above[place]));
   const n = data.below.length, threshold = data.threshold;

@@ -9,6 +9,7 @@ from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.images.depth import SixteenBit
+from fgdd_fast.options import NO_FOREGROUND
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import REPORT
 from fgdd_fast.output.manifest import Manifest
@@ -185,6 +186,7 @@ def _view(
     settings = {
         "always": None if rule is None else RULE_KINDS[rule.kind].always,
         "control": None if rule is None else rule.control,
+        "searched": manifest.models["foreground"].name != NO_FOREGROUND,
         **{
             name: manifest.settings.get(name)
             for name in ("rule", "ranking", "crops", "keep_foreground", "least_area", "factor")
@@ -198,4 +200,5 @@ def _view(
         "settings": embedded(settings),
         "recorded": record is not None,
         "always": settings["always"],
+        "searched": settings["searched"],
     }

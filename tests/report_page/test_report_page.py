@@ -153,6 +153,16 @@ def test_distill_ends_with_a_report(workplace: Path) -> None:
     assert not page.exists()
 
 
+def test_without_a_foreground_the_page_speaks_of_none(workplace: Path) -> None:
+    words = [word for word in arguments(workplace, foreground=None) if word != "--no-report"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    page = (workplace / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Every image is kept whole" in page
+    assert "<label hidden><span>Occupancy" in page
+    assert 'value="threshold"' not in page
+    assert 'class="spark"' not in page
+
+
 def test_what_is_odd_about_the_data_stands_in_the_report(workplace: Path) -> None:
     (workplace / "data" / "red" / "copy.png").write_bytes((workplace / "data/blue/00.png").read_bytes())
     words = [word for word in arguments(workplace) if word != "--no-report"]

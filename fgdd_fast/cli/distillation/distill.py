@@ -149,7 +149,7 @@ def report_plan(plan: Plan) -> None:
         paths = [tile.kind for tile in part.selection.tiles]
         counts = (
             len(part.full_losses),
-            f"{part.selection.threshold:.3f}",
+            f"{part.selection.threshold:.3f}" if plan.settings.rule.needs_foreground else "—",
             paths.count("full"),
             paths.count("crop"),
             part.selection.further,
