@@ -182,13 +182,6 @@ def foreground_options(default: str | None = DEFAULT_FOREGROUND) -> Callable[[F]
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
         ),
         click.option(
-            "--foreground-effort",
-            type=click.Choice(get_args(Effort)),
-            default="exact",
-            show_default=True,
-            help="exact: it looks at all images; decide: a quicker one does, and it where that matters.",
-        ),
-        click.option(
             "--prompts",
             type=folder(),
             metavar="FILE",
@@ -267,6 +260,13 @@ def measure_options() -> Callable[[F], F]:
     """What is measured of the pool, with which models."""
     return combined(
         foreground_options(None),
+        click.option(
+            "--foreground-effort",
+            type=click.Choice(get_args(Effort)),
+            default="exact",
+            show_default=True,
+            help="exact: it looks at all images; decide: a quicker one does, and it where that matters.",
+        ),
         click.option(
             "--teacher",
             metavar="BUNDLE",

@@ -2,4 +2,5 @@
 
 from benchmarks.studies.effort import main
 
-main()
+if __name__ == "__main__":
+    main()

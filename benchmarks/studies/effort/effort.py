@@ -37,7 +37,7 @@ from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.factory import choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel, Pixels
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, Teacher, open_teacher
-from fgdd_fast.options import MeasureOptions, PlanOptions
+from fgdd_fast.options import FOREGROUND_RULE, MeasureOptions, PlanOptions
 from fgdd_fast.planning import Measurements, MosaicSettings, decide
 from fgdd_fast.runtime.choose import RuntimeOptions, runtime_of
 from fgdd_fast.selection.records import ImageRecord
@@ -90,7 +90,7 @@ def main(
             batch=VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(judge))
-        settings = PlanOptions(ipc=tiles).settings(MeasureOptions(size=side, factor=1))
+        settings = PlanOptions(ipc=tiles, rule=FOREGROUND_RULE).settings(MeasureOptions(size=side, factor=1))
         measuring = MeasureSettings(5, 0, "area", 1, runtime.threads, shares=True)
         case = Case(dataset, images, settings, measuring, judge, opened)
         seconds = _seconds(judge, models, study.track(images[:: max(len(images) // timed, 1)], "Timing"))
