@@ -256,17 +256,22 @@ def _spelled(settings: Mapping[str, Any]) -> str:
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
+def effort_option() -> Callable[[F], F]:
+    """At how many images the foreground model looks."""
+    return click.option(
+        "--foreground-effort",
+        type=click.Choice(get_args(Effort)),
+        default="exact",
+        show_default=True,
+        help="exact: it looks at all images; decide: a quicker one does, and it where that matters.",
+    )
+
+
 def measure_options() -> Callable[[F], F]:
     """What is measured of the pool, with which models."""
     return combined(
         foreground_options(None),
-        click.option(
-            "--foreground-effort",
-            type=click.Choice(get_args(Effort)),
-            default="exact",
-            show_default=True,
-            help="exact: it looks at all images; decide: a quicker one does, and it where that matters.",
-        ),
+        effort_option(),
         click.option(
             "--teacher",
             metavar="BUNDLE",

@@ -30,7 +30,7 @@ _FORMS = (
     "as in: n02123045 tabby cat, tabby"
 )
 _PROMPTING_FIELDS: Mapping[str, Check] = {
-    "form": string(longest=1000),
+    "form": string(r"(?s).*\{\}.*", what="a text with {} in it", longest=1000),
     "text_length": whole(1, 4096),
     "special_tokens": array(whole(0, 2**31 - 1), longest=4096),
     "threshold": number(0, 1),
