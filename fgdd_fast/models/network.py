@@ -152,7 +152,8 @@ class Teacher(BatchedNetwork):
         fixed = bundle.inputs[0].shape[1:3]
         if any(isinstance(length, int) and length != side for length in fixed):
             raise SettingsError(
-                f"The teacher {bundle.name} takes views of {fixed[0]} x {fixed[1]} pixels, not of {side}",
+                f"The teacher {bundle.name} takes views of {' x '.join(map(str, fixed))} pixels, not of "
+                f"{side}",
                 "Use --score-view pad or resize.",
             )
         if view == "pad" and bundle.preprocessing.pad_value is None:
