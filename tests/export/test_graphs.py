@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, Preprocessing, load_bundle, write_bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_export.graphs.network_bundle import publish, staging_folder
@@ -33,8 +34,8 @@ def staged_bundle(onnx: Path, name: bytes) -> Bundle:
         name=onnx.stem,
         role="foreground",
         sha256="",
-        inputs=(),
-        outputs=(),
+        inputs=(TensorSpec("images", "uint8", ("batch", 8, 8, 3)),),
+        outputs=(TensorSpec("mask", "uint8", ("batch", 8, 8)),),
         preprocessing=Preprocessing(8, 8, "none"),
         classes=None,
         source={},
