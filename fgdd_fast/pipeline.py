@@ -160,7 +160,7 @@ class Pipeline:
             self.log.warn(text)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
-    def _measure(self, measurer: Measurer | Looks, progress: Progress) -> Measured:
+    def _measure(self, measurer: Measurer | Looks | WholeMeasurer, progress: Progress) -> Measured:
         with self.log.stage("measuring"):
             measured = measurer.measure(self.images, progress=progress)
         self.log.measured += measured.measured

@@ -18,6 +18,7 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.measurement.looks import Looks
 from fgdd_fast.measurement.measurer import Measurer
+from fgdd_fast.measurement.whole import WholeMeasurer
 from fgdd_fast.planning import MosaicSettings, Plan, decide, tiles_with_features
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.ranking import Ranking, find_ranking
@@ -64,7 +65,7 @@ def look_where_needed(
 def decide_measured(
     dataset: DataSet,
     images: Sequence[SourceImage],
-    measurer: Measurer | Looks,
+    measurer: Measurer | Looks | WholeMeasurer,
     settings: MosaicSettings,
     left_out: Sequence[Skipped],
     paths: Mapping[str, Path],
