@@ -12,7 +12,7 @@ from typing import Any
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
-from fgdd_fast.measurement.effort import decide_measured, look_again
+from fgdd_fast.measurement.effort import AnyMeasurer, decide_measured, look_again
 from fgdd_fast.measurement.looks import Looks
 from fgdd_fast.measurement.measurer import Measured, Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
@@ -160,7 +160,7 @@ class Pipeline:
             self.log.warn(text)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
-    def _measure(self, measurer: Measurer | Looks | WholeMeasurer, progress: Progress) -> Measured:
+    def _measure(self, measurer: AnyMeasurer, progress: Progress) -> Measured:
         with self.log.stage("measuring"):
             measured = measurer.measure(self.images, progress=progress)
         self.log.measured += measured.measured
@@ -213,7 +213,8 @@ class Pipeline:
                 looked_at={} if self.quick is None else plan.looked_at,
             )
             write(manifest, partial)
-            measurer = look_again(self._reader(plan.settings.selection), plan, self.images)
+            reader = self._whole(plan.settings) or self._reader(plan.settings.selection)
+            measurer = look_again(reader, plan, self.images)
             write_run_record(record_run(self.log, plan, self.images, measurer, threads=threads), partial)
         return manifest
 

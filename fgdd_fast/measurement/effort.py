@@ -29,6 +29,9 @@ from fgdd_fast.selection.undecided import undecided
 
 _log = logging.getLogger(__name__)
 
+AnyMeasurer = Measurer | Looks | WholeMeasurer
+"""Measures images for a plan, and reads what was measured back."""
+
 SAMPLE = 64  # images, but at most a share of all
 SAMPLE_SHARE = 0.05
 STEP = 0.05  # of a class's images, by which more of those near the threshold are looked at
@@ -65,7 +68,7 @@ def look_where_needed(
 def decide_measured(
     dataset: DataSet,
     images: Sequence[SourceImage],
-    measurer: Measurer | Looks | WholeMeasurer,
+    measurer: AnyMeasurer,
     settings: MosaicSettings,
     left_out: Sequence[Skipped],
     paths: Mapping[str, Path],
@@ -97,7 +100,7 @@ def decide_measured(
         measurer.look([image for image in images if image.source in taken], progress=progress)
 
 
-def look_again(measurer: Measurer | Looks, plan: Plan, images: Sequence[SourceImage]) -> Measurer | Looks:
+def look_again(measurer: AnyMeasurer, plan: Plan, images: Sequence[SourceImage]) -> AnyMeasurer:
     """Return a measurer that reads what a plan was decided from; it looks where that was looked."""
     if isinstance(measurer, Looks):
         known = {source for part in plan.classes for source in part.looked_at}

@@ -52,6 +52,10 @@ class WholeMeasurer:
         again = self._cropped.measure(members, progress=progress)
         return replace(measured, skipped=tuple(dict.fromkeys((*measured.skipped, *again.skipped))))
 
+    def masks(self, images: Iterable[SourceImage]) -> Iterator[None]:
+        """Return None for each image: no foreground was looked for."""
+        return (None for _ in images)
+
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """Return what is known of images; see `Measurer.records`."""
         for small, members in groupby(images, lambda image: image.class_name in self._small):

@@ -37,8 +37,7 @@ from fgdd_fast.selection.records import ImageRecord
 
 if TYPE_CHECKING:
     from fgdd_fast.images.dataset import SourceImage
-    from fgdd_fast.measurement.looks import Looks
-    from fgdd_fast.measurement.measurer import Measurer
+    from fgdd_fast.measurement.effort import AnyMeasurer
     from fgdd_fast.planning import ClassPlan, Plan
 
 FORMAT = 1
@@ -131,7 +130,7 @@ class RunRecord:
 
 
 def record_run(
-    log: RunLog, plan: Plan, images: Sequence[SourceImage], measurer: Measurer | Looks, *, threads: int
+    log: RunLog, plan: Plan, images: Sequence[SourceImage], measurer: AnyMeasurer, *, threads: int
 ) -> RunRecord:
     """Gather the record of a run from what it noted, decided and measured.
 
@@ -178,7 +177,7 @@ def _nearest(part: ClassPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(source for _, source in reversed(below[:NEAR])), tuple(source for _, source in above[:NEAR])
 
 
-def _sources(images: Sequence[SourceImage], measurer: Measurer | Looks) -> Iterator[tuple[str, SourceRecord]]:
+def _sources(images: Sequence[SourceImage], measurer: AnyMeasurer) -> Iterator[tuple[str, SourceRecord]]:
     for record, mask in zip(measurer.records(images), measurer.masks(images), strict=True):
         if isinstance(record, ImageRecord):
             yield (

@@ -18,6 +18,7 @@ from tiny_report import write_reported
 from fgdd_fast import RuntimeOptions, distill, write_report
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError
+from fgdd_fast.output.run_record import read_run_record
 from fgdd_fast.report_page.classes import BINS, histogram
 from fgdd_fast.report_page.facts import duration
 from fgdd_fast.report_page.pictures import BYTES_PER_PIXEL, choose_sizes
@@ -161,6 +162,10 @@ def test_without_a_foreground_the_page_speaks_of_none(workplace: Path) -> None:
     assert "<label hidden><span>Occupancy" in page
     assert 'value="threshold"' not in page
     assert 'class="spark"' not in page
+    record = read_run_record(workplace / "out")
+    assert record is not None
+    assert len(record.sources) == 12, "each tile's image is there, with its size"
+    assert {source.outline for source in record.sources.values()} == {None}
 
 
 def test_what_is_odd_about_the_data_stands_in_the_report(workplace: Path) -> None:
