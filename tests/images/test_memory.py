@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from fgdd_fast.parallel import MemoryBudget
 
 
@@ -47,11 +49,13 @@ def test_whoever_wants_more_than_all_has_it_alone() -> None:
 
 def test_an_error_gives_its_share_back() -> None:
     budget = MemoryBudget(100)
-    for _ in range(3):
-        try:
-            with budget.holding(100):
-                raise ValueError
-        except ValueError:
-            pass
-    with budget.holding(100):
-        pass
+    with pytest.raises(ValueError, match="within"), budget.holding(100):
+        raise ValueError("within")
+    entered = threading.Event()
+
+    def want_all() -> None:
+        with budget.holding(100):
+            entered.set()
+
+    threading.Thread(target=want_all, daemon=True).start()
+    assert entered.wait(10)

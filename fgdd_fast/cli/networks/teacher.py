@@ -27,6 +27,16 @@ from fgdd_fast.models.fitting import BACKBONE, JudgedTeacher, PoorTeacherError, 
 from fgdd_fast.models.linear_head import Accuracy
 from fgdd_fast.renaming import MATCHINGS, rename_teacher
 
+_tried_images = click.option(
+    "--pool",
+    "limit",
+    callback=pool_size,
+    default="20",
+    show_default=True,
+    metavar="N|all",
+    help="Images tried per class.",
+)
+
 
 @click.group()
 def teacher() -> None:
@@ -110,15 +120,7 @@ def tile_command(bundle: str, tiles: tuple[int, ...]) -> None:
 @teacher.command()
 @click.argument("bundle")
 @click.argument("data", type=folder())
-@click.option(
-    "--pool",
-    "limit",
-    callback=pool_size,
-    default="20",
-    show_default=True,
-    metavar="N|all",
-    help="Images tried per class.",
-)
+@_tried_images
 @sixteen_bit_option()
 @resize_option()
 @seed_option()
@@ -148,15 +150,7 @@ def check(bundle: str, data: Path, **options: Any) -> None:
     show_default="spelling where that tells, else answers",
     help="How outputs are matched with folders: by their names, or by what is said of the images.",
 )
-@click.option(
-    "--pool",
-    "limit",
-    callback=pool_size,
-    default="20",
-    show_default=True,
-    metavar="N|all",
-    help="Images tried per class.",
-)
+@_tried_images
 @resize_option()
 @seed_option()
 @runtime_options()
