@@ -22,7 +22,6 @@ from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import LABELS, check_output
 from fgdd_fast.output.manifest import Manifest
-from fgdd_fast.planning import Plan
 from fgdd_fast.runtime.choose import RuntimeOptions
 
 _LEFT_OUT = ("keep_foreground", "least_area")  # of a manifest, where nothing is asked for
@@ -150,7 +149,8 @@ def _without(dataset: DataSet, gone: set[str]) -> DataSet:
 def _asked_as(manifest: Manifest) -> Iterator[dict[str, Any]]:
     """The settings of a manifest, by the names of options; prompts lie in a file while the block lasts."""
     settings = dict(manifest.settings)
-    settings.pop("batch", None)
+    for name in ("batch", "foreground_batch"):
+        settings.pop(name, None)
     settings["pool"] = None if settings.get("pool") == "all" else settings.get("pool")
     settings |= {name: settings.get(name, 0.0) for name in _LEFT_OUT}
     with tempfile.TemporaryDirectory(prefix="fgdd-fast-") as folder:
@@ -168,9 +168,11 @@ def _distil(
     runtime: RuntimeOptions | None,
     progress: Progress,
 ) -> tuple[Manifest | None, set[str]]:
-    """Distil anew; or, where a copy of what was withdrawn would be taken, write nothing and name it."""
+    """Distil anew; or, where a copy of what was withdrawn turns up, write nothing and name it."""
     batch = manifest.settings.get("batch", 1)
-    runtime = replace(runtime or RuntimeOptions(), batch=int(batch) if isinstance(batch, int) else 1)
+    if "foreground_batch" in manifest.settings or not isinstance(batch, int):
+        batch = "auto"  # which gave each network its own
+    runtime = replace(runtime or RuntimeOptions(), batch=batch)
     names = {each.name for each in fields(PlanOptions)}
     deciding = {name: value for name, value in settings.items() if name in names}
     measuring = {name: value for name, value in settings.items() if name not in names}
@@ -184,11 +186,7 @@ def _distil(
                     f"Name that one with --{role}.",
                 )
         plan = pipeline.plan(progress=progress, **deciding)
-        copies = _copies(plan, withdrawn)
+        copies = _known_copies(pipeline.store, dataset, withdrawn)  # by now all were read
         if copies:
             return None, copies
         return pipeline.write(plan, out, overwrite=True, progress=progress), copies
-
-
-def _copies(plan: Plan, withdrawn: set[str]) -> set[str]:
-    return {tile.source for _, mosaic in plan.mosaics for tile in mosaic.tiles if tile.sha256 in withdrawn}

@@ -17,6 +17,7 @@ from fgdd_fast import forget, verify
 from fgdd_fast.cli import main
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.measurement.store import FILE_NAME
+from fgdd_fast.runtime.batches import Batches
 from fgdd_fast.runtime.choose import RuntimeOptions
 
 RUNTIME = RuntimeOptions(device="cpu", threads=2)
@@ -101,3 +102,29 @@ def test_what_nobody_knows_and_another_teacher_are_refused(folder: Path) -> None
         forget(out, sources(out)[:1], runtime=RUNTIME, **given)  # type: ignore[arg-type]
     assert contents(out) == before
     assert_refused(run("forget", str(out), "x"), "Missing option")
+
+
+def test_a_copy_that_gives_no_tile_is_forgotten_too(folder: Path) -> None:
+    out, data = folder / "out", folder / "data"
+    other = next(
+        f"blue/{file.name}"
+        for file in sorted((data / "blue").iterdir())
+        if f"blue/{file.name}" not in sources(out)
+    )
+    shutil.copy(data / other, data / "blue" / "zz-copy.png")
+    gone = forget(out, [other], runtime=RUNTIME, **named(folder))  # type: ignore[arg-type]
+    assert {other, "blue/zz-copy.png"} <= set(gone.sources)
+    assert len(json.loads((out / "run.json").read_text())["classes"]["blue"]["occupancies"]) == 7
+    assert "zz-copy" not in (out / "run.json").read_text()
+
+
+def test_batches_of_their_own_for_each_network_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    several = Batches(images=2, asked=1, scored=1, labelled=1)
+    monkeypatch.setattr("fgdd_fast.runtime.batches.PROCESSOR", several)
+    out = folder / "out"
+    assert distill(folder, "out", "--overwrite", batch="auto").exit_code == 0
+    assert json.loads((out / "manifest.json").read_text())["settings"]["foreground_batch"] == 2
+    chosen = sources(out)[0]
+    forget(out, [chosen], runtime=RUNTIME, **named(folder))  # type: ignore[arg-type]
+    assert chosen not in sources(out)
+    assert json.loads((out / "manifest.json").read_text())["settings"]["foreground_batch"] == 2
