@@ -169,10 +169,11 @@ def _distil(
     progress: Progress,
 ) -> tuple[Manifest | None, set[str]]:
     """Distil anew; or, where a copy of what was withdrawn turns up, write nothing and name it."""
-    batch = manifest.settings.get("batch", 1)
-    if "foreground_batch" in manifest.settings or not isinstance(batch, int):
-        batch = "auto"  # which gave each network its own
-    runtime = replace(runtime or RuntimeOptions(), batch=batch)
+    batch, own = manifest.settings.get("batch", 1), "foreground_batch" in manifest.settings
+    # A batch for each network is what `auto` gave.
+    runtime = replace(
+        runtime or RuntimeOptions(), batch=batch if isinstance(batch, int) and not own else "auto"
+    )
     names = {each.name for each in fields(PlanOptions)}
     deciding = {name: value for name, value in settings.items() if name in names}
     measuring = {name: value for name, value in settings.items() if name not in names}
