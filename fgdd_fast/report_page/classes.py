@@ -8,6 +8,7 @@ from typing import Any
 
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import Skipped
+from fgdd_fast.options import NO_FOREGROUND
 from fgdd_fast.output.manifest import DistilledImage, Manifest
 from fgdd_fast.output.run_record import ClassRecord, RunRecord, SourceRecord
 from fgdd_fast.selection.records import Tile
@@ -47,6 +48,11 @@ def rule_of(manifest: Manifest) -> Rule | None:
         return parse_rule(str(manifest.settings.get("rule")))
     except SettingsError:
         return None
+
+
+def looked_for_foreground(manifest: Manifest) -> bool:
+    """Whether a data set's occupancies mean anything."""
+    return manifest.models["foreground"].name != NO_FOREGROUND
 
 
 def class_pages(manifest: Manifest, record: RunRecord | None) -> Iterator[ClassPage]:

@@ -4,7 +4,7 @@ function tile(letter, side) {
   if (!side) return element("span", { class: "absent" }, `not in ${letter}`);
   const words = side.kind ? "whole" : "crop";
   const image = element("img", { src: picture(side.picture), alt: `the tile in ${letter}`, decoding: "async" });
-  return element("span", { class: "side " + words }, image, element("span", {}, element("b", {}, letter), ` ${words}, ${fixed(side.o, 2)}`), element("small", {}, `loss ${fixed(side.l, 3)}`));
+  return element("span", { class: "side " + words }, image, element("span", {}, element("b", {}, letter), ` ${words}${side.o === null ? "" : `, ${fixed(side.o, 2)}`}`), element("small", {}, `loss ${fixed(side.l, 3)}`));
 }
 function open(shell) {
   if (shell.filled) return;

@@ -114,7 +114,7 @@ def compare(a: Manifest, b: Manifest) -> Iterator[ClassComparison]:
         gone = [before[key] for key in before if key not in after]
         new = [after[key] for key in after if key not in before]
         changes = sorted(_changes(name, gone, new, sides), key=lambda change: change.loss)
-        thresholds = (a.thresholds.get(name), b.thresholds.get(name))
+        thresholds = (sides[0].threshold(name), sides[1].threshold(name))
         yield ClassComparison(name, len(before) - len(gone), thresholds, tuple(changes))
 
 
@@ -151,6 +151,11 @@ class _Side:
         rule = rule_of(self.manifest)
         return rule is None or rule.control is not None or not rule.needs_foreground
 
+    def threshold(self, name: str) -> float | None:
+        """The threshold of a class; None where there is no such class, or the rule asks for none."""
+        rule = rule_of(self.manifest)
+        return self.manifest.thresholds.get(name) if rule is None or rule.needs_foreground else None
+
     def ranks_by_loss(self) -> bool:
         return self.manifest.settings.get("ranking") == "loss"
 
@@ -180,10 +185,14 @@ def _why_another(before: Tile, after: Tile, a: _Side, b: _Side) -> str:
     if before.kind != after.kind:
         said = ", ".join(
             f"{side.letter} {'keeps it whole' if tile.kind == 'full' else 'crops it'}"
-            + ("" if side.always else f" (occupancy {tile.occupancy:.3f}, threshold {tile.threshold:.3f})")
+            + (
+                f" (rule {side.manifest.settings.get('rule')})"
+                if side.always
+                else f" (occupancy {tile.occupancy:.3f}, threshold {tile.threshold:.3f})"
+            )
             for side, tile in ((a, before), (b, after))
         )
-        if before.occupancy != after.occupancy:
+        if before.occupancy != after.occupancy and not (a.always or b.always):
             return f"{said}: its foreground was found otherwise."
         return f"{said}."
     return f"Another crop of the same image{_because(a, b, _OF_CROPS)}."

@@ -12,7 +12,7 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.output.distilled import DistilledSet, open_distilled
 from fgdd_fast.output.folder import COMPARISON
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
-from fgdd_fast.report_page.classes import printable
+from fgdd_fast.report_page.classes import looked_for_foreground, printable
 from fgdd_fast.report_page.comparison import Change, ClassComparison, PlacedTile, compare, differences
 from fgdd_fast.report_page.facts import Fact
 from fgdd_fast.report_page.pictures import BYTES_PER_PIXEL, encode_picture
@@ -85,7 +85,7 @@ def _class_view(
         tile = placed.tile
         return {
             "kind": int(tile.kind == "full"),
-            "o": tile.occupancy,
+            "o": tile.occupancy if looked_for_foreground(sets[number].manifest) else None,
             "l": tile.loss,
             "box": list(tile.box),
             "picture": encode_picture(tiles[number, placed.image][placed.cell], side),

@@ -306,7 +306,7 @@ function listTiles() {
 }
 function further() {
   const grid = document.querySelector("#tiles .grid"), pane = document.querySelector("#tiles .source");
-  const cards = found.slice(listed, listed + FIRST).map((tile) => card(tile, pane, [element("b", { class: "class-name" }, tile.data.name), element("small", {}, `${words(tile.kind)}, ${fixed(tile.o, 2)}`), element("small", {}, `loss ${fixed(tile.l, 2)}`)]));
+  const cards = found.slice(listed, listed + FIRST).map((tile) => card(tile, pane, [element("b", { class: "class-name" }, tile.data.name), element("small", {}, `${words(tile.kind)}${settings.searched ? `, ${fixed(tile.o, 2)}` : ""}`), element("small", {}, `loss ${fixed(tile.l, 2)}`)]));
   grid.append(...cards);
   listed += cards.length;
   document.getElementById("further").hidden = listed >= found.length;

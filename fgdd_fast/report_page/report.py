@@ -9,12 +9,11 @@ from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.images.depth import SixteenBit
-from fgdd_fast.options import NO_FOREGROUND
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import REPORT
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.run_record import RunRecord, read_run_record
-from fgdd_fast.report_page.classes import ClassPage, class_pages, rule_of
+from fgdd_fast.report_page.classes import ClassPage, class_pages, looked_for_foreground, rule_of
 from fgdd_fast.report_page.facts import overview
 from fgdd_fast.report_page.pictures import (
     ClassPictures,
@@ -186,7 +185,7 @@ def _view(
     settings = {
         "always": None if rule is None else RULE_KINDS[rule.kind].always,
         "control": None if rule is None else rule.control,
-        "searched": manifest.models["foreground"].name != NO_FOREGROUND,
+        "searched": looked_for_foreground(manifest),
         **{
             name: manifest.settings.get(name)
             for name in ("rule", "ranking", "crops", "keep_foreground", "least_area", "factor")

@@ -83,6 +83,15 @@ def test_one_image_may_give_another_tile(manifest: Manifest) -> None:
     assert change.reason == "The file changed."
 
 
+def test_a_rule_that_asks_for_no_foreground_is_the_reason(manifest: Manifest) -> None:
+    other = told(with_tile(manifest, 0, kind="crop", box=Box(0, 0, 9, 9), occupancy=0.2), rule="mean")
+    (found,) = compare(other, told(manifest, rule="always-full"))
+    assert found.thresholds == (0.5, None)
+    assert found.changes[0].reason == (
+        "A crops it (occupancy 0.200, threshold 0.500), B keeps it whole (rule always-full)."
+    )
+
+
 def test_a_worse_loss_is_the_reason(manifest: Manifest) -> None:
     better = with_tile(manifest, 3, source="cat/better.png", loss=0.05)
     new, gone = only(manifest, better)

@@ -77,7 +77,7 @@ def test_one_that_is_gone_from_data_is_known_by_the_manifest(folder: Path) -> No
     options = [word for name, value in named(folder).items() for word in (f"--{name}", str(value))]
     result = run("forget", str(out), chosen, *options, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "1 tiles replaced" in result.output
+    assert "out: 1; images taken out of the store: 1" in result.output
     assert "Its labels are gone" in result.output
     assert "Still in" not in result.output
     assert not (out / "labels").exists()

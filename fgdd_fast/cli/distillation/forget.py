@@ -39,7 +39,7 @@ def forget(out: Path, sources: tuple[str, ...], **options: Any) -> None:
     """
     runtime = runtime_of_options(options)
     gone = run_forget(out, sources, runtime=runtime, progress=console_progress(console()), **options)
-    click.echo(f"{gone.tiles} tiles replaced in {out}; {gone.stored} images taken out of the store")
+    click.echo(f"Tiles replaced in {out}: {gone.tiles}; images taken out of the store: {gone.stored}")
     if gone.labels:
         click.echo(f"Its labels are gone: run fgdd-fast label {out} --teacher {options['teacher']} again")
     if gone.remaining:
