@@ -11,5 +11,6 @@ __all__ = [
     "parity",
     "sample_images",
     "tolerances",
+    "trials",
     "variants",
 ]

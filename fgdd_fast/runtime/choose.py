@@ -22,23 +22,16 @@ from fgdd_engines.bundle.files import write_file
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
-from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.batches import Batch, images_at_once
 from fgdd_fast.runtime.machine import read_machine
-from fgdd_fast.runtime.parity import REFERENCE, Comparison
-from fgdd_fast.runtime.sample_images import SampleImage, drawn_sample_images
-from fgdd_fast.runtime.tolerances import TOLERANCES
+from fgdd_fast.runtime.parity import REFERENCE
+from fgdd_fast.runtime.trials import RULES, Trial, comparison_images, try_all
 from fgdd_fast.runtime.variants import find_variants, variant_name
 
 Requested = str  # a device's name, or `auto`
 
 _log = logging.getLogger(__name__)
-
-PICTURES = 12
-FEWEST_PICTURES = 2
-# A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
-FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
 
 
 def available_processors() -> int:
@@ -77,30 +70,6 @@ class Choice:
 
     runtime: Runtime
     reason: str
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What became of one way to run a bundle.
-
-    Attributes:
-        device, precision: the way.
-        images_per_second: by one thread or stream; 0 where it could not run.
-        shortfalls: the figures by which its decisions differ too much, or why it could not run; empty where
-            it may be taken.
-        figures: how its decisions compare with the reference's.
-    """
-
-    device: Device
-    precision: Precision
-    images_per_second: float
-    shortfalls: tuple[str, ...]
-    figures: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        """For reports."""
-        return f"{self.device} {self.precision}"
 
 
 def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
@@ -302,39 +271,5 @@ def _key(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> str:
         for way in candidates
     ]
     machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
-    rules = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, TOLERANCES
-    parts = fgdd_fast.__version__, bundle.sha256, ways, machine, rules
+    parts = fgdd_fast.__version__, bundle.sha256, ways, machine, RULES
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
-    """Drawn pictures: scenes of named things for a model that is asked for a class by its name."""
-    size = bundle.onnx.stat().st_size
-    count = max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
-    return drawn_sample_images(count, named=asked_by_class(bundle))
-
-
-def try_all(
-    bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage], batch: Batch = "auto"
-) -> list[Trial]:
-    """Compare every way to run a bundle with the reference, on the same images, at the batch it will take.
-
-    A processor that does not compute in some precision is no way to run it.
-    """
-    comparison = Comparison(bundle, images, REFERENCE)
-    trials = (
-        _try(comparison, candidate, images_at_once(bundle, candidate.device, batch))
-        for candidate in candidates
-    )
-    return [trial for trial in trials if trial is not None]
-
-
-def _try(comparison: Comparison, candidate: Runtime, batch: int) -> Trial | None:
-    way = candidate.device, candidate.precision
-    try:
-        found = comparison.compare(candidate, batch=batch)
-    except SettingsError:
-        return None
-    except EngineError as error:
-        return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
-    return Trial(*way, found.images_per_second, found.parity.shortfalls, found.parity.figures)

@@ -23,7 +23,7 @@ from fgdd_fast.errors import EngineError, FgddError, SettingsError
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE
 from fgdd_fast.runtime.batches import images_at_once, views_at_once
 from fgdd_fast.runtime.choose import runtime_for
-from fgdd_fast.runtime.parity import REFERENCE, measure_parity
+from fgdd_fast.runtime.parity import Comparison
 from fgdd_fast.runtime.sample_images import SampleImage
 from fgdd_fast.runtime.tolerances import ParityReport
 
@@ -187,7 +187,7 @@ def check_engines(
     candidate = runtime_for(bundle, f"{flavour}:{gpu}" if gpu else flavour, precision)
     batch, single = image_batches(graphs[0])
     with trial(plans):
-        parity = measure_parity(bundle, REFERENCE, candidate, images(bundle), batch=batch, single=single)
+        parity = Comparison(bundle, images(bundle)).compare(candidate, batch=batch, single=single).parity
     figures = {**parity.as_json(), "batch": batch, "shortfalls": list(parity.shortfalls)}
     state: State = "passed" if parity.accepted else "accepted" if accept else "below bar"
     recorded = tuple(

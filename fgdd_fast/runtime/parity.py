@@ -43,6 +43,19 @@ T = TypeVar("T")
 
 REFERENCE = Runtime("cpu", "fp32", threads=1)
 CROPS = 5
+_TELLING_LAPS = 3  # inferences after which a rate can be judged
+
+
+class TooSlowError(Exception):
+    """A way to run a bundle is slower than was asked for, and was not compared to the end.
+
+    Attributes:
+        images_per_second: its rate until then.
+    """
+
+    def __init__(self, images_per_second: float) -> None:
+        super().__init__(f"{images_per_second:.1f} images a second")
+        self.images_per_second = images_per_second
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,18 @@ class Comparison:
     def __init__(self, bundle: Bundle, images: Sequence[SampleImage], reference: Runtime = REFERENCE) -> None:
         self._subject = _subject(bundle, images)
         self._images = len(images)
-        self._expected = self._subject.answer(reference, 1).values
+        self._expected = self._subject.answer(reference, 1)
 
-    def compare(self, candidate: Runtime, *, batch: int, single: int = 1) -> ComparisonResult:
+    def of_reference(self) -> ComparisonResult:
+        """Return how the reference compares with itself, one image an inference, without running it again."""
+        answer = self._expected
+        figures = self._subject.figures(answer.values, answer.values)
+        parity = ParityReport(figures, "same arithmetic", self._images)
+        return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
+
+    def compare(
+        self, candidate: Runtime, *, batch: int, single: int = 1, slowest: float = 0.0
+    ) -> ComparisonResult:
         """Compare a candidate's answers with the reference's.
 
         Args:
@@ -87,30 +109,19 @@ class Comparison:
             batch: images an inference.
             single: a smaller batch, whose answers must be the same; where it equals `batch`, nothing is
                 compared.
+            slowest: images a second, below which it is not worth while.
 
         Raises:
+            TooSlowError: the candidate is slower than that.
             FgddError: the candidate cannot run the bundle.
         """
-        answer = self._subject.answer(candidate, batch)
-        figures = self._subject.figures(self._expected, answer.values)
+        answer = self._subject.answer(candidate, batch, slowest)
+        figures = self._subject.figures(self._expected.values, answer.values)
         if single != batch:
             alone = self._subject.answer(candidate, single)
             figures[self._subject.batch_figure] = self._subject.error(alone.values, answer.values)
         parity = ParityReport(figures, _level(candidate), self._images)
         return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
-
-
-def measure_parity(
-    bundle: Bundle,
-    reference: Runtime,
-    candidate: Runtime,
-    images: Sequence[SampleImage],
-    *,
-    batch: int,
-    single: int = 1,
-) -> ParityReport:
-    """Compare two ways to run a bundle; see `Comparison`."""
-    return Comparison(bundle, images, reference).compare(candidate, batch=batch, single=single).parity
 
 
 def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str, Array]]:
@@ -171,8 +182,8 @@ class _Subject(ABC):
         self.images = images
 
     @abstractmethod
-    def answer(self, runtime: Runtime, batch: int) -> _Answer:
-        """Open the bundle, ask it about each image, and close it."""
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+        """Open the bundle, ask it about each image, and close it; raise TooSlowError where it is that."""
 
     @abstractmethod
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
@@ -188,13 +199,13 @@ class _Foreground(_Subject):
 
     batch_figure = "batch_occupancy_error"
 
-    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
         images = _of_known_classes(self.bundle, self.images)
         choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in images}))
         one = replace(runtime, threads=1)
         model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
         with closing(model):
-            clock = _Clock(runtime.device)
+            clock = _Clock(runtime.device, slowest)
             occupancies = []
             for part in _whole_batches(images, batch):
                 prepared = [model.prepare(image.pixels, image.image) for image in part]
@@ -219,11 +230,11 @@ class _Teacher(_Subject):
         super().__init__(bundle, images)
         self._labels: list[int] | None = None
 
-    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
         views = 1 + CROPS
         with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
             labels = self._known_labels(teacher)
-            clock = _Clock(runtime.device)
+            clock = _Clock(runtime.device, slowest)
             losses = []
             for part in _whole_batches(list(zip(self.images, labels, strict=True)), batch):
                 shown = np.stack([view for image, _ in part for view in _views(image, teacher)])
@@ -271,10 +282,10 @@ class _Backbone(_Subject):
 
     batch_figure = "batch_cosine_distance"
 
-    def answer(self, runtime: Runtime, batch: int) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
         network = BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)
         with closing(network):
-            clock = _Clock(runtime.device)
+            clock = _Clock(runtime.device, slowest)
             features = []
             for part in _whole_batches(self.images, batch):
                 pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
@@ -315,16 +326,19 @@ def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:
 class _Clock:
     """Images a second, without the first inference where there are more."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, slowest: float) -> None:
+        self._slowest = slowest
         self._now = time.process_time if find_backend(device).on_processor else time.perf_counter
         self._laps: list[tuple[int, float]] = []
 
     @contextmanager
     def running(self, images: int) -> Iterator[None]:
-        """Time one inference of so many images."""
+        """Time one inference of so many images; raise TooSlowError where they are too few a second."""
         begin = self._now()
         yield
         self._laps.append((images, self._now() - begin))
+        if len(self._laps) > _TELLING_LAPS and self.rate < self._slowest:
+            raise TooSlowError(self.rate)
 
     @property
     def rate(self) -> float:

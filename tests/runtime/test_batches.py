@@ -14,8 +14,9 @@ from fgdd_engines.probing.probes import Probe
 from fgdd_engines.tensorrt_backend.cuda_device import CudaDevice
 from fgdd_fast.cli.options import batch_size
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.runtime import batches, choose, parity
-from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, choose_runtime, try_all
+from fgdd_fast.runtime import batches, choose, parity, trials
+from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, choose_runtime
+from fgdd_fast.runtime.trials import try_all
 
 LARGE = CudaDevice("H200", (9, 0), 150_000_000_000, "13.0", "13.0")
 
@@ -66,11 +67,14 @@ def test_ways_are_compared_and_remembered_at_the_batch_at_which_they_run(
         def __init__(self, *_: object) -> None:
             self.report = parity.ParityReport({}, "same arithmetic", 12)
 
-        def compare(self, candidate: Runtime, *, batch: int) -> parity.ComparisonResult:
+        def of_reference(self) -> parity.ComparisonResult:
+            return self.compare(parity.REFERENCE, batch=1)
+
+        def compare(self, candidate: Runtime, *, batch: int, slowest: float = 0) -> parity.ComparisonResult:
             compared.append((candidate.device, batch))
             return parity.ComparisonResult(self.report, 1.0, candidate.device)
 
-    monkeypatch.setattr(choose, "Comparison", Recorded)
+    monkeypatch.setattr(trials, "Comparison", Recorded)
     ways = [Runtime("cuda", "fp32", 1), Runtime("cpu", "fp32", 1)]
     assert len(try_all(bundle, ways, ())) == len(try_all(bundle, ways, (), 3)) == 2
     assert compared == [("cuda", 32), ("cpu", 1), ("cuda", 3), ("cpu", 3)]
@@ -89,7 +93,7 @@ def test_batches_are_timed_whole_and_one_warms_up() -> None:
 
 def test_the_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     for bundle in (tiny.foreground_bundle(tmp_path), tiny.teacher_bundle(tmp_path)):
-        comparison = parity.Comparison(bundle, choose.comparison_images(bundle)[:3])
+        comparison = parity.Comparison(bundle, trials.comparison_images(bundle)[:3])
         report = comparison.compare(Runtime("cpu", "fp32", 1), batch=4).parity
         assert report.accepted
         assert report.images == 3

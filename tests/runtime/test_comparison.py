@@ -15,7 +15,7 @@ from fgdd_engines.base import Array
 from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.network import BatchedNetwork
-from fgdd_fast.runtime.parity import REFERENCE, Comparison, measure_parity
+from fgdd_fast.runtime.parity import REFERENCE, Comparison
 from fgdd_fast.runtime.sample_images import drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -97,7 +97,7 @@ def test_a_small_change_passes_in_lower_precision_only(
 def test_a_model_that_is_asked_by_name_is_compared_too(tmp_path: Path) -> None:
     bundle = write_grounded_bundle(tmp_path)
     images = [replace(image, image=replace(image.image, class_name="red")) for image in IMAGES[:3]]
-    parity = measure_parity(bundle, REFERENCE, REFERENCE, images, batch=2)
+    parity = Comparison(bundle, images).compare(REFERENCE, batch=2).parity
     assert parity.accepted
     assert parity.figures["mean_occupancy_error"] < 1e-6
 

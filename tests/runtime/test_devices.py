@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from fgdd_engines.tensorrt_backend.plans.store import PlanStore
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.runtime import choose as devices
-from fgdd_fast.runtime.choose import Trial, choose_runtime, comparison_images, runtime_for, try_all
+from fgdd_fast.runtime.choose import choose_runtime, runtime_for
+from fgdd_fast.runtime.trials import Trial, comparison_images, try_all
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -79,7 +81,10 @@ def test_the_fastest_that_agrees_is_taken_and_the_reason_says_what_was_measured(
 
 
 @pytest.mark.parametrize("make", [tiny.foreground_bundle, tiny.teacher_bundle, tiny.backbone_bundle])
-def test_every_way_that_runs_here_is_tried_and_agrees(make: Callable[[Path], Bundle], tmp_path: Path) -> None:
+def test_every_way_that_runs_here_is_tried_and_agrees(
+    make: Callable[[Path], Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fgdd_fast.runtime.trials.FAR_SLOWER", 0.0)
     bundle = make(tmp_path)
     found = try_all(
         bundle, [Runtime("cpu", "fp32", 1), Runtime("openvino", "fp32", 1)], comparison_images(bundle)
@@ -87,6 +92,26 @@ def test_every_way_that_runs_here_is_tried_and_agrees(make: Callable[[Path], Bun
     assert [(trial.device, trial.precision) for trial in found] == [("cpu", "fp32"), ("openvino", "fp32")]
     assert all(trial.shortfalls == () and trial.images_per_second > 0 for trial in found)
     assert choose_runtime(bundle, "auto", "fp32", 1).runtime.device in ("cpu", "openvino")
+
+
+def test_what_is_far_slower_than_one_that_agrees_is_not_compared_to_the_end(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways, seen = [Runtime("cpu", "fp32", 1), Runtime("openvino", "fp32", 1)], list[str]()
+    run = BatchedNetwork.run
+
+    def slowed(self: BatchedNetwork, feeds: dict[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        seen.append(self.engine.arithmetic)
+        if "OpenVINO" in self.engine.arithmetic:
+            deadline = time.process_time() + 0.02
+            while time.process_time() < deadline:
+                pass
+        return run(self, feeds, outputs)
+
+    monkeypatch.setattr(BatchedNetwork, "run", slowed)
+    _, slow = try_all(bundle, ways, comparison_images(bundle))
+    assert "of the speed of others" in slow.shortfalls[0]
+    assert sum("OpenVINO" in name for name in seen) == 4
 
 
 def test_what_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +124,7 @@ def test_what_decides_otherwise_is_not_taken(bundle: Bundle, monkeypatch: pytest
         return {name: np.roll(array, 1, axis=0) * np.float32(0.5) for name, array in results.items()}
 
     monkeypatch.setattr(BatchedNetwork, "run", distorted)
+    monkeypatch.setattr("fgdd_fast.runtime.trials.FAR_SLOWER", 0.0)
     choice = choose_runtime(bundle, "auto", "fp32", 1)
     assert choice.runtime.device == "cpu"
     assert "openvino fp32" in choice.reason
@@ -277,7 +303,7 @@ def test_variants_count_as_ways_to_run(bundle: Bundle, monkeypatch: pytest.Monke
 
 def test_a_large_network_is_shown_fewer_pictures(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(comparison_images(bundle)) == 12
-    monkeypatch.setattr(devices, "FULL_COMPARISON", 1)
+    monkeypatch.setattr("fgdd_fast.runtime.trials.FULL_COMPARISON", 1)
     assert len(comparison_images(bundle)) == 2
 
 

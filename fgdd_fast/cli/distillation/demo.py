@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +63,17 @@ def demo(
     Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
     """
     runtime = runtime_of_options(options)
-    pull_models((foreground, BACKBONE))
     drawn: Sequence[DrawnSource] = ()
     if data is None:
-        heading("Drawing a data set")
-        data = out / "data"
-        with writing(data):
-            masks = out / "masks"
-            drawn = write_drawn_dataset(data, images_per_class=DRAWN_PER_CLASS, seed=0, masks=masks)
+        data, masks = out / "data", out / "masks"
+        with _drawing(data, masks) as drawing:
+            pull_models((foreground, BACKBONE))
+            heading("Drawing a data set")
+            with writing(data):
+                drawn = drawing.result()
         console().print(f"{len(drawn)} pictures in {data}, their foregrounds in {masks}")
+    else:
+        pull_models((foreground, BACKBONE))
     heading("Fitting a teacher")
     progress = console_progress(console())
     teacher = fit_teacher(data, out / "teacher.onnx", runtime=runtime, progress=progress).bundle
@@ -98,6 +104,21 @@ def demo(
     if report:
         page = out / REPORT
         write_final_report(distilled, data, path=page, threads=runtime.threads, progress=progress)
+
+
+@contextmanager
+def _drawing(data: Path, masks: Path) -> Iterator[Future[tuple[DrawnSource, ...]]]:
+    """Draw in a process of its own, while models are made ready in this one."""
+    untouched = signal.signal, (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to answer
+    with ProcessPoolExecutor(1, get_context("spawn"), *untouched) as executor:
+        try:
+            yield executor.submit(
+                write_drawn_dataset, data, images_per_class=DRAWN_PER_CLASS, seed=0, masks=masks
+            )
+        except BaseException:
+            for child in active_children():
+                child.terminate()
+            raise
 
 
 def heading(text: str) -> None:

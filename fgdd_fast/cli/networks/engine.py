@@ -32,10 +32,10 @@ from fgdd_fast.cli.terminal import console, console_progress
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.models.factory import asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
-from fgdd_fast.runtime.choose import PICTURES, comparison_images
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.runtime.engine_checking import Checked, verify_engines
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
+from fgdd_fast.runtime.trials import PICTURES, comparison_images
 
 _log = logging.getLogger(__name__)
 

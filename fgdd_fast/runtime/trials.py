@@ -1,0 +1,90 @@
+"""Try every way to run a bundle on drawn pictures: does it decide as the reference does, and how fast?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fgdd_engines.base import PRECISIONS, Device, Precision
+from fgdd_engines.bundle.bundle import Bundle
+from fgdd_fast.errors import EngineError, SettingsError
+from fgdd_fast.models.factory import asked_by_class
+from fgdd_fast.models.network import Runtime
+from fgdd_fast.runtime.batches import Batch, images_at_once
+from fgdd_fast.runtime.parity import REFERENCE, Comparison, TooSlowError
+from fgdd_fast.runtime.sample_images import SampleImage, drawn_sample_images
+from fgdd_fast.runtime.tolerances import TOLERANCES
+
+PICTURES = 12
+FEWEST_PICTURES = 2
+FAR_SLOWER = 0.5  # of the speed of one that agrees: no noise makes up for it
+# A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
+FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
+RULES = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, TOLERANCES  # what verdicts follow from
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one way to run a bundle.
+
+    Attributes:
+        device, precision: the way.
+        images_per_second: by one thread or stream; 0 where it could not run.
+        shortfalls: the figures by which its decisions differ too much, or why it could not run; empty where
+            it may be taken.
+        figures: how its decisions compare with the reference's.
+    """
+
+    device: Device
+    precision: Precision
+    images_per_second: float
+    shortfalls: tuple[str, ...]
+    figures: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+        return f"{self.device} {self.precision}"
+
+
+def comparison_images(bundle: Bundle) -> tuple[SampleImage, ...]:
+    """Drawn pictures: scenes of named things for a model that is asked for a class by its name."""
+    size = bundle.onnx.stat().st_size
+    count = max(min(PICTURES, PICTURES * FULL_COMPARISON // size), FEWEST_PICTURES)
+    return drawn_sample_images(count, named=asked_by_class(bundle))
+
+
+def try_all(
+    bundle: Bundle, candidates: Sequence[Runtime], images: Sequence[SampleImage], batch: Batch = "auto"
+) -> list[Trial]:
+    """Compare every way to run a bundle with the reference, on the same images, at the batch it will take.
+
+    A processor that does not compute in some precision is no way to run it. What is far slower than another
+    that agrees is not compared to the end.
+    """
+    comparison = Comparison(bundle, images, REFERENCE)
+    trials: dict[int, Trial] = {}
+    # The lowest precision first: as a rule it is the fastest, and the others need not be waited for.
+    for place, way in sorted(enumerate(candidates), key=lambda item: -PRECISIONS.index(item[1].precision)):
+        best = max((each.images_per_second for each in trials.values() if not each.shortfalls), default=0.0)
+        trial = _try(comparison, way, images_at_once(bundle, way.device, batch), best)
+        if trial is not None:
+            trials[place] = trial
+    return [trials[place] for place in sorted(trials)]
+
+
+def _try(comparison: Comparison, candidate: Runtime, batch: int, best: float) -> Trial | None:
+    way = candidate.device, candidate.precision
+    try:
+        if candidate == REFERENCE and batch == 1:
+            found = comparison.of_reference()
+        else:
+            found = comparison.compare(candidate, batch=batch, slowest=FAR_SLOWER * best)
+    except SettingsError:
+        return None
+    except TooSlowError as slow:
+        share = slow.images_per_second / best
+        return Trial(*way, slow.images_per_second, (f"about {share:.2f} of the speed of others",), {})
+    except EngineError as error:
+        return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
+    return Trial(*way, found.images_per_second, found.parity.shortfalls, found.parity.figures)
