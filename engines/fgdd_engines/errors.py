@@ -41,11 +41,16 @@ class FgddError(Exception):
 
 
 class SettingsError(FgddError):
-    """An option, or a combination of options, that cannot work."""
+    """An option, or a combination of options, that cannot work.
+
+    What to do: change it; the command's --help has what can be chosen.
+    """
 
 
 class MissingExtraError(FgddError):
     """A package of an optional extra is not installed.
+
+    What to do: install the extra that brings it; the message names it.
 
     Args:
         package: the import name that was not found.
@@ -61,15 +66,26 @@ class MissingExtraError(FgddError):
 
 
 class PluginError(FgddError):
-    """A plug-in of another package cannot be used."""
+    """A plug-in of another package cannot be used.
+
+    What to do: update or remove the package that the message names; everything else works without it.
+    """
 
 
 class BundleError(FgddError):
-    """A model bundle is missing, damaged, or of the wrong role."""
+    """A model bundle is missing, damaged, or of the wrong role.
+
+    What to do: pull, fit, export or copy it again, all its files together; `fgdd-fast models verify`
+    looks at those of the catalogue.
+    """
 
 
 class EngineError(FgddError):
-    """A runtime could not load or run a model."""
+    """A runtime could not load or run a model.
+
+    What to do: `fgdd-fast doctor` says what runs on this machine, and how to install what does not;
+    `--device cpu` runs everywhere.
+    """
 
 
 @contextmanager

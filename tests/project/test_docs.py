@@ -137,3 +137,8 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_the_page_of_errors_is_what_the_code_says() -> None:
+    made = runpy.run_path(str(ROOT / ".ci" / "errors_page"))["page"]()
+    assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == made, "run: python .ci/errors_page"
