@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_pipeline as tiny
+from click.testing import CliRunner
 from tiny_distillation import distill
 
 import fgdd_fast
 from fgdd_engines.backends import DEVICES, find_backend
+from fgdd_fast.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 README, API, STUDENTS = (ROOT / name for name in ("README.md", "docs/api.md", "docs/students.md"))
@@ -62,6 +65,21 @@ def test_what_the_readme_shows_runs(photographs: Path, capsys: pytest.CaptureFix
     exec(compile(block.replace("ipc=10", "ipc=1"), str(README), "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.count("images are kept whole from occupancy 0.") == len(tiny.CLASSES)
     assert (photographs / "distilled" / "manifest.json").is_file()
+
+
+def test_what_the_tutorial_shows_runs(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "tutorial.md"
+    shown = re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for block in shown for line in block.splitlines() if "evaluate" not in line]  # minutes
+    assert len(lines) > 8
+    for line in lines:
+        result = CliRunner().invoke(main, shlex.split(line.replace("DATA", "photographs"))[1:])
+        assert result.exit_code == 0, f"{line}: {result.output}"
+    capsys.readouterr()
+    run_blocks(page, {"__name__": "tutorial"})
+    whole = [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(whole) == 3
+    assert whole[0] > whole[1]
 
 
 def test_the_training_loop_of_the_page_on_students_is_short_and_teaches(
