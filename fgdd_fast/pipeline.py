@@ -185,7 +185,7 @@ class Pipeline:
             OutputError: OUT cannot be written; it is then as it was.
         """
         out = Path(out)
-        check_output(out, self.dataset.root, overwrite=overwrite)
+        check_output(out, self.dataset.given, overwrite=overwrite)
         total = sum(len(part.mosaics) for part in plan.classes)
         with output_folder(out, overwrite=overwrite) as partial, progress.task("Writing", total) as task:
             images = []

@@ -241,15 +241,16 @@ def _gather(
         records = tuple(record for record in found if isinstance(record, ImageRecord))
         skipped = tuple(record for record in found if isinstance(record, Skipped))
         if not records:
-            raise _nothing_usable(name, (*left_out, *skipped))
+            raise _nothing_usable(name, dataset, (*left_out, *skipped))
         candidates = find_candidates(
             records, settings.rule, settings.tiles_per_class, settings.seed, settings.selection
         )
         yield _Gathered(name, records, skipped, candidates)
 
 
-def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> DataError:
-    reasons = Counter(item.reason for item in left_out if item.source.split("/")[0] == name)
+def _nothing_usable(name: str, dataset: DataSet, left_out: Sequence[Skipped]) -> DataError:
+    own = {image.source for image in dataset.images if image.class_name == name}
+    reasons = Counter(item.reason for item in left_out if item.source in own)
     counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
     more = f"; and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
     return DataError(

@@ -47,6 +47,8 @@ _SOLD_AS = {"AVIF": ".avif", "HEIC": ".heic", "JPEG XL": ".jxl", "JPEG 2000": ".
 @check("split-folders", "error", needs="names", about="DATA is the parent of train and val, or of one folder")
 def split_folders(seen: Seen) -> Iterator[Found]:
     """The folder above the one that was meant: its classes are parts of a split, or one that holds all."""
+    if seen.data.listed is not None:
+        return
     root, classes = seen.data.root, seen.data.classes
     inside: defaultdict[str, set[str]] = defaultdict(set)
     for image in seen.data.images:
@@ -82,6 +84,8 @@ def no_classes(seen: Seen) -> Iterator[Found]:
 @check("no-class", "warning", needs="names", about="folders that look like no class, such as masks or @eaDir")
 def folders_that_are_no_class(seen: Seen) -> Iterator[Found]:
     """Folders of programs, wherever they lie, and folders beside the classes that hold something else."""
+    if seen.data.listed is not None:
+        return
     images: Counter[str] = Counter()
     for image in seen.data.images:
         parts = image.source.split("/")

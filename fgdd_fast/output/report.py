@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError, DataError, ImageError
-from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.dataset import SourceImage, data_root
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.factory import FAMILIES, choose_foreground, open_foreground
@@ -56,7 +56,9 @@ def draw_contact_sheet(
     out, path = Path(out), Path(path)
     manifest = read_manifest(out)
     with closing(_open_foreground(out, manifest, foreground, runtime or RuntimeOptions())) as model:
-        classes = _sheet_classes(manifest, out, Path(data), model, sources=sources, mosaics=mosaics)
+        classes = _sheet_classes(
+            manifest, out, data_root(Path(data)), model, sources=sources, mosaics=mosaics
+        )
         picture = contact_sheet(classes, total=len(manifest.classes))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
