@@ -127,7 +127,7 @@ def masks(seen: Seen) -> Iterator[Found]:
 
 
 @check("annotations", "warning", needs="files", about="images and annotations that do not go together")
-def annotations(seen: Seen) -> Iterator[Found]:
+def annotated(seen: Seen) -> Iterator[Found]:
     """Images that `coco:FILE` or `yolo:FOLDER` lacks, or mistakes; classes of which it names no object."""
     name, _, path = seen.foreground.partition(":")
     family = FAMILIES.get(name)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import decode_alpha, read_file
-from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.models.foreground import ForegroundChoice, ForegroundFamily, Pixels
-from fgdd_fast.models.given.given import GivenForeground, Mask
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.foreground import Pixels
+from fgdd_fast.models.given.given import GivenFamily, GivenForeground, Mask
 
 
 class AlphaForeground(GivenForeground):
@@ -42,22 +40,14 @@ class AlphaForeground(GivenForeground):
         return np.zeros(pixels.shape[:2], bool) if alpha is None else alpha > 127
 
 
-class _Alpha(ForegroundFamily):
+class _Alpha(GivenFamily):
     name = spelling = AlphaForeground.name
 
-    def find(self, argument: str) -> str:  # noqa: ARG002 - there is one
-        return self.name
+    def find(self, argument: str) -> Path:  # noqa: ARG002 - the images say it themselves
+        return Path()
 
-    def open(
-        self,
-        choice: ForegroundChoice,  # noqa: ARG002 - there is nothing to choose
-        *,
-        runtime: Callable[[Bundle], Runtime],  # noqa: ARG002 - nothing runs
-        batch: int,  # noqa: ARG002
-        resize: ResizeMethod,  # noqa: ARG002
-        threads: int,
-    ) -> AlphaForeground:
-        return AlphaForeground(streams=threads)
+    def model(self, path: Path, classes: Sequence[str], streams: int) -> AlphaForeground:  # noqa: ARG002
+        return AlphaForeground(streams=streams)
 
 
 ALPHA = _Alpha()
