@@ -100,7 +100,7 @@ class Pipeline:
             Measurer(self.foreground, self.teacher, each, self.store, self.dataset.classes)
             for each in (whole, cropped)
         ]
-        return WholeMeasurer(*measurers, tiles=settings.tiles_per_class)
+        return WholeMeasurer(*measurers, tiles=settings.tiles_of)
 
     def _settings(self, selection: SelectionSettings) -> MeasureSettings:
         return MeasureSettings(

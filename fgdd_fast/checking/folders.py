@@ -175,10 +175,13 @@ def left_aside(seen: Seen) -> Iterator[Found]:
 @check("few-images", "warning", needs="names", about="classes that have to give several tiles of one image")
 def few_images(seen: Seen) -> Iterator[Found]:
     """Classes of fewer images than tiles; of a single one, where the number of tiles is open."""
-    wanted = max(seen.tiles, 2)
-    few = {name: len(images) for name, images in seen.by_class.items() if len(images) < wanted}
+    few = {
+        name: len(images)
+        for name, images in seen.by_class.items()
+        if len(images) < max(seen.tiles_by_class.get(name, seen.tiles), 2)
+    }
     if few:
-        tiles = f"{seen.tiles} tiles" if seen.tiles else "all its tiles"
+        tiles = f"{seen.tiles} tiles" if seen.tiles and not seen.tiles_by_class else "all its tiles"
         classes = [f"{name} {count}" for name, count in few.items()]
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
         several = counted(len(few), "class has", "classes have")
