@@ -13,23 +13,21 @@ from fgdd_engines.base import TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.errors import EngineError
+from fgdd_export.catalogue.u2netp import TOLERANCES, compare
 from fgdd_export.classifier.bundle import check_class_names, write_teacher
 from fgdd_export.classifier.candidate import Candidate
-from fgdd_export.graphs.graph import bundle_of, load_model, serialise
+from fgdd_export.graphs.graph import bundle_of, run_model, serialise
 from fgdd_export.graphs.parity import UNKNOWN_LICENCE, check_parity, cross_entropy, drawn_images
 from fgdd_export.imported.network import NORMALISATIONS, Layout, Normalisation, OnnxNetwork, read_network
 from fgdd_fast.class_names import ByClassName
-from fgdd_fast.errors import BundleError, ImageError, SettingsError, TeacherError
-from fgdd_fast.images.dataset import SourceImage, pool, scan
-from fgdd_fast.images.decode import read_image
+from fgdd_fast.errors import BundleError, SettingsError, TeacherError
 from fgdd_fast.images.resize import resize
+from fgdd_fast.runtime.sample_images import check_images
 
 _log = logging.getLogger(__name__)
 Kind = Literal["teacher", "saliency"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TRIED = 24  # images of each class, and at most so many in all:
-_MOST = 200
-_TOLERANCES = {"max_probability_difference": 0.5 / 255 + 1e-3, "max_occupancy_error": 1e-3}
+TRIED = 200  # images, of all classes in turn
 _SURE = 2.0  # standard errors of the mean difference of losses
 _CHANCE = 0.9  # of the loss of guessing: no normalisation helps a network that is not below
 
@@ -124,7 +122,10 @@ def _try(
     network: OnnxNetwork, asked: Normalisation, names: Sequence[str], data: Path, *, force: bool
 ) -> None:
     """Refuse a teacher to which images say less than to the same network with another normalisation."""
-    images, labels = _labelled(data, names, network.side)
+    side = (network.side, network.side)
+    shown = check_images(data, TRIED, {})
+    images = np.stack([resize(each.pixels, side, "area") for each in shown])
+    labels = np.array([_label(each.image.class_name, names, data) for each in shown], np.int32)
     losses, right = {}, {}
     for name, normalisation in {"": asked, **NORMALISATIONS}.items():
         logits = network.reference(images, normalisation)
@@ -155,29 +156,14 @@ def _try(
         )
 
 
-def _labelled(data: Path, names: Sequence[str], side: int) -> tuple[Any, Any]:
-    """Some images of each class, uint8 [n, side, side, 3], and their labels [n]."""
+def _label(name: str, names: Sequence[str], data: Path) -> int:
     places = ByClassName.places(names)
-    dataset = scan(data)
-    if unknown := [name for name in dataset.classes if name not in places]:
+    if name not in places:
         raise TeacherError(
-            f"The network does not know {len(unknown)} classes of {data}, such as {unknown[0]!r}",
+            f"The network does not know the class {name!r} of {data}",
             "Name its classes as the folders, in the order of its outputs: --classes FILE",
         )
-
-    def read(image: SourceImage) -> Any:
-        try:
-            return resize(read_image(image.path).pixels, (side, side), "area")
-        except ImageError:
-            return None
-
-    chosen = pool(dataset, TRIED, 0)
-    chosen = chosen[:: -(-len(chosen) // _MOST)]
-    read_images = [(places[image.class_name], read(image)) for image in chosen]
-    usable = [(label, pixels) for label, pixels in read_images if pixels is not None]
-    if not usable:
-        raise TeacherError(f"No image of {data} can be read")
-    return np.stack([pixels for _, pixels in usable]), np.array([label for label, _ in usable], np.int32)
+    return places[name]
 
 
 def _write_saliency(
@@ -206,23 +192,13 @@ def _write_saliency(
     model = builder.model(
         network.file.stem, [network.images], [mask, TensorSpec("occupancy", "float32", ("batch",))]
     )
-    run = load_model(serialise(model))
     try:
-        found = run({"images": images})
-        single = run({"images": images[:1]})
+        found = run_model(serialise(model), {"images": images})
     except EngineError as error:
         raise _one_at_a_time(network) from error
-    parity = {
-        "max_probability_difference": max(
-            float(np.abs(each["mask"] / 255 - probabilities[: len(each["mask"])]).max())
-            for each in (found, single)
-        ),
-        "max_occupancy_error": float(
-            np.abs(found["occupancy"] - (probabilities > 0.5).mean(axis=(1, 2))).max()
-        ),
-    }
+    parity = compare(found, probabilities)
     if not force:
-        check_parity(onnx.stem, parity, _TOLERANCES)
+        check_parity(onnx.stem, parity, TOLERANCES)
     bundle = bundle_of(
         model,
         onnx,

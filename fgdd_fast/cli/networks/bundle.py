@@ -49,7 +49,7 @@ def bundle() -> None:
     "tried",
     type=folder(),
     metavar="DATA",
-    help=f"Try a teacher on {TRIED} images a class of DATA, and refuse a normalisation that is not theirs.",
+    help=f"Try a teacher on {TRIED} images of DATA, and refuse a normalisation that is not theirs.",
 )
 @click.option("--licence", default="NOASSERTION", show_default=True, metavar="SPDX", help="Of the weights.")
 @click.option("--force", is_flag=True, help="Write the bundle whatever comparison and trial say.")

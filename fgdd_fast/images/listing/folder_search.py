@@ -49,6 +49,8 @@ class Ignored:
 
     def reason_within(self, source: str) -> str | None:
         """Return why a path, or a folder that leads to it, is left out, if it is."""
+        if not self.patterns:
+            return None
         folders = [source[:place] for place, character in enumerate(source) if character == "/"]
         return next((reason for part in (*folders, source) if (reason := self.reason(part))), None)
 
