@@ -23,7 +23,7 @@ from fgdd_fast.images.decode import decode_image
 from fgdd_fast.models.given.alpha import AlphaForeground
 from fgdd_fast.models.given.annotated import AnnotatedForeground
 from fgdd_fast.models.given.coco import read_coco
-from fgdd_fast.models.given.regions import Region, draw
+from fgdd_fast.models.given.regions import Region, box_ring, draw
 from fgdd_fast.models.given.yolo import read_yolo
 from fgdd_fast.output.manifest_reading import read_manifest
 
@@ -145,8 +145,8 @@ def test_a_polygon_is_filled_by_the_centres_of_pixels() -> None:
     disc = (x - 15.3) ** 2 + (y - 9.6) ** 2 <= 64
     angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     ring = np.column_stack([15.3 + 8 * np.cos(angles), 9.6 + 8 * np.sin(angles)]).ravel()
-    assert (draw([Region("", [ring.tolist()])], HEIGHT, WIDTH) == disc).mean() > 0.995
-    outside = draw([Region("", [[-9, -9, 99, -9, 99, 99, -9, 99]])], HEIGHT, WIDTH)
+    assert (draw([Region("", [ring])], HEIGHT, WIDTH) == disc).mean() > 0.995
+    outside = draw([Region("", [box_ring(-9, -9, 99, 99)])], HEIGHT, WIDTH)
     assert outside.all()
 
 

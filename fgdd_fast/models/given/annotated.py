@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,7 +11,7 @@ from fgdd_fast.errors import ImageError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.models.foreground import Pixels
 from fgdd_fast.models.given.given import GivenForeground, Mask
-from fgdd_fast.models.given.regions import Region, draw
+from fgdd_fast.models.given.regions import Region, digest_of, draw
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class AnnotatedForeground(GivenForeground):
             found = self._annotated[self.path_of(image)]
         except ImageError as error:
             return {self.name: error.problem}
-        drawn = json.dumps([found.size, self._counting(found, image)])
-        return {self.name: hashlib.sha256(drawn.encode()).hexdigest()}
+        return {self.name: digest_of(self._counting(found, image), found.size)}
 
     def path_of(self, image: SourceImage) -> str:
         """Return the path among the annotations under which an image's are.

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fgdd_engines.bundle.schema import (
+    Check,
     SchemaError,
     array,
     either,
@@ -24,10 +27,21 @@ from fgdd_fast.models.given.annotated import Annotated, AnnotatedForeground
 from fgdd_fast.models.given.given import GivenFamily
 from fgdd_fast.models.given.regions import Region, box_ring
 
+
+def _numbers(*kinds: type) -> Check:
+    """A list of numbers: of millions of them, so that their types are looked at together."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, list) or not set(map(type, value)) <= set(kinds):
+            raise SchemaError(f"{where} must be a list of numbers")
+
+    return check
+
+
 _ID = either(string(), whole())
 _SIDE = or_null(whole(1, MAX_PIXELS))
-_RUNS = record({"size": array(whole(1), shortest=2, longest=2), "counts": either(array(whole()), string())})
-_SEGMENTATION = either(or_null(array(array(number()))), _RUNS)
+_RUNS = record({"size": array(whole(1), shortest=2, longest=2), "counts": either(_numbers(int), string())})
+_SEGMENTATION = either(or_null(array(_numbers(int, float))), _RUNS)
 _FILE = record(
     {
         "images": array(record({"id": _ID, "file_name": string()}, {"width": _SIDE, "height": _SIDE})),
@@ -113,9 +127,10 @@ def _region(annotation: Any, name: str, size: tuple[int, int], where: str) -> Re
             raise SchemaError(f"{where}.segmentation.size is not its image's {list(size)}")
         return Region(name, runs=segmentation["counts"])
     if segmentation:
-        if any(len(ring) % 2 or len(ring) < 2 for ring in segmentation):
+        rings = [np.array(ring, np.float64) for ring in segmentation]
+        if any(len(ring) % 2 or not len(ring) or not np.isfinite(ring).all() for ring in rings):
             raise SchemaError(f"{where}.segmentation has a polygon that is no list of x and y in turn")
-        return Region(name, rings=segmentation)
+        return Region(name, rings=rings)
     if not box:
         raise SchemaError(f"{where} has neither a segmentation nor a bbox")
     return Region(name, rings=[box_ring(*box)])

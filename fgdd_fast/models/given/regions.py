@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,26 +13,39 @@ from numpy.typing import NDArray
 from fgdd_fast.errors import ImageError
 from fgdd_fast.models.given.given import Mask
 
+Floats = NDArray[np.float64]
+
 
 class Region(NamedTuple):
     """What an annotation says of one object.
 
     Attributes:
         name: of what it is.
-        rings: polygons, each as x, y, x, y, ... from the left and the top edge; the object is their union.
+        rings: polygons, float64 [2 n], as x, y, x, y, ... from the left and the top edge; the object is their
+            union.
         runs: lengths of runs down the columns, from the first column on, outside and inside in turn, as a
             list or as COCO packs them into a text; None for an object of polygons.
     """
 
     name: str
-    rings: Sequence[Sequence[float]] = ()
+    rings: Sequence[Floats] = ()
     runs: Sequence[int] | str | None = None
 
 
-def box_ring(left: float, top: float, width: float, height: float) -> tuple[float, ...]:
+def box_ring(left: float, top: float, width: float, height: float) -> Floats:
     """Return the polygon of a box."""
     right, bottom = left + width, top + height
-    return left, top, right, top, right, bottom, left, bottom
+    return np.array([left, top, right, top, right, bottom, left, bottom], np.float64)
+
+
+def digest_of(regions: Iterable[Region], size: tuple[int, int] | None) -> str:
+    """Return a hash of regions in an image of a size: hexadecimal, equal for equal masks of equal drawing."""
+    digest = hashlib.sha256(repr(size).encode())
+    for name, rings, runs in regions:
+        digest.update(repr((name, [len(ring) for ring in rings], runs)).encode())
+        for ring in rings:
+            digest.update(ring.astype("<f8").tobytes())
+    return digest.hexdigest()
 
 
 def draw(regions: Iterable[Region], height: int, width: int, *, scale: bool = False) -> Mask:
@@ -53,11 +67,11 @@ def draw(regions: Iterable[Region], height: int, width: int, *, scale: bool = Fa
         if region.runs is not None:
             mask |= _unrolled(region.runs, height, width)
         for ring in region.rings:
-            _fill(mask, np.asarray(ring, np.float64).reshape(-1, 2) * factor)
+            _fill(mask, ring.reshape(-1, 2) * factor)
     return mask
 
 
-def _fill(mask: Mask, points: NDArray[np.float64]) -> None:
+def _fill(mask: Mask, points: Floats) -> None:
     """Set what a polygon [n, 2] of x and y encloses.
 
     Along a row a pixel is inside if an odd number of edges lies to its left.

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.models.given.annotated import Annotated, AnnotatedForeground
@@ -72,7 +74,7 @@ def _region(words: Sequence[str], names: Sequence[str], where: str) -> Region:
         raise DataError(f"{where} is of class {label:.0f}, and {len(names)} are named", _ADVICE)
     name = names[int(label)] if names else f"{label:.0f}"
     if polygon:
-        return Region(name, rings=[values[1:]])
+        return Region(name, rings=[np.array(values[1:])])
     x, y, width, height = values[1:]
     return Region(name, rings=[box_ring(x - width / 2, y - height / 2, width, height)])
 
