@@ -308,6 +308,6 @@ def _nothing_to_compare(dataset: DataSet, skipped: Sequence[Skipped]) -> DataErr
     reasons = Counter(item.reason for item in skipped).most_common(_REASONS)
     counted = "; ".join(f"{count} x {reason}" for reason, count in reasons)
     return DataError(
-        f"No image of {dataset.root} can be compared" + (f": {counted}" if counted else ""),
+        f"No image of {dataset.given} can be compared" + (f": {counted}" if counted else ""),
         "Name masks of these images: MASKS/cat/1.png is the mask of DATA/cat/1.jpg.",
     )

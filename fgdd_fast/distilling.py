@@ -49,7 +49,8 @@ def open_pipeline(
     """Open a folder of labelled images with its models, checked against each other.
 
     Args:
-        data: a folder with one folder of images for each class, or one that was scanned.
+        data: a folder with one folder of images for each class, a list of images and classes, or what was
+            scanned.
         runtime: how the models run; the fastest that decides as the reference does by default.
         measuring: what is measured, and with which models: the attributes of
             `fgdd_fast.options.MeasureOptions`.
@@ -66,7 +67,7 @@ def open_pipeline(
     if options.teacher is None:
         raise TeacherError(
             "No teacher is named",
-            f"Fit one on these images: fgdd-fast teacher fit {dataset.root} -o teacher.onnx   "
+            f"Fit one on these images: fgdd-fast teacher fit {dataset.given} -o teacher.onnx   "
             "Then add: --teacher teacher.onnx",
         )
     prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
@@ -139,9 +140,9 @@ def distill(
     given = {name: value for name, value in options.items() if name not in names}
     measuring = MeasureOptions(**given)
     settings = deciding.settings(measuring)
-    root = data.root if isinstance(data, DataSet) else Path(data)
-    check_output(Path(out), root, overwrite=overwrite)
-    dataset = data if isinstance(data, DataSet) else scan(root)
+    named = data.given if isinstance(data, DataSet) else Path(data)
+    check_output(Path(out), named, overwrite=overwrite)
+    dataset = data if isinstance(data, DataSet) else scan(named)
     check_pool(pool(dataset, measuring.pool, measuring.seed), measuring.crops, settings)
     given["foreground"] = measuring.foreground or foreground_for(settings)
     if measuring.teacher is not None and settings.selection.needs_features:
@@ -152,5 +153,5 @@ def distill(
         plan = pipeline.plan_with(settings, progress=progress)
         manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
     if report:
-        write_report(out, root, progress=progress)
+        write_report(out, named, progress=progress)
     return plan, manifest

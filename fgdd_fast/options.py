@@ -14,6 +14,11 @@ from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.output.manifest import Setting
 from fgdd_fast.output.mosaic import Format
 from fgdd_fast.planning import MosaicSettings
+from fgdd_fast.selection.images_per_class import (
+    ImagesPerClass,
+    images_per_class_text,
+    parse_images_per_class,
+)
 from fgdd_fast.selection.ranking import RankingName
 from fgdd_fast.selection.select import KEEP_FOREGROUND, SelectionSettings, default_keep_foreground
 from fgdd_fast.selection.thresholds import Rule, parse_rule
@@ -100,7 +105,8 @@ class PlanOptions:
     """Which tiles are to represent each class.
 
     Attributes:
-        ipc: images (mosaics) per class, at least 1.
+        ipc: images (mosaics) per class, at least 1: a number, numbers by class, or a text of both such as
+            `10,dress=5`, where 10 is for all others.
         rule: which images are kept whole, such as `quantile:0.3`, which is the default where a foreground
             model is named; otherwise all are (`always-full`).
         ranking: which tiles of a class are taken.
@@ -112,7 +118,7 @@ class PlanOptions:
         format: of the mosaics' files.
     """
 
-    ipc: int = 10
+    ipc: ImagesPerClass = 10
     rule: Rule | str | None = None
     ranking: RankingName = "loss"
     keep_foreground: float | None = None
@@ -130,8 +136,10 @@ class PlanOptions:
         rule = self.rule or (FOREGROUND_RULE if named else WHOLE_RULE)
         rule = parse_rule(rule) if isinstance(rule, str) else rule
         keep = default_keep_foreground(rule) if self.keep_foreground is None else self.keep_foreground
+        ipc, ipc_by_class = parse_images_per_class(self.ipc)
         return MosaicSettings(
-            ipc=self.ipc,
+            ipc=ipc,
+            ipc_by_class=ipc_by_class,
             factor=options.factor,
             size=options.size,
             rule=rule,
@@ -185,7 +193,7 @@ def stored_settings(
     if settings.sixteen_bit != "shift":
         asked["sixteen_bit"] = settings.sixteen_bit
     return {
-        "ipc": settings.ipc,
+        "ipc": images_per_class_text(settings.ipc, settings.ipc_by_class),
         "factor": settings.factor,
         "size": settings.size,
         "rule": str(settings.rule),

@@ -100,7 +100,7 @@ class Pipeline:
             Measurer(self.foreground, self.teacher, each, self.store, self.dataset.classes)
             for each in (whole, cropped)
         ]
-        return WholeMeasurer(*measurers, tiles=settings.tiles_per_class)
+        return WholeMeasurer(*measurers, tiles=settings.tiles_of)
 
     def _settings(self, selection: SelectionSettings) -> MeasureSettings:
         return MeasureSettings(
@@ -185,7 +185,7 @@ class Pipeline:
             OutputError: OUT cannot be written; it is then as it was.
         """
         out = Path(out)
-        check_output(out, self.dataset.root, overwrite=overwrite)
+        check_output(out, self.dataset.given, overwrite=overwrite)
         total = sum(len(part.mosaics) for part in plan.classes)
         with output_folder(out, overwrite=overwrite) as partial, progress.task("Writing", total) as task:
             images = []

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fgdd_fast.errors import DataError, SettingsError
@@ -16,6 +16,7 @@ from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.output.mosaic import Format, Mosaic, arrange
+from fgdd_fast.selection.images_per_class import check_named_classes
 from fgdd_fast.selection.ranking import make_ranking
 from fgdd_fast.selection.records import ImageRecord, Tile
 from fgdd_fast.selection.select import (
@@ -67,6 +68,7 @@ class MosaicSettings:
     format: Format
     selection: SelectionSettings = PLAIN
     sixteen_bit: SixteenBit = "shift"
+    ipc_by_class: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.size % self.factor:
@@ -87,8 +89,16 @@ class MosaicSettings:
 
     @property
     def tiles_per_class(self) -> int:
-        """Tiles that a class needs."""
+        """Tiles that a class needs for which no number of its own is given."""
         return self.ipc * self.factor**2
+
+    def ipc_of(self, name: str) -> int:
+        """Return how many mosaics a class gets."""
+        return self.ipc_by_class.get(name, self.ipc)
+
+    def tiles_of(self, name: str) -> int:
+        """Return how many tiles a class needs."""
+        return self.ipc_of(name) * self.factor**2
 
 
 @dataclass(frozen=True)
@@ -151,11 +161,14 @@ def check_pool(images: Sequence[SourceImage], crops: int, settings: MosaicSettin
 
     Raises:
         DataError: a class cannot fill its mosaics.
+        SettingsError: a class has no number of mosaics, or a number is for no class.
     """
-    for name, count in Counter(image.class_name for image in images).items():
-        if count * (crops + 1) < settings.tiles_per_class:
+    members = Counter(image.class_name for image in images)
+    check_named_classes(settings.ipc, settings.ipc_by_class, members)
+    for name, count in members.items():
+        if count * (crops + 1) < settings.tiles_of(name):
             raise DataError(
-                f"The class '{name}' is too small: {settings.tiles_per_class} distinct tiles are needed, and "
+                f"The class '{name}' is too small: {settings.tiles_of(name)} distinct tiles are needed, and "
                 f"{count} images of at most {crops + 1} tiles each cannot give them",
                 "Lower --ipc or --factor, raise --crops or --pool, or add images to the class.",
             )
@@ -184,10 +197,10 @@ def decide(
     plans: list[ClassPlan] = []
     skipped: list[Skipped] = []
     for gathered in _gather(dataset, images, measurer, settings, left_out):
-        selection = choose(gathered.candidates, settings.tiles_per_class, ranking)
+        selection = choose(gathered.candidates, settings.tiles_of(gathered.name), ranking)
         skipped += gathered.skipped
         skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
-        mosaics = arrange(selection.tiles, settings.ipc, settings.factor)
+        mosaics = arrange(selection.tiles, settings.ipc_of(gathered.name), settings.factor)
         occupancies = {record.source: record.occupancy for record in gathered.records}
         full_losses = tuple(record.full.loss for record in gathered.records)
         looked_at = frozenset(record.source for record in gathered.records if record.looked)
@@ -211,7 +224,7 @@ def tiles_with_features(
     return [
         tile
         for gathered in _gather(dataset, images, measurer, settings, left_out)
-        for tile in gathered.candidates.tie_candidates(settings.tiles_per_class)
+        for tile in gathered.candidates.tie_candidates(settings.tiles_of(gathered.name))
     ]
 
 
@@ -241,15 +254,16 @@ def _gather(
         records = tuple(record for record in found if isinstance(record, ImageRecord))
         skipped = tuple(record for record in found if isinstance(record, Skipped))
         if not records:
-            raise _nothing_usable(name, (*left_out, *skipped))
+            raise _nothing_usable(name, dataset, (*left_out, *skipped))
         candidates = find_candidates(
-            records, settings.rule, settings.tiles_per_class, settings.seed, settings.selection
+            records, settings.rule, settings.tiles_of(name), settings.seed, settings.selection
         )
         yield _Gathered(name, records, skipped, candidates)
 
 
-def _nothing_usable(name: str, left_out: Sequence[Skipped]) -> DataError:
-    reasons = Counter(item.reason for item in left_out if item.source.split("/")[0] == name)
+def _nothing_usable(name: str, dataset: DataSet, left_out: Sequence[Skipped]) -> DataError:
+    own = {image.source for image in dataset.images if image.class_name == name}
+    reasons = Counter(item.reason for item in left_out if item.source in own)
     counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
     more = f"; and {len(reasons) - 5} more reasons" if len(reasons) > 5 else ""
     return DataError(

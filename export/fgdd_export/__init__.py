@@ -7,6 +7,7 @@ __all__ = [
     "graphs",
     "grounded_sam2",
     "grounding_dino",
+    "imported",
     "precision",
     "sam2",
     "tile",

@@ -32,7 +32,7 @@ def teacher_names(seen: Seen) -> Iterator[Found]:
         if said
         else f"The teacher {teacher.name} does not know {some(missing)}; it says {some(teacher.classes)}",
         f"Have its classes named as the folders are: fgdd-fast teacher rename {teacher.onnx} "
-        f"--from {seen.data.root} -o RENAMED",
+        f"--from {seen.data.given} -o RENAMED",
         tuple(missing),
     )
 

@@ -22,6 +22,7 @@ from fgdd_fast.models.foreground import ForegroundChoice, Prompts
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.options import MeasureOptions
 from fgdd_fast.runtime.choose import RuntimeOptions
+from fgdd_fast.selection.images_per_class import ImagesPerClass, parse_images_per_class
 
 # Importing them fills CHECKS; findings come in this order.
 _PARTS = tuple(module.__name__ for module in (folders, classes, contents, copies, answers))
@@ -32,7 +33,7 @@ def check_data(
     validation: str | Path | DataSet | None = None,
     *,
     needs: Need | None = None,
-    ipc: int | None = None,
+    ipc: ImagesPerClass | None = None,
     near: int = 2,
     held_out: bool = False,
     ignore: Sequence[str] = (),
@@ -49,7 +50,7 @@ def check_data(
         needs: the most that checks may look at: `names` of files and folders; `files`, sizes and first
             bytes, and all bytes of files that may be the same; `pixels` of every image; or answers of
             `models`. By default everything that is named: models if a teacher or a foreground model is.
-        ipc: images (mosaics) per class that are to be made, if that is settled.
+        ipc: images (mosaics) per class that are to be made, if that is settled; see `PlanOptions`.
         near: bits of 64 in which perceptual hashes of near-duplicates differ at most.
         held_out: whether a part of the images is going to be held out, each for itself.
         ignore, skip_empty: see `fgdd_fast.open_data`; of no effect on a folder that was scanned.
@@ -73,10 +74,12 @@ def check_data(
     if needs is None:
         needs = "models" if measuring.get("teacher") is not None or measuring.get("foreground") else "pixels"
     seen = _look(dataset, needs, measuring, runtime or RuntimeOptions(), progress)
+    others, by_class = (0, {}) if ipc is None else parse_images_per_class(ipc)
     seen = replace(
         seen,
         validation=held,
-        tiles=(ipc or 0) * seen.tiles,
+        tiles=others * seen.tiles,
+        tiles_by_class={name: count * seen.tiles for name, count in by_class.items()},
         near=near,
         held_out=held_out,
         skip_empty=skip_empty or isinstance(data, DataSet),

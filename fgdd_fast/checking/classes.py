@@ -97,13 +97,13 @@ def validation_classes(seen: Seen) -> Iterator[Found]:
     own, held = set(seen.data.classes), set(seen.validation.classes)
     if lacking := sorted(own - held):
         yield Found(
-            f"{seen.validation.root} lacks {counted(len(lacking), 'class', 'classes')}: {some(lacking)}",
+            f"{seen.validation.given} lacks {counted(len(lacking), 'class', 'classes')}: {some(lacking)}",
             "Accuracy is that of the classes that are there.",
             tuple(lacking),
         )
     if unknown := sorted(held - own):
         yield Found(
-            f"{seen.validation.root} has {counted(len(unknown), 'class', 'classes')} that DATA lacks: "
+            f"{seen.validation.given} has {counted(len(unknown), 'class', 'classes')} that DATA lacks: "
             f"{some(unknown)}",
             "Both folders need the same names; a folder that is no class is left out with --ignore.",
             tuple(unknown),

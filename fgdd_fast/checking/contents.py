@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fgdd_fast.checking.findings import counted
+from fgdd_fast.checking.findings import counted, some
 from fgdd_fast.checking.reading import File, Looks, largest_value
 from fgdd_fast.checking.registry import Found, check
 from fgdd_fast.checking.seen import Seen
@@ -17,6 +17,9 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.images.file_kinds import UNREADABLE, has_suffix_of
 from fgdd_fast.images.headers import read_header
+from fgdd_fast.models.factory import FAMILIES
+from fgdd_fast.models.given.annotated import AnnotatedForeground
+from fgdd_fast.models.given.given import GivenFamily
 
 _SAMPLED = 8  # images of 16 bits of each class whose values are looked at
 _FULL = 1 << 15  # a value that 15 bits do not hold
@@ -120,6 +123,45 @@ def masks(seen: Seen) -> Iterator[Found]:
             f"Look at one. If masks were drawn before: --foreground stored-masks:{folder}",
             tuple(untold),
             severity="warning",
+        )
+
+
+@check("annotations", "warning", needs="files", about="images and annotations that do not go together")
+def annotated(seen: Seen) -> Iterator[Found]:
+    """Images that `coco:FILE` or `yolo:FOLDER` lacks, or mistakes; classes of which it names no object."""
+    name, _, path = seen.foreground.partition(":")
+    family = FAMILIES.get(name)
+    if not isinstance(family, GivenFamily) or not path:
+        return
+    model = family.model(Path(path), seen.data.classes, seen.threads)
+    if not isinstance(model, AnnotatedForeground):
+        return
+    owners: defaultdict[str, list[str]] = defaultdict(list)
+    left_out: defaultdict[str, list[str]] = defaultdict(list)
+    for image in seen.images:
+        try:
+            owners[model.path_of(image)].append(image.source)
+        except ImageError as error:
+            left_out[error.problem].append(image.source)
+    for problem, sources in left_out.items():
+        yield Found(
+            f"{counted(len(sources), 'image')} of {len(seen.images)}: each {problem}, and is skipped",
+            f"Paths in {path} have to end as those of the images in DATA do, or in the same name at least.",
+            tuple(sources),
+            severity="error" if len(sources) == len(seen.images) else None,
+        )
+    shared = tuple(tuple(sources) for sources in owners.values() if len(sources) > 1)
+    if shared:
+        yield Found(
+            f"{counted(len(shared), 'annotated image is', 'annotated images are')} by name several of DATA",
+            f"If they are not the same picture, give them paths in {path} that end as those in DATA do.",
+            groups=shared,
+        )
+    if model.unnamed:
+        yield Found(
+            f"No object is named as the class is, so that all objects count: {some(model.unnamed)}",
+            "Name categories as the folders, or leave out objects of other classes.",
+            severity="note",
         )
 
 

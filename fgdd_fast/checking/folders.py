@@ -47,6 +47,8 @@ _SOLD_AS = {"AVIF": ".avif", "HEIC": ".heic", "JPEG XL": ".jxl", "JPEG 2000": ".
 @check("split-folders", "error", needs="names", about="DATA is the parent of train and val, or of one folder")
 def split_folders(seen: Seen) -> Iterator[Found]:
     """The folder above the one that was meant: its classes are parts of a split, or one that holds all."""
+    if seen.data.listed is not None:
+        return
     root, classes = seen.data.root, seen.data.classes
     inside: defaultdict[str, set[str]] = defaultdict(set)
     for image in seen.data.images:
@@ -82,6 +84,8 @@ def no_classes(seen: Seen) -> Iterator[Found]:
 @check("no-class", "warning", needs="names", about="folders that look like no class, such as masks or @eaDir")
 def folders_that_are_no_class(seen: Seen) -> Iterator[Found]:
     """Folders of programs, wherever they lie, and folders beside the classes that hold something else."""
+    if seen.data.listed is not None:
+        return
     images: Counter[str] = Counter()
     for image in seen.data.images:
         parts = image.source.split("/")
@@ -171,10 +175,13 @@ def left_aside(seen: Seen) -> Iterator[Found]:
 @check("few-images", "warning", needs="names", about="classes that have to give several tiles of one image")
 def few_images(seen: Seen) -> Iterator[Found]:
     """Classes of fewer images than tiles; of a single one, where the number of tiles is open."""
-    wanted = max(seen.tiles, 2)
-    few = {name: len(images) for name, images in seen.by_class.items() if len(images) < wanted}
+    few = {
+        name: len(images)
+        for name, images in seen.by_class.items()
+        if len(images) < max(seen.tiles_by_class.get(name, seen.tiles), 2)
+    }
     if few:
-        tiles = f"{seen.tiles} tiles" if seen.tiles else "all its tiles"
+        tiles = f"{seen.tiles} tiles" if seen.tiles and not seen.tiles_by_class else "all its tiles"
         classes = [f"{name} {count}" for name, count in few.items()]
         shown = ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
         several = counted(len(few), "class has", "classes have")

@@ -35,6 +35,7 @@ class Seen:
         prompts: phrases to look for, by class.
         asked_by_class: whether the foreground model is asked for classes by their names.
         tiles: how many tiles a class has to give; 0 where that is open.
+        tiles_by_class: how many those of another number have to give.
         tile: side of a tile in pixels.
         near: bits in which perceptual hashes of near-duplicates differ at most.
         held_out: whether a part of the images is going to be held out, each for itself.
@@ -52,6 +53,7 @@ class Seen:
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     asked_by_class: bool = False
     tiles: int = 0
+    tiles_by_class: Mapping[str, int] = field(default_factory=dict)
     tile: int = 112
     near: int = 2
     held_out: bool = False

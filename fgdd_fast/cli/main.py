@@ -15,6 +15,7 @@ from fgdd_fast.errors import FgddError
 # Where each command lies; its module is imported when the command is named.
 COMMANDS = {
     "bench": "fgdd_fast.cli.checks.bench",
+    "bundle": "fgdd_fast.cli.networks.bundle",
     "cache": "fgdd_fast.cli.checks.cache",
     "check": "fgdd_fast.cli.checks.check",
     "convert": "fgdd_fast.cli.networks.convert",

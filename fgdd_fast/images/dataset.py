@@ -1,4 +1,4 @@
-"""The data set: a folder with one folder of images for each class."""
+"""The data set: a folder with one folder of images for each class, or a list of images and classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.folder_search import ClassSearch, Ignored, list_root
+from fgdd_fast.images.listing.folder_search import ClassSearch, Found, Ignored, list_root
+from fgdd_fast.images.listing.lists import ImageList, find_list, read_list
 from fgdd_fast.seeding import seeded_hash, source_bytes
 
 LAYOUT = "Give a folder that holds one folder of images for each class, as in DATA/cat/1.jpg."
@@ -23,7 +24,7 @@ class SourceImage:
 
     Attributes:
         source: POSIX path within the data set; bytes that are no UTF-8 are kept by surrogateescape.
-        class_name: the image's class, which is the first part of `source`.
+        class_name: the image's class, which is the first part of `source` unless a list says otherwise.
         root: the data set's folder.
     """
 
@@ -55,12 +56,13 @@ class DataSet:
     """What a scan found.
 
     Attributes:
-        root: the folder that was scanned.
+        root: the folder that was scanned, or that of the list.
         classes: class names in the order of torchvision's ImageFolder, which is that of `sorted`.
         images: all images, sorted by class, then by the bytes of `source`.
         skipped: what was left out, sorted by the bytes of `source`.
         aside: POSIX paths within `root` of files in class folders that are no images, sorted likewise.
         empty: class folders without images, which are no classes; see `survey`.
+        listed: the list, as the user named it, where one was read.
     """
 
     root: Path
@@ -69,6 +71,18 @@ class DataSet:
     skipped: tuple[Skipped, ...]
     aside: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
+    listed: Path | None = None
+
+    @property
+    def given(self) -> Path:
+        """What a user names it by: the list, or the folder."""
+        return self.listed or self.root
+
+
+def data_root(data: Path) -> Path:
+    """Return the folder within which the sources of a data set are paths: that of a list, or else itself."""
+    listed = find_list(data)
+    return data if listed is None else listed.file.parent
 
 
 def scan(root: Path, *, ignore: Sequence[str] = (), skip_empty: bool = False) -> DataSet:
@@ -79,8 +93,11 @@ def scan(root: Path, *, ignore: Sequence[str] = (), skip_empty: bool = False) ->
     (`.git`, `._x.jpg`) are ignored. A file is an image by its suffix or, where that tells nothing, by its
     first bytes; others are `aside`. The result does not depend on the order in which the disk lists files.
 
+    Of a list only what it names is opened. It is a CSV file whose header names a column of paths and one of
+    classes, or has lines `path class`; see `fgdd_fast.images.listing.lists`.
+
     Args:
-        root: the folder.
+        root: the folder; or a list that lies in a folder above all its images.
         ignore: shell patterns of files and folders to leave out, as in `*_mask.png`. One with a slash, such
             as `cat/masks`, is of the path within `root`; any other is of a name, wherever it lies.
         skip_empty: whether class folders without images are left out; else they are an error.
@@ -103,6 +120,8 @@ def survey(root: Path, *, ignore: Sequence[str] = ()) -> DataSet:
         DataError: the folder is missing or unreadable.
     """
     ignored = Ignored(tuple(ignore))
+    if (listed := find_list(root)) is not None:
+        return _survey_list(root, listed, ignored)
     try:
         folders, stray, found = list_root(root, ignored)
     except FileNotFoundError as error:
@@ -121,14 +140,26 @@ def survey(root: Path, *, ignore: Sequence[str] = ()) -> DataSet:
         images += [SourceImage(name, class_name, root) for name in names]
         (classes if names else empty).append(class_name)
     found.skipped += [(name, EMPTY) for name in empty]
+    return DataSet(root, tuple(classes), tuple(images), *_beside(found), tuple(empty))
+
+
+def _survey_list(data: Path, listed: ImageList, ignored: Ignored) -> DataSet:
+    found = Found()
+    labels = read_list(listed, ignored, found)
+    if not labels:
+        raise DataError(f"The list {listed.file} names no image", "A line names a path and a class.")
+    sources = sorted(labels, key=lambda source: (labels[source], source_bytes(source)))
+    images = tuple(SourceImage(source, labels[source], listed.file.parent) for source in sources)
+    classes = tuple(sorted(set(labels.values())))
+    return DataSet(listed.file.parent, classes, images, *_beside(found), listed=data)
+
+
+def _beside(found: Found) -> tuple[tuple[Skipped, ...], tuple[str, ...]]:
+    """What was left out, and what are no images."""
     skipped = (Skipped(source, reason) for source, reason in found.skipped)
-    return DataSet(
-        root,
-        tuple(classes),
-        tuple(images),
+    return (
         tuple(sorted(skipped, key=lambda item: source_bytes(item.source))),
         tuple(sorted(found.aside, key=source_bytes)),
-        tuple(empty),
     )
 
 

@@ -131,6 +131,41 @@ def decoding(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels
     Raises:
         ImageError: as `decode_image` does.
     """
+    header = _readable_header(content, max_pixels)
+    with DECODING.holding(_PEAK * header.decoded_bytes + len(content)):
+        yield _decode(content, header)
+
+
+def decode_alpha(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels | None:
+    """Decode how opaque an image is, from the bytes of its file; upright, as `decode_image` gives it.
+
+    Returns:
+        uint8 [height, width], 0 where it is transparent and 255 where it is opaque; None of an image without
+        transparency, which may have a channel for it.
+
+    Raises:
+        ImageError: as `decode_image` does.
+    """
+    header = _readable_header(content, max_pixels)
+    if not header.has_alpha:
+        return None
+    with DECODING.holding(_PEAK * header.decoded_bytes + len(content)):
+        stored = _read_stored(content, header)
+        if stored.ndim == 3 and stored.shape[2] == 4:
+            alpha = _upper_8(stored[..., 3])
+        elif stored.ndim == 2 and header.grey_key is not None:
+            alpha = np.where(stored == _key(header, stored.dtype), np.uint8(0), np.uint8(255))
+        else:
+            return None
+        if alpha.min() == 255:
+            return None
+        if header.format != "TIFF":
+            alpha = upright(alpha[..., None], header.orientation)[..., 0]
+        return np.ascontiguousarray(alpha, np.uint8)
+
+
+def _readable_header(content: bytes, max_pixels: int) -> Header:
+    """The header of an image that can be decoded; see `decode_image`."""
     header = read_header(content)
     if header.decoded_bytes > _RGB * max_pixels:
         decoded = header.decoded_bytes / 1e6
@@ -140,8 +175,7 @@ def decoding(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Pixels
     _refuse_unsupported(header)
     if header.pages:
         _say_pages()
-    with DECODING.holding(_PEAK * header.decoded_bytes + len(content)):
-        yield _decode(content, header)
+    return header
 
 
 def _decode(content: bytes, header: Header) -> Pixels:
@@ -191,15 +225,19 @@ def _decode_endless(content: bytes, flags: int) -> Pixels:
 
 
 def _decode_alpha(content: bytes, header: Header) -> Pixels:
-    stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
-    if stored is None:
-        raise _damaged(header)
-    if stored.ndim == 2 and header.format == "TIFF":
-        stored = _grey_tiff(content, header)
+    stored = _read_stored(content, header)
     laid = np.empty((*stored.shape[:2], 3), np.uint8)
     for start in range(0, len(stored), _ROWS):  # a few rows at once: the widened numbers take twice as much
         laid[start : start + _ROWS] = _over_white(stored[start : start + _ROWS], header)
     return laid
+
+
+def _read_stored(content: bytes, header: Header) -> NDArray[Any]:
+    """Pixels with transparency, as OpenCV gives them."""
+    stored = read_pixels(content, cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise _damaged(header)
+    return _grey_tiff(content, header) if stored.ndim == 2 and header.format == "TIFF" else stored
 
 
 def _grey_tiff(content: bytes, header: Header) -> Pixels:

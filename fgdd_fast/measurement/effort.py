@@ -189,7 +189,7 @@ class _Search:
         sources = undecided(
             records,
             settings.rule,
-            settings.tiles_per_class,
+            settings.tiles_of(name),
             settings.seed,
             self._ranking,
             settings.selection,

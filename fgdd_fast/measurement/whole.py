@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -24,10 +24,10 @@ class WholeMeasurer:
     Args:
         whole: measures whole images alone.
         cropped: measures their candidate crops as well.
-        tiles: how many a class needs.
+        tiles: how many each class needs.
     """
 
-    def __init__(self, whole: Measurer, cropped: Measurer, *, tiles: int) -> None:
+    def __init__(self, whole: Measurer, cropped: Measurer, *, tiles: Callable[[str], int]) -> None:
         self._whole = whole
         self._cropped = cropped
         self._tiles = tiles
@@ -45,7 +45,8 @@ class WholeMeasurer:
         for record in self._whole.records(images):
             if isinstance(record, ImageRecord) and math.isfinite(record.full.loss):
                 contents[record.class_name].add(record.sha256)
-        self._small = {image.class_name for image in images if len(contents[image.class_name]) < self._tiles}
+        classes = {image.class_name for image in images}
+        self._small = {name for name in classes if len(contents[name]) < self._tiles(name)}
         if not self._small:
             return measured
         members = [image for image in images if image.class_name in self._small]

@@ -6,7 +6,7 @@ __all__ = [
     "factory",
     "fitting",
     "foreground",
-    "given_masks",
+    "given",
     "grounded_sam2",
     "grounded_tensors",
     "linear_head",

@@ -24,14 +24,18 @@ from fgdd_fast.models.foreground import (
     Prompts,
     Source,
 )
-from fgdd_fast.models.given_masks import MASKS, STORED_MASKS
+from fgdd_fast.models.given.alpha import ALPHA
+from fgdd_fast.models.given.coco import COCO
+from fgdd_fast.models.given.masks import MASKS, STORED_MASKS
+from fgdd_fast.models.given.yolo import YOLO
 from fgdd_fast.models.grounded_sam2 import GROUNDED
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.models.no_foreground import NONE
 from fgdd_fast.models.saliency import SALIENCY
 
 FAMILIES: Mapping[str, ForegroundFamily] = {
-    family.name: family for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, STORED_MASKS, NONE)
+    family.name: family
+    for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, STORED_MASKS, ALPHA, COCO, YOLO, NONE)
 }
 SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 
@@ -46,8 +50,8 @@ def choose_foreground(
     """Find the foreground model that a user names, and settle how it is asked for each class.
 
     Args:
-        name: a family (`saliency`, `grounded-sam2`, `cam`, `masks:FOLDER`, `none`, or one of a plug-in), a
-            name of the catalogue, or the path of a bundle.
+        name: a family (`saliency`, `grounded-sam2`, `cam`, `masks:FOLDER`, `coco:FILE`, `alpha`, `none`, or
+            one of a plug-in), a name of the catalogue, or the path of a bundle.
         classes: those of the data set.
         prompts: phrases by class; a class that is not among them is asked for by its name.
         box_threshold: score above which a box is taken; the bundle's own by default.

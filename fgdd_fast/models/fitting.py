@@ -281,7 +281,7 @@ def _split(
 ) -> tuple[tuple[SourceImage, ...], tuple[SourceImage, ...]]:
     """The images to fit on, and those held out: a share of each class, or all of another folder."""
     if len(dataset.classes) < 2:
-        raise TeacherError(f"{dataset.root} has one class, and a teacher must tell at least two apart")
+        raise TeacherError(f"{dataset.given} has one class, and a teacher must tell at least two apart")
     if validation is None:
         if group is None:
             fitting, held = hold_out(dataset.images, share, seed)
@@ -289,7 +289,7 @@ def _split(
             fitting, held = hold_out_groups(dataset.images, share, seed, grouping(group))
         if not held:
             raise DataError(
-                f"No image of {dataset.root} can be held out: every class has a single "
+                f"No image of {dataset.given} can be held out: every class has a single "
                 + ("one" if group is None else f"group by {group!r}"),
                 "Add images, or name held-out ones with --validation.",
             )

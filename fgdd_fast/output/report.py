@@ -10,12 +10,11 @@ from pathlib import Path
 
 from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError, DataError, ImageError
-from fgdd_fast.images.dataset import SourceImage
+from fgdd_fast.images.dataset import SourceImage, data_root
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.models.factory import choose_foreground, open_foreground
+from fgdd_fast.models.factory import FAMILIES, choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel, Pixels
-from fgdd_fast.models.given_masks import MASKS, STORED_MASKS
 from fgdd_fast.output.contact_sheet import SheetClass, SheetSource, contact_sheet
 from fgdd_fast.output.folder import writing
 from fgdd_fast.output.manifest import Manifest
@@ -57,7 +56,9 @@ def draw_contact_sheet(
     out, path = Path(out), Path(path)
     manifest = read_manifest(out)
     with closing(_open_foreground(out, manifest, foreground, runtime or RuntimeOptions())) as model:
-        classes = _sheet_classes(manifest, out, Path(data), model, sources=sources, mosaics=mosaics)
+        classes = _sheet_classes(
+            manifest, out, data_root(Path(data)), model, sources=sources, mosaics=mosaics
+        )
         picture = contact_sheet(classes, total=len(manifest.classes))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +70,10 @@ def _open_foreground(
 ) -> ForegroundModel:
     """Open the foreground model that OUT was distilled with, and ask it as then."""
     used = manifest.models["foreground"]
-    if named is None and used.name in (MASKS.name, STORED_MASKS.name):
+    family = FAMILIES.get(used.name)
+    if named is None and family is not None and ":" in family.spelling:
         raise BundleError(
-            f"{out} was distilled with given masks", f"Name their folder: --foreground {used.name}:FOLDER"
+            f"{out} was distilled with given masks", f"Name them again: --foreground {family.spelling}"
         )
     choice = choose_foreground(
         named or used.name,

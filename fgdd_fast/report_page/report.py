@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.images.dataset import data_root
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import REPORT
@@ -49,8 +50,8 @@ def write_report(
 
     Args:
         out: the distilled data set.
-        data: the folder that it was made from. Without it, or for images that are gone or changed since,
-            tiles are shown as their mosaics have them, and the page says so.
+        data: the folder or the list that it was made from. Without it, or for images that are gone or
+            changed since, tiles are shown as their mosaics have them, and the page says so.
         path: the file to write; `OUT/report.html` by default.
         max_megabytes: about how large the page may become, at least 1: pictures are as small as that needs.
         threads: processor threads; all processors by default.
@@ -65,7 +66,7 @@ def write_report(
         OutputError: the file cannot be written.
     """
     check_jinja()
-    out, data = Path(out), None if data is None else Path(data)
+    out, data = Path(out), None if data is None else data_root(Path(data))
     target = out / REPORT if path is None else Path(path)
     distilled, record = open_distilled(out), read_run_record(out)
     pages = list(class_pages(distilled.manifest, record))

@@ -9,6 +9,7 @@ from typing import TypeVar, get_args
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError
+from fgdd_fast.images.dataset import data_root
 from fgdd_fast.images.depth import SIXTEEN_BITS, SixteenBit
 from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
@@ -95,7 +96,7 @@ def remake(
 
     Args:
         manifest: the file, or the folder of a distilled data set.
-        data: the folder of photographs.
+        data: the folder of photographs, or the list of them.
         out: the folder to write.
         overwrite: whether an older distilled data set at `out` may be replaced.
         threads: photographs read at once; all processors by default.
@@ -113,7 +114,7 @@ def remake(
     known = read_manifest(file)
     content = file.read_bytes()
     check_output(out, root, overwrite=overwrite)
-    cutter = TileCutter(known, *mosaic_geometry(known, file.parent), root)
+    cutter = TileCutter(known, *mosaic_geometry(known, file.parent), data_root(root))
     workers = threads or available_processors()
 
     def render(image: DistilledImage) -> tuple[DistilledImage, bytes]:

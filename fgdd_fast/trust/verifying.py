@@ -13,6 +13,7 @@ import numpy as np
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, FgddError
+from fgdd_fast.images.dataset import data_root
 from fgdd_fast.images.decode import decode_image
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.index import read_index
@@ -90,7 +91,7 @@ def verify(
 
     Args:
         out: the folder of the distilled data set.
-        data: the folder of the photographs; without it no tile is made anew.
+        data: the folder or the list of the photographs; without it no tile is made anew.
         threads: files read at once; all processors by default.
         progress: told of each mosaic.
 
@@ -103,7 +104,7 @@ def verify(
     distilled = open_distilled(out)
     cutter = None
     if data is not None:
-        cutter = TileCutter(distilled.manifest, distilled.size, distilled.factor, Path(data))
+        cutter = TileCutter(distilled.manifest, distilled.size, distilled.factor, data_root(Path(data)))
     workers = threads or available_processors()
 
     def check(index: int) -> _OfImage:

@@ -22,7 +22,7 @@ from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.measurement.store_format import encode_mask
 from fgdd_fast.models.foreground import Foreground, ForegroundModel, Inputs, Pixels, ScoredBox
-from fgdd_fast.models.given_masks import GivenMasks
+from fgdd_fast.models.given.masks import GivenMasks
 from fgdd_fast.models.network import Teacher, fingerprint_text
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.selection.records import ImageRecord

@@ -22,7 +22,8 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import decode_image
 from fgdd_fast.images.resize import RESIZE_METHODS, ResizeMethod, resize, resize_arithmetic
 from fgdd_fast.models.foreground import Foreground, ForegroundModel
-from fgdd_fast.models.given_masks import GivenMasks, StoredMasks, _check_aspect
+from fgdd_fast.models.given.given import check_aspect
+from fgdd_fast.models.given.masks import GivenMasks, StoredMasks
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.models.saliency import SaliencyModel
 
@@ -162,7 +163,7 @@ def test_a_mask_may_have_been_resized(height: int, width: int, scale: float) -> 
     for rounded in (round, int):
         mask = (max(1, rounded(height * scale)), max(1, rounded(width * scale)))
         if min(height, width) * scale >= 1:
-            _check_aspect(mask, (height, width))
+            check_aspect(mask, (height, width))
 
 
 @pytest.mark.parametrize("size", [(200, 302), (100, 200), (300, 200), (1, 300), (200, 1)])
@@ -251,7 +252,7 @@ def test_a_folder_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a file"):
         GivenMasks(write(tmp_path, b"", "file"), streams=1)
     write(tmp_path, encode(picture(), "JPEG"), "cat/1.jpg")
-    with pytest.raises(DataError, match="holds no mask") as caught:
+    with pytest.raises(DataError, match="holds no masks") as caught:
         GivenMasks(tmp_path, streams=1)
     assert "MASKS/cat/1.png" in caught.value.advice
 

@@ -25,7 +25,7 @@ from fgdd_fast.models import grounded_sam2
 from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import choose_as_exported, choose_foreground, list_families, open_foreground
 from fgdd_fast.models.foreground import FingerprintsImages, ForegroundChoice
-from fgdd_fast.models.given_masks import MASKS
+from fgdd_fast.models.given.masks import MASKS
 from fgdd_fast.models.grounded_sam2 import GroundedSam2
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 
@@ -179,7 +179,7 @@ def test_a_broken_family_is_named_and_stops_nothing_else(
     assert isinstance(result.exception, SystemExit)
     assert distill(workplace).exit_code == 0
     *known, broken = list_families()
-    given = ["masks:FOLDER", "stored-masks:FOLDER"]
+    given = ["masks:FOLDER", "stored-masks:FOLDER", "alpha", "coco:FILE", "yolo:FOLDER"]
     assert [each.spelling for each in known] == ["saliency", "grounded-sam2", "cam", *given, "none"]
     assert (broken.spelling, broken.origin) == ("broken", "broken_family 1.2")
     assert "half-installed" in broken.problem

@@ -1,3 +1,3 @@
 """The catalogue's models: made from their published sources."""
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "u2netp"]

@@ -27,7 +27,7 @@ from fgdd_export.graphs.graph import (
     tensor_specs,
 )
 from fgdd_export.graphs.late_onnx import onnx
-from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images
+from fgdd_export.graphs.parity import Prepared, check_parity, drawn_images, mask_iou
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.catalogue.catalogue import Preparation
 
@@ -83,11 +83,10 @@ def reference_probabilities(source: bytes, images: NDArray[np.uint8]) -> NDArray
 def compare(found: Mapping[str, NDArray[Any]], reference: NDArray[np.float64]) -> dict[str, float]:
     """Measure the bundle's `mask` and `occupancy` against the reference's probabilities."""
     probabilities, foreground = found["mask"] / 255, reference > 0.5
-    mask = probabilities > 0.5
-    iou = (mask & foreground).sum(axis=(1, 2)) / (mask | foreground).sum(axis=(1, 2))
+    iou = min(map(mask_iou, probabilities > 0.5, foreground))
     return {
         "max_probability_difference": float(np.abs(probabilities - reference).max()),
-        "mask_iou_loss": float(1 - iou.min()),
+        "mask_iou_loss": 1 - iou,
         "max_occupancy_error": float(np.abs(found["occupancy"] - foreground.mean(axis=(1, 2))).max()),
     }
 

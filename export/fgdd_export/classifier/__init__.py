@@ -1,3 +1,3 @@
 """Teachers: any image classifier, or a backbone with a fitted head, as a bundle."""
 
-__all__ = ["bundle", "class_activation", "network", "teacher"]
+__all__ = ["bundle", "candidate", "class_activation", "network", "teacher"]

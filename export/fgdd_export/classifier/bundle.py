@@ -135,6 +135,22 @@ def export_teacher(
     """
     _log.info("Loading %s", checkpoint)
     candidate = _candidate(checkpoint, size=size, mean=mean, std=std, trust_code=trust_code)
+    return write_teacher(
+        candidate, onnx, checkpoint, classes=classes, check=check, licence=licence, force=force
+    )
+
+
+def write_teacher(
+    candidate: Candidate,
+    onnx: Path,
+    checkpoint: str,
+    *,
+    classes: Sequence[str] | None,
+    check: Sequence[Images],
+    licence: str,
+    force: bool,
+) -> Bundle:
+    """Write a classifier that was loaded as a teacher; see `export_teacher`."""
     names = check_class_names(classes or candidate.classes, candidate.outputs, checkpoint)
     images = _inputs(check, candidate)
     _log.info("Running the network as published on %d images", len(images))

@@ -26,6 +26,7 @@ from fgdd_fast.errors import SettingsError
 from fgdd_fast.labels.making import make_labels
 from fgdd_fast.options import FOREGROUND_RULE, WHOLE_RULE
 from fgdd_fast.planning import Plan
+from fgdd_fast.selection.images_per_class import HELP, parse_images_per_class
 from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
 from fgdd_fast.trust.remaking import remake
 
@@ -42,11 +43,20 @@ def rule_option(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise click.BadParameter(str(error)) from error
 
 
+def ipc_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse what is no number of images per class, before anything is read."""
+    try:
+        parse_images_per_class(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
 @click.command()
 @click.argument("data", type=folder())
 @click.argument("out", type=folder())
 @click.option(
-    "--ipc", type=click.IntRange(min=1), default=10, show_default=True, help="Images (mosaics) per class."
+    "--ipc", callback=ipc_option, default="10", show_default=True, help=f"Images (mosaics) per class: {HELP}."
 )
 @click.option(
     "--rule",

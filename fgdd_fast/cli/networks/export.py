@@ -214,7 +214,7 @@ def export_grounded_sam2_command(
         threads=threads,
         **wanted.common(),
     )
-    _report(bundle)
+    show(bundle)
 
 
 @export.command("cam")
@@ -239,7 +239,7 @@ def export_cam_command(teacher: str, output: Path, threshold: float, size: int |
     `teacher fit` do. Nothing is trained, and no PyTorch is needed.
     """
     onnx = bundle_file(output)
-    _report(export_class_activation(find_bundle(teacher, "teacher"), onnx, threshold=threshold, size=size))
+    show(export_class_activation(find_bundle(teacher, "teacher"), onnx, threshold=threshold, size=size))
 
 
 @export.command("grounding-dino")
@@ -259,7 +259,7 @@ def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
         check=wanted.images(),
         **wanted.common(),
     )
-    _report(bundle)
+    show(bundle)
 
 
 @export.command("sam2")
@@ -271,7 +271,7 @@ def export_sam2_command(checkpoint: str, **options: Any) -> None:
     exporter = _exporter("fgdd_export.sam2.bundle")
     wanted = BundleOptions(**options)
     bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
-    _report(bundle)
+    show(bundle)
 
 
 @export.command("teacher")
@@ -322,7 +322,7 @@ def export_teacher_command(
     )
     if bundle.preprocessing.pad_value is not None:
         make_cropped_graph(bundle, SIZE // FACTOR)
-    _report(bundle)
+    show(bundle)
 
 
 def _exporter(module: str) -> ModuleType:
@@ -332,7 +332,7 @@ def _exporter(module: str) -> ModuleType:
     return import_module(module)
 
 
-def _report(bundle: Bundle) -> None:
+def show(bundle: Bundle) -> None:
     """What was measured, and what was written."""
     table = Table("measure", "value")
     for name, value in _flat(bundle.parity):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,31 +12,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
-from fgdd_fast.errors import DataError, ImageError, SettingsError
+from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import MAX_PIXELS, read_file, read_pixels, upright
 from fgdd_fast.images.headers import read_header
-from fgdd_fast.images.resize import ResizeMethod
-from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundFamily, Inputs, Pixels
-from fgdd_fast.models.network import Runtime
+from fgdd_fast.models.foreground import Pixels
+from fgdd_fast.models.given.given import GivenFamily, GivenForeground, Mask
 
 SUFFIX = ".png"
-LARGEST_SIDE = 512  # pixels of a mask that `find` gives
 LAYOUT = "Give a folder laid out as the data set is: MASKS/cat/1.png is the mask of DATA/cat/1.jpg."
 
 
-class GivenMasks:
-    """A `ForegroundModel` that looks each image's mask up in a folder.
+class GivenMasks(GivenForeground):
+    """A `GivenForeground` that looks each image's mask up in a folder.
 
     The mask of DATA/<class>/<name>.jpg is <class>/<name>.jpg.png in the folder, or else <class>/<name>.png.
     It is a mask of the upright image, after its Exif orientation, at any size of the same aspect. Foreground
     is where its value is above half of what 8 or 16 bits hold or, in a mask of zeros and ones, where it is
     one. The value is alpha if anything is transparent, else grey; a mask in colour is refused.
-
-    What `prepare` takes of an image: `occupancy` float64 [] of the mask as it is, and `mask` uint8
-    [height, width], 0 to 255, reduced to `LARGEST_SIDE`.
 
     Args:
         folder: holds the masks.
@@ -52,8 +46,12 @@ class GivenMasks:
     def __init__(self, folder: Path, *, streams: int) -> None:
         self._folder = folder
         self.streams = streams
-        self._sha256s = _mask_sha256s(folder)
-        self.sha256 = _masks_sha256(self._sha256s)
+        names = files_within(folder, SUFFIX, "masks", LAYOUT)
+        try:
+            self._sha256s = {name: file_sha256(folder / name) for name in names}
+        except OSError as error:
+            raise DataError(f"The folder of masks {folder} cannot be read: {error.strerror}") from error
+        self.sha256 = sha256_of_files(self._sha256s)
 
     def fingerprint(self, class_name: str) -> Mapping[str, str]:
         """See `ForegroundModel.fingerprint`; so stores were keyed when every mask mattered to every image."""
@@ -63,23 +61,8 @@ class GivenMasks:
         """See `FingerprintsImages.image_fingerprint`: the image's own mask is all that matters."""
         return {"mask": self._sha256s.get(self._name(image) or "", "none")}
 
-    def prepare(self, pixels: Pixels, image: SourceImage) -> Inputs:
-        """See `ForegroundModel.prepare`."""
-        foreground = self._read(image)
-        _check_aspect(foreground.shape, pixels.shape[:2])
-        return {"occupancy": np.asarray(foreground.mean()), "mask": _reduced(foreground)}
-
-    def find(self, prepared: Sequence[Inputs], *, masks: bool = False) -> list[Foreground]:
-        """See `ForegroundModel.find`."""
-        return [
-            Foreground(float(inputs["occupancy"]), mask=inputs["mask"] if masks else None)
-            for inputs in prepared
-        ]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _read(self, image: SourceImage) -> NDArray[np.bool_]:
+    def read(self, pixels: Pixels, image: SourceImage) -> Mask:  # noqa: ARG002 - the file tells
+        """See `GivenForeground.read`."""
         name = self._name(image)
         if name is None:
             raise ImageError("has no mask of its name")
@@ -115,31 +98,39 @@ class StoredMasks(GivenMasks):
         """See `FingerprintsImages.image_fingerprint`."""
         return {**super().image_fingerprint(image), "drawn": "as stored"}
 
-    def _read(self, image: SourceImage) -> NDArray[np.bool_]:
+    def read(self, pixels: Pixels, image: SourceImage) -> Mask:
+        """See `GivenForeground.read`."""
         orientation = read_header(read_file(image.path).content).orientation
-        return np.ascontiguousarray(upright(super()._read(image)[..., None], orientation)[..., 0])
+        return np.ascontiguousarray(upright(super().read(pixels, image)[..., None], orientation)[..., 0])
 
 
-def _mask_sha256s(folder: Path) -> dict[str, str]:
-    """The hash of each mask's content, by its path within the folder."""
+def files_within(folder: Path, suffix: str, what: str, layout: str) -> list[str]:
+    """Return the paths within a folder of the files of a suffix, folder by folder in the order of names.
+
+    Args:
+        folder: where to look, with all folders in it; names that begin with a dot are passed over.
+        suffix: as in `.png`.
+        what: they are, for messages, such as `masks`.
+        layout: a sentence that says how the folder should be laid out.
+
+    Raises:
+        DataError: the folder is missing, cannot be read, or holds no such file.
+    """
     try:
-        found = {
-            os.path.relpath(file.path, folder): file_sha256(Path(file.path))
-            for file in _mask_files(folder, ())
-        }
+        found = [os.path.relpath(file.path, folder) for file in _files(folder, suffix, ())]
     except FileNotFoundError as error:
-        raise DataError(f"There is no folder of masks {folder}", LAYOUT) from error
+        raise DataError(f"There is no folder of {what} {folder}", layout) from error
     except NotADirectoryError as error:
-        raise DataError(f"{folder} is a file, not a folder of masks", LAYOUT) from error
+        raise DataError(f"{folder} is a file, not a folder of {what}", layout) from error
     except OSError as error:
-        raise DataError(f"The folder of masks {folder} cannot be read: {error.strerror}") from error
+        raise DataError(f"The folder of {what} {folder} cannot be read: {error.strerror}") from error
     if not found:
-        raise DataError(f"The folder {folder} holds no mask, which is a file {SUFFIX}", LAYOUT)
+        raise DataError(f"The folder {folder} holds no {what}, which are files {suffix}", layout)
     return found
 
 
-def _masks_sha256(sha256s: Mapping[str, str]) -> str:
-    """Name the masks by their paths within the folder and their content, so that a copy has the same name."""
+def sha256_of_files(sha256s: Mapping[str, str]) -> str:
+    """Return a hash that names files by their paths within a folder and their content, wherever it lies."""
     digest = hashlib.sha256()
     for name, sha256 in sha256s.items():
         digest.update(os.fsencode(name))
@@ -147,13 +138,14 @@ def _masks_sha256(sha256s: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _mask_files(
-    folder: Path | os.DirEntry[str], above: tuple[tuple[int, int], ...]
+def _files(
+    folder: Path | os.DirEntry[str], suffix: str, above: tuple[tuple[int, int], ...]
 ) -> Iterator[os.DirEntry[str]]:
-    """The masks in a folder and those in it, in the order of their names.
+    """The files of a suffix in a folder and those in it, in the order of their names.
 
     Args:
         folder: where to look.
+        suffix: of the files.
         above: device and inode of the folders that led here, which a symbolic link may lead back to.
     """
     status = os.stat(folder)  # noqa: PTH116 - takes both
@@ -164,12 +156,12 @@ def _mask_files(
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     for entry in sorted(visible, key=lambda entry: os.fsencode(entry.name)):
         if entry.is_dir():
-            yield from _mask_files(entry, (*above, identity))
-        elif entry.name.endswith(SUFFIX) and entry.is_file():
+            yield from _files(entry, suffix, (*above, identity))
+        elif entry.name.endswith(suffix) and entry.is_file():
             yield entry
 
 
-def _foreground(content: bytes) -> NDArray[np.bool_]:
+def _foreground(content: bytes) -> Mask:
     """Where a mask, given as the bytes of its file, says foreground: bool [height, width].
 
     Raises:
@@ -202,47 +194,12 @@ def _values(stored: NDArray[Any]) -> NDArray[Any]:
     return grey
 
 
-def _check_aspect(mask: tuple[int, ...], image: tuple[int, ...]) -> None:
-    """Check that a mask (height, width) has an image's aspect, but for a pixel by which one was rounded."""
-    if abs(mask[0] * image[1] - mask[1] * image[0]) > max(*mask, *image):
-        raise ImageError(
-            f"its mask has {mask[1]} x {mask[0]} pixels, which is not the aspect of the upright image's "
-            f"{image[1]} x {image[0]}"
-        )
-
-
-def _reduced(foreground: NDArray[np.bool_]) -> Pixels:
-    mask = foreground.astype(np.uint8) * 255
-    height, width = mask.shape
-    scale = LARGEST_SIDE / max(height, width)
-    if scale >= 1:
-        return mask
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-class _Masks(ForegroundFamily):
+class _Masks(GivenFamily):
     name, spelling = GivenMasks.name, "masks:FOLDER"
     kind = GivenMasks
 
-    def find(self, argument: str) -> Path:
-        if not argument:
-            raise SettingsError(
-                f"The foreground model {self.name}: names no folder", f"Write {self.spelling}."
-            )
-        return Path(argument)
-
-    def open(
-        self,
-        choice: ForegroundChoice,
-        *,
-        runtime: Callable[[Bundle], Runtime],  # noqa: ARG002 - nothing runs
-        batch: int,  # noqa: ARG002
-        resize: ResizeMethod,  # noqa: ARG002
-        threads: int,
-    ) -> GivenMasks:
-        assert isinstance(choice.source, Path)
-        return self.kind(choice.source, streams=threads)
+    def model(self, path: Path, classes: Sequence[str], streams: int) -> GivenMasks:  # noqa: ARG002
+        return self.kind(path, streams=streams)
 
 
 class _StoredMasks(_Masks):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fgdd_fast.images.file_kinds import SIGNATURE, is_image_by_name, kind_of
+from fgdd_fast.images.file_kinds import SIGNATURE, Kind, is_image_by_name, kind_of
 from fgdd_fast.seeding import source_bytes
 
 _OTHER, _FOLDER, _IMAGE = "other", "folder", "image"
@@ -46,6 +46,13 @@ class Ignored:
             if fnmatchcase(source if "/" in wanted else name, wanted):
                 return f"left out by --ignore {pattern}"
         return None
+
+    def reason_within(self, source: str) -> str | None:
+        """Return why a path, or a folder that leads to it, is left out, if it is."""
+        if not self.patterns:
+            return None
+        folders = [source[:place] for place, character in enumerate(source) if character == "/"]
+        return next((reason for part in (*folders, source) if (reason := self.reason(part))), None)
 
 
 def list_root(root: Path, ignored: Ignored) -> tuple[list[str], list[str], Found]:
@@ -155,6 +162,13 @@ def _kind_of_file(entry: os.DirEntry[str]) -> str:
         return _OTHER
     kind, reason = kind_of(entry.name, _first_bytes(entry.path))
     return reason or kind
+
+
+def kind_of_file(path: Path) -> tuple[Kind, str]:
+    """Tell what a regular file is by its name, or else by its first bytes; see `kind_of`."""
+    if is_image_by_name(path.name):
+        return "image", ""
+    return kind_of(path.name, _first_bytes(str(path)))
 
 
 def _first_bytes(path: str) -> bytes:

@@ -1,0 +1,3 @@
+"""Foregrounds that are known before any network looks: drawn, annotated, or in the images themselves."""
+
+__all__ = ["alpha", "annotated", "coco", "given", "masks", "yolo"]
