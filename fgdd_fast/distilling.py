@@ -11,20 +11,26 @@ is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, fields
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_fast.errors import TeacherError
-from fgdd_fast.images.dataset import DataSet, pool, scan
-from fgdd_fast.images.tiles import default_view
+from fgdd_fast.errors import ImageError, TeacherError
+from fgdd_fast.images.crops import Box
+from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
+from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.resize import Pixels
+from fgdd_fast.images.tiles import default_view, tile_pixels
+from fgdd_fast.measurement.forecast import Forecast, StoreView
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.factory import choose_foreground, choose_quick, open_foreground
+from fgdd_fast.models.foreground import ForegroundChoice
 from fgdd_fast.models.network import VIEWS_PER_INFERENCE, check_classes, check_features, open_teacher
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.options import (
@@ -35,16 +41,40 @@ from fgdd_fast.options import (
 )
 from fgdd_fast.output.folder import check_output
 from fgdd_fast.output.manifest import Manifest
+from fgdd_fast.output.mosaic import compose, encode
 from fgdd_fast.output.run_record import RunLog
 from fgdd_fast.pipeline import Pipeline
-from fgdd_fast.planning import Plan, check_pool
+from fgdd_fast.planning import MosaicSettings, Plan, check_pool
 from fgdd_fast.report_page.report import write_report
 from fgdd_fast.runtime.choose import RuntimeOptions, batch_of, runtime_of
 
 
+@dataclass(frozen=True)
+class DistillationForecast:
+    """What distilling would take.
+
+    Attributes:
+        measuring: of what is missing in the store.
+        classes, mosaics: how many there are, or would be.
+        settings: of the mosaics.
+        output_bytes: about how large the mosaics' files are, by one that was made of whole images.
+    """
+
+    measuring: Forecast
+    classes: int
+    mosaics: int
+    settings: MosaicSettings
+    output_bytes: int
+
+
 @contextmanager
 def open_pipeline(
-    data: str | Path | DataSet, *, runtime: RuntimeOptions | None = None, **measuring: Any
+    data: str | Path | DataSet,
+    *,
+    runtime: RuntimeOptions | None = None,
+    look_only: bool = False,
+    progress: Progress = SILENT,
+    **measuring: Any,
 ) -> Iterator[Pipeline]:
     """Open a folder of labelled images with its models, checked against each other.
 
@@ -52,6 +82,8 @@ def open_pipeline(
         data: a folder with one folder of images for each class, a list of images and classes, or what was
             scanned.
         runtime: how the models run; the fastest that decides as the reference does by default.
+        look_only: whether the store stays as it is, for `Pipeline.forecast`; nothing can be measured then.
+        progress: told that the models are opened.
         measuring: what is measured, and with which models: the attributes of
             `fgdd_fast.options.MeasureOptions`.
 
@@ -65,14 +97,8 @@ def open_pipeline(
     runtime = runtime or RuntimeOptions()
     dataset = data if isinstance(data, DataSet) else scan(Path(data))
     if options.teacher is None:
-        raise TeacherError(
-            "No teacher is named",
-            f"Fit one on these images: fgdd-fast teacher fit {dataset.given} -o teacher.onnx   "
-            "Then add: --teacher teacher.onnx",
-        )
-    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
-    named, threshold = options.foreground or NO_FOREGROUND, options.box_threshold
-    choice = choose_foreground(named, dataset.classes, prompts=prompts, box_threshold=threshold)
+        raise _no_teacher(dataset.given)
+    choice = _choose(options, dataset)
     quick_choice = choose_quick(choice) if options.foreground_effort == "decide" else None
     teacher_bundle = find_bundle(str(options.teacher), "teacher")
     check_classes(teacher_bundle, dataset.classes)
@@ -81,7 +107,8 @@ def open_pipeline(
     with ExitStack() as stack:
         opening = stack.enter_context(ExitStack())
         opening.enter_context(log.stage("opening the models"))
-        store = stack.enter_context(Store(Path(options.store)))
+        opening.enter_context(progress.task("Opening the models"))
+        store = stack.enter_context((StoreView if look_only else Store)(Path(options.store)))
         foreground_batch = batch_of(choice.source, runtime)
         chosen, threads = partial(runtime_of, options=runtime), runtime.threads
         opened = partial(
@@ -101,6 +128,20 @@ def open_pipeline(
         models = choice, foreground, teacher
         opening.close()
         yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log, quick)
+
+
+def _no_teacher(data: Path) -> TeacherError:
+    return TeacherError(
+        "No teacher is named",
+        f"Fit one on these images: fgdd-fast teacher fit {data} -o teacher.onnx   "
+        "Then add: --teacher teacher.onnx",
+    )
+
+
+def _choose(options: MeasureOptions, dataset: DataSet) -> ForegroundChoice:
+    prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
+    named, threshold = options.foreground or NO_FOREGROUND, options.box_threshold
+    return choose_foreground(named, dataset.classes, prompts=prompts, box_threshold=threshold)
 
 
 def distill(
@@ -135,23 +176,69 @@ def distill(
     Raises:
         FgddError: see `fgdd_fast.errors`; OUT is then as it was, and what was measured is kept.
     """
+    dataset, settings, given = _checked(data, Path(out), options, overwrite=overwrite)
+    with open_pipeline(dataset, runtime=runtime, progress=progress, **given) as pipeline:
+        for text in remarks:
+            pipeline.log.warn(text)
+        plan = pipeline.plan_with(settings, progress=progress)
+        manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
+    if report:
+        write_report(out, dataset.given, progress=progress)
+    return plan, manifest
+
+
+def forecast_distillation(
+    data: str | Path | DataSet,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    runtime: RuntimeOptions | None = None,
+    progress: Progress = SILENT,
+    **options: Any,
+) -> DistillationForecast:
+    """Tell what `distill` would measure, and how long that should take; nothing is written.
+
+    What would be refused is refused. A few of the images that are not measured yet are, for their time.
+
+    Args, Raises: as for `distill`.
+    """
+    dataset, settings, given = _checked(data, Path(out), options, overwrite=overwrite)
+    with open_pipeline(dataset, runtime=runtime, look_only=True, progress=progress, **given) as pipeline:
+        measuring, each = (
+            pipeline.forecast(settings, progress=progress),
+            _mosaic_bytes(pipeline.images, settings),
+        )
+    mosaics = sum(map(settings.ipc_of, dataset.classes))
+    return DistillationForecast(measuring, len(dataset.classes), mosaics, settings, mosaics * each)
+
+
+def _mosaic_bytes(images: Sequence[SourceImage], settings: MosaicSettings) -> int:
+    """How large the file of a mosaic is that is made of whole images from all over the pool."""
+    count, tiles = settings.factor**2, list[Pixels]()
+    for image in images[:: max(1, len(images) // count)]:
+        with suppress(ImageError):
+            pixels = read_image(image.path).pixels
+            whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
+            tiles.append(tile_pixels(pixels, whole, settings.tile_size, settings.resize))
+    if not tiles:
+        return 0
+    return len(encode(compose(list(islice(cycle(tiles), count)), settings.factor), settings.format))
+
+
+def _checked(
+    data: str | Path | DataSet, out: Path, options: Mapping[str, Any], *, overwrite: bool
+) -> tuple[DataSet, MosaicSettings, dict[str, Any]]:
+    """The images, how is decided, and how measured, once all is checked that can be before the long work."""
     names = {each.name for each in fields(PlanOptions)}
     deciding = PlanOptions(**{name: value for name, value in options.items() if name in names})
     given = {name: value for name, value in options.items() if name not in names}
     measuring = MeasureOptions(**given)
     settings = deciding.settings(measuring)
     named = data.given if isinstance(data, DataSet) else Path(data)
-    check_output(Path(out), named, overwrite=overwrite)
+    check_output(out, named, overwrite=overwrite)
     dataset = data if isinstance(data, DataSet) else scan(named)
     check_pool(pool(dataset, measuring.pool, measuring.seed), measuring.crops, settings)
     given["foreground"] = measuring.foreground or foreground_for(settings)
     if measuring.teacher is not None and settings.selection.needs_features:
         check_features(find_bundle(str(measuring.teacher), "teacher"))
-    with open_pipeline(dataset, runtime=runtime, **given) as pipeline:
-        for text in remarks:
-            pipeline.log.warn(text)
-        plan = pipeline.plan_with(settings, progress=progress)
-        manifest = pipeline.write(plan, out, overwrite=overwrite, progress=progress)
-    if report:
-        write_report(out, named, progress=progress)
-    return plan, manifest
+    return dataset, settings, given

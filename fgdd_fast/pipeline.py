@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.measurement.effort import AnyMeasurer, decide_measured, look_again
+from fgdd_fast.measurement.forecast import Forecast, StoreView, forecast
 from fgdd_fast.measurement.looks import Looks
 from fgdd_fast.measurement.measurer import Measured, Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
@@ -121,6 +123,27 @@ class Pipeline:
             FgddError: a model or the store failed; what was measured until then is kept.
         """
         return self._measure(self._reader(), progress)
+
+    def forecast(self, settings: MosaicSettings | None = None, *, progress: Progress = SILENT) -> Forecast:
+        """Tell what measuring would take, by a sample of which nothing is kept.
+
+        Args:
+            settings: of the mosaics that are wanted; by default all is measured, as by `measure`.
+            progress: told how far it is.
+
+        Raises:
+            FgddError: a model or the store failed.
+        """
+
+        def measurer(pipeline: Pipeline) -> Measurer | Looks:
+            whole = None if settings is None else pipeline._whole(settings)
+            return whole.whole if whole else pipeline._reader(settings.selection if settings else PLAIN)
+
+        missing = measurer(self).missing(self.images, progress=progress)
+        with closing(StoreView(None)) as scratch:
+            sampler, batch = measurer(replace(self, store=scratch)), self._settings(PLAIN).batch
+            pool = len(self.images)
+            return forecast(pool, missing, sampler, scratch, batch=batch, progress=progress)
 
     def plan(self, *, progress: Progress = SILENT, **deciding: Any) -> Plan:
         """Decide which tiles represent each class; what is missing for it is measured first.

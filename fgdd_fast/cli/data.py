@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from fgdd_fast.checking.check import check_data
 from fgdd_fast.checking.findings import Finding
 from fgdd_fast.checking.opening import open_data
 from fgdd_fast.cli.options import F, combined, folder
-from fgdd_fast.cli.terminal import console, console_progress, printable
+from fgdd_fast.cli.terminal import alerts, console, console_progress, printable
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.images.depth import SIXTEEN_BITS
 from fgdd_fast.runtime.choose import RuntimeOptions
@@ -107,16 +106,19 @@ def open_checked(
         progress=console_progress(console()),
     )
     findings = check_data(opened, validation, needs="files", ignore=ignore, runtime=runtime, **known)
-    show_findings(findings, console(), limit=_FEW)
     if found is not None:
         found += findings
+    if console().quiet:
+        findings = tuple(each for each in findings if each.severity != "note")
+    show_findings(findings, limit=_FEW)
     if len(findings) > _FEW:
-        console().print(f"  … and {len(findings) - _FEW} more: fgdd-fast check {printable(str(data))}")
+        alerts().print(f"  … and {len(findings) - _FEW} more: fgdd-fast check {printable(str(data))}")
     return opened
 
 
-def show_findings(findings: Sequence[Finding], target: Console, limit: int | None = None) -> None:
+def show_findings(findings: Sequence[Finding], limit: int | None = None) -> None:
     """Show each finding in two lines: what it is, and what to do."""
+    target = alerts()
     for finding in findings[:limit]:
         colour = _COLOURS[finding.severity]
         line = f"[{colour}]{finding.severity}[/{colour}] [bold]{finding.code}[/bold]: "

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import traceback
+from contextlib import nullcontext
 from typing import IO, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 import fgdd_fast
 from fgdd_fast.cli.renamed import with_new_spellings
-from fgdd_fast.cli.terminal import console, logged_to
+from fgdd_fast.cli.sections import COMMANDS, SECTIONS
+from fgdd_fast.cli.terminal import console, is_verbose, logged_to
 from fgdd_fast.errors import FgddError
 
-# Where each command lies; its module is imported when the command is named.
-COMMANDS = {
-    "bench": "fgdd_fast.cli.checks.bench",
-    "bundle": "fgdd_fast.cli.networks.bundle",
-    "cache": "fgdd_fast.cli.checks.cache",
-    "check": "fgdd_fast.cli.checks.check",
-    "convert": "fgdd_fast.cli.networks.convert",
-    "demo": "fgdd_fast.cli.distillation.demo",
-    "distill": "fgdd_fast.cli.distillation.distill",
-    "doctor": "fgdd_fast.cli.checks.doctor",
-    "engine": "fgdd_fast.cli.networks.engine",
-    "evaluate": "fgdd_fast.cli.checks.evaluate",
-    "export": "fgdd_fast.cli.networks.export",
-    "forget": "fgdd_fast.cli.distillation.forget",
-    "label": "fgdd_fast.cli.distillation.label",
-    "measure": "fgdd_fast.cli.distillation.measure",
-    "models": "fgdd_fast.cli.networks.models",
-    "pack": "fgdd_fast.cli.distillation.pack",
-    "report": "fgdd_fast.cli.distillation.report",
-    "sheet": "fgdd_fast.cli.distillation.sheet",
-    "teacher": "fgdd_fast.cli.networks.teacher",
-    "verify": "fgdd_fast.cli.distillation.verify",
-}
 # The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
 KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure"}
 _KEPT = " Finished work is kept; the same command goes on from there."
@@ -71,14 +52,31 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[name]), name)
+        command = getattr(importlib.import_module(f"fgdd_fast.cli.{COMMANDS[name][0]}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by task, without importing them."""
+        widest = max(map(len, COMMANDS))
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(f"{name:{widest}}", text) for name, (_, text) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name, without importing them."""
+        found = [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items()]
+        return [item for item in found if item.value.startswith(incomplete)] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, command, rest = super().resolve_command(ctx, args)
+        # Importing a command takes a moment, in which a terminal is not to stay empty.
+        shown = console().is_terminal and not ctx.resilient_parsing and not {"-q", "--quiet"} & {*args}
+        with console().status("Starting") if shown else nullcontext():
+            name, command, rest = super().resolve_command(ctx, args)
         return name, command, with_new_spellings(name or "", rest)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -86,6 +84,8 @@ class _Commands(click.Group):
             with logged_to(console()):
                 return super().invoke(ctx)
         except FgddError as error:
+            if is_verbose():
+                click.echo("".join(traceback.format_exception(error)), err=True)
             raise _Failure(error) from error
         except KeyboardInterrupt as error:
             kept = ctx.invoked_subcommand in KEEPS_WORK
@@ -102,8 +102,8 @@ def main() -> None:
     \b
     DATA is a folder with one folder of images for each class.
     Try it:             fgdd-fast demo
-    On your own images: fgdd-fast models pull saliency-u2netp
-                        fgdd-fast models pull imagenet-efficientnet-lite0
+    On your own images: fgdd-fast models pull imagenet-efficientnet-lite0
                         fgdd-fast teacher fit DATA -o teacher.onnx
-                        fgdd-fast distill DATA OUT --teacher teacher.onnx --ipc 10
+                        fgdd-fast distill DATA OUT --teacher teacher.onnx
+    More of a command:  fgdd-fast COMMAND --help
     """

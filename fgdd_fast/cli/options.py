@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.errors import FgddError
 from fgdd_engines.paths import cache_folder
+from fgdd_fast.cli import completion as offered
+from fgdd_fast.cli.terminal import json_file, json_is_printed, keep_json_in
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
-from fgdd_fast.models.factory import SPELLINGS
+from fgdd_fast.models.factory import FAMILIES, SPELLINGS
 from fgdd_fast.options import DEFAULT_FOREGROUND, PRESETS, Effort
 from fgdd_fast.output.folder import writing
 from fgdd_fast.runtime.batches import Batch
@@ -92,27 +96,43 @@ def device_option(name: str, text: str) -> Callable[[F], F]:
 
 
 def json_option() -> Callable[[F], F]:
-    """The result as JSON; see `write_json`."""
+    """The result as JSON; see `give`."""
+
+    def take(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+        keep_json_in(value)
+
     return click.option(
         "--json",
-        "json_file",
+        expose_value=False,
         type=click.Path(path_type=Path, allow_dash=True),
         is_flag=False,
         flag_value="-",
+        callback=take,
         metavar="[FILE]",
-        help="Write the result as JSON to FILE; without FILE, print it.",
+        help="Write the result as JSON to FILE; without FILE, print it, and all else to standard error.",
     )
 
 
-def write_json(file: Path, text: str) -> None:
-    """Write a result to a file, which is replaced whole; or print it where the file is `-`.
+def give(result: Any) -> bool:
+    """Print a result as JSON, or write it to a file, as `--json` asks; return whether it does.
 
     Raises:
         OutputError: it cannot be written.
     """
-    if str(file) == "-":
-        click.echo(text)
-        return
+    file = json_file()
+    if json_is_printed():
+        click.echo(json.dumps(result, indent=1))
+    elif file is not None:
+        write_json(file, json.dumps(result, indent=1))
+    return file is not None
+
+
+def write_json(file: Path, text: str) -> None:
+    """Write a result to a file, which is replaced whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     with writing(file):
         write_file(file, f"{text}\n".encode())
 
@@ -179,6 +199,7 @@ def foreground_options(default: str | None = DEFAULT_FOREGROUND) -> Callable[[F]
             default=default,
             show_default=shown,
             metavar="NAME|BUNDLE|masks:FOLDER|none",
+            shell_complete=offered.models(*FAMILIES, role="foreground"),
             help=f"Foreground model: {SPELLINGS}, one of the catalogue or of a plug-in, or a bundle.",
         ),
         click.option(
@@ -237,8 +258,11 @@ def preset_option() -> Callable[[F], F]:
     """Settings that go together; those given besides come first."""
 
     def take(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-        if value is not None:
-            ctx.default_map = {**(ctx.default_map or {}), **PRESETS[value]}
+        if value is None:
+            return
+        known = ctx.default_map or {}  # of a file of settings, in which single ones come before its preset
+        named_there = ctx.get_parameter_source("preset") is ParameterSource.DEFAULT_MAP
+        ctx.default_map = {**PRESETS[value], **known} if named_there else {**known, **PRESETS[value]}
 
     return click.option(
         "--preset",
@@ -275,6 +299,7 @@ def measure_options() -> Callable[[F], F]:
         click.option(
             "--teacher",
             metavar="BUNDLE",
+            shell_complete=offered.models(role="teacher"),
             help="Teacher: a bundle made by 'fgdd-fast teacher fit'.",
         ),
         click.option(

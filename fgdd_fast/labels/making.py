@@ -103,7 +103,7 @@ def make_labels(
     recipe = _recipe(distilled, size, student_batch, seed, cutmix)
     views = LabelledViews(recipe, view, parse_compression(compress))
     views.compression.check(len(distilled.manifest.classes))
-    chosen = runtime_of(bundle, options)
+    chosen = runtime_of(bundle, options, progress)
     batch = views_at_once(chosen.device, options.batch)
     settings = _Settings(epochs, views, score_view or _scored_view(distilled), batch)
     with single_threaded_opencv():

@@ -1,3 +1,14 @@
 """Measure each image once, and keep what was measured by content."""
 
-__all__ = ["coverage", "effort", "features", "looks", "measurer", "missing", "store", "store_format", "whole"]
+__all__ = [
+    "coverage",
+    "effort",
+    "features",
+    "forecast",
+    "looks",
+    "measurer",
+    "missing",
+    "store",
+    "store_format",
+    "whole",
+]

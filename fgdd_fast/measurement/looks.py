@@ -96,6 +96,10 @@ class Looks:
         """Measure what is missing, by the quick look; see `Measurer.measure`."""
         return self._quick.measure(images, progress=progress)
 
+    def missing(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> list[SourceImage]:
+        """Return the images for the quick look; see `Measurer.missing`."""
+        return self._quick.missing(images, progress=progress)
+
     def look(self, images: Iterable[SourceImage], *, progress: Progress = SILENT) -> None:
         """Look closer at images, unless that was done before; see `Measurer.measure`."""
         new = [image for image in images if image.source not in self._looked]

@@ -149,6 +149,24 @@ class Measurer:
                 outcome.count_measured(len(results))
         return outcome.measured()
 
+    def missing(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> list[SourceImage]:
+        """Return the images of which `measure` would measure something.
+
+        Files that are new, or have moved, are read for that.
+
+        Args, Raises: as for `measure`.
+        """
+        threads = self._settings.threads
+        with (
+            progress.task("Looking at files", len(images)) as task,
+            ThreadPoolExecutor(threads, "read") as readers,
+        ):
+            outcome = _Outcome(task)
+            files = ordered_map(readers, _read, self._unknown(images, outcome), 2 * threads)
+            missing = [work.read.image for work in self._missing(outcome.usable(files), outcome)]
+            task.advance(len(missing))
+        return missing
+
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """What the store holds of the images, in their order; `Skipped` for one that changed since."""
         for image, found in self._stored(images):

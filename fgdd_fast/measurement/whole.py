@@ -25,10 +25,13 @@ class WholeMeasurer:
         whole: measures whole images alone.
         cropped: measures their candidate crops as well.
         tiles: how many each class needs.
+
+    Attributes:
+        whole: see above.
     """
 
     def __init__(self, whole: Measurer, cropped: Measurer, *, tiles: Callable[[str], int]) -> None:
-        self._whole = whole
+        self.whole = whole
         self._cropped = cropped
         self._tiles = tiles
         self._small: set[str] = set()
@@ -36,13 +39,13 @@ class WholeMeasurer:
     @property
     def features(self) -> TileFeatures:
         """See `Measurer.features`."""
-        return self._whole.features
+        return self.whole.features
 
     def measure(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> Measured:
         """Measure what is missing; see `Measurer.measure`."""
-        measured = self._whole.measure(images, progress=progress)
+        measured = self.whole.measure(images, progress=progress)
         contents: defaultdict[str, set[str]] = defaultdict(set)
-        for record in self._whole.records(images):
+        for record in self.whole.records(images):
             if isinstance(record, ImageRecord) and math.isfinite(record.full.loss):
                 contents[record.class_name].add(record.sha256)
         classes = {image.class_name for image in images}
@@ -60,4 +63,4 @@ class WholeMeasurer:
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """Return what is known of images; see `Measurer.records`."""
         for small, members in groupby(images, lambda image: image.class_name in self._small):
-            yield from (self._cropped if small else self._whole).records(members)
+            yield from (self._cropped if small else self.whole).records(members)

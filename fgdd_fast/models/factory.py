@@ -37,6 +37,7 @@ FAMILIES: Mapping[str, ForegroundFamily] = {
     family.name: family
     for family in (SALIENCY, GROUNDED, CLASS_ACTIVATION, MASKS, STORED_MASKS, ALPHA, COCO, YOLO, NONE)
 }
+OWN = (SALIENCY.name, GROUNDED.name, CLASS_ACTIVATION.name)  # whose network is a bundle of that name
 SPELLINGS = ", ".join(family.spelling for family in FAMILIES.values())
 
 
@@ -103,8 +104,7 @@ def find_network(name: str) -> Bundle:
     Raises:
         BundleError: there is no such bundle, or it is damaged.
     """
-    own = (SALIENCY.name, GROUNDED.name, CLASS_ACTIVATION.name)
-    found = FAMILIES[name].find("") if name in own else find_bundle(name)
+    found = FAMILIES[name].find("") if name in OWN else find_bundle(name)
     assert isinstance(found, Bundle)
     return found
 

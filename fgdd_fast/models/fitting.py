@@ -104,9 +104,8 @@ def fit_teacher(
     """
     dataset = data if isinstance(data, DataSet) else scan(Path(data))
     images, others = _split(dataset, None if validation is None else Path(validation), held_out, seed, group)
-    bundle = find_bundle(backbone, "backbone")
-    options = runtime or RuntimeOptions()
-    network = BatchedNetwork(bundle, runtime_of(bundle, options), batch=batch_of(bundle, options))
+    bundle, options = find_bundle(backbone, "backbone"), runtime or RuntimeOptions()
+    network = BatchedNetwork(bundle, runtime_of(bundle, options, progress), batch=batch_of(bundle, options))
     with closing(network):
         run = _features_of(network)
         reading = _Reading(network, dataset.classes, run, resize, sixteen_bit, options.threads, progress)
@@ -114,7 +113,8 @@ def fit_teacher(
         held_features, held_labels = reading.read(others)
         arithmetic = network.engine.arithmetic
     _check_present(dataset.classes, labels)
-    head = fit_head(features, labels)
+    with progress.task("Fitting"):
+        head = fit_head(features, labels)
     judged = accuracy(head.logits(held_features), held_labels, dataset.classes)
     if not force:
         _refuse_guessing_head(judged)
@@ -230,7 +230,7 @@ def ask_teacher(
     """
     network = Teacher(
         teacher,
-        runtime_of(teacher, runtime),
+        runtime_of(teacher, runtime, progress),
         view="native",
         tile_size=teacher.preprocessing.width,
         batch=batch_of(teacher, runtime),

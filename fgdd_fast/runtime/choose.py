@@ -21,6 +21,7 @@ from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import write_file
 from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe, probe
+from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, SettingsError
 from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.batches import Batch, images_at_once
@@ -72,12 +73,13 @@ class Choice:
     reason: str
 
 
-def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
+def runtime_of(bundle: Bundle, options: RuntimeOptions, progress: Progress = SILENT) -> Runtime:
     """Return how a bundle runs, as `choose_runtime` finds it, and log why.
 
     Args:
         bundle: the model, in fp32.
         options: what is asked for.
+        progress: told that this is found out.
 
     Raises:
         FgddError: nothing here can run the bundle as asked; or the device computes nothing.
@@ -87,7 +89,8 @@ def runtime_of(bundle: Bundle, options: RuntimeOptions) -> Runtime:
             f"The device {options.device} computes nothing, so its results would mean nothing",
             f"It measures the host: fgdd-fast bench DATA --device {options.device}",
         )
-    choice = choose_runtime(bundle, options.device, options.precision, options.threads, options.batch)
+    with progress.task(f"Choosing how to run {bundle.onnx.stem}"):
+        choice = choose_runtime(bundle, options.device, options.precision, options.threads, options.batch)
     _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
     return choice.runtime
 

@@ -112,6 +112,7 @@ def _always_full(occupancies: Sequence[float], value: float) -> float:  # noqa: 
     return 0.0
 
 
+RULE_NAMES = [f"{name}:0.3" if kind.value else name for name, kind in RULE_KINDS.items()]  # to choose from
 RULES_HELP = (
     "Rules: "
     + ", ".join(f"{name}:{kind.value} (0 to 1)" if kind.value else name for name, kind in RULE_KINDS.items())

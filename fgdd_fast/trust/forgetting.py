@@ -179,7 +179,7 @@ def _distil(
     measuring = {name: value for name, value in settings.items() if name not in names}
     if unknown := measuring.keys() - {each.name for each in fields(MeasureOptions)}:
         raise SettingsError(f"The manifest of {out} names settings of another version: {sorted(unknown)}")
-    with open_pipeline(dataset, runtime=runtime, **measuring) as pipeline:
+    with open_pipeline(dataset, runtime=runtime, progress=progress, **measuring) as pipeline:
         for role, model in pipeline.models.items():
             if model.sha256 != manifest.models[role].sha256:
                 raise SettingsError(

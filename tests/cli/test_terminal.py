@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,12 +34,43 @@ def test_logs_are_shown_within_the_block_alone() -> None:
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     console, text = recorded()
-    clock = iter([0.0, 10.0, 40.0, 50.0])
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
-    with terminal.console_progress(console).task("Measuring", 100) as task:
-        for _ in range(3):
-            task.advance(10)
-    assert text.getvalue() == "Measuring: 20 of 100, 0.5 a second, 3 min left\n"
+    monkeypatch.setattr(terminal, "SAID_AFTER", 0.01)
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0.05)
+    progress = terminal.console_progress(console)
+    with progress.task("Measuring", 100) as task:
+        time.sleep(0.03)
+        task.advance(10)
+        time.sleep(0.2)
+        task.advance(90)
+    with progress.task("Opening"):  # of which nothing is known but that it goes on
+        time.sleep(0.1)
+    with progress.task("Done at once", 3):
+        pass
+    lines = text.getvalue().splitlines()
+    assert lines[0] == "Measuring: 100 to do"
+    assert re.fullmatch(r"Measuring: 10 of 100, [0-9.]+/s, 0:0\d left", lines[1])
+    said = [line for line in lines if line.startswith("Measuring")]
+    assert re.fullmatch(r"Measuring: 100 of 100, [0-9.]+/s, took 0:00", said[-1])
+    assert lines[len(said) :][:2] == ["Opening: begun", "Opening: for 0:00"]
+    assert lines[-1] == "Opening: took 0:00"
+
+
+def test_bars_have_a_rate_and_the_time_left_at_any_width() -> None:
+    for width in (50, 80):
+        text = io.StringIO()
+        console = Console(file=text, width=width, force_terminal=True)
+        with terminal.console_progress(console).task("Drawing the report", 40) as task:
+            for _ in range(4):
+                time.sleep(0.12)
+                task.advance()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue())
+        assert re.search(r"Drawing the report .*4/40, [0-9.]+/s, 0:0\d left", shown), shown
+
+
+@pytest.mark.parametrize(("rate", "said"), [(3.14159, "3.14/s"), (0.25, "4 s each")])
+def test_a_slow_rate_is_told_by_the_piece(rate: float, said: str) -> None:
+    assert terminal.rate_text(rate) == said
+    assert [terminal.clock(seconds) for seconds in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
 
 
 def test_tasks_within_tasks_share_one_display() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress as Bars
-from rich.progress import TaskID
 from rich.table import Table
 
 from fgdd_bench.harness.implementation import PATHS, REFERENCES
@@ -25,9 +23,9 @@ from fgdd_bench.machine.environment import command_line
 from fgdd_bench.machine.resources import end_descendants
 from fgdd_bench.reporting.page import page
 from fgdd_bench.reporting.report import headline_rows, markdown
-from fgdd_engines.bundle.files import stage_file, write_file
+from fgdd_engines.bundle.files import write_file
 from fgdd_engines.optional_imports import import_optional
-from fgdd_engines.progress import Progress, Task
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
@@ -37,9 +35,9 @@ from fgdd_fast.cli.options import (
     runtime_options,
     seed_option,
 )
-from fgdd_fast.cli.terminal import console, console_progress
-from fgdd_fast.errors import OutputError
+from fgdd_fast.cli.terminal import answers, console, console_progress, json_file, json_is_printed
 from fgdd_fast.output.folder import writing
+from fgdd_fast.students.evaluation import check_outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +57,7 @@ class Outputs:
         """
         if self.html is not None:
             import_optional("jinja2", EXTRA)
-        for path in (self.json, self.html, self.markdown):
-            if path is None:
-                continue
-            if path.is_dir():
-                raise OutputError(f"{path} cannot be written: it is a folder", "Name a file.")
-            with writing(path):
-                stage_file(path, b"").unlink()
+        check_outputs(self.json, self.html, self.markdown)
 
     def write(self, result: dict[str, Any]) -> None:
         """Write a result, each file whole or not at all.
@@ -104,7 +96,7 @@ def output_option(kind: str, what: str) -> Callable[[Any], Any]:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder(), required=False)
 @click.option(
     "--stages",
@@ -158,29 +150,35 @@ def output_option(kind: str, what: str) -> Callable[[Any], Any]:
 @output_option("markdown", "the result's tables")
 def bench(
     data: Path | None,
-    json_file: Path | None,
     html_file: Path | None,
     markdown_file: Path | None,
     **options: Any,
 ) -> None:
-    """Measure this project and PyTorch on images of DATA, in turns, and compare what they decide.
+    """Measure how fast this project is here, against PyTorch.
 
-    Without DATA a data set is drawn and a teacher fitted on it. Where the answers differ, no speed-up is
-    shown and the command fails. The foreground model 'grounded-sam2-random' is Grounded SAM 2 at its
-    published size with random weights, for its times. With the device 'null', which computes nothing and
-    takes 0 ms for it ('null:5' takes 5), the host alone is measured, and nothing is compared.
+    Both run on images of DATA in turns, and what they decide is compared. Without DATA a data set is drawn
+    and a teacher fitted on it. Where the answers differ, no speed-up is shown and the command fails. The
+    foreground model 'grounded-sam2-random' is Grounded SAM 2 at its published size with random weights, for
+    its times. With the device 'null', which computes nothing and takes 0 ms for it ('null:5' takes 5), the
+    host alone is measured, and nothing is compared.
+
+    \b
+    Example: fgdd-fast bench DATA --images 50 --stages teacher
     """
-    printed = str(json_file) == "-"
-    outputs = Outputs(json=None if printed else json_file, html=html_file, markdown=markdown_file)
+    printed = json_is_printed()
+    outputs = Outputs(json=None if printed else json_file(), html=html_file, markdown=markdown_file)
     settings = BenchOptions(**options)
     outputs.check()
-    for name in settings.references if settings.compared else ():
-        published = name == "published"
-        reference_module("fgdd_bench.references.published" if published else "fgdd_bench.references.fair")
     target = console()
+    progress = console_progress(target, at_steps_alone=True)
     try:
-        with open_bench(data, settings, command_line(["fgdd-fast", *sys.argv[1:]])) as session:
-            progress = _Drawn(target) if target.is_terminal else console_progress(target)
+        with ExitStack() as stack:
+            with console_progress(target).task("Opening what is compared"):
+                for name in settings.references if settings.compared else ():
+                    kind = "published" if name == "published" else "fair"
+                    reference_module(f"fgdd_bench.references.{kind}")
+                command = command_line(["fgdd-fast", *sys.argv[1:]])
+                session = stack.enter_context(open_bench(data, settings, command))
             try:
                 failures = session.measure(outputs.write, progress=progress)
             finally:
@@ -190,32 +188,12 @@ def bench(
         end_descendants()  # also those that had only been asked for
         target.print("Stopped. What was finished has been written; the same command begins anew.")
         raise click.exceptions.Exit(130) from None
-    _show(session.result, target if printed else Console())
+    _show(session.result, answers())
     if failures:
         raise DisagreementError(
             f"No speed-up is shown where the answers differ: {'; '.join(failures)}",
             "Name another --precision or --device, or more --images if few decide.",
         )
-
-
-class _Drawn(Progress):
-    """A bar that is drawn between runs only, for drawing it would take time from them."""
-
-    def __init__(self, target: Console) -> None:
-        self._console = target
-
-    @contextmanager
-    def task(self, name: str, total: int | None = None) -> Iterator[Task]:
-        with Bars(console=self._console, auto_refresh=False) as bars:
-            yield _Bar(bars, bars.add_task(name, total=total))
-
-
-class _Bar:
-    def __init__(self, bars: Bars, task: TaskID) -> None:
-        self._bars, self._task = bars, task
-
-    def advance(self, steps: int = 1) -> None:
-        self._bars.update(self._task, advance=steps, refresh=True)
 
 
 def _show(result: dict[str, Any], target: Console) -> None:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fgdd_engines.paths import cache_folder
-from fgdd_fast.cli.checks.doctor import readable_size
-from fgdd_fast.cli.options import json_option, write_json
+from fgdd_fast.cli.command import Group
+from fgdd_fast.cli.options import give, json_option
+from fgdd_fast.cli.terminal import answers, readable_size, say
 from fgdd_fast.runtime.cached import KINDS, Cached, list_cached, prune_cache
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
-    """List what the cache keeps, and remove what nobody needs. All of it can be had or made again."""
+    """List what the cache keeps, and remove what nobody needs.
+
+    All of it can be had or made again.
+    """
 
 
 @cache.command("list")
 @json_option()
-def list_cache(json_file: Path | None) -> None:
-    """List what is kept, with its size and the days since it was last read or written."""
+def list_cache() -> None:
+    """List what is kept, with its size and age.
+
+    The age is that in days since it was last read or written.
+
+    \b
+    Example: fgdd-fast cache list
+    """
     items = list_cached()
-    if json_file is not None:
-        rows = [{**asdict(item), "paths": [str(path) for path in item.paths]} for item in items]
-        write_json(json_file, json.dumps({"folder": str(cache_folder()), "items": rows}, indent=2))
+    if give({"folder": str(cache_folder()), "items": [_figures(item) for item in items]}):
         return
     _show(items)
     click.echo(f"{readable_size(sum(item.bytes for item in items))} in {cache_folder()}")
@@ -51,14 +57,28 @@ def list_cache(json_file: Path | None) -> None:
     help="Remove this kind; may be given again. A store of measurements goes only where it is named.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@json_option()
 def prune(older_than: float | None, kinds: tuple[str, ...], dry_run: bool) -> None:
-    """Remove what nobody needs, and say what became free. What is in use stays."""
+    """Remove what nobody needs, and say what became free.
+
+    What is in use stays.
+
+    \b
+    Example: fgdd-fast cache prune --older-than 90 --dry-run
+    """
     pruned = prune_cache(kinds=kinds, older_than=older_than, dry_run=dry_run)
+    freed = sum(item.bytes for item in pruned.removed)
+    removed, in_use = ([_figures(item) for item in items] for items in (pruned.removed, pruned.in_use))
+    give({"removed": removed, "in_use": in_use, "bytes": freed, "dry_run": dry_run})
     _show(pruned.removed)
     for item in pruned.in_use:
-        click.echo(f"{item.kind} {item.name} is in use, and stays")
-    freed = readable_size(sum(item.bytes for item in pruned.removed))
-    click.echo(f"{freed} would become free" if dry_run else f"{freed} are free again")
+        say(f"{item.kind} {item.name} is in use, and stays")
+    size = readable_size(freed)
+    say(f"{size} would become free" if dry_run else f"{size} are free again")
+
+
+def _figures(item: Cached) -> dict[str, Any]:
+    return {**asdict(item), "paths": [str(path) for path in item.paths]}
 
 
 def _show(items: Sequence[Cached]) -> None:
@@ -68,4 +88,4 @@ def _show(items: Sequence[Cached]) -> None:
     for item in items:
         table.add_row(item.kind, escape(item.name), readable_size(item.bytes), f"{item.age:.0f}")
     if items:
-        Console(highlight=False).print(table)
+        answers().print(table)

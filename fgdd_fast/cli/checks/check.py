@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,22 @@ import click
 from fgdd_fast.checking.check import check_data
 from fgdd_fast.checking.findings import SEVERITIES, Finding, counted, matching
 from fgdd_fast.checking.registry import CHECKS, Need
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.data import left_out_options, show_findings, sixteen_bit_option
 from fgdd_fast.cli.options import (
     FACTOR,
     SIZE,
     default_store,
     folder,
+    give,
     json_option,
     pool_size,
     resize_option,
     runtime_of_options,
     runtime_options,
     seed_option,
-    write_json,
 )
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.images.near_duplicates import BITS
 
 FAILED = 3  # the exit status where --fail-on finds something
@@ -40,7 +40,7 @@ def wanted_codes(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     return value
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder())
 @click.option("--validation", type=folder(), metavar="FOLDER", help="Held-out images, compared with DATA.")
 @left_out_options()
@@ -99,20 +99,22 @@ def wanted_codes(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     "May be repeated.",
 )
 @json_option()
-def check(data: Path, quick: bool, fail_on: tuple[str, ...], json_file: Path | None, **options: Any) -> None:
-    """Find what is odd about the images of DATA, before the long work. Nothing is changed.
+def check(data: Path, quick: bool, fail_on: tuple[str, ...], **options: Any) -> None:
+    """Find what is odd about the images of DATA. Nothing is changed.
 
-    Every image is decoded, unless --quick is given. With --teacher and --foreground, these are asked as well.
+    Do it before the long work. Every image is decoded, unless --quick is given. With --teacher and
+    --foreground, these are asked as well.
+
+    \b
+    Example: fgdd-fast check DATA --validation VALIDATION
     """
     runtime = runtime_of_options(options)
     needs: Need | None = "files" if quick else None
     progress = console_progress(console())
     findings = check_data(data, needs=needs, runtime=runtime, progress=progress, **options)
-    if json_file is not None:
-        write_json(json_file, json.dumps({"findings": [each.to_json() for each in findings]}, indent=1))
-    show_findings(findings, console())
-    if json_file is None or str(json_file) != "-":
-        click.echo(_summary(findings))
+    give({"findings": [each.to_json() for each in findings]})
+    show_findings(findings)
+    say(_summary(findings))
     if failing := matching(findings, fail_on):
         click.echo(f"Failed for: {', '.join(dict.fromkeys(each.code for each in failing))}", err=True)
         raise click.exceptions.Exit(FAILED)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -13,7 +11,9 @@ from rich.table import Table
 
 from fgdd_engines.probing.probes import Probe
 from fgdd_export.catalogue.prepare import verify as verify_model
-from fgdd_fast.cli.options import json_option, write_json
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import give, json_option
+from fgdd_fast.cli.terminal import answers, console, console_progress, readable_size
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.factory import FamilyState
 from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine
@@ -22,23 +22,23 @@ from fgdd_fast.students.architectures import NAMES
 
 _ABSENT = "[dim]not installed[/]"
 _UNKNOWN = "unknown"
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option()
-def doctor(json_file: Path | None) -> None:
-    """Find out what this machine can run, by running it, and what is missing.
+def doctor() -> None:
+    """Find out what this machine can run, and what is missing.
 
     Each device is given a tiny model to run. At the end stands, for everything that is missing and could be
     had, the command that adds it.
+
+    \b
+    Example: fgdd-fast doctor --json
     """
-    with Console(stderr=True).status("Looking at this machine"):
+    with console_progress(console()).task("Looking at this machine"):
         report = examine(_model_states(), NAMES)
-    if json_file is not None:
-        write_json(json_file, json.dumps(report.to_json(), indent=2))
-    else:
-        _show(report, Console(highlight=False))
+    if not give(report.to_json()):
+        _show(report, answers())
 
 
 def _model_states() -> list[ModelState]:
@@ -143,9 +143,3 @@ def _show_steps(steps: Iterable[Step], console: Console) -> None:
     lines = [line for step in steps for line in (f"To {step.purpose}:", f"  [bold]{escape(step.command)}[/]")]
     for line in lines or ["Nothing is missing that this machine could use."]:
         console.print(line, soft_wrap=True)
-
-
-def readable_size(count: int) -> str:
-    """Return the bytes in the largest unit of which there is at least one."""
-    exponent = min(max(count.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
-    return f"{count} B" if exponent == 0 else f"{count / 1024**exponent:.1f} {_UNITS[exponent]}"

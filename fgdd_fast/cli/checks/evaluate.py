@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from rich.table import Table
 from fgdd_bench.machine.environment import command_line, environment
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.optional_imports import import_optional
-from fgdd_fast.cli.options import device_option, folder, json_option, seed_option
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import device_option, folder, give, json_option, seed_option
+from fgdd_fast.cli.terminal import console, console_progress, json_file, json_is_printed, say
 from fgdd_fast.runtime.choose import RuntimeOptions, available_processors
 from fgdd_fast.students.architectures import NAMES
 from fgdd_fast.students.evaluation import EXTRA, check_outputs
@@ -29,7 +29,7 @@ def names_option(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder())
 @click.option(
     "--validation",
@@ -134,21 +134,25 @@ def evaluate(
     data: Path,
     teacher_device: Any,
     teacher_precision: Any,
-    json_file: Path | None,
     plot: Path | None,
     **options: Any,
 ) -> None:
-    """Train students on DATA by RDED's recipe, and judge them on the images of --validation.
+    """Train students on DATA, and judge them on held-out images.
 
-    DATA is a distilled data set; or a folder of images, as students of all the real data are the ceiling.
-    Reported is the accuracy after the last epoch, as mean and sample standard deviation over the seeds.
+    Training follows RDED's recipe. DATA is a distilled data set; or a folder of images, as students of all
+    the real data are the ceiling. Reported is the accuracy after the last epoch, as mean and sample standard
+    deviation over the seeds.
+
+    \b
+    Example: fgdd-fast evaluate OUT --validation VALIDATION --architectures resnet18
     """
     if plot is not None:
         import_optional("matplotlib", EXTRA)
-    printed = json_file is not None and str(json_file) == "-"
-    check_outputs(None if printed else json_file, plot)
+    check_outputs(None if json_is_printed() else json_file(), plot)
     runtime = RuntimeOptions(device=teacher_device, precision=teacher_precision, threads=options["threads"])
     progress = console_progress(console())
+    with progress.task("Loading PyTorch"):
+        import_optional("torch", EXTRA)
     try:
         evaluation = evaluate_students(data, teacher_runtime=runtime, progress=progress, **options)
     except KeyboardInterrupt:
@@ -159,16 +163,12 @@ def evaluate(
         )
         raise click.exceptions.Exit(130) from None
     console().print(_table(evaluation))
-    if json_file is not None:
-        made = {**environment(), "command": command_line(sys.argv[1:])}
-        if printed:
-            click.echo(json.dumps(evaluation.to_json(made), indent=1))
-        else:
-            evaluation.write_json(json_file, made)
+    if json_file() is not None:
+        give(evaluation.to_json({**environment(), "command": command_line(sys.argv[1:])}))
     if plot is not None:
         evaluation.draw(plot)
     for summary in evaluation.summaries:
-        click.echo(f"{summary.architecture}: {summary.top1} % right")
+        say(f"{summary.architecture}: {summary.top1} % right", always=True)
 
 
 def _table(evaluation: Evaluation) -> Table:

@@ -14,10 +14,11 @@ import click
 import numpy as np
 
 from fgdd_export.catalogue.prepare import pull_model
-from fgdd_fast.cli.distillation.distill import report_plan
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.distillation.report import report_option, write_final_report
+from fgdd_fast.cli.distillation.summary import report_plan
 from fgdd_fast.cli.options import folder, foreground_options, runtime_of_options, runtime_options
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.distilling import distill
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.fitting import BACKBONE, fit_teacher
@@ -31,7 +32,7 @@ DRAWN_PER_CLASS = 30
 FIRST_IMAGES = 60  # of each class of the user's own photographs, so that the demo stays short
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--data", type=folder(), help="Your own photographs, one folder a class; else pictures are drawn."
 )
@@ -58,9 +59,13 @@ def demo(
     box_threshold: float | None,
     **options: Any,
 ) -> None:
-    """Pull the models, fit a teacher, distil, and show what was chosen: a contact sheet and a report.
+    """Try everything on drawn pictures, or on your own photographs.
 
-    Without --data it draws a data set whose foregrounds are known, and says how well they were measured.
+    The models are pulled, a teacher is fitted, and images are distilled and shown: on a contact sheet and in
+    a report. The foregrounds of drawn pictures are known, so it says how well they were measured.
+
+    \b
+    Example: fgdd-fast demo --data DATA --ipc 5
     """
     runtime = runtime_of_options(options)
     drawn: Sequence[DrawnSource] = ()
@@ -97,10 +102,10 @@ def demo(
     sheet = out / "contact-sheet.png"
     draw_contact_sheet(distilled, data, sheet, foreground=foreground, runtime=runtime)
     _report(plan, manifest, drawn)
-    click.echo(f"Mosaics:       {distilled / 'images'}")
-    click.echo(f"Manifest:      {distilled / 'manifest.json'}")
-    click.echo(f"Teacher:       {teacher.onnx}")
-    click.echo(f"Contact sheet: {sheet}")
+    say(f"Mosaics:       {distilled / 'images'}")
+    say(f"Manifest:      {distilled / 'manifest.json'}")
+    say(f"Teacher:       {teacher.onnx}")
+    say(f"Contact sheet: {sheet}")
     if report:
         page = out / REPORT
         write_final_report(distilled, data, path=page, threads=runtime.threads, progress=progress)

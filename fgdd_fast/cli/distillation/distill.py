@@ -7,27 +7,39 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from rich.table import Table
 
 from fgdd_fast.checking.findings import Finding
+from fgdd_fast.cli import completion as offered
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.label import summary
 from fgdd_fast.cli.distillation.report import report_option, write_final_report
+from fgdd_fast.cli.distillation.summary import (
+    dry_run_option,
+    figures_of,
+    forecast_figures,
+    report_plan,
+    show_forecast,
+    show_summary,
+)
 from fgdd_fast.cli.options import (
     folder,
+    give,
+    json_option,
     measure_options,
     preset_option,
     runtime_of_options,
     selection_options,
 )
-from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.distilling import distill as run_distill
+from fgdd_fast.distilling import forecast_distillation
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.labels.making import make_labels
 from fgdd_fast.options import FOREGROUND_RULE, WHOLE_RULE
-from fgdd_fast.planning import Plan
+from fgdd_fast.output.run_record import RunLog, read_run_record
 from fgdd_fast.selection.images_per_class import HELP, parse_images_per_class
-from fgdd_fast.selection.thresholds import RULES_HELP, Rule, parse_rule
+from fgdd_fast.selection.thresholds import RULE_NAMES, RULES_HELP, Rule, parse_rule
 from fgdd_fast.trust.remaking import remake
 
 _NOT_DECIDING = {"data", "out", "overwrite", "threads", "from_manifest", "report"}
@@ -52,7 +64,7 @@ def ipc_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder())
 @click.argument("out", type=folder())
 @click.option(
@@ -61,6 +73,7 @@ def ipc_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @click.option(
     "--rule",
     callback=rule_option,
+    shell_complete=offered.offer(lambda: RULE_NAMES),
     show_default=f"{FOREGROUND_RULE} where a foreground model is named, else {WHOLE_RULE}",
     metavar="RULE",
     help=f"Which images are kept whole. {RULES_HELP}.",
@@ -87,6 +100,8 @@ def ipc_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="Make the data set of this manifest again from DATA, tile by tile; no model runs.",
 )
 @report_option()
+@dry_run_option()
+@json_option()
 @click.pass_context
 def distill(
     ctx: click.Context,
@@ -96,9 +111,17 @@ def distill(
     label_epochs: int | None,
     from_manifest: Path | None,
     report: bool,
+    dry_run: bool,
     **options: Any,
 ) -> None:
-    """Distil the images of DATA into OUT/images/<class>/ and OUT/manifest.json."""
+    """Distil the images of DATA into mosaics, in the folder OUT.
+
+    These lie in OUT/images/<class>/, and OUT/manifest.json says what they are made of. What was measured is
+    kept: the same command goes on where it was stopped, and other settings measure only what is missing.
+
+    \b
+    Example: fgdd-fast distill DATA OUT --teacher teacher.onnx --ipc 10
+    """
     if from_manifest is not None:
         _remake(ctx, from_manifest, data, out)
         return
@@ -110,24 +133,32 @@ def distill(
     opened = open_checked(
         data, options, validation=validation, runtime=runtime, near=near, found=found, **known
     )
+    if dry_run:
+        forecast = forecast_distillation(opened, out, runtime=runtime, progress=progress, **options)
+        figures = forecast_figures(forecast, options["store"], label_epochs)
+        give(figures)
+        show_forecast(figures, out)
+        return
     remarks = [f"{each.message}. {each.advice} ({each.severity}: {each.code})" for each in found]
     plan, manifest = run_distill(opened, out, remarks=remarks, runtime=runtime, progress=progress, **options)
     report_plan(plan)
-    click.echo(f"{len(manifest.images)} mosaics in {out}")
+    say(f"{len(manifest.images)} mosaics in {out}")
+    log = RunLog()
+    page = None
     if report:
-        write_final_report(out, data, threads=runtime.threads, progress=progress)
-    if label_epochs is None:
-        return
-    # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on with it.
-    index = make_labels(
-        out,
-        options["teacher"],
-        epochs=label_epochs,
-        seed=options["seed"],
-        runtime=runtime,
-        progress=progress,
-    )
-    click.echo(summary(out, index))
+        with log.stage("the report"):
+            page = write_final_report(out, data, threads=runtime.threads, progress=progress)
+    labels = {"epochs": label_epochs, "seed": options["seed"], "runtime": runtime, "progress": progress}
+    if label_epochs is not None:  # OUT is in place: where labelling is stopped, 'fgdd-fast label' goes on
+        with log.stage("labels"):
+            index = make_labels(out, options["teacher"], **labels)
+        say(summary(out, index))
+    record = read_run_record(out)
+    figures = figures_of(out, manifest, {**(record.seconds if record else {}), **log.seconds}, page)
+    give(figures)
+    label = f"fgdd-fast label {out} --teacher {options['teacher']}"
+    evaluate = f"fgdd-fast evaluate {out} --validation FOLDER"
+    show_summary(figures, [evaluate] if label_epochs else [label, evaluate])
 
 
 def _remake(ctx: click.Context, manifest: Path, data: Path, out: Path) -> None:
@@ -144,27 +175,10 @@ def _remake(ctx: click.Context, manifest: Path, data: Path, out: Path) -> None:
         )
     threads, overwrite = ctx.params["threads"], ctx.params["overwrite"]
     progress = console_progress(console())
-    made = remake(manifest, data, out, overwrite=overwrite, threads=threads, progress=progress)
-    click.echo(f"{len(made.images)} mosaics in {out}")
-
-
-def report_plan(plan: Plan) -> None:
-    """Show what was decided for each class, and what was left out."""
-    table = Table()
-    some = any(part.selection.nothing_found for part in plan.classes)
-    headings = ["class", "images", "threshold", "whole tiles", "crop tiles", "further crops"]
-    for heading in [*headings, "nothing found in"] if some else headings:
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    for part in plan.classes:
-        paths = [tile.kind for tile in part.selection.tiles]
-        counts = (
-            len(part.full_losses),
-            f"{part.selection.threshold:.3f}" if plan.settings.rule.needs_foreground else "—",
-            paths.count("full"),
-            paths.count("crop"),
-            part.selection.further,
-            *([part.selection.nothing_found] if some else []),
-        )
-        table.add_row(printable(part.name), *map(str, counts))
-    console().print(table)
-    report_skipped(plan.skipped, console())
+    log = RunLog()
+    with log.stage("making mosaics"):
+        made = remake(manifest, data, out, overwrite=overwrite, threads=threads, progress=progress)
+    say(f"{len(made.images)} mosaics in {out}")
+    figures = figures_of(out, made, log.seconds, None)
+    give(figures)
+    show_summary(figures, [f"fgdd-fast verify {out} {data}"])

@@ -7,12 +7,20 @@ from typing import Any
 
 import click
 
-from fgdd_fast.cli.options import default_store, folder, runtime_of_options, runtime_options
-from fgdd_fast.cli.terminal import console, console_progress, printable
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import (
+    default_store,
+    folder,
+    give,
+    json_option,
+    runtime_of_options,
+    runtime_options,
+)
+from fgdd_fast.cli.terminal import console, console_progress, printable, say
 from fgdd_fast.trust.forgetting import forget as run_forget
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=folder())
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--data", type=folder(), required=True, help="The photographs that OUT was distilled from.")
@@ -30,18 +38,25 @@ from fgdd_fast.trust.forgetting import forget as run_forget
     help="The folder that keeps what was measured.",
 )
 @runtime_options()
+@json_option()
 def forget(out: Path, sources: tuple[str, ...], **options: Any) -> None:
-    """Make OUT what it would be had the photographs SOURCE never been there.
+    """Take withdrawn photographs out of a distilled data set.
 
+    OUT becomes what it would be had the photographs SOURCE never been there.
     SOURCE is a path within DATA, as in the manifest. What the store holds of it is overwritten, and the next
     in rank takes its place. Stored labels go with the old images. The files of DATA stay: remove them
     yourself.
+
+    \b
+    Example: fgdd-fast forget OUT cat/12.jpg --data DATA --teacher teacher.onnx
     """
     runtime = runtime_of_options(options)
     gone = run_forget(out, sources, runtime=runtime, progress=console_progress(console()), **options)
-    click.echo(f"Tiles replaced in {out}: {gone.tiles}; images taken out of the store: {gone.stored}")
+    listed = {"sources": gone.sources, "remaining": gone.remaining}
+    give({**listed, "tiles": gone.tiles, "stored": gone.stored, "labels_gone": gone.labels})
+    say(f"Tiles replaced in {out}: {gone.tiles}; images taken out of the store: {gone.stored}")
     if gone.labels:
-        click.echo(f"Its labels are gone: run fgdd-fast label {out} --teacher {options['teacher']} again")
+        say(f"Its labels are gone: run fgdd-fast label {out} --teacher {options['teacher']} again")
     if gone.remaining:
-        listed = ", ".join(map(printable, gone.remaining))
-        click.echo(f"Still in {options['data']}, from where the next distillation would take it: {listed}")
+        named = ", ".join(map(printable, gone.remaining))
+        say(f"Still in {options['data']}, from where the next distillation would take it: {named}")

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fgdd_fast.cli.options import folder, runtime_of_options, runtime_options, seed_option
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import (
+    folder,
+    give,
+    json_option,
+    runtime_of_options,
+    runtime_options,
+    seed_option,
+)
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.labels.compression import COMPRESSIONS_HELP, TEMPERATURE
 from fgdd_fast.labels.index import MOST_EPOCHS, LabelIndex
@@ -16,7 +25,7 @@ from fgdd_fast.labels.making import EPOCHS, make_labels
 from fgdd_fast.output.folder import LABELS
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=folder())
 @click.option("--teacher", required=True, metavar="BUNDLE", help="The teacher that OUT was distilled with.")
 @click.option(
@@ -59,15 +68,29 @@ from fgdd_fast.output.folder import LABELS
 @click.option("--overwrite", is_flag=True, help="Replace labels that were made with other settings.")
 @seed_option()
 @runtime_options()
+@json_option()
 def label(out: Path, **options: Any) -> None:
-    """Store the teacher's soft labels for the distilled data set OUT, in OUT/labels/.
+    """Store the teacher's soft labels for a distilled data set.
 
+    They lie in OUT/labels/.
     Every image and every tile gets one set of logits; every epoch gets one for each of its training views,
     with the view's tiles, crop, flip and CutMix. An epoch is a file of about 2 bytes a class and 14 bytes
     more for each image. What a stopped run has finished is kept, and the same command goes on from there.
+
+    \b
+    Example: fgdd-fast label OUT --teacher teacher.onnx --epochs 300
     """
     runtime, progress = runtime_of_options(options), console_progress(console())
-    click.echo(summary(out, make_labels(out, runtime=runtime, progress=progress, **options)))
+    index = make_labels(out, runtime=runtime, progress=progress, **options)
+    give(label_figures(out, index))
+    say(summary(out, index))
+
+
+def label_figures(out: Path, index: LabelIndex) -> dict[str, Any]:
+    """What is there, for programs."""
+    size, cost = sum(file.size for file in index.files.values()), index.epoch_cost
+    found = {"labels": str(out / LABELS), "images": len(index.subject.images), "epochs": index.epochs}
+    return {**found, "bytes": size, "cost": None if cost is None else asdict(cost)}
 
 
 def summary(out: Path, index: LabelIndex) -> str:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from fgdd_fast.cli import completion as offered
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.data import USED, data_options, open_checked
 from fgdd_fast.cli.distillation.distill import rule_option
-from fgdd_fast.cli.options import folder, json_option, measure_options, runtime_of_options, write_json
-from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped
+from fgdd_fast.cli.distillation.summary import dry_run_option, measuring_figures, show_forecast
+from fgdd_fast.cli.options import (
+    folder,
+    give,
+    json_option,
+    measure_options,
+    runtime_of_options,
+)
+from fgdd_fast.cli.terminal import console, console_progress, printable, report_skipped, say
 from fgdd_fast.comparison import Agreement, ForegroundComparison, compare_foregrounds
 from fgdd_fast.distilling import open_pipeline
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.options import FOREGROUND_RULE
 from fgdd_fast.runtime.choose import RuntimeOptions
-from fgdd_fast.selection.thresholds import RULES_HELP, Rule
+from fgdd_fast.selection.thresholds import RULE_NAMES, RULES_HELP, Rule
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder())
 @data_options()
 @measure_options()
@@ -35,28 +44,48 @@ from fgdd_fast.selection.thresholds import RULES_HELP, Rule
 @click.option(
     "--rule",
     callback=rule_option,
+    shell_complete=offered.offer(lambda: RULE_NAMES),
     show_default=FOREGROUND_RULE,
     metavar="RULE",
     help=f"With --against: which images are kept whole. {RULES_HELP}.",
 )
+@dry_run_option()
 @json_option()
 def measure(
-    data: Path, against: str | None, rule: Rule | None, json_file: Path | None, **options: Any
+    data: Path,
+    against: str | None,
+    rule: Rule | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
-    """Measure the images of DATA: the foreground's occupancy, and the teacher's loss of each view.
+    """Measure the images of DATA, so that deciding is quick.
 
-    What the store holds already is not measured again. 'fgdd-fast distill' with the same options then only
-    decides and writes.
+    That is the foreground's occupancy, and the teacher's loss of each view. What the store holds already is
+    not measured again. 'fgdd-fast distill' with the same options then only decides and writes.
+
+    \b
+    Example: fgdd-fast measure DATA --teacher teacher.onnx --foreground saliency-u2netp
     """
-    if against is None and (rule is not None or json_file is not None):
-        raise click.UsageError("--rule and --json are for --against.")
+    if against is None and rule is not None:
+        raise click.UsageError("--rule is for --against.")
+    if against is not None and dry_run:
+        raise click.UsageError("--dry-run is not for --against.")
     runtime = runtime_of_options(options)
     known = {name: options[name] for name in USED}
     validation = options.pop("validation")
     opened = open_checked(data, options, validation=validation, runtime=runtime, **known)
+    if dry_run:
+        progress = console_progress(console())
+        asked = {"runtime": runtime, "progress": progress, **options}
+        with open_pipeline(opened, look_only=True, **asked) as pipeline:
+            figures = measuring_figures(pipeline.forecast(progress=progress), options["store"])
+        give(figures)
+        show_forecast(figures, None)
+        return
     if against is None or options["teacher"] is not None:
-        _measure(opened, runtime, options, err=json_file is not None)
+        counts = _measure(opened, runtime, options)
     if against is None:
+        give(counts)
         return
     compared = compare_foregrounds(
         opened,
@@ -66,25 +95,26 @@ def measure(
         progress=console_progress(console()),
         **options,
     )
-    report_skipped(compared.skipped, console())
-    if json_file is not None:
-        write_json(json_file, json.dumps(compared.to_json(), indent=1))
+    report_skipped(compared.skipped)
+    give(compared.to_json())
     console().print(_table(compared))
 
 
-def _measure(data: DataSet, runtime: RuntimeOptions, options: dict[str, Any], *, err: bool) -> None:
-    with open_pipeline(data, runtime=runtime, **options) as pipeline:
+def _measure(data: DataSet, runtime: RuntimeOptions, options: dict[str, Any]) -> dict[str, Any]:
+    progress = console_progress(console())
+    with open_pipeline(data, runtime=runtime, progress=progress, **options) as pipeline:
         begin = time.perf_counter()
-        measured = pipeline.measure(progress=console_progress(console()))
+        measured = pipeline.measure(progress=progress)
         seconds = time.perf_counter() - begin
         skipped = (*pipeline.dataset.skipped, *measured.skipped)
-    report_skipped(skipped, console())
+    report_skipped(skipped)
     rate = f", {measured.measured / seconds:.1f} a second" if measured.measured else ""
-    click.echo(
+    say(
         f"{measured.measured} images measured in {seconds:.1f} s{rate}; "
-        f"{measured.reused} were known; {len(skipped)} skipped.",
-        err=err,
+        f"{measured.reused} were known; {len(skipped)} skipped."
     )
+    listed = [asdict(each) for each in skipped]
+    return {"measured": measured.measured, "known": measured.reused, "seconds": seconds, "skipped": listed}
 
 
 def _table(compared: ForegroundComparison) -> Table:

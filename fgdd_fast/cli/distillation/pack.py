@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from fgdd_fast.cli.options import folder
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import folder, give, json_option
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.packing.pack import FORMATS, SHARD_SIZE
 from fgdd_fast.packing.pack import pack as pack_folder
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=folder())
 @click.argument("target", type=folder())
 @click.option(
@@ -30,11 +31,18 @@ from fgdd_fast.packing.pack import pack as pack_folder
     metavar="MB",
     help="Of images in a shard, at most.",
 )
+@json_option()
 def pack(out: Path, target: Path, format: str, shard_size: int) -> None:
-    """Repack the distilled data set OUT into the new folder TARGET for another library.
+    """Repack a distilled data set for another library.
 
-    Its manifest goes along, and the logits of mosaics and tiles if 'fgdd-fast label' stored them.
+    The new folder TARGET holds what OUT does. Its manifest goes along, and the logits of mosaics and tiles if
+    'fgdd-fast label' stored them.
+
+    \b
+    Example: fgdd-fast pack OUT SHARDS --to webdataset
     """
     progress = console_progress(console())
     packed = pack_folder(out, target, format=format, shard_size=shard_size, progress=progress)
-    click.echo(f"{len(packed.distilled)} images in {target}, shards: {len(packed.shards)}")
+    shards = [str(path) for path in packed.shards]
+    give({"target": str(target), "images": len(packed.distilled), "shards": shards})
+    say(f"{len(packed.distilled)} images in {target}, shards: {len(packed.shards)}")

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
+from fgdd_fast.cli.command import Command
 from fgdd_fast.cli.options import folder, runtime_of_options, runtime_options
-from fgdd_fast.cli.terminal import console
+from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.output.report import MOSAICS, SOURCES, draw_contact_sheet
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=folder())
 @click.argument("data", type=folder())
 @click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The PNG file to write.")
@@ -39,14 +40,17 @@ from fgdd_fast.output.report import MOSAICS, SOURCES, draw_contact_sheet
 def sheet(
     out: Path, data: Path, output: Path, foreground: str | None, sources: int, mosaics: int, **options: Any
 ) -> None:
-    """Draw a contact sheet of the distilled data set OUT, made from DATA.
+    """Draw a contact sheet of what was taken.
 
-    It shows, for each class, source images with their foreground outlined, their occupancy, the path taken
-    and the box chosen, beside the mosaics.
+    It shows of the distilled data set OUT, made from DATA, for each class, source images with their
+    foreground outlined, their occupancy, the path taken and the box chosen, beside the mosaics.
+
+    \b
+    Example: fgdd-fast sheet OUT DATA -o sheet.png
     """
     runtime = runtime_of_options(options)
-    with console().status("Drawing the contact sheet"):
+    with console_progress(console()).task("Drawing the contact sheet"):
         draw_contact_sheet(
             out, data, output, foreground=foreground, sources=sources, mosaics=mosaics, runtime=runtime
         )
-    click.echo(str(output))
+    say(str(output))

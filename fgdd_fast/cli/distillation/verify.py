@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from rich.table import Table
 
-from fgdd_fast.cli.options import folder, json_option, write_json
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import folder, give, json_option
 from fgdd_fast.cli.terminal import console, console_progress, printable
 from fgdd_fast.errors import DataError
 from fgdd_fast.trust.verifying import Verified
@@ -17,20 +17,22 @@ from fgdd_fast.trust.verifying import verify as run_verify
 MOST_SHOWN = 50
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("out", type=folder())
 @click.argument("data", type=folder(), required=False)
 @json_option()
-def verify(out: Path, data: Path | None, json_file: Path | None) -> None:
-    """Check the distilled data set OUT, and nothing else, before you rely on it.
+def verify(out: Path, data: Path | None) -> None:
+    """Check a distilled data set before you rely on it.
 
     Its files are held against its manifest, and stored labels against their hashes. With DATA, the
     photographs that it was made of, every tile is made anew and compared. Ends with status 1 where anything
     is wrong.
+
+    \b
+    Example: fgdd-fast verify OUT DATA
     """
     verified = run_verify(out, data, progress=console_progress(console()))
-    if json_file is not None:
-        write_json(json_file, json.dumps(verified.as_json(), indent=2))
+    give(verified.as_json())
     _show(verified)
     if not verified.sound:
         raise DataError(

@@ -10,13 +10,18 @@ import click
 from fgdd_export.classifier.bundle import read_class_names
 from fgdd_export.imported.bundle import KINDS, TRIED, import_bundle
 from fgdd_export.imported.network import NORMALISATIONS, NORMALISATIONS_HELP, Normalisation, of_shares
-from fgdd_fast.cli.networks.export import bundle_file, output_option, show
-from fgdd_fast.cli.options import folder
+from fgdd_fast.cli.command import Group
+from fgdd_fast.cli.networks.bundle_options import bundle_file, output_option
+from fgdd_fast.cli.networks.export import show
+from fgdd_fast.cli.options import folder, json_option
 
 
-@click.group()
+@click.group(cls=Group)
 def bundle() -> None:
-    """Make bundles of networks that you have as ONNX files; no PyTorch is needed."""
+    """Make bundles of networks that you have as ONNX files.
+
+    No PyTorch is needed.
+    """
 
 
 @bundle.command("import")
@@ -53,6 +58,7 @@ def bundle() -> None:
 )
 @click.option("--licence", default="NOASSERTION", show_default=True, metavar="SPDX", help="Of the weights.")
 @click.option("--force", is_flag=True, help="Write the bundle whatever comparison and trial say.")
+@json_option()
 def import_command(
     model: Path,
     output: Path,
@@ -63,7 +69,13 @@ def import_command(
     names: Path | None,
     **options: Any,
 ) -> None:
-    """Make a bundle of MODEL, an ONNX file of a classifier or of a network that finds what stands out."""
+    """Make a bundle of an ONNX file.
+
+    MODEL is that of a classifier, or of a network that finds what stands out.
+
+    \b
+    Example: fgdd-fast bundle import model.onnx -o teacher.onnx --kind teacher --normalisation imagenet
+    """
     if (mean is None) != (std is None) or (mean is None) == (normalisation is None):
         raise click.UsageError("Say what the network expects: --normalisation NAME, or --mean and --std.")
     given: str | Normalisation = normalisation or ""

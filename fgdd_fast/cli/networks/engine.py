@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
 
 from fgdd_engines.backends import split_device
 from fgdd_engines.base import PRECISIONS
@@ -25,15 +24,18 @@ from fgdd_engines.tensorrt_backend.plans.usability import (
     why_stale,
     why_unusable,
 )
+from fgdd_fast.cli import completion as offered
+from fgdd_fast.cli.command import Group
+from fgdd_fast.cli.networks.bundle_options import comparison_options
 from fgdd_fast.cli.networks.convert import parity_table
 from fgdd_fast.cli.networks.engine_words import engine_table, plan_table, sidecar_lines
-from fgdd_fast.cli.options import combined, folder, json_option, write_json
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.options import give, json_option
+from fgdd_fast.cli.terminal import answers, console, console_progress, say
 from fgdd_fast.errors import EngineError, SettingsError
-from fgdd_fast.models.factory import asked_by_class, find_network
+from fgdd_fast.models.factory import OWN, asked_by_class, find_network
 from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
-from fgdd_fast.runtime.engine_checking import Checked, verify_engines
+from fgdd_fast.runtime.engine_checking import Checked, Finding, verify_engines
 from fgdd_fast.runtime.sample_images import SampleImage, check_images
 from fgdd_fast.runtime.trials import PICTURES, comparison_images
 
@@ -79,34 +81,9 @@ def tensorrt_device(ctx: click.Context, param: click.Parameter, value: str) -> s
     return value
 
 
-def check_options() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """On which images decisions are compared."""
-    return combined(
-        click.option(
-            "--check",
-            type=folder(),
-            metavar="DATA",
-            help="Compare decisions on photographs of this folder, one folder a class; else on drawn ones.",
-        ),
-        click.option(
-            "--check-images",
-            "count",
-            type=click.IntRange(min=1),
-            show_default=f"{PICTURES}, fewer for a large model on drawn ones",
-            help="How many of them.",
-        ),
-        click.option(
-            "--prompts",
-            type=folder(),
-            metavar="FILE",
-            help="What to look for in the classes of --check, as for 'distill'.",
-        ),
-    )
-
-
-@click.group()
+@click.group(cls=Group)
 def engine() -> None:
-    """Build TensorRT engines of a model on this device, and look after them.
+    """Build TensorRT engines on this device, and look after them.
 
     An engine runs only on the GPU, and with the TensorRT, that it was built for. NAME is a model, or an
     engine's file.
@@ -114,7 +91,7 @@ def engine() -> None:
 
 
 @engine.command()
-@click.argument("name", metavar="BUNDLE")
+@click.argument("name", metavar="BUNDLE", shell_complete=offered.models(*OWN))
 @click.option(
     "--device",
     callback=tensorrt_device,
@@ -147,48 +124,73 @@ def engine() -> None:
     show_default="all memory",
     help="Memory for scratch; less helps small boards to build.",
 )
-@check_options()
+@comparison_options(None, shown=f"{PICTURES}, fewer for a large model on drawn ones")
 @click.option("--force", is_flag=True, help="Use the engine even if it decides too differently.")
 @click.option("--rebuild", is_flag=True, help="Build even what is there already.")
-def build(name: str, check: Path | None, count: int | None, prompts: Path | None, **options: Any) -> None:
-    """Build the engines of a bundle here, and compare what they decide with fp32 on the CPU.
+@json_option()
+def build(
+    name: str,
+    check: Path | None,
+    count: int | None,
+    prompts: Path | None,
+    **options: Any,
+) -> None:
+    """Build the engines of a bundle here, and compare them.
 
-    Those of a teacher's cropped-input graphs are built as well.
+    What they decide is compared with fp32 on the CPU. Those of a teacher's cropped-input graphs are built as
+    well.
+
+    \b
+    Example: fgdd-fast engine build grounded-sam2 --precision fp16
     """
     settings, images = (
         BuildSettings(**options),
         CheckOptions(check=check, count=count, prompts=prompts).images,
     )
-    source = find_network(name)
+    source, built = find_network(name), list[Plan]()
     for bundle in (source, *source.cropped_graphs()):
-        _build(bundle, settings, images)
+        built += _build(bundle, settings, images)
+    give({"engines": [_sidecar(plan) for plan in built]})
 
 
 def _build(
     bundle: Bundle, settings: BuildSettings, images: Callable[[Bundle], Sequence[SampleImage]]
-) -> None:
+) -> Sequence[Plan]:
     target = console()
     checked = build_engines(bundle, settings, images, store=PlanStore(), progress=console_progress(target))
     target.print(plan_table(checked.plans))
     if checked.parity is not None:
         target.print(parity_table(checked.parity))
     for plan in checked.plans:
-        click.echo(str(plan.path))
+        say(str(plan.path))
     if checked.unchecked:
         _log.info("Built, but not checked: %s.", checked.unchecked)
     if checked.plans[0].key.device == NONE:
         _log.info("Engines run where they are built: run this again on the device itself.")
     _refuse_below_bar(bundle, checked)
+    return checked.plans
+
+
+def _sidecar(plan: Plan) -> Any:
+    return json.loads(plan.sidecar.read_bytes())
 
 
 @engine.command("list")
+@json_option()
 def list_engines() -> None:
-    """List the engines, and say of those that cannot be used here why."""
+    """List the engines, and why one cannot be used here.
+
+    \b
+    Example: fgdd-fast engine list
+    """
     store = PlanStore()
     plans, here = store.list(), platforms_here()
     reasons = {plan.path: why_not for plan in plans if (why_not := why_unusable(plan, here))}
+    rows = [{**_sidecar(plan), "file": str(plan.path), "unusable": reasons.get(plan.path)} for plan in plans]
+    if give({"engines": rows, "damaged": [item.problem for item in store.damaged()]}):
+        return
     if plans:
-        Console().print(engine_table(plans, reasons))
+        answers().print(engine_table(plans, reasons))
     else:
         click.echo(f"There is no engine in {store.folder} that could be used: fgdd-fast engine build BUNDLE")
     for path, reason in reasons.items():
@@ -198,19 +200,18 @@ def list_engines() -> None:
 
 
 @engine.command()
-@click.argument("name", required=False, metavar="NAME")
+@click.argument("name", metavar="NAME")
 @click.option("--layers", is_flag=True, help="List every layer with its precision.")
 @json_option()
-def inspect(name: str | None, layers: bool, json_file: Path | None) -> None:
-    """Show what is known of engines: what they were built of, their precisions and their parity."""
-    if name is None and json_file is not None:  # 'inspect --json NAME'
-        name, json_file = str(json_file), Path("-")
-    if name is None:
-        raise click.UsageError("Missing argument 'NAME'.")
+def inspect(name: str, layers: bool) -> None:
+    """Show what engines were built of, and how they compare.
+
+    \b
+    Example: fgdd-fast engine inspect grounded-sam2 --layers
+    """
     plans = _named_plans(PlanStore(), name)
-    if json_file is not None:
-        sidecars = [json.loads(plan.sidecar.read_bytes()) for plan in plans]
-        write_json(json_file, json.dumps(sidecars[0] if len(sidecars) == 1 else sidecars, indent=2))
+    sidecars = [_sidecar(plan) for plan in plans]
+    if give(sidecars[0] if len(sidecars) == 1 else sidecars):
         return
     here = platforms_here()
     for plan in plans:
@@ -220,22 +221,30 @@ def inspect(name: str | None, layers: bool, json_file: Path | None) -> None:
 
 @engine.command()
 @click.argument("name", required=False, metavar="[NAME]")
-@check_options()
+@comparison_options(None, shown=f"{PICTURES}, fewer for a large model on drawn ones")
+@json_option()
 def verify(name: str | None, **options: Any) -> None:
-    """Check engines against their hashes and this machine, and compare their decisions again."""
+    """Check engines against this machine, and compare them again.
+
+    Their hashes are checked, and their decisions are compared with those of fp32 on the CPU.
+
+    \b
+    Example: fgdd-fast engine verify
+    """
     store = PlanStore()
     plans = store.list() if name is None else _named_plans(store, name)
     for left in store.leftovers() if name is None else ():
-        click.echo(f"{left}: left unfinished by a process that was killed; the next build clears it away")
-    wrong = 0
+        say(f"{left}: left unfinished by a process that was killed; the next build clears it away")
+    found = list[Finding]()
     images = CheckOptions(**options).images
     for finding in verify_engines(plans, platforms_here(), images, store=store):
-        click.echo(f"{finding.name}: {finding.words}")
-        wrong += finding.wrong
+        say(f"{finding.name}: {finding.words}", always=True)
+        found.append(finding)
     for item in store.damaged() if name is None else ():
-        click.echo(item.problem)
-        wrong += 1
-    if wrong:
+        say(item.problem, always=True)
+        found.append(Finding(item.path.name, item.problem, True))
+    give({"engines": [asdict(finding) for finding in found]})
+    if wrong := sum(finding.wrong for finding in found):
         raise EngineError(
             f"{wrong} of these engines cannot be used",
             "Remove what can never be used: fgdd-fast engine remove --stale   "
@@ -252,7 +261,11 @@ def verify(name: str | None, **options: Any) -> None:
 )
 @click.option("--all", "everything", is_flag=True, help="Remove all engines.")
 def remove(name: str | None, stale: bool, everything: bool) -> None:
-    """Remove engines, and say what became free."""
+    """Remove engines, and say what became free.
+
+    \b
+    Example: fgdd-fast engine remove --stale
+    """
     if [name is not None, stale, everything].count(True) != 1:
         raise click.UsageError("Give a NAME, or --stale, or --all.")
     store = PlanStore()
@@ -262,8 +275,8 @@ def remove(name: str | None, stale: bool, everything: bool) -> None:
         freed += store.clear(caches)
     for path, reason in _to_remove(store, name, stale=stale):
         freed += store.remove(path)
-        click.echo(f"Removed {path.name}" + (f": {reason}" if reason else ""))
-    click.echo(f"{megabytes(freed)} are free again")
+        say(f"Removed {path.name}" + (f": {reason}" if reason else ""))
+    say(f"{megabytes(freed)} are free again")
 
 
 def _named_plans(store: PlanStore, name: str) -> tuple[Plan, ...]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from fgdd_engines.bundle.bundle import Bundle
@@ -18,151 +16,31 @@ from fgdd_engines.optional_imports import import_optional
 from fgdd_export.classifier.bundle import export_teacher, read_class_names
 from fgdd_export.classifier.class_activation import export_class_activation
 from fgdd_export.tile.bundle import make_cropped_graph
-from fgdd_fast.cli.options import FACTOR, SIZE, combined, folder
-from fgdd_fast.models.catalogue.catalogue import find_bundle, own_bundle_path
+from fgdd_fast.cli.command import Group
+from fgdd_fast.cli.networks.bundle_options import (
+    DETECTOR_SETTINGS,
+    BundleOptions,
+    bundle_file,
+    bundle_options,
+    detector_options,
+    output_option,
+)
+from fgdd_fast.cli.options import FACTOR, SIZE, folder, give, json_option
+from fgdd_fast.cli.terminal import console, say
+from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.class_activation import CLASS_ACTIVATION, THRESHOLD
 from fgdd_fast.models.grounded_sam2 import GROUNDED
-from fgdd_fast.models.prompts import read_prompts
 from fgdd_fast.runtime.choose import available_processors
-from fgdd_fast.runtime.sample_images import SampleImage, check_images
 
-F = TypeVar("F", bound=Callable[..., Any])
-DETECTOR_SETTINGS = ("canvas", "fit", "text_length", "threshold", "form")
 PACKAGES = ("torch", "transformers", "onnx", "onnxslim", "tokenizers")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BundleOptions:
-    """Where a bundle goes and how it is compared with its source, named as on the command line."""
-
-    output: Path
-    check: Path | None
-    count: int
-    licence: str
-    force: bool
-    prompts: Path | None = None
-
-    @property
-    def onnx(self) -> Path:
-        """The ONNX file of the bundle."""
-        return bundle_file(self.output)
-
-    def images(self) -> tuple[SampleImage, ...]:
-        """The images of the comparison."""
-        prompts = {} if self.prompts is None else read_prompts(self.prompts)
-        return check_images(self.check, self.count, prompts)
-
-    def common(self) -> dict[str, Any]:
-        """What every exporter takes by these names."""
-        return {"licence": self.licence, "force": self.force}
-
-
-def bundle_file(path: Path) -> Path:
-    """The ONNX file of a bundle, which may be named without its suffix."""
-    return path if path.suffix == ".onnx" else path.with_name(f"{path.name}.onnx")
-
-
-def canvas_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """Parse HEIGHTxWIDTH."""
-    if value is None:
-        return None
-    height, _, width = value.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise click.BadParameter(f"{value!r} is not HEIGHTxWIDTH in pixels, such as 800x1066.")
-    return int(height), int(width)
-
-
-def output_option(family: str | None = None) -> Callable[[F], F]:
-    """Where a bundle goes: where a family of foreground models finds it, unless it is named."""
-    place: dict[str, Any] = {"required": True}
-    if family is not None:
-        shown = f"in the cache folder, where --foreground {family} finds it"
-        place = {"default": lambda: own_bundle_path(family), "show_default": shown}
-    return click.option(
-        "-o", "--output", type=folder(), metavar="BUNDLE", help="The bundle to write.", **place
-    )
-
-
-def check_options(images: int) -> Callable[[F], F]:
-    """How a bundle is compared with its source, and what is said of it."""
-    return combined(
-        click.option(
-            "--check",
-            type=folder(),
-            metavar="DATA",
-            help="Compare on photographs of this folder, one folder a class; else on drawn scenes.",
-        ),
-        click.option(
-            "--check-images",
-            "count",
-            type=click.IntRange(min=1),
-            default=images,
-            show_default=True,
-            help="How many of them.",
-        ),
-        click.option(
-            "--licence",
-            default="NOASSERTION",
-            show_default=True,
-            metavar="SPDX",
-            help="Licence of the weights, for the sidecar.",
-        ),
-        click.option(
-            "--force", is_flag=True, help="Write the bundle even if it differs from its source too much."
-        ),
-    )
-
-
-def detector_options() -> Callable[[F], F]:
-    """What is fixed in an exported detector."""
-    return combined(
-        click.option(
-            "--prompts",
-            type=folder(),
-            metavar="FILE",
-            help="What to look for in the classes of --check, as for 'distill'.",
-        ),
-        click.option(
-            "--canvas",
-            callback=canvas_size,
-            metavar="HEIGHTxWIDTH",
-            help="Of the detector's input; best in the aspect of most images. Default: a square of the "
-            "checkpoint's shortest edge.",
-        ),
-        click.option(
-            "--fit",
-            type=click.Choice(["letterbox", "squash"]),
-            default="letterbox",
-            show_default=True,
-            help="How images come to the canvas: in their aspect, the rest masked, or squashed to fill it.",
-        ),
-        click.option(
-            "--text-length",
-            type=click.IntRange(min=4),
-            default=32,
-            show_default=True,
-            help="Tokens of a prompt, at most.",
-        ),
-        click.option(
-            "--box-threshold",
-            "threshold",
-            type=click.FloatRange(0, 1),
-            default=0.4,
-            show_default=True,
-            help="Score above which a box counts, unless 'distill --box-threshold' says otherwise.",
-        ),
-        click.option(
-            "--form", default="a {}.", show_default=True, help="A phrase of a prompt, {} being the name."
-        ),
-    )
-
-
-@click.group()
+@click.group(cls=Group)
 def export() -> None:
-    """Turn networks into bundles that run without PyTorch, and prove that they decide the same.
+    """Turn PyTorch networks into bundles that run without it.
 
-    CHECKPOINT is a folder with config.json and weights, or a name of the model hub. Weights are read without
-    executing anything.
+    Each is compared with its source. CHECKPOINT is a folder with config.json and weights, or a name of the
+    model hub. Weights are read without executing anything.
     """
 
 
@@ -172,7 +50,7 @@ def export() -> None:
     "--segmenter", required=True, metavar="CHECKPOINT", help="SAM 2.1; also a .pt file as Meta publishes it."
 )
 @output_option(GROUNDED.name)
-@check_options(images=6)
+@bundle_options(6, prompts=True)
 @detector_options()
 @click.option(
     "--boxes",
@@ -201,7 +79,13 @@ def export_grounded_sam2_command(
     threads: int,
     **options: Any,
 ) -> None:
-    """Export Grounding DINO and SAM 2.1 as one foreground model that is asked for classes by name."""
+    """Export Grounding DINO and SAM 2.1 as one foreground model.
+
+    It is asked for classes by name.
+
+    \b
+    Example: fgdd-fast export grounded-sam2 --detector IDEA-Research/grounding-dino-tiny --segmenter sam2.pt
+    """
     exporter = _exporter("fgdd_export.grounded_sam2.bundle")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
@@ -232,23 +116,34 @@ def export_grounded_sam2_command(
     type=click.IntRange(min=1),
     help="Side of the input in pixels, else the teacher's own; a larger one gives a finer map.",
 )
+@json_option()
 def export_cam_command(teacher: str, output: Path, threshold: float, size: int | None) -> None:
-    """Make a foreground model of the teacher TEACHER: the class activation map of an image's class.
+    """Make a foreground model of a teacher: its class activation map.
 
-    TEACHER is a bundle whose network ends in global average pooling and one linear layer, as those of
-    `teacher fit` do. Nothing is trained, and no PyTorch is needed.
+    It shows what in an image speaks for its class. TEACHER is a bundle whose network ends in global average
+    pooling and one linear layer, as those of `teacher fit` do. Nothing is trained, and no PyTorch is needed.
+
+    \b
+    Example: fgdd-fast export cam teacher.onnx
     """
     onnx = bundle_file(output)
-    show(export_class_activation(find_bundle(teacher, "teacher"), onnx, threshold=threshold, size=size))
+    bundle = find_bundle(teacher, "teacher")
+    show(export_class_activation(bundle, onnx, threshold=threshold, size=size))
 
 
 @export.command("grounding-dino")
 @click.argument("checkpoint")
 @output_option()
-@check_options(images=4)
+@bundle_options(4, prompts=True)
 @detector_options()
 def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
-    """Export Grounding DINO alone: every proposal's logits and box, and the text encoder as a part."""
+    """Export Grounding DINO alone.
+
+    The bundle gives every proposal's logits and box; the text encoder is a part of it.
+
+    \b
+    Example: fgdd-fast export grounding-dino IDEA-Research/grounding-dino-tiny -o detector.onnx
+    """
     exporter = _exporter("fgdd_export.grounding_dino.bundle")
     settings = {name: options.pop(name) for name in DETECTOR_SETTINGS}
     wanted = BundleOptions(**options)
@@ -265,9 +160,15 @@ def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
 @export.command("sam2")
 @click.argument("checkpoint")
 @output_option()
-@check_options(images=4)
+@bundle_options(4)
 def export_sam2_command(checkpoint: str, **options: Any) -> None:
-    """Export SAM 2.1 alone: the image encoder, and the box-prompted mask decoder as a part."""
+    """Export SAM 2.1 alone.
+
+    The bundle is the image encoder; the box-prompted mask decoder is a part of it.
+
+    \b
+    Example: fgdd-fast export sam2 facebook/sam2.1-hiera-tiny -o segmenter.onnx
+    """
     exporter = _exporter("fgdd_export.sam2.bundle")
     wanted = BundleOptions(**options)
     bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
@@ -277,7 +178,7 @@ def export_sam2_command(checkpoint: str, **options: Any) -> None:
 @export.command("teacher")
 @click.argument("checkpoint")
 @output_option()
-@check_options(images=16)
+@bundle_options(16)
 @click.option(
     "--classes",
     "names",
@@ -302,11 +203,15 @@ def export_teacher_command(
     trust_code: bool,
     **options: Any,
 ) -> None:
-    """Export a classifier as a teacher, with the cross-entropy of each sample.
+    """Export a classifier as a teacher.
 
-    CHECKPOINT is a folder or hub name of transformers, timm:NAME, torchvision:NAME or module:function (each
-    with @FILE for weights of your own), a TorchScript file, a checkpoint of RDED, or a backbone of the
-    catalogue. A function of yours is executed, and a TorchScript file with --trust-code; weights never are.
+    The bundle also gives the cross-entropy of each sample. CHECKPOINT is a folder or hub name of
+    transformers, timm:NAME, torchvision:NAME or module:function (each with @FILE for weights of your own), a
+    TorchScript file, a checkpoint of RDED, or a backbone of the catalogue. A function of yours is executed,
+    and a TorchScript file with --trust-code; weights never are.
+
+    \b
+    Example: fgdd-fast export teacher timm:resnet18@weights.pt -o teacher.onnx --classes names.txt
     """
     wanted = BundleOptions(**options)
     bundle = export_teacher(
@@ -334,11 +239,12 @@ def _exporter(module: str) -> ModuleType:
 
 def show(bundle: Bundle) -> None:
     """What was measured, and what was written."""
+    give({"bundle": str(bundle.onnx), "parity": bundle.parity})
     table = Table("measure", "value")
     for name, value in _flat(bundle.parity):
         table.add_row(name, f"{value:.3g}" if isinstance(value, float) else str(value))
-    Console(stderr=True).print(table)
-    click.echo(str(bundle.onnx))
+    console().print(table)
+    say(str(bundle.onnx))
 
 
 def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
