@@ -1,0 +1,112 @@
+"""`fgdd-fast tune`: the fastest arithmetic whose decisions agree on one's own photographs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fgdd_fast.cli.options import folder, json_option, write_json
+from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.options import DEFAULT_FOREGROUND
+
+# How the table words what agrees, of each figure that it has.
+_AGREEMENT = {
+    "same_path": "{:.0%} of paths",
+    "mean_occupancy_error": "occupancy ±{:.4f}",
+    "same_or_near_crop": "{:.0%} of crops",
+    "loss_rank_correlation": "order {:.3f}",
+    "same_class": "{:.0%} of classes",
+}
+
+
+def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [word.strip() for word in value.split(",")]
+
+
+@click.command()
+@click.argument("data", type=folder(), required=False)
+@click.option("--teacher", metavar="BUNDLE", help="Teacher: a bundle made by 'fgdd-fast teacher fit'.")
+@click.option(
+    "--foreground",
+    default=DEFAULT_FOREGROUND,
+    show_default=True,
+    metavar="NAME|BUNDLE|none",
+    help="Foreground model.",
+)
+@click.option(
+    "--calibrate",
+    type=folder(),
+    metavar="OUT",
+    help="Calibrate int8 on this distilled data set as well, and on as many images of DATA.",
+)
+@click.option(
+    "--precisions",
+    callback=_listed,
+    show_default="what this machine gains from",
+    metavar="NAME,…",
+    help="Of int8, fp16 and bf16.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Photographs to calibrate on, and as many others to compare on.",
+)
+@click.option("--reset", is_flag=True, help="Remove what was tuned of these networks; needs no DATA.")
+@json_option()
+def tune(data: Path | None, reset: bool, json_file: Path | None, **options: Any) -> None:
+    """Find the fastest arithmetic that decides as fp32 does on photographs of DATA, for --device auto.
+
+    Makes the variants that this machine gains from, calibrated on some photographs, and compares them on
+    others: which images stay whole, occupancies, losses, chosen crops, and classes. What agrees is kept and
+    used from now on, on this machine, with these versions.
+
+    \b
+    fgdd-fast tune DATA --teacher teacher.onnx
+    fgdd-fast tune DATA --teacher teacher.onnx --calibrate OUT
+    """
+    tuning = import_module("fgdd_export.precision.tuning")
+    if reset:
+        named = {name: options[name] for name in ("teacher", "foreground")}
+        for network, (records, variants) in tuning.reset_tuning(**named).items():
+            click.echo(f"{network}: {records} records and {variants} variants removed")
+        return
+    if data is None:
+        raise click.UsageError("Missing argument 'DATA'.")
+    found = tuning.tune(data, progress=console_progress(console()), **options)
+    if json_file is not None:
+        write_json(json_file, json.dumps(asdict(found), indent=2))
+    if json_file != Path("-"):
+        _show(found)
+
+
+def _show(found: Any) -> None:
+    target = Console(highlight=False)
+    for network, mirrored in found.mirrored.items():
+        table = Table("way", "calibrated on", "agreement with fp32", "speed", "kept", box=None, title=network)
+        for row in (each for each in found.rows if each.network == network):
+            kept = "; ".join(row.shortfalls) or "another calibration agrees better"
+            kept = "used" if row.used else "yes" if row.kept else f"no: {kept}"
+            speed = f"{row.speed:.2f}" if row.speed else ""
+            way = f"{row.device} {row.precision}".strip()
+            table.add_row(*map(escape, (way, row.calibrated_on, _agreement(row.figures), speed, kept)))
+        table.add_row("mirrored photographs", "", _agreement(mirrored), "", "")
+        target.print(table)
+    target.print(
+        f"{found.images} photographs of {escape(found.data)}, {escape(found.processor)}; "
+        "speed 1 is fp32 in ONNX Runtime on the processor."
+    )
+
+
+def _agreement(figures: Mapping[str, float]) -> str:
+    return ", ".join(text.format(figures[name]) for name, text in _AGREEMENT.items() if name in figures)
