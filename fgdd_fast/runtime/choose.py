@@ -261,10 +261,10 @@ def _telling(figures: Mapping[str, float]) -> list[tuple[str, float]]:
 
 def _tuned_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> tuple[list[Trial], str]:
     """What `fgdd-fast tune` found out about these ways on this machine, and a word on it; else nothing."""
-    record = read_tuning(bundle, lambda: verdict_key(bundle, find_candidates(bundle), batch))
+    images, trials = read_tuning(bundle, lambda: verdict_key(bundle, find_candidates(bundle), batch))
     ways = {(way.device, way.precision) for way in candidates}
-    found = [] if record is None else [one for one in record.trials if (one.device, one.precision) in ways]
-    return found, f"tuned on {record.images} images of {record.data}: " if record and found else ""
+    found = [one for one in trials if (one.device, one.precision) in ways]
+    return found, f"tuned on {images}: " if found else ""
 
 
 def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> list[Trial]:

@@ -8,7 +8,7 @@ that is its key, so a record of anything else is never found.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,40 +114,32 @@ def trial_of(row: Mapping[str, Any]) -> Trial:
     return Trial(**{**row, "shortfalls": tuple(row["shortfalls"])})
 
 
-@dataclass(frozen=True)
-class TuningRecord:
-    """What `fgdd-fast tune` found out about a bundle.
+def write_tuning(bundle: Bundle, key: str, images: str, trials: Iterable[Trial]) -> None:
+    """Keep in the cache what became of each way to run a bundle on some `images`, in words such as "8 of x".
 
-    Attributes:
-        data: the name of the folder whose images were compared.
-        images: how many.
-        trials: what became of each way to run the bundle.
+    Raises:
+        EngineError: the cache cannot be written.
     """
-
-    data: str
-    images: int
-    trials: tuple[Trial, ...]
-
-
-def write_tuning(bundle: Bundle, key: str, record: TuningRecord) -> None:
-    """Keep a record in the cache; EngineError where that cannot be."""
-    path = _path(bundle, key)
+    record, path = {"images": images, "trials": [asdict(each) for each in trials]}, _path(bundle, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, json.dumps(asdict(record), indent=2).encode())
+        write_file(path, json.dumps(record, indent=2).encode())
     except OSError as error:
         raise EngineError(f"The record {path} cannot be written: {error.strerror}") from error
 
 
-def read_tuning(bundle: Bundle, key: Callable[[], str]) -> TuningRecord | None:
-    """Return the record of a bundle under a key, which is asked for only if the bundle has any record."""
-    if not _records(bundle):
-        return None
-    try:
-        found = json.loads(_path(bundle, key()).read_text(encoding="utf-8"))
-        return TuningRecord(found["data"], found["images"], tuple(map(trial_of, found["trials"])))
-    except (OSError, ValueError, TypeError, KeyError):  # of other versions, another machine; or damaged
-        return None
+def read_tuning(bundle: Bundle, key: Callable[[], str]) -> tuple[str, list[Trial]]:
+    """Return what `write_tuning` kept; nothing where there is no record of this key.
+
+    The key is asked for only if the bundle has any record.
+    """
+    if _records(bundle):
+        try:
+            found = json.loads(_path(bundle, key()).read_text(encoding="utf-8"))
+            return str(found["images"]), [trial_of(row) for row in found["trials"]]
+        except (OSError, ValueError, TypeError, KeyError):  # of other versions, another machine; or damaged
+            pass
+    return "", []
 
 
 def remove_tunings(bundle: Bundle) -> int:

@@ -33,14 +33,7 @@ from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE, Comparison
 from fgdd_fast.runtime.sample_images import SampleImage, separate_samples
 from fgdd_fast.runtime.tolerances import TOLERANCES, ParityReport, Tolerance, shortfalls_of
-from fgdd_fast.runtime.trials import (
-    FULL_COMPARISON,
-    Trial,
-    TuningRecord,
-    remove_tunings,
-    try_one,
-    write_tuning,
-)
+from fgdd_fast.runtime.trials import FULL_COMPARISON, Trial, remove_tunings, try_one, write_tuning
 from fgdd_fast.runtime.variants import TEXT, find_variants
 
 Lower = Literal["int8", "fp16", "bf16"]
@@ -243,7 +236,7 @@ class _Tuner:
             for row in standing
         )
         key = verdict_key(self._network, find_candidates(self._network))
-        write_tuning(self._network, key, TuningRecord(self._data, self._images, tuple(trials)))
+        write_tuning(self._network, key, f"{self._images} images of {self._data}", trials)
         taken = choose_runtime(self._network, "auto", "auto", 1).runtime
         for row in standing:
             used = (row.device, row.precision) == (taken.device, taken.precision)

@@ -28,48 +28,26 @@ _AGREEMENT = {
 }
 
 
-def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [word.strip() for word in value.split(",")]
-
-
 @click.command()
 @click.argument("data", type=folder(), required=False)
 @click.option("--teacher", metavar="BUNDLE", help="Teacher: a bundle made by 'fgdd-fast teacher fit'.")
-@click.option(
-    "--foreground",
-    default=DEFAULT_FOREGROUND,
-    show_default=True,
-    metavar="NAME|BUNDLE|none",
-    help="Foreground model.",
-)
-@click.option(
-    "--calibrate",
-    type=folder(),
-    metavar="OUT",
-    help="Calibrate int8 on this distilled data set as well, and on as many images of DATA.",
-)
+@click.option("--foreground", default=DEFAULT_FOREGROUND, show_default=True, metavar="NAME|BUNDLE|none")
+@click.option("--calibrate", type=folder(), metavar="OUT", help="Calibrate int8 on a distilled set as well.")
 @click.option(
     "--precisions",
-    callback=_listed,
-    show_default="what this machine gains from",
+    callback=lambda _, __, value: value and value.split(","),
     metavar="NAME,…",
-    help="Of int8, fp16 and bf16.",
+    help="Of int8, fp16 and bf16; by default those that this machine gains from.",
 )
-@click.option(
-    "--images",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Photographs to calibrate on, and as many others to compare on.",
-)
+@click.option("--images", type=click.IntRange(min=1), default=64, show_default=True, help="To compare on.")
 @click.option("--reset", is_flag=True, help="Remove what was tuned of these networks; needs no DATA.")
 @json_option()
 def tune(data: Path | None, reset: bool, json_file: Path | None, **options: Any) -> None:
     """Find the fastest arithmetic that decides as fp32 does on photographs of DATA, for --device auto.
 
-    Makes the variants that this machine gains from, calibrated on some photographs, and compares them on
-    others: which images stay whole, occupancies, losses, chosen crops, and classes. What agrees is kept and
-    used from now on, on this machine, with these versions.
+    Makes the variants that this machine gains from, calibrated on as many photographs as they are then
+    compared on: which stay whole, occupancies, losses, chosen crops, and classes. What agrees is kept, and
+    used from now on, on this machine with these versions.
 
     \b
     fgdd-fast tune DATA --teacher teacher.onnx
