@@ -53,7 +53,7 @@ def tune(*words: object) -> Result:
 def chosen(teacher: Bundle) -> str:
     """How `auto` runs the teacher, and whether a record of tuning said so."""
     choice = choose_runtime(teacher, "auto", "auto", 1)
-    return f"{choice.runtime.precision}{', tuned' if 'tuned on 8 images of data' in choice.reason else ''}"
+    return f"{choice.runtime.precision}{', tuned' if 'tuned on 4 images of data' in choice.reason else ''}"
 
 
 def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +73,14 @@ def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_agrees_is_kept_shown_and_used_until_it_is_reset(teacher: Bundle) -> None:
     bare = {path.name for path in teacher.onnx.parent.iterdir()}
     named = ("--teacher", teacher.onnx, "--foreground", "none")
-    done = tune("data", *named, "--images", 8, "--json", "found.json")
+    done = tune("data", *named, "--images", 4, "--json", "found.json")
     assert done.exit_code == 0, done.output
     found = json.loads(Path("found.json").read_text(encoding="utf-8"))
     rows = {(row["device"], row["precision"]): row for row in found["rows"]}
     assert rows["cpu", "fp32"]["speed"] == 1
     assert rows["cpu", "fp32"]["figures"]["same_class"] == 1
     int8 = rows["openvino", "int8"]
-    assert (int8["calibrated_on"], int8["shortfalls"], int8["kept"]) == ("8 of data", [], True)
+    assert (int8["calibrated_on"], int8["shortfalls"], int8["kept"]) == ("4 of data", [], True)
     assert [row["used"] for row in found["rows"]].count(True) == 1
     assert 0 < found["mirrored"]["teacher"]["same_class"] <= 1
     assert "100% of classes" in done.output
@@ -89,7 +89,7 @@ def test_what_agrees_is_kept_shown_and_used_until_it_is_reset(teacher: Bundle) -
     variant = teacher.find_variant("int8-u8")
     assert variant is not None
     assert variant.source["tuned_on"] == "data"
-    assert variant.parity["images"] == 8
+    assert variant.parity["images"] == 4
     assert teacher.find_variant("int8") is None  # which is for TensorRT
     assert [item.name.split(".")[0] for item in list_cached() if item.kind == "tuning"] == ["teacher"]
     reset = tune("--reset", *named)
@@ -101,8 +101,9 @@ def test_what_agrees_is_kept_shown_and_used_until_it_is_reset(teacher: Bundle) -
 def test_a_record_of_another_graph_machine_or_runtime_is_not_believed(
     teacher: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(choose, "comparison_images", lambda _: ())
     monkeypatch.setattr(choose, "try_all", lambda *_: [Trial("cpu", "fp32", 1.0, (), {})])
-    fgdd_fast.tune("data", teacher=teacher.onnx, images=8, **INT8)
+    fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     assert chosen(teacher) == "int8, tuned"
     with monkeypatch.context() as later:
         newer = choose.probe
@@ -134,11 +135,11 @@ def test_a_record_of_another_graph_machine_or_runtime_is_not_believed(
 def test_what_decides_otherwise_goes_and_what_the_user_made_stays(
     teacher: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fgdd_fast.tune("data", teacher=teacher.onnx, images=8, **INT8)
+    fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     variant = teacher.find_variant("int8-u8")
     assert variant is not None
     disagreeing(monkeypatch)
-    found = fgdd_fast.tune("data", teacher=teacher.onnx, images=8, **INT8)
+    found = fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     rejected = [row for row in found.rows if row.precision == "int8"]
     assert {row.device for row in rejected} >= {"cpu", "openvino"} or rejected[0].device == ""
     assert not any(row.kept or row.used for row in rejected)
@@ -147,7 +148,7 @@ def test_what_decides_otherwise_goes_and_what_the_user_made_stays(
     assert chosen(teacher).endswith(", tuned")
     own = {name: value for name, value in variant.source.items() if name != "tuned_on"}
     write_bundle(replace(variant, source=own), teacher.graph())
-    fgdd_fast.tune("data", teacher=teacher.onnx, images=8, **INT8)
+    fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     assert teacher.find_variant("int8-u8") is not None
     assert not chosen(teacher).startswith("int8")
 
@@ -183,7 +184,7 @@ def test_measurements_before_and_after_tuning_are_not_mixed(teacher: Bundle) -> 
             return int(store.execute("SELECT count(*) FROM losses").fetchone()[0])
 
     before = measure("first")
-    fgdd_fast.tune("data", teacher=teacher.onnx, images=8, **INT8)
+    fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     assert measure("tuned") == 2 * before
     assert measure("again") == 2 * before
     assert tune("--reset", "--teacher", teacher.onnx, "--foreground", "none").exit_code == 0
