@@ -151,6 +151,10 @@ def test_what_decides_otherwise_goes_and_what_the_user_made_stays(
     fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
     assert teacher.find_variant("int8-u8") is not None
     assert not chosen(teacher).startswith("int8")
+    changed = {"same_class": -0.6, "mean_regret": 100.0}  # by mirroring the photographs, which is more
+    monkeypatch.setattr(Comparison, "mirrored", lambda _: changed)
+    fgdd_fast.tune("data", teacher=teacher.onnx, images=4, **INT8)
+    assert chosen(teacher) == "int8, tuned"
 
 
 def test_a_distilled_set_calibrates_beside_as_many_photographs(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from fgdd_engines.backends import find_backend
-from fgdd_engines.base import Device, Precision
+from fgdd_engines.base import PRECISIONS, Device, Precision
 from fgdd_engines.bundle.bundle import VARIANTS, Bundle, Variant, write_bundle
 from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_export.precision.conversion import Converted, convert_to_half, convert_to_int8
@@ -57,7 +57,7 @@ class TuningRow:
         calibrated_on: the images by which an int8 variant was calibrated; empty for everything else.
         figures: how its decisions compare with those of fp32 in ONNX Runtime on the processor.
         speed: how many times as fast as that it is, each with one thread or stream; 0 where it did not run.
-        shortfalls: why it may not be taken; empty where its decisions agree.
+        shortfalls: why it may not be taken: its decisions, or that it is far slower than another; else empty.
         kept: whether its decisions agree, and no variant of the same precision was laid there instead.
         used: whether `--device auto` takes it from now on.
     """
@@ -216,6 +216,7 @@ class _Tuner:
         self._images = max(len(compared) * FULL_COMPARISON // size, 1)
         self._network, self._data, self._task = network, data, task
         self._comparison = Comparison(network, compared[: self._images])
+        self._rate, self._best = self._comparison.of_reference().images_per_second, 0.0
         self.mirrored = self._comparison.mirrored()
         self._accepted = {
             name: limit if name == "with_foreground" else limit.widened(self.mirrored.get(name, limit.limit))
@@ -224,15 +225,16 @@ class _Tuner:
 
     def run(self, wanted: Sequence[Lower], calibration: Mapping[str, Samples]) -> Iterator[TuningRow]:
         """Make variants, judge all ways to run the network, keep what agrees, and leave the record."""
-        plain = [way for way in find_candidates(self._network) if not way.variants]
-        standing = [*self._judge([way for way in plain if way.precision in ("fp32", "tf32", *wanted)])]
         with tempfile.TemporaryDirectory() as folder:
             attempts = [*self._attempts(wanted, calibration, Path(folder))]
             kept = self._keep(wanted, attempts)
-        standing += [row for attempt in kept for row in attempt.rows]
-        rate = self._comparison.of_reference().images_per_second
+        plain = [way for way in find_candidates(self._network) if not way.variants]
+        # As a rule the lowest precision is the fastest, and what is far slower is not compared to the end.
+        plain.sort(key=lambda way: -PRECISIONS.index(way.precision))
+        standing = [*self._judge([way for way in plain if way.precision in ("fp32", "tf32", *wanted)])]
+        standing = [*reversed(standing), *(row for attempt in kept for row in attempt.rows)]
         trials = (
-            Trial(row.device, row.precision, row.speed * rate, row.shortfalls, row.figures)
+            Trial(row.device, row.precision, row.speed * self._rate, row.shortfalls, row.figures)
             for row in standing
         )
         key = verdict_key(self._network, find_candidates(self._network))
@@ -247,26 +249,26 @@ class _Tuner:
         """Compare ways with the reference, and race them against it."""
         for way in ways:
             batch = images_at_once(self._network, way.device)
-            trial = try_one(self._comparison, way, batch)
+            trial = try_one(self._comparison, way, batch, self._best)
             self._task.advance()
             if trial is None:  # this processor does not compute in it
                 continue
-            shortfalls = trial.shortfalls  # where it could not run
+            speed = trial.images_per_second / self._rate
+            shortfalls = trial.shortfalls  # where it could not run, or not to the end
             if trial.figures:
                 shortfalls = shortfalls_of(trial.figures, self._accepted)
-            speed = 1.0 if way == REFERENCE else 0.0
-            if trial.images_per_second and not speed:
-                speed = self._comparison.race(way, batch=batch)
+                speed = 1.0 if way == REFERENCE else self._comparison.race(way, batch=batch)
+            if not shortfalls:
+                self._best = max(self._best, trial.images_per_second)
             name = self._network.onnx.stem
             yield TuningRow(name, way.device, way.precision, calibrated_on, trial.figures, speed, shortfalls)
 
     def _attempts(
         self, wanted: Sequence[Lower], calibration: Mapping[str, Samples], folder: Path
     ) -> Iterator[_Attempt]:
-        """Make each variant that a device here takes, and judge it there."""
+        """Make each variant that a device here takes without building anything, and judge it there."""
         for precision in wanted:
             backends = {device: find_backend(device) for device in devices_here()}
-            # What has to be built for a device first is not tried.
             found = {name: one.variants.get(precision) for name, one in backends.items() if one.built is None}
             devices = {device: variant for device, variant in found.items() if variant is not None}
             origins = calibration if precision == "int8" else {"": [*calibration.values()][-1]}
@@ -287,7 +289,7 @@ class _Tuner:
         *,
         force: bool,
     ) -> _Attempt:
-        staged, searched = _linked(self._network, folder), images[:_SEARCHED]
+        staged, searched = _linked(self._network, folder), images[: 1 if force else _SEARCHED]
         try:
             if precision == "int8":
                 forms = [form for form in FORMS if form in devices.values()]
