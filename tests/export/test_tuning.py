@@ -47,7 +47,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 
 def tune(*words: object) -> Result:
-    return CliRunner().invoke(main, ["tune", *map(str, words)])
+    return CliRunner().invoke(main, ["tune", *map(str, words)], env={"COLUMNS": "160"})
 
 
 def chosen(teacher: Bundle) -> str:
@@ -60,8 +60,8 @@ def disagreeing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever int8 decides is wrong from now on."""
     tried = tuning.try_one
 
-    def wrong(comparison: Comparison, way: Runtime, batch: int) -> Trial | None:
-        trial = tried(comparison, way, batch)
+    def wrong(comparison: Comparison, way: Runtime, batch: int, best: float) -> Trial | None:
+        trial = tried(comparison, way, batch, best)
         if trial is None or way.precision != "int8":
             return trial
         return replace(trial, figures={**trial.figures, "same_class": -0.5, "mean_regret": 99.0})

@@ -229,13 +229,13 @@ class _Tuner:
             attempts = [*self._attempts(wanted, calibration, Path(folder))]
             kept = self._keep(wanted, attempts)
         plain = [way for way in find_candidates(self._network) if not way.variants]
-        # As a rule the lowest precision is the fastest, and what is far slower is not compared to the end.
         plain.sort(key=lambda way: -PRECISIONS.index(way.precision))
         standing = [*self._judge([way for way in plain if way.precision in ("fp32", "tf32", *wanted)])]
         standing = [*reversed(standing), *(row for attempt in kept for row in attempt.rows)]
         trials = (
             Trial(row.device, row.precision, row.speed * self._rate, row.shortfalls, row.figures)
             for row in standing
+            if row.figures  # what did not run, or not to the end, is left to whoever asks for it
         )
         key = verdict_key(self._network, find_candidates(self._network))
         write_tuning(self._network, key, f"{self._images} images of {self._data}", trials)
@@ -246,10 +246,10 @@ class _Tuner:
         yield from (row for attempt in attempts if attempt not in kept for row in attempt.rows)
 
     def _judge(self, ways: Sequence[Runtime], calibrated_on: str = "") -> Iterator[TuningRow]:
-        """Compare ways with the reference, and race them against it."""
+        """Compare ways with the reference, and race them against it; what is far slower not to the end."""
         for way in ways:
             batch = images_at_once(self._network, way.device)
-            trial = try_one(self._comparison, way, batch, self._best)
+            trial = try_one(self._comparison, way, batch, 0.0 if way.variants else self._best)
             self._task.advance()
             if trial is None:  # this processor does not compute in it
                 continue
@@ -289,7 +289,7 @@ class _Tuner:
         *,
         force: bool,
     ) -> _Attempt:
-        staged, searched = _linked(self._network, folder), images[: 1 if force else _SEARCHED]
+        staged, searched = _linked(self._network, folder), images[: 2 if force else _SEARCHED]
         try:
             if precision == "int8":
                 forms = [form for form in FORMS if form in devices.values()]
