@@ -16,29 +16,6 @@ from fgdd_fast.cli.sections import COMMANDS, SECTIONS
 from fgdd_fast.cli.terminal import console, is_verbose, logged_to
 from fgdd_fast.errors import FgddError
 
-# Where each command lies; its module is imported when the command is named.
-COMMANDS = {
-    "bench": "fgdd_fast.cli.checks.bench",
-    "cache": "fgdd_fast.cli.checks.cache",
-    "check": "fgdd_fast.cli.checks.check",
-    "convert": "fgdd_fast.cli.networks.convert",
-    "demo": "fgdd_fast.cli.distillation.demo",
-    "distill": "fgdd_fast.cli.distillation.distill",
-    "doctor": "fgdd_fast.cli.checks.doctor",
-    "engine": "fgdd_fast.cli.networks.engine",
-    "evaluate": "fgdd_fast.cli.checks.evaluate",
-    "export": "fgdd_fast.cli.networks.export",
-    "forget": "fgdd_fast.cli.distillation.forget",
-    "label": "fgdd_fast.cli.distillation.label",
-    "measure": "fgdd_fast.cli.distillation.measure",
-    "models": "fgdd_fast.cli.networks.models",
-    "pack": "fgdd_fast.cli.distillation.pack",
-    "report": "fgdd_fast.cli.distillation.report",
-    "sheet": "fgdd_fast.cli.distillation.sheet",
-    "teacher": "fgdd_fast.cli.networks.teacher",
-    "tune": "fgdd_fast.cli.networks.tune",
-    "verify": "fgdd_fast.cli.distillation.verify",
-}
 # The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
 KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure"}
 _KEPT = " Finished work is kept; the same command goes on from there."

@@ -43,11 +43,11 @@ _AGREEMENT = {
 @click.option("--reset", is_flag=True, help="Remove what was tuned of these networks; needs no DATA.")
 @json_option()
 def tune(data: Path | None, reset: bool, json_file: Path | None, **options: Any) -> None:
-    """Find the fastest arithmetic that decides as fp32 does on photographs of DATA, for --device auto.
+    """Find the fastest arithmetic that decides alike on your photographs.
 
     Makes the variants that this machine gains from, calibrated on as many photographs as they are then
     compared on: which stay whole, occupancies, losses, chosen crops, and classes. What agrees is kept, and
-    used from now on, on this machine with these versions.
+    --device auto uses the fastest from now on, on this machine with these versions.
 
     \b
     fgdd-fast tune DATA --teacher teacher.onnx
