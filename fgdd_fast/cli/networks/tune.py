@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fgdd_fast.cli.options import folder, json_option, write_json
-from fgdd_fast.cli.terminal import console, console_progress
+from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.options import folder, give, json_option
+from fgdd_fast.cli.terminal import answers, console, console_progress, say
 from fgdd_fast.options import DEFAULT_FOREGROUND
 
 # How the table words what agrees, of each figure that it has.
@@ -28,7 +27,7 @@ _AGREEMENT = {
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("data", type=folder(), required=False)
 @click.option("--teacher", metavar="BUNDLE", help="Teacher: a bundle made by 'fgdd-fast teacher fit'.")
 @click.option("--foreground", default=DEFAULT_FOREGROUND, show_default=True, metavar="NAME|BUNDLE|none")
@@ -42,7 +41,7 @@ _AGREEMENT = {
 @click.option("--images", type=click.IntRange(min=1), default=64, show_default=True, help="To compare on.")
 @click.option("--reset", is_flag=True, help="Remove what was tuned of these networks; needs no DATA.")
 @json_option()
-def tune(data: Path | None, reset: bool, json_file: Path | None, **options: Any) -> None:
+def tune(data: Path | None, reset: bool, **options: Any) -> None:
     """Find the fastest arithmetic that decides alike on your photographs.
 
     Makes the variants that this machine gains from, calibrated on as many photographs as they are then
@@ -50,26 +49,24 @@ def tune(data: Path | None, reset: bool, json_file: Path | None, **options: Any)
     --device auto uses the fastest from now on, on this machine with these versions.
 
     \b
-    fgdd-fast tune DATA --teacher teacher.onnx
-    fgdd-fast tune DATA --teacher teacher.onnx --calibrate OUT
+    Example: fgdd-fast tune DATA --teacher teacher.onnx
     """
     tuning = import_module("fgdd_export.precision.tuning")
     if reset:
-        named = {name: options[name] for name in ("teacher", "foreground")}
-        for network, (records, variants) in tuning.reset_tuning(**named).items():
-            click.echo(f"{network}: {records} records and {variants} variants removed")
+        removed = tuning.reset_tuning(teacher=options["teacher"], foreground=options["foreground"])
+        give({network: {"records": counts[0], "variants": counts[1]} for network, counts in removed.items()})
+        for network, (records, variants) in removed.items():
+            say(f"{network}: {records} records and {variants} variants removed")
         return
     if data is None:
         raise click.UsageError("Missing argument 'DATA'.")
     found = tuning.tune(data, progress=console_progress(console()), **options)
-    if json_file is not None:
-        write_json(json_file, json.dumps(asdict(found), indent=2))
-    if json_file != Path("-"):
-        _show(found)
+    give(asdict(found))
+    _show(found)
 
 
 def _show(found: Any) -> None:
-    target = Console(highlight=False)
+    target = answers()
     for network, mirrored in found.mirrored.items():
         table = Table("way", "calibrated on", "agreement with fp32", "speed", "kept", box=None, title=network)
         for row in (each for each in found.rows if each.network == network):
