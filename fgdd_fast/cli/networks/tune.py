@@ -42,7 +42,7 @@ _AGREEMENT = {
 @click.option("--reset", is_flag=True, help="Remove what was tuned of these networks; needs no DATA.")
 @json_option()
 def tune(data: Path | None, reset: bool, **options: Any) -> None:
-    """Find the fastest arithmetic that decides alike on your photographs.
+    """Find the fastest arithmetic that decides alike on your images.
 
     Makes the variants that this machine gains from, calibrated on as many photographs as they are then
     compared on: which stay whole, occupancies, losses, chosen crops, and classes. What agrees is kept, and
