@@ -31,6 +31,7 @@ PUBLIC = {
     "check_teacher": "fgdd_fast.models.fitting",
     "rename_teacher": "fgdd_fast.renaming",
     "pull_model": "fgdd_export.catalogue.prepare",
+    "tune": "fgdd_export.precision.tuning",
     "RuntimeOptions": "fgdd_fast.runtime.choose",
     "Progress": "fgdd_engines.progress",
     "FgddError": "fgdd_fast.errors",

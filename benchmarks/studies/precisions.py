@@ -34,8 +34,8 @@ from fgdd_fast.models.factory import find_network
 from fgdd_fast.models.linear_head import accuracy, whole_images
 from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, check_classes
 from fgdd_fast.runtime.choose import runtime_for
-from fgdd_fast.runtime.parity import Comparison, sample_feeds
-from fgdd_fast.runtime.sample_images import check_images
+from fgdd_fast.runtime.parity import Comparison
+from fgdd_fast.runtime.sample_images import check_images, sample_feeds
 
 OUTPUT = {"teacher": "loss", "foreground": "occupancy", "backbone": "features"}
 

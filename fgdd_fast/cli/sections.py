@@ -28,6 +28,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "bundle": ("networks.bundle", "Make bundles of networks that you have as ONNX files."),
         "export": ("networks.export", "Turn PyTorch networks into bundles that run without it."),
         "convert": ("networks.convert", "Make variants of a network in lower precision."),
+        "tune": ("networks.tune", "Find the fastest arithmetic that decides alike on your images."),
         "engine": ("networks.engine", "Build TensorRT engines on this device, and look after them."),
     },
     "This machine": {

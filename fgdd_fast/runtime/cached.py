@@ -30,6 +30,7 @@ FOLDERS: Mapping[str, str] = {
     "optimised": "onnxruntime",
     "engine": "engines",
     "verdict": "agreement",
+    "tuning": "tuning",
     "random": "benchmarks",
 }
 KINDS: tuple[str, ...] = (*FOLDERS, UNFINISHED, OTHER)
@@ -44,7 +45,8 @@ class Cached:
     Attributes:
         kind: one of `KINDS`: measurements, a bundle with its parts, a bundle in a lower precision, a file of
             which a bundle is made, an optimised graph, a TensorRT engine, a verdict on how to run a model,
-            a network with random weights, what a killed process left, or something that is not known.
+            what `fgdd-fast tune` found out about one, a network with random weights, what a killed process
+            left, or something that is not known.
         name: its name within the kind.
         paths: its files and folders, all in one folder.
         bytes: what it takes on disk.

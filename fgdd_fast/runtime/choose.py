@@ -27,7 +27,7 @@ from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.batches import Batch, images_at_once
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE
-from fgdd_fast.runtime.trials import RULES, Trial, comparison_images, try_all
+from fgdd_fast.runtime.trials import RULES, Trial, comparison_images, read_tuning, trial_of, try_all
 from fgdd_fast.runtime.variants import find_variants, variant_name
 
 Requested = str  # a device's name, or `auto`
@@ -111,7 +111,7 @@ def batch_of(source: object, options: RuntimeOptions) -> int:
         return 1
     device = options.device
     if device == "auto":
-        device = _candidates(source, options.precision)[0].device
+        device = find_candidates(source, options.precision)[0].device
         if not find_backend(device).on_processor:  # which may be found not to agree
             device = choose_runtime(source, "auto", options.precision, options.threads).runtime.device
     return images_at_once(source, device)
@@ -141,16 +141,18 @@ def choose_runtime(
     if device != "auto":
         runtime = runtime_for(bundle, device, precision)
         return Choice(replace(runtime, threads=threads), "asked for")
-    candidates = _candidates(bundle, precision)
+    candidates = find_candidates(bundle, precision)
     # A GPU is compared with the reference even if it is the only way; without the reference nothing can be.
     alone = len(candidates) == 1 and find_backend(candidates[0].device).on_processor
     if alone or not probe("cpu").runs:
         return Choice(replace(candidates[0], threads=threads), "not compared with any other way here")
     try:
-        trials = _remembered_trials(bundle, candidates, batch)
+        trials, on = _tuned_trials(bundle, candidates, batch)
+        trials = trials or _remembered_trials(bundle, candidates, batch)
     except SettingsError as error:  # the drawn pictures are nothing that this model can be asked about
         return Choice(replace(REFERENCE, threads=threads), f"compared with nothing else: {error.problem}")
     chosen, reason = _choose(trials, precision)
+    reason = on + reason
     runtime = next((way for way in candidates if (way.device, way.precision) == chosen), REFERENCE)
     return Choice(replace(runtime, threads=threads), reason)
 
@@ -171,19 +173,31 @@ def runtime_for(bundle: Bundle, device: Device, precision: Precision) -> Runtime
     return Runtime(device, precision, 1, find_variants(bundle, variant_name(device, precision)))
 
 
-def _candidates(bundle: Bundle, precision: Precision) -> list[Runtime]:
-    """Every way to run a bundle here that exists: a GPU's where one runs, else a processor's."""
-    probes = [probe(device) for device in all_devices()]
-    running = [found.device for found in probes if found.runs]
-    gpu = [device for device in running if not find_backend(device).on_processor]
-    candidates = [way for device in gpu or running for way in _ways(bundle, device, precision)]
+def find_candidates(bundle: Bundle, precision: Precision = "auto") -> list[Runtime]:
+    """Return every way to run a bundle here that exists, each with one thread.
+
+    Raises:
+        FgddError: there is none.
+    """
+    candidates = [way for device in devices_here() for way in _ways(bundle, device, precision)]
     if candidates:
         return candidates
-    if not running:
-        raise _nothing_runs(probes)
     raise SettingsError(
         f"Nothing here runs {bundle.name} in {precision}", "Leave --precision out, or name a --device."
     )
+
+
+def devices_here() -> list[Device]:
+    """Return the devices that `auto` considers: those on a GPU where one runs, else the processor's.
+
+    Raises:
+        FgddError: nothing runs here.
+    """
+    probes = [probe(device) for device in all_devices()]
+    running = [found.device for found in probes if found.runs]
+    if not running:
+        raise _nothing_runs(probes)
+    return [device for device in running if not find_backend(device).on_processor] or running
 
 
 def _ways(bundle: Bundle, device: Device, precision: Precision) -> list[Runtime]:
@@ -245,11 +259,18 @@ def _telling(figures: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(name, figures[name]) for name in names if name in figures]
 
 
+def _tuned_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> tuple[list[Trial], str]:
+    """What `fgdd-fast tune` found out about these ways on this machine, and a word on it; else nothing."""
+    images, trials = read_tuning(bundle, lambda: verdict_key(bundle, find_candidates(bundle), batch))
+    ways = {(way.device, way.precision) for way in candidates}
+    found = [one for one in trials if (one.device, one.precision) in ways]
+    return found, f"tuned on {images}: " if found else ""
+
+
 def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> list[Trial]:
-    path = cache_folder() / "agreement" / f"{_key(bundle, candidates, batch)}.json"
+    path = cache_folder() / "agreement" / f"{verdict_key(bundle, candidates, batch)}.json"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [Trial(**{**row, "shortfalls": tuple(row["shortfalls"])}) for row in rows]
+        return [trial_of(row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, KeyError):
         _log.info("%s: comparing what can run it here, once", bundle.name)
         trials = try_all(bundle, candidates, comparison_images(bundle), batch)
@@ -261,8 +282,8 @@ def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Bat
     return trials
 
 
-def _key(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> str:
-    """What a verdict depends on. A probe's words say what it ran on, with the version."""
+def verdict_key(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch = "auto") -> str:
+    """Return all that a verdict depends on. A probe's words say what it ran on, with the version."""
     ways = [
         (
             way.device,
@@ -273,6 +294,8 @@ def _key(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> str:
         )
         for way in candidates
     ]
-    machine = [read_machine().processor, *(probe(way.device).detail for way in candidates)]
-    parts = fgdd_fast.__version__, bundle.sha256, ways, machine, RULES
+    here = read_machine()
+    machine = [here.processor, here.vector_units, *(probe(way.device).detail for way in candidates)]
+    network = bundle.fingerprint, sorted(bundle.parts.items())
+    parts = fgdd_fast.__version__, network, ways, machine, RULES
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from typing import TypeVar
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,13 +23,18 @@ from fgdd_engines.base import Array, Device
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import SettingsError
-from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.resize import resize
-from fgdd_fast.images.tiles import ScoreView, tile_pixels
 from fgdd_fast.models.factory import choose_as_exported, open_foreground
-from fgdd_fast.models.network import BatchedNetwork, Images, Runtime, Teacher
+from fgdd_fast.models.foreground import ForegroundModel, Inputs
+from fgdd_fast.models.network import BatchedNetwork, Runtime, Teacher
 from fgdd_fast.parallel import batched
-from fgdd_fast.runtime.sample_images import SampleImage
+from fgdd_fast.runtime.sample_images import (
+    CROPS,
+    SampleImage,
+    of_known_classes,
+    open_for_comparison,
+    views_of,
+)
 from fgdd_fast.runtime.tolerances import (
     Floats,
     ParityReport,
@@ -42,8 +48,9 @@ from fgdd_fast.runtime.tolerances import (
 T = TypeVar("T")
 
 REFERENCE = Runtime("cpu", "fp32", threads=1)
-CROPS = 5
 _TELLING_LAPS = 3  # inferences after which a rate can be judged
+TURNS = 5  # of a race, each of about a second of the reference, or of so many images:
+MOST_IN_A_TURN = 16
 
 
 class TooSlowError(Exception):
@@ -90,6 +97,7 @@ class Comparison:
     def __init__(self, bundle: Bundle, images: Sequence[SampleImage], reference: Runtime = REFERENCE) -> None:
         self._subject = _subject(bundle, images)
         self._images = len(images)
+        self._reference = reference
         self._expected = self._subject.answer(reference, 1)
 
     def of_reference(self) -> ComparisonResult:
@@ -123,41 +131,28 @@ class Comparison:
         parity = ParityReport(figures, _level(candidate), self._images)
         return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
 
+    def mirrored(self) -> dict[str, float]:
+        """Return how the reference's decisions on mirrored images compare with those on the images."""
+        self._subject.mirrors = True
+        found = self._subject.answer(self._reference, 1).values
+        self._subject.mirrors = False
+        return self._subject.figures(self._expected.values, found)
 
-def sample_feeds(bundle: Bundle, images: Sequence[SampleImage]) -> list[dict[str, Array]]:
-    """Return what a graph is fed for images, as in a comparison: one sample each, with a batch axis.
+    def race(self, candidate: Runtime, *, batch: int) -> float:
+        """Return how many times as fast as the reference a candidate is, each with one thread or stream.
 
-    A teacher is fed the whole image and each crop. Not for models that are asked for a class by its name.
-    """
-    if bundle.role != "teacher":
-        size = (bundle.preprocessing.width, bundle.preprocessing.height)
-        feeds = [{"images": resize(image.pixels, size, "area")[None]} for image in images]
-        if bundle.classes is None:
-            return feeds
-        places = ByClassName.places(bundle.classes)
-        labels = [places[each.image.class_name] for each in _of_known_classes(bundle, images)]
-        return [
-            {**feed, "labels": np.array([label], np.int32)} for feed, label in zip(feeds, labels, strict=True)
-        ]
-    with closing(_open_teacher(bundle, REFERENCE, 1)) as teacher:
-        label = np.zeros(1, np.int32)
-        return [
-            {"images": view[None], "labels": label} for image in images for view in _views(image, teacher)
-        ]
+        They run in turns, so that what else the machine does hits both: the median over the turns.
 
-
-def _of_known_classes(bundle: Bundle, images: Sequence[SampleImage]) -> Sequence[SampleImage]:
-    """Give the bundle's own classes in turn to images of classes that it does not know, where it has any."""
-    classes = bundle.classes
-    if classes is None:
-        return images
-    known = ByClassName.places(classes)
-    return [
-        image
-        if image.image.class_name in known
-        else replace(image, image=replace(image.image, class_name=classes[place % len(classes)]))
-        for place, image in enumerate(images)
-    ]
+        Raises:
+            FgddError: the candidate cannot run the bundle.
+        """
+        count = round(min(max(self._expected.images_per_second, 1), MOST_IN_A_TURN))
+        with (
+            self._subject.timed(self._reference, 1, count) as first,
+            self._subject.timed(candidate, batch, count) as second,
+        ):
+            turns = [(first(), second()) for _ in range(TURNS + 1)][1:]  # the first warms up
+        return median(one / other for one, other in turns)
 
 
 def _level(candidate: Runtime) -> ToleranceLevel:
@@ -165,8 +160,7 @@ def _level(candidate: Runtime) -> ToleranceLevel:
     return "same arithmetic" if same else "lower precision"
 
 
-@dataclass(frozen=True)
-class _Answer:
+class _Answer(NamedTuple):
     values: Floats
     images_per_second: float
     arithmetic: str
@@ -176,14 +170,23 @@ class _Subject(ABC):
     """What a bundle of some role is asked, and how answers are compared."""
 
     batch_figure: str
+    mirrors = False  # whether images, or what is shown of them, are mirrored
 
     def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
         self.bundle = bundle
         self.images = images
 
     @abstractmethod
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
-        """Open the bundle, ask it about each image, and close it; raise TooSlowError where it is that."""
+    def open(self, runtime: Runtime, batch: int) -> Any:
+        """Open the bundle for so many images an inference."""
+
+    @abstractmethod
+    def show(self, model: Any, places: Sequence[int]) -> Any:
+        """Return what the model is given of the images at these places."""
+
+    @abstractmethod
+    def ask(self, model: Any, shown: Any) -> Floats:
+        """Return the model's answers, a row for each image."""
 
     @abstractmethod
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
@@ -193,56 +196,85 @@ class _Subject(ABC):
         """Return how much answers depend on the batch."""
         return float(np.abs(alone - together).mean())
 
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+        """Open the bundle, ask it about each image, and close it; raise TooSlowError where it is that."""
+        with closing(self.open(replace(runtime, threads=1), batch)) as model:
+            now, seconds, answers = _clock_of(runtime.device), list[float](), list[Floats]()
+            for places in _whole_batches(range(len(self.images)), batch):
+                shown = self.show(model, places)
+                begin = now()
+                answers.append(self.ask(model, shown))
+                seconds.append(now() - begin)
+                warm = seconds[1:] or seconds
+                rate = batch * len(warm) / max(sum(warm), 1e-9)
+                if len(seconds) > _TELLING_LAPS and rate < slowest:
+                    raise TooSlowError(rate)
+            return _Answer(np.concatenate(answers)[: len(self.images)], rate, model.description)
+
+    @contextmanager
+    def timed(self, runtime: Runtime, batch: int, count: int) -> Iterator[Callable[[], float]]:
+        """Open the bundle; the function given asks it about so many images at least: seconds an image."""
+        now = _clock_of(runtime.device)
+        whole = -(-count // batch) * batch
+        with closing(self.open(replace(runtime, threads=1), batch)) as model:
+            parts = batched(islice(cycle(range(len(self.images))), whole), batch)
+            shown = [self.show(model, places) for places in parts]
+
+            def run() -> float:
+                begin = now()
+                for part in shown:
+                    self.ask(model, part)
+                return max(now() - begin, 1e-9) / whole
+
+            yield run
+
 
 class _Foreground(_Subject):
     """Occupancies [n]."""
 
     batch_figure = "batch_occupancy_error"
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
-        images = _of_known_classes(self.bundle, self.images)
-        choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in images}))
-        one = replace(runtime, threads=1)
-        model = open_foreground(choice, runtime=lambda _: one, batch=batch, resize="area", threads=1)
-        with closing(model):
-            clock = _Clock(runtime.device, slowest)
-            occupancies = []
-            for part in _whole_batches(images, batch):
-                prepared = [model.prepare(image.pixels, image.image) for image in part]
-                with clock.running(len(part)):
-                    occupancies += [found.occupancy for found in model.find(prepared)]
-            values = np.array(occupancies[: len(images)], np.float32)
-            return _Answer(values, clock.rate, model.description)
+    def open(self, runtime: Runtime, batch: int) -> ForegroundModel:
+        self.images = of_known_classes(self.bundle, self.images)
+        choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in self.images}))
+        return open_foreground(choice, runtime=lambda _: runtime, batch=batch, resize="area", threads=1)
+
+    def show(self, model: ForegroundModel, places: Sequence[int]) -> list[Inputs]:
+        step = -1 if self.mirrors else 1
+        shown = ((self.images[place].pixels[:, ::step], self.images[place].image) for place in places)
+        return [model.prepare(np.ascontiguousarray(pixels), image) for pixels, image in shown]
+
+    def ask(self, model: ForegroundModel, shown: list[Inputs]) -> Floats:
+        return np.array([found.occupancy for found in model.find(shown)], np.float32)
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return occupancy_figures(expected, found)
 
 
 class _Teacher(_Subject):
-    """Losses [n, 1 + crops] of the whole image and its crops, for the image's class.
+    """For each image, the class that the whole image is taken for; then losses of that and of its crops.
 
-    A class that the teacher does not know is replaced by the one that it sees in the whole image.
+    Losses are for the image's class; one that the teacher does not know is replaced by the one that it sees
+    in the whole image.
     """
 
     batch_figure = "batch_loss_error"
+    _labels: list[int] | None = None
 
-    def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
-        super().__init__(bundle, images)
-        self._labels: list[int] | None = None
+    def open(self, runtime: Runtime, batch: int) -> Teacher:
+        return open_for_comparison(self.bundle, runtime, batch * (1 + CROPS))
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
-        views = 1 + CROPS
-        with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
-            labels = self._known_labels(teacher)
-            clock = _Clock(runtime.device, slowest)
-            losses = []
-            for part in _whole_batches(list(zip(self.images, labels, strict=True)), batch):
-                shown = np.stack([view for image, _ in part for view in _views(image, teacher)])
-                repeated = np.repeat(np.array([label for _, label in part], np.int32), views)
-                with clock.running(len(part)):
-                    losses.append(teacher.losses(shown, repeated))
-            values = np.concatenate(losses).reshape(-1, views)[: len(self.images)]
-            return _Answer(values, clock.rate, teacher.engine.arithmetic)
+    def show(self, model: Teacher, places: Sequence[int]) -> dict[str, Array]:
+        labels = self._known_labels(model)
+        views = [view for place in places for view in views_of(self.images[place], model)]
+        repeated = np.repeat(np.array([labels[place] for place in places], np.int32), 1 + CROPS)
+        shown = np.stack(views)[:, :, :: -1 if self.mirrors else 1]
+        return {"images": np.ascontiguousarray(shown), "labels": repeated}
+
+    def ask(self, model: Teacher, shown: dict[str, Array]) -> Floats:
+        found = model.run(shown, ["loss", "logits"])
+        classes = found["logits"][:: 1 + CROPS].argmax(axis=1)
+        return np.column_stack([classes, found["loss"].reshape(-1, 1 + CROPS)]).astype(np.float32)
 
     def _known_labels(self, teacher: Teacher) -> list[int]:
         """The label of each image, settled by the reference, which comes first."""
@@ -251,30 +283,17 @@ class _Teacher(_Subject):
             self._labels = [
                 teacher.label(image.image.class_name)
                 if image.image.class_name in known
-                else int(teacher.logits(next(_views(image, teacher))[None])[0].argmax())
+                else int(teacher.logits(next(views_of(image, teacher))[None])[0].argmax())
                 for image in self.images
             ]
         return self._labels
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
-        return loss_figures(expected, found)
+        same = {"same_class": float((expected[:, 0] == found[:, 0]).mean())}
+        return {**loss_figures(expected[:, 1:], found[:, 1:]), **same}
 
-
-def _open_teacher(bundle: Bundle, runtime: Runtime, batch: int) -> Teacher:
-    """A teacher that is shown tiles of half its input's side: padded, where it has a value to pad with."""
-    preprocessing = bundle.preprocessing
-    if bundle.tile_of is not None:
-        return Teacher(bundle, runtime, view="pad", tile_size=preprocessing.width, batch=batch)
-    view: ScoreView = "resize" if preprocessing.pad_value is None else "pad"
-    return Teacher(bundle, runtime, view=view, tile_size=max(preprocessing.width // 2, 1), batch=batch)
-
-
-def _views(image: SampleImage, teacher: Teacher) -> Iterator[Images]:
-    """The whole image, then candidate crops of it, as the teacher is shown them."""
-    height, width = image.pixels.shape[:2]
-    crops = candidate_boxes(image.image.source, width, height, count=CROPS, seed=0)
-    for box in (Box(0, 0, width, height), *crops):
-        yield teacher.show(tile_pixels(image.pixels, box, teacher.tile_size, "area"))
+    def error(self, alone: Floats, together: Floats) -> float:
+        return super().error(alone[:, 1:], together[:, 1:])
 
 
 class _Backbone(_Subject):
@@ -282,17 +301,16 @@ class _Backbone(_Subject):
 
     batch_figure = "batch_cosine_distance"
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
-        network = BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)
-        with closing(network):
-            clock = _Clock(runtime.device, slowest)
-            features = []
-            for part in _whole_batches(self.images, batch):
-                pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
-                with clock.running(len(part)):
-                    features.append(network.run({"images": pixels}, ["features"])["features"])
-            values = np.concatenate(features)[: len(self.images)]
-            return _Answer(values, clock.rate, network.engine.arithmetic)
+    def open(self, runtime: Runtime, batch: int) -> BatchedNetwork:
+        return BatchedNetwork(self.bundle, runtime, batch=batch)
+
+    def show(self, model: BatchedNetwork, places: Sequence[int]) -> dict[str, Array]:
+        return {
+            "images": np.stack([resize(self.images[place].pixels, model.size, "area") for place in places])
+        }
+
+    def ask(self, model: BatchedNetwork, shown: dict[str, Array]) -> Floats:
+        return model.run(shown, ["features"])["features"]
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return feature_figures(expected, found)
@@ -323,24 +341,6 @@ def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:
     return batched(islice(cycle(items), count), batch)
 
 
-class _Clock:
-    """Images a second, without the first inference where there are more."""
-
-    def __init__(self, device: Device, slowest: float) -> None:
-        self._slowest = slowest
-        self._now = time.process_time if find_backend(device).on_processor else time.perf_counter
-        self._laps: list[tuple[int, float]] = []
-
-    @contextmanager
-    def running(self, images: int) -> Iterator[None]:
-        """Time one inference of so many images; raise TooSlowError where they are too few a second."""
-        begin = self._now()
-        yield
-        self._laps.append((images, self._now() - begin))
-        if len(self._laps) > _TELLING_LAPS and self.rate < self._slowest:
-            raise TooSlowError(self.rate)
-
-    @property
-    def rate(self) -> float:
-        laps = self._laps[1:] or self._laps
-        return sum(images for images, _ in laps) / max(sum(seconds for _, seconds in laps), 1e-9)
+def _clock_of(device: Device) -> Callable[[], float]:
+    """On a processor it is its own time that counts, which other programs hardly change."""
+    return time.process_time if find_backend(device).on_processor else time.perf_counter

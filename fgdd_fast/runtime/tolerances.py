@@ -7,7 +7,7 @@ is what is decided: occupancies and the paths that follow from them, losses and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -37,8 +37,13 @@ class Tolerance:
         """Return whether a figure is accepted; what is not a number never is."""
         return value >= self.limit if self.at_least else value <= self.limit
 
+    def widened(self, value: float) -> Tolerance:
+        """Return the tolerance that accepts this value as well, where it is a number."""
+        limit = min(self.limit, value) if self.at_least else max(self.limit, value)
+        return replace(self, limit=limit) if np.isfinite(value) else self
+
     def __str__(self) -> str:
-        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}"
+        return f"{'at least' if self.at_least else 'at most'} {self.limit:.3g}"
 
 
 _SOME = Tolerance(1e-3, at_least=True)  # images in which nothing is found anyhow tell nothing
@@ -91,12 +96,7 @@ class ParityReport:
     @property
     def shortfalls(self) -> tuple[str, ...]:
         """Each figure that is not accepted, in words; empty where the decisions agree."""
-        tolerances = self.tolerances
-        return tuple(
-            f"{name.replace('_', ' ')} is {value:.3g} ({tolerances[name]} is accepted)"
-            for name, value in self.figures.items()
-            if name in tolerances and not tolerances[name].met_by(value)
-        )
+        return shortfalls_of(self.figures, self.tolerances)
 
     @property
     def accepted(self) -> bool:
@@ -121,6 +121,15 @@ class ParityReport:
         """For a sidecar; a figure that is not finite, for which JSON has no word, becomes None."""
         figures = {name: value if np.isfinite(value) else None for name, value in self.figures.items()}
         return {"figures": figures, "strictness": self.level, "images": self.images}
+
+
+def shortfalls_of(figures: Mapping[str, float], accepted: Mapping[str, Tolerance]) -> tuple[str, ...]:
+    """Return each figure that is not accepted, in words."""
+    return tuple(
+        f"{name.replace('_', ' ')} is {value:.3g} ({accepted[name]} is accepted)"
+        for name, value in figures.items()
+        if name in accepted and not accepted[name].met_by(value)
+    )
 
 
 def occupancy_figures(expected: Floats, found: Floats) -> dict[str, float]:

@@ -1,12 +1,22 @@
-"""Try every way to run a bundle on drawn pictures: does it decide as the reference does, and how fast?"""
+"""Try every way to run a bundle: does it decide as the reference does, and how fast?
+
+On drawn pictures that is done unasked. What `fgdd-fast tune` finds on photographs is left in the cache as a
+record, which holds for one graph with its variants, on one machine, with the runtimes as they are: all of
+that is its key, so a record of anything else is never found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from fgdd_engines.base import PRECISIONS, Device, Precision
 from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.files import write_file
+from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
@@ -20,6 +30,7 @@ FEWEST_PICTURES = 2
 FAR_SLOWER = 0.5  # of the speed of one that agrees: no noise makes up for it
 # A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
 FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
+TUNING = "tuning"  # the folder of records in the cache
 RULES = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, TOLERANCES  # what verdicts follow from
 
 
@@ -67,13 +78,21 @@ def try_all(
     # The lowest precision first: as a rule it is the fastest, and the others need not be waited for.
     for place, way in sorted(enumerate(candidates), key=lambda item: -PRECISIONS.index(item[1].precision)):
         best = max((each.images_per_second for each in trials.values() if not each.shortfalls), default=0.0)
-        trial = _try(comparison, way, images_at_once(bundle, way.device, batch), best)
+        trial = try_one(comparison, way, images_at_once(bundle, way.device, batch), best)
         if trial is not None:
             trials[place] = trial
     return [trials[place] for place in sorted(trials)]
 
 
-def _try(comparison: Comparison, candidate: Runtime, batch: int, best: float) -> Trial | None:
+def try_one(comparison: Comparison, candidate: Runtime, batch: int, best: float = 0.0) -> Trial | None:
+    """Compare one way with the reference; None where the processor does not compute in this precision.
+
+    Args:
+        comparison: with the reference.
+        candidate: the way.
+        batch: images an inference.
+        best: images a second of another way; one that is far slower is not compared to the end.
+    """
     way = candidate.device, candidate.precision
     try:
         if candidate == REFERENCE and batch == 1:
@@ -88,3 +107,52 @@ def _try(comparison: Comparison, candidate: Runtime, batch: int, best: float) ->
     except EngineError as error:
         return Trial(*way, 0.0, (f"cannot run it: {error.problem}",), {})
     return Trial(*way, found.images_per_second, found.parity.shortfalls, found.parity.figures)
+
+
+def trial_of(row: Mapping[str, Any]) -> Trial:
+    """Return a trial that `asdict` made JSON of; TypeError or KeyError where it is none."""
+    return Trial(**{**row, "shortfalls": tuple(row["shortfalls"])})
+
+
+def write_tuning(bundle: Bundle, key: str, images: str, trials: Iterable[Trial]) -> None:
+    """Keep in the cache what became of each way to run a bundle on some `images`, in words such as "8 of x".
+
+    Raises:
+        EngineError: the cache cannot be written.
+    """
+    record, path = {"images": images, "trials": [asdict(each) for each in trials]}, _path(bundle, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(record, indent=2).encode())
+    except OSError as error:
+        raise EngineError(f"The record {path} cannot be written: {error.strerror}") from error
+
+
+def read_tuning(bundle: Bundle, key: Callable[[], str]) -> tuple[str, list[Trial]]:
+    """Return what `write_tuning` kept; nothing where there is no record of this key.
+
+    The key is asked for only if the bundle has any record.
+    """
+    if _records(bundle):
+        try:
+            found = json.loads(_path(bundle, key()).read_text(encoding="utf-8"))
+            return str(found["images"]), [trial_of(row) for row in found["trials"]]
+        except (OSError, ValueError, TypeError, KeyError):  # of other versions, another machine; or damaged
+            pass
+    return "", []
+
+
+def remove_tunings(bundle: Bundle) -> int:
+    """Remove all records of a bundle, and return how many there were."""
+    records = _records(bundle)
+    for path in records:
+        path.unlink(missing_ok=True)
+    return len(records)
+
+
+def _path(bundle: Bundle, key: str) -> Path:
+    return cache_folder() / TUNING / f"{bundle.onnx.stem[:40]}.{bundle.sha256[:12]}.{key[:16]}.json"
+
+
+def _records(bundle: Bundle) -> list[Path]:
+    return [*(cache_folder() / TUNING).glob(f"*.{bundle.sha256[:12]}.*.json")]

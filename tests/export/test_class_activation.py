@@ -28,8 +28,8 @@ from fgdd_fast.models.catalogue.catalogue import own_bundle_path
 from fgdd_fast.models.factory import choose_foreground, find_network, open_foreground
 from fgdd_fast.models.foreground import Foreground
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.runtime.parity import Comparison, sample_feeds
-from fgdd_fast.runtime.sample_images import drawn_sample_images
+from fgdd_fast.runtime.parity import Comparison
+from fgdd_fast.runtime.sample_images import drawn_sample_images, sample_feeds
 
 SIDE, CELL = 8, 2  # pixels of the image and of a cell of the feature map, which is the mean colour of each
 CLASSES = ("redder than green", "blue", "green")

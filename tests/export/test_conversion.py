@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import tiny_pipeline as tiny
 from click.testing import CliRunner, Result
 from onnx import TensorProto
-from tiny_convolutions import Layers
+from tiny_convolutions import convolutional_teacher
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_engines.bundle.bundle import Bundle, load_bundle, write_bundle
@@ -27,26 +26,6 @@ from fgdd_fast.runtime.parity import Comparison
 from fgdd_fast.runtime.sample_images import SampleImage, check_images, drawn_sample_images
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
-
-CHANNELS = 16
-
-
-def convolutional_teacher(folder: Path, loudness: float = 1.0) -> Bundle:
-    """A teacher of three convolutions with random weights; the second gives `loudness` times more."""
-    rng, layers = np.random.default_rng(0), Layers(0)
-    tensor = layers.planes()
-    for name, inputs, stride, gain in (
-        ("first", 3, 2, 1.0),
-        ("loud", CHANNELS, 1, loudness),
-        ("quiet", CHANNELS, 1, 1 / loudness),
-    ):
-        filters = rng.normal(0, (2 / inputs / 9) ** 0.5, (CHANNELS, inputs, 3, 3)) * gain
-        constant = layers.builder.constant(filters)
-        tensor = layers.builder.node("Conv", tensor, constant, pads=[1] * 4, strides=[stride] * 2)
-        layers.builder.nodes[-1].name = name
-        tensor = layers.builder.node("Relu", tensor)
-    bundle = layers.bundle(folder, tensor, CHANNELS)
-    return write_bundle(replace(bundle, classes=tiny.CLASSES), bundle.graph())
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from fgdd_fast.images.resize import resize
 from fgdd_fast.models.catalogue.catalogue import bundle_path, find_bundle, load_catalogue
 from fgdd_fast.models.network import BatchedNetwork
 from fgdd_fast.output.manifest_reading import read_manifest
-from fgdd_fast.runtime.parity import REFERENCE, sample_feeds
-from fgdd_fast.runtime.sample_images import check_images
+from fgdd_fast.runtime.parity import REFERENCE
+from fgdd_fast.runtime.sample_images import check_images, sample_feeds
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clothing"
 CLASSES = ("dress", "hat", "pants", "shoes")

@@ -29,6 +29,7 @@ FILES = {
     "engines/tiny-fp16-77.json": "engine tiny-fp16-77",
     "engines/.old.staging/half": "unfinished old",
     "agreement/aa.json": "verdict aa.json",
+    "tuning/teacher.bb.cc.json": "tuning teacher.bb.cc.json",
     "benchmarks/random-1/weights": "random random-1",
     "something/else": "other something",
 }

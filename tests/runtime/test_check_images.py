@@ -9,7 +9,9 @@ import pytest
 import tiny_pipeline as tiny
 
 from fgdd_fast.errors import DataError
-from fgdd_fast.runtime.sample_images import check_images
+from fgdd_fast.images.dataset import scan
+from fgdd_fast.runtime import sample_images
+from fgdd_fast.runtime.sample_images import check_images, separate_samples
 from fgdd_fast.synthetic.scenes import NAMES
 
 
@@ -28,6 +30,20 @@ def test_photographs_come_from_the_classes_in_turn(tmp_path: Path) -> None:
     assert [image.image.class_name for image in images[:3]] == sorted(tiny.CLASSES)
     assert len({image.image.source for image in images}) == 5
     assert all(image.pixels.dtype == np.uint8 for image in images)
+
+
+def test_two_samples_share_no_image_and_hold_no_large_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_images, "LARGEST", 1000)
+    data = scan(tiny.write_squares(tmp_path / "data", 4))
+    one, other = separate_samples(data, 9, without={"red/00.png", "red/01.png"})
+    names = [image.image.source for image in (*one, *other)]
+    assert (len(one), len(other), len(set(names))) == (5, 5, 10)
+    assert not {"red/00.png", "red/01.png"} & {*names}
+    assert {image.image.class_name for image in one} == {*tiny.CLASSES}
+    assert all(500 < image.pixels[..., 0].size <= 1000 for image in one)
+    assert [len(part) for part in separate_samples(data, 2)] == [2, 2]
 
 
 def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:

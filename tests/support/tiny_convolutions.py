@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tiny_bundles import write
+from tiny_pipeline import CLASSES as SQUARES
 
 from fgdd_engines.base import TensorSpec
-from fgdd_engines.bundle.bundle import Bundle, Preprocessing
+from fgdd_engines.bundle.bundle import Bundle, Preprocessing, write_bundle
 from fgdd_export.classifier.teacher import add_head
 from fgdd_export.graphs.graph import GraphBuilder
 
 SIDE, CLASSES = 96, ("hat", "sock", "tie")
 PAD = (127, 119, 103)
+WIDE = 16  # channels
 
 
 class Layers:
@@ -101,3 +104,21 @@ def mixing(folder: Path) -> Bundle:
     layers = Layers(2)
     mixed = layers.builder.node("Softmax", layers.planes(), axis=-1)
     return layers.bundle(folder, layers.convolution(mixed, 3, 4, 8, strides=[8, 8]), 4)
+
+
+def convolutional_teacher(folder: Path, loudness: float = 1.0) -> Bundle:
+    """A teacher of three convolutions with random weights; the second gives `loudness` times more."""
+    rng, layers = np.random.default_rng(0), Layers(0)
+    tensor = layers.planes()
+    for name, inputs, stride, gain in (
+        ("first", 3, 2, 1.0),
+        ("loud", WIDE, 1, loudness),
+        ("quiet", WIDE, 1, 1 / loudness),
+    ):
+        filters = rng.normal(0, (2 / inputs / 9) ** 0.5, (WIDE, inputs, 3, 3)) * gain
+        constant = layers.builder.constant(filters)
+        tensor = layers.builder.node("Conv", tensor, constant, pads=[1] * 4, strides=[stride] * 2)
+        layers.builder.nodes[-1].name = name
+        tensor = layers.builder.node("Relu", tensor)
+    bundle = layers.bundle(folder, tensor, WIDE)
+    return write_bundle(replace(bundle, classes=SQUARES), bundle.graph())

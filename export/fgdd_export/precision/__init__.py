@@ -1,3 +1,3 @@
 """Variants of a bundle in lower precision, kept only where decisions agree."""
 
-__all__ = ["conversion"]
+__all__ = ["conversion", "tuning"]

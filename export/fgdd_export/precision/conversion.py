@@ -25,8 +25,8 @@ from fgdd_export.precision.sensitive_nodes import find_sensitive
 from fgdd_fast.errors import BundleError, SettingsError
 from fgdd_fast.models.factory import asked_by_class
 from fgdd_fast.models.network import Runtime
-from fgdd_fast.runtime.parity import REFERENCE, Comparison, sample_feeds
-from fgdd_fast.runtime.sample_images import SampleImage
+from fgdd_fast.runtime.parity import REFERENCE, Comparison
+from fgdd_fast.runtime.sample_images import SampleImage, sample_feeds
 from fgdd_fast.runtime.tolerances import ParityReport
 from fgdd_fast.runtime.variants import TEXT
 
@@ -154,9 +154,14 @@ def _to_half(
 
 
 def convert_to_int8(
-    bundle: Bundle, images: Sequence[SampleImage], calibration: Sequence[SampleImage], *, force: bool = False
+    bundle: Bundle,
+    images: Sequence[SampleImage],
+    calibration: Sequence[SampleImage],
+    *,
+    forms: Sequence[Form] = FORMS,
+    force: bool = False,
 ) -> tuple[Converted, ...]:
-    """Write the two int8 variants of a bundle's graph, each compared on the runtime that it is for.
+    """Write the int8 variants of a bundle's graph, each compared on the runtime that it is for.
 
     Not of a model that is asked for a class by its name; see `convert`.
     """
@@ -168,9 +173,9 @@ def convert_to_int8(
     comparison = _compare(bundle, images)
     model = _read(bundle)
     _log.info("Calibrating on %d images", len(calibration))
-    ranges = calibrate(model, sample_feeds(bundle, calibration))
+    ranges = calibrate(model, sample_feeds(bundle, calibration), forms)
     with tempfile.TemporaryDirectory() as folder:
-        made = [_to_int8(bundle, form, model, ranges, comparison, Path(folder), force) for form in FORMS]
+        made = [_to_int8(bundle, form, model, ranges, comparison, Path(folder), force) for form in forms]
     return _publish(bundle, made, force)
 
 

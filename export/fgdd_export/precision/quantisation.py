@@ -203,10 +203,12 @@ def _insert(
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the quantiser's advice, which goes through Python's root logger."""
-    before = logging.root.manager.disable
+    """Without the quantiser's advice, which goes through Python's root logger and would set that up."""
+    before, root, nowhere = logging.root.manager.disable, logging.getLogger(), logging.NullHandler()
     logging.disable(logging.WARNING)
+    root.addHandler(nowhere)
     try:
         yield
     finally:
+        root.removeHandler(nowhere)
         logging.disable(before)
