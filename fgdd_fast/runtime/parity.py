@@ -74,6 +74,16 @@ class ComparisonResult:
     arithmetic: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What was answered to sample images: float32 along their first axis; of a teacher for which labels."""
+
+    values: Floats
+    images_per_second: float
+    arithmetic: str
+    labels: tuple[int, ...] | None = None
+
+
 class Comparison:
     """The reference's answers on sample images, with which any number of candidates are compared.
 
@@ -81,20 +91,28 @@ class Comparison:
         bundle: the fp32 bundle; a foreground model, a teacher or a backbone.
         images: at least one.
         reference: what the candidates are compared with.
+        expected: what it answers to these images, where that is known; it does not run then.
 
     Raises:
         SettingsError: nothing is decided by what a bundle of this role gives.
         FgddError: the reference cannot run the bundle.
     """
 
-    def __init__(self, bundle: Bundle, images: Sequence[SampleImage], reference: Runtime = REFERENCE) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[SampleImage],
+        reference: Runtime = REFERENCE,
+        expected: Answer | None = None,
+    ) -> None:
         self._subject = _subject(bundle, images)
         self._images = len(images)
-        self._expected = self._subject.answer(reference, 1)
+        self.expected = expected or self._subject.answer(reference, 1)
+        self._subject.labels = self.expected.labels
 
     def of_reference(self) -> ComparisonResult:
         """Return how the reference compares with itself, one image an inference, without running it again."""
-        answer = self._expected
+        answer = self.expected
         figures = self._subject.figures(answer.values, answer.values)
         parity = ParityReport(figures, "same arithmetic", self._images)
         return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
@@ -116,7 +134,7 @@ class Comparison:
             FgddError: the candidate cannot run the bundle.
         """
         answer = self._subject.answer(candidate, batch, slowest)
-        figures = self._subject.figures(self._expected.values, answer.values)
+        figures = self._subject.figures(self.expected.values, answer.values)
         if single != batch:
             alone = self._subject.answer(candidate, single)
             figures[self._subject.batch_figure] = self._subject.error(alone.values, answer.values)
@@ -161,28 +179,21 @@ def _of_known_classes(bundle: Bundle, images: Sequence[SampleImage]) -> Sequence
 
 
 def _level(candidate: Runtime) -> ToleranceLevel:
-    same = candidate.precision == "fp32" and not candidate.variants
-    return "same arithmetic" if same else "lower precision"
-
-
-@dataclass(frozen=True)
-class _Answer:
-    values: Floats
-    images_per_second: float
-    arithmetic: str
+    return "lower precision" if candidate.variants or candidate.precision != "fp32" else "same arithmetic"
 
 
 class _Subject(ABC):
     """What a bundle of some role is asked, and how answers are compared."""
 
     batch_figure: str
+    labels: tuple[int, ...] | None = None  # for which a teacher scores the images
 
     def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
         self.bundle = bundle
         self.images = images
 
     @abstractmethod
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> Answer:
         """Open the bundle, ask it about each image, and close it; raise TooSlowError where it is that."""
 
     @abstractmethod
@@ -199,7 +210,7 @@ class _Foreground(_Subject):
 
     batch_figure = "batch_occupancy_error"
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> Answer:
         images = _of_known_classes(self.bundle, self.images)
         choice = choose_as_exported(self.bundle, sorted({image.image.class_name for image in images}))
         one = replace(runtime, threads=1)
@@ -211,8 +222,7 @@ class _Foreground(_Subject):
                 prepared = [model.prepare(image.pixels, image.image) for image in part]
                 with clock.running(len(part)):
                     occupancies += [found.occupancy for found in model.find(prepared)]
-            values = np.array(occupancies[: len(images)], np.float32)
-            return _Answer(values, clock.rate, model.description)
+            return Answer(np.array(occupancies[: len(images)], np.float32), clock.rate, model.description)
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return occupancy_figures(expected, found)
@@ -226,11 +236,7 @@ class _Teacher(_Subject):
 
     batch_figure = "batch_loss_error"
 
-    def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
-        super().__init__(bundle, images)
-        self._labels: list[int] | None = None
-
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> Answer:
         views = 1 + CROPS
         with closing(_open_teacher(self.bundle, replace(runtime, threads=1), batch * views)) as teacher:
             labels = self._known_labels(teacher)
@@ -242,19 +248,19 @@ class _Teacher(_Subject):
                 with clock.running(len(part)):
                     losses.append(teacher.losses(shown, repeated))
             values = np.concatenate(losses).reshape(-1, views)[: len(self.images)]
-            return _Answer(values, clock.rate, teacher.engine.arithmetic)
+            return Answer(values, clock.rate, teacher.engine.arithmetic, labels)
 
-    def _known_labels(self, teacher: Teacher) -> list[int]:
+    def _known_labels(self, teacher: Teacher) -> tuple[int, ...]:
         """The label of each image, settled by the reference, which comes first."""
-        if self._labels is None:
+        if self.labels is None:
             known = ByClassName.places(self.bundle.classes or ())
-            self._labels = [
+            self.labels = tuple(
                 teacher.label(image.image.class_name)
                 if image.image.class_name in known
                 else int(teacher.logits(next(_views(image, teacher))[None])[0].argmax())
                 for image in self.images
-            ]
-        return self._labels
+            )
+        return self.labels
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return loss_figures(expected, found)
@@ -282,17 +288,15 @@ class _Backbone(_Subject):
 
     batch_figure = "batch_cosine_distance"
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
-        network = BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)
-        with closing(network):
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> Answer:
+        with closing(BatchedNetwork(self.bundle, replace(runtime, threads=1), batch=batch)) as network:
             clock = _Clock(runtime.device, slowest)
             features = []
             for part in _whole_batches(self.images, batch):
                 pixels = np.stack([resize(image.pixels, network.size, "area") for image in part])
                 with clock.running(len(part)):
                     features.append(network.run({"images": pixels}, ["features"])["features"])
-            values = np.concatenate(features)[: len(self.images)]
-            return _Answer(values, clock.rate, network.engine.arithmetic)
+            return Answer(np.concatenate(features)[: len(self.images)], clock.rate, network.engine.arithmetic)
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         return feature_figures(expected, found)
