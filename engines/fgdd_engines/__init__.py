@@ -8,6 +8,7 @@ __all__ = [
     "errors",
     "factory",
     "file_lock",
+    "onnxruntime_backend",
     "optional_imports",
     "paths",
     "plugins",

@@ -54,6 +54,11 @@ class Engine(abc.ABC):
     arithmetic: str
 
     @property
+    def uses_cuda_graphs(self) -> bool | None:
+        """Whether calls are launched as a recorded CUDA graph; None where none is, or that is unknown."""
+        return None
+
+    @property
     def description(self) -> str:
         """The arithmetic and the streams, for reports."""
         return f"{self.arithmetic}, {self.streams} {'stream' if self.streams == 1 else 'streams'}"

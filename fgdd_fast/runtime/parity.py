@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -81,6 +81,15 @@ class ComparisonResult:
     arithmetic: str
 
 
+class Answer(NamedTuple):
+    """What was answered to sample images, a row for each; of a teacher also for which labels."""
+
+    values: Floats
+    images_per_second: float
+    arithmetic: str
+    labels: tuple[int, ...] | None = None
+
+
 class Comparison:
     """The reference's answers on sample images, with which any number of candidates are compared.
 
@@ -88,21 +97,29 @@ class Comparison:
         bundle: the fp32 bundle; a foreground model, a teacher or a backbone.
         images: at least one.
         reference: what the candidates are compared with.
+        expected: what it answers to these images, where that is known; it does not run then.
 
     Raises:
         SettingsError: nothing is decided by what a bundle of this role gives.
         FgddError: the reference cannot run the bundle.
     """
 
-    def __init__(self, bundle: Bundle, images: Sequence[SampleImage], reference: Runtime = REFERENCE) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[SampleImage],
+        reference: Runtime = REFERENCE,
+        expected: Answer | None = None,
+    ) -> None:
         self._subject = _subject(bundle, images)
         self._images = len(images)
         self._reference = reference
-        self._expected = self._subject.answer(reference, 1)
+        self.expected = expected or self._subject.answer(reference, 1)
+        self._subject.labels = self.expected.labels
 
     def of_reference(self) -> ComparisonResult:
         """Return how the reference compares with itself, one image an inference, without running it again."""
-        answer = self._expected
+        answer = self.expected
         figures = self._subject.figures(answer.values, answer.values)
         parity = ParityReport(figures, "same arithmetic", self._images)
         return ComparisonResult(parity, answer.images_per_second, answer.arithmetic)
@@ -124,7 +141,7 @@ class Comparison:
             FgddError: the candidate cannot run the bundle.
         """
         answer = self._subject.answer(candidate, batch, slowest)
-        figures = self._subject.figures(self._expected.values, answer.values)
+        figures = self._subject.figures(self.expected.values, answer.values)
         if single != batch:
             alone = self._subject.answer(candidate, single)
             figures[self._subject.batch_figure] = self._subject.error(alone.values, answer.values)
@@ -136,7 +153,7 @@ class Comparison:
         self._subject.mirrors = True
         found = self._subject.answer(self._reference, 1).values
         self._subject.mirrors = False
-        return self._subject.figures(self._expected.values, found)
+        return self._subject.figures(self.expected.values, found)
 
     def race(self, candidate: Runtime, *, batch: int) -> float:
         """Return how many times as fast as the reference a candidate is, each with one thread or stream.
@@ -146,7 +163,7 @@ class Comparison:
         Raises:
             FgddError: the candidate cannot run the bundle.
         """
-        count = round(min(max(self._expected.images_per_second, 1), MOST_IN_A_TURN))
+        count = round(min(max(self.expected.images_per_second, 1), MOST_IN_A_TURN))
         with (
             self._subject.timed(self._reference, 1, count) as first,
             self._subject.timed(candidate, batch, count) as second,
@@ -156,14 +173,7 @@ class Comparison:
 
 
 def _level(candidate: Runtime) -> ToleranceLevel:
-    same = candidate.precision == "fp32" and not candidate.variants
-    return "same arithmetic" if same else "lower precision"
-
-
-class _Answer(NamedTuple):
-    values: Floats
-    images_per_second: float
-    arithmetic: str
+    return "lower precision" if candidate.variants or candidate.precision != "fp32" else "same arithmetic"
 
 
 class _Subject(ABC):
@@ -171,6 +181,7 @@ class _Subject(ABC):
 
     batch_figure: str
     mirrors = False  # whether images, or what is shown of them, are mirrored
+    labels: tuple[int, ...] | None = None  # for which a teacher scores the images
 
     def __init__(self, bundle: Bundle, images: Sequence[SampleImage]) -> None:
         self.bundle = bundle
@@ -196,7 +207,7 @@ class _Subject(ABC):
         """Return how much answers depend on the batch."""
         return float(np.abs(alone - together).mean())
 
-    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> _Answer:
+    def answer(self, runtime: Runtime, batch: int, slowest: float = 0.0) -> Answer:
         """Open the bundle, ask it about each image, and close it; raise TooSlowError where it is that."""
         with closing(self.open(replace(runtime, threads=1), batch)) as model:
             now, seconds, answers = _clock_of(runtime.device), list[float](), list[Floats]()
@@ -209,7 +220,7 @@ class _Subject(ABC):
                 rate = batch * len(warm) / max(sum(warm), 1e-9)
                 if len(seconds) > _TELLING_LAPS and rate < slowest:
                     raise TooSlowError(rate)
-            return _Answer(np.concatenate(answers)[: len(self.images)], rate, model.description)
+            return Answer(np.concatenate(answers)[: len(self.images)], rate, model.description, self.labels)
 
     @contextmanager
     def timed(self, runtime: Runtime, batch: int, count: int) -> Iterator[Callable[[], float]]:
@@ -259,7 +270,6 @@ class _Teacher(_Subject):
     """
 
     batch_figure = "batch_loss_error"
-    _labels: list[int] | None = None
 
     def open(self, runtime: Runtime, batch: int) -> Teacher:
         return open_for_comparison(self.bundle, runtime, batch * (1 + CROPS))
@@ -276,17 +286,17 @@ class _Teacher(_Subject):
         classes = found["logits"][:: 1 + CROPS].argmax(axis=1)
         return np.column_stack([classes, found["loss"].reshape(-1, 1 + CROPS)]).astype(np.float32)
 
-    def _known_labels(self, teacher: Teacher) -> list[int]:
+    def _known_labels(self, teacher: Teacher) -> tuple[int, ...]:
         """The label of each image, settled by the reference, which comes first."""
-        if self._labels is None:
+        if self.labels is None:
             known = ByClassName.places(self.bundle.classes or ())
-            self._labels = [
+            self.labels = tuple(
                 teacher.label(image.image.class_name)
                 if image.image.class_name in known
                 else int(teacher.logits(next(views_of(image, teacher))[None])[0].argmax())
                 for image in self.images
-            ]
-        return self._labels
+            )
+        return self.labels
 
     def figures(self, expected: Floats, found: Floats) -> dict[str, float]:
         same = {"same_class": float((expected[:, 0] == found[:, 0]).mean())}
@@ -305,9 +315,8 @@ class _Backbone(_Subject):
         return BatchedNetwork(self.bundle, runtime, batch=batch)
 
     def show(self, model: BatchedNetwork, places: Sequence[int]) -> dict[str, Array]:
-        return {
-            "images": np.stack([resize(self.images[place].pixels, model.size, "area") for place in places])
-        }
+        pixels = [resize(self.images[place].pixels, model.size, "area") for place in places]
+        return {"images": np.stack(pixels)}
 
     def ask(self, model: BatchedNetwork, shown: dict[str, Array]) -> Floats:
         return model.run(shown, ["features"])["features"]
@@ -319,20 +328,18 @@ class _Backbone(_Subject):
         return cosine_distance(alone, together)
 
 
-_SUBJECTS: Mapping[str, type[_Subject]] = {
-    "foreground": _Foreground,
-    "teacher": _Teacher,
-    "backbone": _Backbone,
-}
-
-
 def _subject(bundle: Bundle, images: Sequence[SampleImage]) -> _Subject:
-    if bundle.role not in _SUBJECTS:
+    subjects: dict[str, type[_Subject]] = {
+        "foreground": _Foreground,
+        "teacher": _Teacher,
+        "backbone": _Backbone,
+    }
+    if bundle.role not in subjects:
         raise SettingsError(
             f"The bundle {bundle.onnx} is a {bundle.role}: no decision of the pipeline depends on it alone",
-            f"Bundles of these roles can be compared: {', '.join(_SUBJECTS)}.",
+            f"Bundles of these roles can be compared: {', '.join(subjects)}.",
         )
-    return _SUBJECTS[bundle.role](bundle, images)
+    return subjects[bundle.role](bundle, images)
 
 
 def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:

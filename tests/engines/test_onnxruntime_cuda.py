@@ -142,7 +142,7 @@ def with_cpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] = (8, 
         "DEVICE": "cpu",
         "provider_chain": provider_chain,
         "load_libraries": lambda runtime: "",
-        "check_placement": lambda session, name, missing: None,
+        "check_placement": lambda session, name, missing: {"CPU": {"Conv": 2}},
         "find_cuda_device": lambda index: CudaDevice("Orin", capability, 8 << 30, "13.0", "13.0"),
     }.items():
         monkeypatch.setattr(cuda, name, value)
@@ -156,6 +156,17 @@ def test_it_opens_no_more_sessions_than_threads_can_use(
     asked = with_cpu(monkeypatch)
     with open_engine(bundle, device="cuda", axes={"batch": BATCH}, threads=threads) as engine:
         assert engine.streams == len(asked) == streams
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_it_says_what_became_of_graphs_and_nodes(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, graphs: bool
+) -> None:
+    asked = with_cpu(monkeypatch)
+    with cuda.CudaEngine(bundle, {"batch": BATCH}, graphs=graphs) as engine:
+        assert engine.uses_cuda_graphs == graphs
+        assert engine.placement == {"CPU": {"Conv": 2}}
+    assert {each["record"] for each in asked} == {graphs}
 
 
 def test_tf32_is_asked_for(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

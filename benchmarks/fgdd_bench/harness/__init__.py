@@ -1,3 +1,3 @@
 """What is compared, on which images, in which turns, and whether the answers agree."""
 
-__all__ = ["implementation", "opening", "parity", "result", "session", "subject"]
+__all__ = ["bench", "implementation", "opening", "parity", "result", "session", "subject", "timing"]

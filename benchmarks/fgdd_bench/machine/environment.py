@@ -34,6 +34,7 @@ GPU: Mapping[str, str] = {
     "name": "name",
     "driver_version": "driver",
     "memory.total": "memory_mib",
+    "memory.used": "memory_used_mib",
     "pstate": "performance_state",
     "clocks.sm": "clock_mhz",
     "clocks.max.sm": "highest_clock_mhz",

@@ -72,7 +72,7 @@ class BoundEngine(Engine):
 
     Every stream has run once when the engine is there, so that the first call of `run` is as fast as others.
     `opens` opens a session: with True one that records a CUDA graph, with False one that does not. If the
-    first is refused, all streams share one of the second.
+    first is refused, or `graphs` is False, all streams share one of the second.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class BoundEngine(Engine):
         device: tuple[str, int],
         streams: int,
         arithmetic: str,
+        graphs: bool = True,
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
         self.streams = streams
@@ -92,14 +93,21 @@ class BoundEngine(Engine):
         self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
         sessions = None
         try:
-            sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
+            if graphs:
+                sessions = self._bind(runtime, bundle, device, (opens(True) for _ in range(streams)))
         except EngineError as error:  # no graph of this model, or no memory for a session in each stream
             _log.info("%s runs without a CUDA graph: %s", bundle.name, error.problem)
         # By now the error is gone, and with it what its traceback held: the sessions that failed.
+        self._records = sessions is not None
         if sessions is None:
             sessions = self._bind(runtime, bundle, device, itertools.repeat(opens(False), streams))
         self._sessions = sessions
         self._idle = Pool(sessions)
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """See `Engine.uses_cuda_graphs`."""
+        return self._records
 
     def _bind(
         self, runtime: ModuleType, bundle: Bundle, device: tuple[str, int], sessions: Iterable[Any]

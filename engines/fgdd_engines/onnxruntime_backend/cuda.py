@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,7 +52,9 @@ _HEAVY = frozenset(
 class CudaEngine(BoundEngine):
     """A bundle's graph in ONNX Runtime's CUDA provider, on one GPU.
 
-    `tf32` lets it compute products of fp32 numbers in TF32; `gpu` is the GPU's number.
+    `tf32` lets it compute products of fp32 numbers in TF32; `gpu` is the GPU's number; `graphs` False leaves
+    CUDA graphs alone. `placement` says how many nodes of the graph each of ONNX Runtime's providers took, by
+    operator; it is empty where ONNX Runtime does not tell.
 
     uint8 goes to the device as it is, into buffers that stay in place, and only the outputs asked for come
     back. Each stream has a session, with a CUDA graph of it recorded, so that a call launches the model as
@@ -76,7 +78,9 @@ class CudaEngine(BoundEngine):
         streams: int = STREAMS,
         tf32: bool = False,
         gpu: int = 0,
+        graphs: bool = True,
     ) -> None:
+        self.placement: Mapping[str, Counter[str]] = {}
         runtime = import_onnxruntime("gpu")
         missing = load_libraries(runtime)
         found = find_gpu(gpu)
@@ -85,13 +89,20 @@ class CudaEngine(BoundEngine):
         how = f"with TF32, {found.name}, tf32"
         if not tf32:
             how = f"without TF32, {found.name}, {bundle.variant or 'fp32'}"
+
+        def opens(record: bool) -> Any:
+            session = _open_session(runtime, bundle, axes, tf32, gpu, record)
+            self.placement = check_placement(session, bundle.name, missing)
+            return session
+
         super().__init__(
             runtime,
             bundle,
             axes,
-            partial(_open_session, runtime, bundle, axes, missing, tf32, gpu),
+            opens,
             device=(DEVICE, gpu),
             streams=streams,
+            graphs=graphs,
             arithmetic=f"ONNX Runtime {runtime.__version__}, CUDA {how}",
         )
 
@@ -100,7 +111,6 @@ def _open_session(
     runtime: ModuleType,
     bundle: Bundle,
     axes: Mapping[str, int],
-    missing: str,
     tf32: bool,
     gpu: int,
     record: bool,
@@ -113,7 +123,7 @@ def _open_session(
         watching = nullcontext() if record else watching_copies(options, bundle, CUDA_PROVIDER)
         problem = f"ONNX Runtime cannot load '{bundle.name}' for {CUDA_PROVIDER}"
         with watching, wrapped_as_engine_error(problem):
-            session = runtime.InferenceSession(
+            return runtime.InferenceSession(
                 str(bundle.onnx),
                 sess_options=options,
                 providers=provider_chain(record, tf32=tf32, gpu=gpu),
@@ -121,8 +131,6 @@ def _open_session(
             )
     except EngineError as error:
         raise EngineError(error.problem, error.advice or ADVICE) from error
-    check_placement(session, bundle.name, missing)
-    return session
 
 
 def load_libraries(runtime: ModuleType) -> str:
@@ -141,8 +149,12 @@ def load_libraries(runtime: ModuleType) -> str:
     return next((line.strip() for line in told.getvalue().splitlines() if line.startswith("Failed")), "")
 
 
-def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_PROVIDER) -> None:
-    """Check that the provider takes part in a session, and that nothing heavy runs on the CPU.
+def check_placement(
+    session: Any, name: str, missing: str, provider: str = CUDA_PROVIDER
+) -> Mapping[str, Counter[str]]:
+    """Return how many nodes each provider took, by operator, where the session tells.
+
+    Check that the provider takes part in a session, and that nothing heavy runs on the CPU.
 
     The session is asked where its nodes are if it can tell, as recent ones can. `missing` is what
     `load_libraries` could not load. Raises EngineError where the model would run on the CPU, as a whole or
@@ -152,15 +164,17 @@ def check_placement(session: Any, name: str, missing: str, provider: str = CUDA_
         reason = f": {missing}" if missing else ""
         raise EngineError(f"ONNX Runtime cannot start {provider} for '{name}'{reason}", ADVICE)
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        return
-    parts = session.get_provider_graph_assignment_info()
-    if not any(part.ep_name == provider for part in parts):
+        return {}
+    places: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for part in session.get_provider_graph_assignment_info():
+        places[part.ep_name].update(node.op_type for node in part.get_nodes())
+    if provider not in places:
         raise EngineError(f"{provider} takes no part of '{name}'", "Use another device.")
-    on_cpu = {node.op_type for part in parts if part.ep_name == CPU_PROVIDER for node in part.get_nodes()}
-    if left := sorted(on_cpu & _HEAVY):
+    if left := sorted(_HEAVY.intersection(places.get(CPU_PROVIDER, ()))):
         raise EngineError(
             f"{provider} leaves {left} of '{name}' to the CPU", "Use another device or precision."
         )
+    return places
 
 
 def provider_chain(record: bool, *, tf32: bool = False, gpu: int = 0) -> list[tuple[str, dict[str, str]]]:

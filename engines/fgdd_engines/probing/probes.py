@@ -154,12 +154,12 @@ def _probe_in_child(device: Device) -> Probe:
     try:
         found = Probe(**json.loads(child.stdout))
     except (ValueError, TypeError):
-        found = Probe(device, False, _ending(child.returncode, log))
+        found = Probe(device, False, ending(child.returncode, log))
     return found if found.runs else _explain(found, log)
 
 
-def _ending(code: int, log: str) -> str:
-    """How a child ended that gave no answer."""
+def ending(code: int, log: str) -> str:
+    """Return how a child ended that gave no answer, by its exit code and what it wrote to standard error."""
     if code < 0:
         return f"its libraries ended the process with {signal.Signals(-code).name}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]

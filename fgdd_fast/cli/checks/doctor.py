@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fgdd_engines.paths import cache_folder
 from fgdd_engines.probing.probes import Probe
 from fgdd_export.catalogue.prepare import verify as verify_model
 from fgdd_fast.cli.command import Command
-from fgdd_fast.cli.options import give, json_option
-from fgdd_fast.cli.terminal import answers, console, console_progress, readable_size
+from fgdd_fast.cli.options import folder, give, json_option
+from fgdd_fast.cli.terminal import answers, console, console_progress, json_is_printed, readable_size
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.factory import FamilyState
 from fgdd_fast.runtime.doctor import Cache, Extra, ModelState, Report, Step, examine
@@ -26,19 +32,86 @@ _UNKNOWN = "unknown"
 
 @click.command(cls=Command)
 @json_option()
-def doctor() -> None:
+@click.option("--gpu-check", is_flag=True, help="Check all that is claimed of each device, with a kit.")
+@click.option(
+    "--gpu-kit",
+    type=folder(),
+    metavar="FOLDER",
+    show_default="in the cache folder",
+    help="The kit, which is made first where it is missing; carry it to a machine without a network.",
+)
+@click.option(
+    "--data", type=folder(), metavar="DATA", help="Photographs for a new kit, instead of drawn pictures."
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=10),
+    default=470.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time that --gpu-check takes at the most, without the making of a kit.",
+)
+def doctor(gpu_check: bool, gpu_kit: Path | None, data: Path | None, budget: float) -> None:
     """Find out what this machine can run, and what is missing.
 
     Each device is given a tiny model to run. At the end stands, for everything that is missing and could be
     had, the command that adds it.
 
+    With --gpu-check it is found out whether GPUs decide as the processor does, and how fast they are. The
+    exit code is 0 where all is right, 1 where something is wrong, and 3 where nothing is but something is
+    left: the time was over, or no GPU runs.
+
     \b
     Example: fgdd-fast doctor --json
     """
+    if gpu_check or gpu_kit is not None:
+        _check_gpu(gpu_kit or cache_folder() / "gpu-kit", data, budget if gpu_check else None)
+        return
     with console_progress(console()).task("Looking at this machine"):
         report = examine(_model_states(), NAMES)
     if not give(report.to_json()):
         _show(report, answers())
+
+
+def _check_gpu(kit: Path, data: Path | None, budget: float | None) -> None:
+    """Make a kit where there is none; and within a budget, if there is one, check what is claimed."""
+    from fgdd_bench.gpu_check.kit import make_kit  # noqa: PLC0415 - needs more than the base install
+    from fgdd_bench.gpu_check.running import EXIT_CODES, check_gpu  # noqa: PLC0415
+
+    def write(result: dict[str, Any]) -> None:
+        if not json_is_printed():
+            give(result)
+
+    if not kit.exists():
+        make_kit(kit, data)
+    elif data is not None:
+        raise SettingsError(f"The kit {kit} is there already", "Leave --data out, or remove the kit.")
+    if budget is None:
+        size = sum(file.stat().st_size for file in kit.rglob("*") if file.is_file())
+        answers().print(f"The kit {escape(str(kit))} has {readable_size(size)}")
+        return
+    result = check_gpu(kit, budget=budget, write=write, progress=console_progress(console()))
+    if json_is_printed():
+        give(result)
+    else:
+        _show_checks(result, answers())
+    sys.exit(EXIT_CODES[result["verdict"]])
+
+
+def _show_checks(result: Mapping[str, Any], target: Console) -> None:
+    table = Table("check", "on", "", "s", "", box=None, pad_edge=False)
+    colours = {"ok": "green", "failed": "red", "left": "yellow"}
+    for row in (row for row in result["checks"] if row["state"] != "left"):
+        colour = colours.get(row["state"], "dim")
+        precision = "" if row["precision"] == "auto" else row["precision"]
+        place = " ".join(filter(None, (row["device"], row["subject"], precision)))
+        state = f"[{colour}]{row['state']}[/]"
+        table.add_row(row["check"], escape(place), state, f"{row['seconds']:.0f}", escape(row["words"]))
+    target.print(table)
+    states = Counter(row["state"] for row in result["checks"])
+    counts = ", ".join(f"{count} {state}" for state, count in states.items())
+    gpu = "" if result["gpu"] else "; no GPU runs here"
+    target.print(f"{counts}, in {result['seconds']:.0f} of {result['budget_seconds']:g} seconds{gpu}")
 
 
 def _model_states() -> list[ModelState]:
