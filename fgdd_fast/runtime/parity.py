@@ -328,18 +328,16 @@ class _Backbone(_Subject):
         return cosine_distance(alone, together)
 
 
+_ROLES: dict[str, type[_Subject]] = {"foreground": _Foreground, "teacher": _Teacher, "backbone": _Backbone}
+
+
 def _subject(bundle: Bundle, images: Sequence[SampleImage]) -> _Subject:
-    subjects: dict[str, type[_Subject]] = {
-        "foreground": _Foreground,
-        "teacher": _Teacher,
-        "backbone": _Backbone,
-    }
-    if bundle.role not in subjects:
+    if bundle.role not in _ROLES:
         raise SettingsError(
             f"The bundle {bundle.onnx} is a {bundle.role}: no decision of the pipeline depends on it alone",
-            f"Bundles of these roles can be compared: {', '.join(subjects)}.",
+            f"Bundles of these roles can be compared: {', '.join(_ROLES)}.",
         )
-    return subjects[bundle.role](bundle, images)
+    return _ROLES[bundle.role](bundle, images)
 
 
 def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:
