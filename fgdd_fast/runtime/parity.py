@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,8 +44,6 @@ from fgdd_fast.runtime.tolerances import (
     loss_figures,
     occupancy_figures,
 )
-
-T = TypeVar("T")
 
 REFERENCE = Runtime("cpu", "fp32", threads=1)
 _TELLING_LAPS = 3  # inferences after which a rate can be judged
@@ -340,7 +338,7 @@ def _subject(bundle: Bundle, images: Sequence[SampleImage]) -> _Subject:
     return _ROLES[bundle.role](bundle, images)
 
 
-def _whole_batches(items: Sequence[T], batch: int) -> Iterator[list[T]]:
+def _whole_batches(items: Sequence[int], batch: int) -> Iterator[list[int]]:
     """Batches of items, which are repeated until the last batch is whole and there are two: one warms up."""
     count = len(items) if batch == 1 else batch * max(2, -(-len(items) // batch))
     return batched(islice(cycle(items), count), batch)

@@ -86,9 +86,9 @@ def test_ways_are_compared_and_remembered_at_the_batch_at_which_they_run(
 
 
 def test_batches_are_timed_whole_and_one_warms_up() -> None:
-    assert [*parity._whole_batches("abc", 1)] == [["a"], ["b"], ["c"]]
-    assert [*parity._whole_batches("abc", 2)] == [["a", "b"], ["c", "a"]]
-    assert [*parity._whole_batches("abc", 5)] == [list("abcab"), list("cabca")]
+    assert [*parity._whole_batches(range(3), 1)] == [[0], [1], [2]]
+    assert [*parity._whole_batches(range(3), 2)] == [[0, 1], [2, 0]]
+    assert [*parity._whole_batches(range(3), 5)] == [[0, 1, 2, 0, 1], [2, 0, 1, 2, 0]]
 
 
 def test_the_answers_do_not_depend_on_the_batch(tmp_path: Path) -> None:
