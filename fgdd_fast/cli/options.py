@@ -293,7 +293,6 @@ def effort_option() -> Callable[[F], F]:
 
 def measure_options(*, streamed: bool = False) -> Callable[[F], F]:
     """What is measured of the pool, or of a stream, which has neither pool nor store; with which models."""
-    effort = () if streamed else (effort_option(),)
     pool = click.option(
         "--pool",
         callback=pool_size,
@@ -302,16 +301,11 @@ def measure_options(*, streamed: bool = False) -> Callable[[F], F]:
         metavar="N|all",
         help="Images considered per class.",
     )
-    store = click.option(
-        "--store",
-        type=folder(),
-        default=default_store,
-        show_default="in the cache folder",
-        help="Folder that keeps what was measured.",
-    )
+    where, text = "in the cache folder", "Folder that keeps what was measured."
+    store = click.option("--store", type=folder(), default=default_store, show_default=where, help=text)
     return combined(
         foreground_options(None),
-        *effort,
+        *(() if streamed else (effort_option(),)),
         click.option(
             "--teacher",
             metavar="BUNDLE",
