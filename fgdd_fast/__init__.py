@@ -20,6 +20,8 @@ PUBLIC = {
     "Pipeline": "fgdd_fast.pipeline",
     "distill": "fgdd_fast.distilling",
     "open_pipeline": "fgdd_fast.distilling",
+    "stream": "fgdd_fast.streaming.stream",
+    "merge": "fgdd_fast.streaming.merging",
     "PRESETS": "fgdd_fast.options",
     "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",

@@ -17,7 +17,7 @@ from fgdd_fast.cli.terminal import console, is_verbose, logged_to
 from fgdd_fast.errors import FgddError
 
 # The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
-KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure"}
+KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure", "stream"}
 _KEPT = " Finished work is kept; the same command goes on from there."
 
 

@@ -291,25 +291,28 @@ def effort_option() -> Callable[[F], F]:
     )
 
 
-def measure_options() -> Callable[[F], F]:
-    """What is measured of the pool, with which models."""
+def measure_options(*, streamed: bool = False) -> Callable[[F], F]:
+    """What is measured of the pool, or of a stream, which has neither pool nor store; with which models."""
+    pool = click.option(
+        "--pool",
+        callback=pool_size,
+        default="300",
+        show_default=True,
+        metavar="N|all",
+        help="Images considered per class.",
+    )
+    where, text = "in the cache folder", "Folder that keeps what was measured."
+    store = click.option("--store", type=folder(), default=default_store, show_default=where, help=text)
     return combined(
         foreground_options(None),
-        effort_option(),
+        *(() if streamed else (effort_option(),)),
         click.option(
             "--teacher",
             metavar="BUNDLE",
             shell_complete=offered.models(role="teacher"),
             help="Teacher: a bundle made by 'fgdd-fast teacher fit'.",
         ),
-        click.option(
-            "--pool",
-            callback=pool_size,
-            default="300",
-            show_default=True,
-            metavar="N|all",
-            help="Images considered per class.",
-        ),
+        *(() if streamed else (pool,)),
         click.option(
             "--crops",
             type=click.IntRange(min=1),
@@ -339,12 +342,6 @@ def measure_options() -> Callable[[F], F]:
         ),
         resize_option(),
         seed_option(),
-        click.option(
-            "--store",
-            type=folder(),
-            default=default_store,
-            show_default="in the cache folder",
-            help="Folder that keeps what was measured.",
-        ),
+        *(() if streamed else (store,)),
         runtime_options(),
     )

@@ -10,6 +10,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "check": ("checks.check", "Find what is odd about the images of DATA."),
         "measure": ("distillation.measure", "Measure the images of DATA, so that deciding is quick."),
         "distill": ("distillation.distill", "Distil the images of DATA into mosaics, in the folder OUT."),
+        "stream": ("distillation.stream", "Distil a camera, a video or a folder that grows."),
+        "merge": ("distillation.stream", "Merge distilled streams, such as those of several boards."),
     },
     "Look and trust": {
         "report": ("distillation.report", "Write a page that shows what was taken, and why."),

@@ -130,7 +130,7 @@ class RunRecord:
 
 
 def record_run(
-    log: RunLog, plan: Plan, images: Sequence[SourceImage], measurer: AnyMeasurer, *, threads: int
+    log: RunLog, plan: Plan, images: Sequence[SourceImage], measurer: AnyMeasurer | None, *, threads: int
 ) -> RunRecord:
     """Gather the record of a run from what it noted, decided and measured.
 
@@ -138,7 +138,7 @@ def record_run(
         log: what it noted.
         plan: what it decided.
         images: the pool.
-        measurer: reads what was measured of the images.
+        measurer: reads what was measured of the images; None where nothing of them is kept.
         threads: of the run.
     """
     always = not plan.settings.rule.needs_foreground
@@ -151,6 +151,7 @@ def record_run(
     }
     wanted = {tile.source for _, mosaic in plan.mosaics for tile in mosaic.tiles}
     wanted |= {source for each in classes.values() for source in each.near}
+    kept = [image for image in images if image.source in wanted]
     return RunRecord(
         begun=log.begun,
         processor=read_machine().processor,
@@ -160,7 +161,7 @@ def record_run(
         mean_full_loss=_rounded(plan.mean_full_loss()),
         warnings=tuple(log.warnings),
         classes=classes,
-        sources=dict(_sources([image for image in images if image.source in wanted], measurer)),
+        sources={} if measurer is None else dict(_sources(kept, measurer)),
     )
 
 

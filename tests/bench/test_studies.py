@@ -41,6 +41,10 @@ STUDIES: dict[str, tuple[str, ...]] = {
         *("--model", "tiny-foreground.onnx", "--device", "cpu"),
         *("--work", "work", "--stamps", "stamps", "--images", "4"),
     ),
+    "streams": (
+        *(*TEACHER, "--foreground", "tiny-foreground.onnx", "--device", "cpu"),
+        *("--store", "store", "--size", "16", "--ipc", "1"),
+    ),
     "views": (*TEACHER, "--device", "cpu"),
 }
 
