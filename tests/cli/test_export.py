@@ -33,7 +33,7 @@ def test_each_network_alone_is_exported_with_its_parity(
 ) -> None:
     for command, checkpoint, role, options in (
         ("grounding-dino", DETECTOR, "detector", FAST),
-        ("sam2", SEGMENTER, "image-encoder", FAST[-2:]),
+        ("sam2", SEGMENTER, "image-encoder", ["--size", "96", *FAST[-2:]]),
     ):
         with monkeypatch.context() as patch:
             if role == "detector":  # slimming it takes most of the time; test_grounded_sam2.py does it
@@ -49,6 +49,7 @@ def test_each_network_alone_is_exported_with_its_parity(
         assert bundle.parity["images"] == 2
         assert all(bundle.part(name).sha256 for name in bundle.parts)
     assert load_bundle(tmp_path / "grounding-dino").prompting is not None
+    assert load_bundle(tmp_path / "sam2").preprocessing.width == 96
     if find_spec("tensorrt_rtx") is not None:
         monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
         words = ["engine", "build", tmp_path / "sam2", "--device", "tensorrt-rtx", "--batch-profile", "1:1:2"]
@@ -97,6 +98,7 @@ def test_a_canvas_is_height_x_width(tmp_path: Path, canvas: str) -> None:
         (["sam2", DETECTOR], "is a grounding-dino, not a sam2"),
         (["sam2", "nowhere/at/all"], "no checkpoint nowhere/at/all"),
         (["grounding-dino", DETECTOR, "--check", "nowhere"], "nowhere"),
+        (["sam2", SEGMENTER, "--size", "100"], "steps of 32, not 100"),
     ],
 )
 def test_what_cannot_be_exported_is_told_and_nothing_written(
