@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_pipeline as tiny
@@ -18,6 +19,8 @@ from fgdd_fast.runtime.sample_images import SampleImage
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
+
+from fgdd_export.grounded_sam2.bundle import GroundedSettings
 
 MINIATURES = Path(__file__).parents[1] / "miniatures"
 DETECTOR, SEGMENTER = MINIATURES / "grounding-dino", MINIATURES / "sam2"
@@ -82,6 +85,25 @@ def test_photographs_are_asked_for_the_names_of_their_folders(
     result = run(*arguments, "--prompts", prompts)
     assert result.exit_code == 0, result.output
     assert asked == ["red disc", "green cross"]
+
+
+@pytest.mark.parametrize(
+    ("words", "split", "size"), [((), True, None), (("--joint", "--segmenter-size", "512"), False, 512)]
+)
+def test_grounded_sam2_is_two_graphs_of_the_published_size_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], split: bool, size: int | None
+) -> None:
+    asked: list[GroundedSettings] = []
+
+    def export(*arguments: Any, **_: object) -> Bundle:
+        asked.append(arguments[3])
+        return tiny.backbone_bundle(tmp_path)
+
+    monkeypatch.setattr("fgdd_export.grounded_sam2.bundle.export_grounded_sam2", export)
+    checkpoints = ["--detector", DETECTOR, "--segmenter", SEGMENTER, "--check-images", "1"]
+    result = run("grounded-sam2", *checkpoints, "-o", tmp_path / "x", *words)
+    assert result.exit_code == 0, result.output
+    assert [(each.split, each.segmenter_size) for each in asked] == [(split, size)]
 
 
 @pytest.mark.parametrize("canvas", ["800", "x800", "800x", "-1x5", "8.5x9"])

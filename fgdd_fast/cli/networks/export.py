@@ -62,9 +62,10 @@ def export() -> None:
 )
 @segmenter_size_option("--segmenter-size")
 @click.option(
-    "--split",
-    is_flag=True,
-    help="Two graphs instead of one: images without a detection are not segmented, and both are smaller.",
+    "--split/--joint",
+    default=True,
+    show_default=True,
+    help="Two graphs, so that images without a detection are not segmented and each is smaller; or one.",
 )
 @click.option(
     "--threads",
