@@ -180,13 +180,9 @@ class Resize(nn.Module):
 class Normalize(nn.Module):
     """Subtract each channel's mean, and divide by its standard deviation."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
 
     def forward(self, planes: Tensor) -> Tensor:
         """Planes [channels, height, width], normalised."""
