@@ -157,11 +157,7 @@ def test_both_forms_agree(split: Bundle, scenes: list[Scene], present: list[Fore
 
 
 def test_a_smaller_segmenter_is_held_to_pytorch_and_to_the_published_size(
-    split: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    scenes: list[Scene],
-    present: list[Foreground],
+    split: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: list[Scene], present: list[Any]
 ) -> None:
     there = {"box_finder": split.onnx, "grounding_dino_text": split.part("text").onnx}
 
