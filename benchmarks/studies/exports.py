@@ -4,20 +4,25 @@
 
 Weights are random, at the published architectures' sizes: times, sizes and differences do not depend on what
 the weights know. Both run the same inputs with the same number of threads, in turns. Needs the extras
-`export` and `cpu`, and 10 GB of memory for the largest network. Kept results: `exports.json`,
-`exports-detectors.json`.
+`export` and `cpu`, and 10 GB of memory for the largest network. With `--cheaper`, what smaller inputs and a
+fixed batch save of Grounded SAM 2: each beside today's, in turns. Kept results: `exports.json`,
+`exports-detectors.json`, `exports-cheaper.json`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
@@ -63,6 +68,10 @@ CLASSES = 1000
 COLUMNS = {"network": "", "parameters": ".1f", "export_seconds": ".0f", "megabytes": ".0f"}
 COLUMNS |= {"nodes_before": "d", "nodes": "d"}
 COLUMNS |= dict.fromkeys(("onnx_per_second", "eager_per_second", "ratio"), ".2f")
+# Of each cheaper way: 10^9 multiplications; processor seconds of a run in ONNX Runtime, and the median of
+# the ratios to today's in the same turn.
+CHEAPER_COLUMNS = {"half": "", "way": "", "gmac": ".1f", "nodes_before": "d", "nodes": "d"}
+CHEAPER_COLUMNS |= {"seconds": ".2f", "share_of_today": ".0%"}
 
 
 def _detector(size: str) -> GroundingDino:
@@ -74,14 +83,14 @@ def _segmenter(size: str) -> Sam2:
     return Sam2(random_segmenter(segmenter_config(size)), SIDE, IMAGE_MEAN, IMAGE_STD, ())
 
 
-def _finder(size: str) -> tuple[BoxFinder, Network]:
-    network = detector_network(_detector(size), CANVAS, CANVAS, TOKENS)
+def _finder(size: str, canvas: int = CANVAS) -> tuple[BoxFinder, Network]:
+    network = detector_network(_detector(size), canvas, canvas, TOKENS)
     return BoxFinder(network.module, BOXES), network
 
 
-def _foreground_segmenter(size: str) -> ForegroundSegmenter:
-    sam = _segmenter(size)
-    return ForegroundSegmenter(ImageEncoder(sam), MaskDecoder(sam), SIDE)
+def _foreground_segmenter(size: str, side: int = SIDE) -> ForegroundSegmenter:
+    sam = _segmenter(size).at_size(side)
+    return ForegroundSegmenter(ImageEncoder(sam), MaskDecoder(sam), side)
 
 
 def _joint(size: str) -> Network:
@@ -89,9 +98,23 @@ def _joint(size: str) -> Network:
     return joint_network(finder, _foreground_segmenter(size), network.inputs)
 
 
-def _box_finder(size: str) -> Network:
-    finder, network = _finder(size)
+def _box_finder(size: str, canvas: int = CANVAS) -> Network:
+    finder, network = _finder(size, canvas)
     return finder_network(finder, network.inputs)
+
+
+def _segmenter_of_boxes(size: str, side: int = SIDE) -> Network:
+    return segmenter_network(_foreground_segmenter(size, side), BOXES)
+
+
+def _with_one_image(network: Network) -> Network:
+    """The same with a batch of 1 in place of any."""
+
+    def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        shapes = [tuple(1 if axis == "batch" else axis for axis in spec.shape) for spec in specs]
+        return tuple(replace(spec, shape=shape) for spec, shape in zip(specs, shapes, strict=True))
+
+    return replace(network, inputs=fixed(network.inputs), outputs=fixed(network.outputs))
 
 
 def _teacher(model_class: Any, config_class: Any, **settings: Any) -> Network:
@@ -116,22 +139,39 @@ NETWORKS: Mapping[str, Callable[[], Network]] = {
     "sam2.1-hiera-large encoder": lambda: encoder_network(_segmenter("large")),
     "grounded-sam2 (tiny, tiny)": lambda: _joint("tiny"),
     "grounded-sam2 (tiny, tiny), box finder": lambda: _box_finder("tiny"),
-    "grounded-sam2 (tiny, tiny), segmenter": lambda: segmenter_network(_foreground_segmenter("tiny"), BOXES),
+    "grounded-sam2 (tiny, tiny), segmenter": lambda: _segmenter_of_boxes("tiny"),
     "teacher resnet-18": lambda: _teacher(ResNetForImageClassification, ResNetConfig, **RESNET_18),
     "teacher convnext-tiny": lambda: _teacher(ConvNextForImageClassification, ConvNextConfig),
     "teacher vit-base": lambda: _teacher(ViTForImageClassification, ViTConfig, attn_implementation="eager"),
+}
+# Today's first.
+CHEAPER: Mapping[str, Mapping[str, Callable[[], Network]]] = {
+    "segmenter": {
+        **{str(side): partial(_segmenter_of_boxes, "tiny", side) for side in (SIDE, 768, 512)},
+        "batch of 1": lambda: _with_one_image(_segmenter_of_boxes("tiny")),
+    },
+    "box finder": {
+        **{f"{side} x {side}": partial(_box_finder, "tiny", side) for side in (CANVAS, 640)},
+        "batch of 1": lambda: _with_one_image(_box_finder("tiny")),
+    },
 }
 SORTED = ("scores", "occupancy")  # an output that ranks or thresholds: equal inputs may fall either side
 
 
 @study
 @click.option("--only", multiple=True, type=click.Choice(list(NETWORKS)), help="These networks; else all.")
+@click.option("--cheaper", is_flag=True, help="Cheaper ways of Grounded SAM 2 beside today's instead.")
 @number_option("--repeats", 3)
-def main(study: Study, only: tuple[str, ...], repeats: int) -> None:
+def main(study: Study, only: tuple[str, ...], cheaper: bool, repeats: int) -> None:
     """Export the networks, and run each in ONNX Runtime and in eager PyTorch."""
     rows: list[dict[str, Any]] = []
     names = only or tuple(NETWORKS)
     facts = {"weights": "random", "canvas": CANVAS, "tokens": TOKENS, "boxes": BOXES, "repeats": repeats}
+    if cheaper:
+        for half in study.track(tuple(CHEAPER), "Halves of Grounded SAM 2"):
+            rows += compare_ways(half, CHEAPER[half], repeats)
+            study.report(rows, CHEAPER_COLUMNS, show=half == tuple(CHEAPER)[-1], **facts)
+        return
     for name in study.track(names, "Networks"):
         rows.append(measure(name, NETWORKS[name](), repeats))
         last = len(rows) == len(names)
@@ -173,6 +213,35 @@ def measure(name: str, network: Network, repeats: int) -> dict[str, Any]:
         "ratio": median(slow / quick for quick, slow in zip(onnx, eager, strict=True)),
         "largest_difference": _largest_difference(network, found, expected),
     }
+
+
+def compare_ways(
+    half: str, ways: Mapping[str, Callable[[], Network]], repeats: int
+) -> Iterator[dict[str, Any]]:
+    """Export a network in several ways, run all in turns on one core, and give a row for each."""
+    rows, runs = [], []
+    for way, build in ways.items():
+        network = build()
+        example = inputs_of(network, batch=1)
+        network.module.requires_grad_(False)
+        # As plain products, which the counter knows; it does not know PyTorch's fused attention on a CPU.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            network.module(*example)
+        fixed = isinstance(network.inputs[0].shape[0], int)
+        exported = export_network(network, example if fixed else inputs_of(network, batch=2))
+        row = {"half": half, "way": way, "gmac": counter.get_total_flops() / 2e9}
+        rows.append({**row, "nodes_before": exported.nodes_before, "nodes": exported.nodes})
+        feeds = {spec.name: tensor.numpy() for spec, tensor in zip(network.inputs, example, strict=True)}
+        runs.append((load_model(serialise(exported.model), threads=1), feeds))
+    seconds = np.zeros((repeats + 1, len(runs)))
+    for turn in range(repeats + 1):
+        for place, (run, feeds) in enumerate(runs):
+            begin = time.process_time()
+            run(feeds)
+            seconds[turn, place] = time.process_time() - begin
+    shares = np.median(seconds[1:] / seconds[1:, :1], axis=0)  # the first turn warmed up
+    for row, share, own in zip(rows, shares, np.median(seconds[1:], axis=0), strict=True):
+        yield {**row, "seconds": float(own), "share_of_today": float(share)}
 
 
 def inputs_of(network: Network, batch: int) -> tuple[torch.Tensor, ...]:

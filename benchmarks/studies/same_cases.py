@@ -112,7 +112,8 @@ def clothing(version: Version, given: Given) -> None:
 def export(version: Version, given: Given) -> None:
     """Grounded SAM 2 of the miniature checkpoints."""
     networks = ("--detector", given.miniatures / "grounding-dino", "--segmenter", given.miniatures / "sam2")
-    version.run("export", "export", "grounded-sam2", *networks, "-o", "grounded.onnx", "--threads", 2)
+    form = ("--split", "--threads", 2)  # which earlier versions had to be asked for
+    version.run("export", "export", "grounded-sam2", *networks, "-o", "grounded.onnx", *form)
 
 
 def grounded(version: Version, given: Given) -> None:

@@ -110,7 +110,9 @@ def study(function: F) -> click.Command:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    name = Path(function.__code__.co_filename).stem
+    place, studies = Path(function.__code__.co_filename).with_suffix(""), Path(__file__).parent
+    parts = place.relative_to(studies).parts if place.is_relative_to(studies) else (place.name,)
+    name = ".".join(dict.fromkeys(parts))  # a folder is run by its name, as its study of that name
     where = click.Path(path_type=Path)
     command = click.command(name=name)(run)
     command.params.append(click.Option(["--json", "output"], type=where, help="Where the result is written."))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_pipeline as tiny
@@ -18,6 +19,8 @@ from fgdd_fast.runtime.sample_images import SampleImage
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
+
+from fgdd_export.grounded_sam2.bundle import GroundedSettings
 
 MINIATURES = Path(__file__).parents[1] / "miniatures"
 DETECTOR, SEGMENTER = MINIATURES / "grounding-dino", MINIATURES / "sam2"
@@ -33,7 +36,7 @@ def test_each_network_alone_is_exported_with_its_parity(
 ) -> None:
     for command, checkpoint, role, options in (
         ("grounding-dino", DETECTOR, "detector", FAST),
-        ("sam2", SEGMENTER, "image-encoder", FAST[-2:]),
+        ("sam2", SEGMENTER, "image-encoder", ["--size", "96", *FAST[-2:]]),
     ):
         with monkeypatch.context() as patch:
             if role == "detector":  # slimming it takes most of the time; test_grounded_sam2.py does it
@@ -49,6 +52,7 @@ def test_each_network_alone_is_exported_with_its_parity(
         assert bundle.parity["images"] == 2
         assert all(bundle.part(name).sha256 for name in bundle.parts)
     assert load_bundle(tmp_path / "grounding-dino").prompting is not None
+    assert load_bundle(tmp_path / "sam2").preprocessing.width == 96
     if find_spec("tensorrt_rtx") is not None:
         monkeypatch.setenv("FGDD_FAST_CACHE", str(tmp_path / "cache"))
         words = ["engine", "build", tmp_path / "sam2", "--device", "tensorrt-rtx", "--batch-profile", "1:1:2"]
@@ -83,6 +87,25 @@ def test_photographs_are_asked_for_the_names_of_their_folders(
     assert asked == ["red disc", "green cross"]
 
 
+@pytest.mark.parametrize(
+    ("words", "split", "size"), [((), True, None), (("--joint", "--segmenter-size", "512"), False, 512)]
+)
+def test_grounded_sam2_is_two_graphs_of_the_published_size_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], split: bool, size: int | None
+) -> None:
+    asked: list[GroundedSettings] = []
+
+    def export(*arguments: Any, **_: object) -> Bundle:
+        asked.append(arguments[3])
+        return tiny.backbone_bundle(tmp_path)
+
+    monkeypatch.setattr("fgdd_export.grounded_sam2.bundle.export_grounded_sam2", export)
+    checkpoints = ["--detector", DETECTOR, "--segmenter", SEGMENTER, "--check-images", "1"]
+    result = run("grounded-sam2", *checkpoints, "-o", tmp_path / "x", *words)
+    assert result.exit_code == 0, result.output
+    assert [(each.split, each.segmenter_size) for each in asked] == [(split, size)]
+
+
 @pytest.mark.parametrize("canvas", ["800", "x800", "800x", "-1x5", "8.5x9"])
 def test_a_canvas_is_height_x_width(tmp_path: Path, canvas: str) -> None:
     result = run("grounding-dino", DETECTOR, "-o", tmp_path / "x", "--canvas", canvas)
@@ -97,6 +120,7 @@ def test_a_canvas_is_height_x_width(tmp_path: Path, canvas: str) -> None:
         (["sam2", DETECTOR], "is a grounding-dino, not a sam2"),
         (["sam2", "nowhere/at/all"], "no checkpoint nowhere/at/all"),
         (["grounding-dino", DETECTOR, "--check", "nowhere"], "nowhere"),
+        (["sam2", SEGMENTER, "--size", "100"], "steps of 32, not 100"),
     ],
 )
 def test_what_cannot_be_exported_is_told_and_nothing_written(

@@ -38,6 +38,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 from fgdd_export.graphs.graph import load_model, run_model, serialise
+from fgdd_export.graphs.torch_export import Exported, Network, export_network
 from fgdd_export.grounded_sam2 import bundle as grounded_sam2
 from fgdd_export.grounded_sam2.bundle import GroundedSettings, export_grounded_sam2
 from fgdd_export.grounded_sam2.parity import TOLERANCES
@@ -59,12 +60,19 @@ SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
 
 
 def export(
-    onnx: Path, *, images: int = 0, split: bool = False, force: bool = False, boxes: int = 6, **changes: Any
+    onnx: Path,
+    *,
+    images: int = 0,
+    split: bool = False,
+    force: bool = False,
+    boxes: int = 6,
+    segmenter_size: int | None = None,
+    **changes: Any,
 ) -> Bundle:
     """Export the miniatures, and compare with PyTorch on so many drawn scenes."""
     detector = DetectorSettings(**{"canvas": CANVAS, "text_length": 16, **changes})
     check = check_images(None, images, {}) if images else ()
-    settings = GroundedSettings(detector, boxes, split)
+    settings = GroundedSettings(detector, boxes, split, segmenter_size)
     return export_grounded_sam2(
         DETECTOR, SEGMENTER, onnx, settings, check=check, licence="Apache-2.0", threads=1, force=force
     )
@@ -146,6 +154,28 @@ def test_both_forms_agree(split: Bundle, scenes: list[Scene], present: list[Fore
         assert one.mask is not None
         assert other.mask is not None
         assert ((one.mask > 127) == (other.mask > 127)).mean() > 0.999
+
+
+def test_a_smaller_segmenter_is_held_to_pytorch_and_to_the_published_size(
+    split: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenes: list[Scene], present: list[Any]
+) -> None:
+    there = {"box_finder": split.onnx, "grounding_dino_text": split.part("text").onnx}
+
+    def export_the_segmenter(network: Network, example: Any) -> Exported:
+        if network.name in there:
+            return Exported(onnx.load(there[network.name]), 0, 0, 0)
+        return export_network(network, example)
+
+    monkeypatch.setattr("fgdd_export.graphs.torch_export.slim_model", lambda model: model)
+    monkeypatch.setattr("fgdd_export.graphs.torch_export.export_network", export_the_segmenter)
+    bundle = export(tmp_path / "x.onnx", images=1, split=True, segmenter_size=64)
+    parity = load_bundle(bundle.onnx, "foreground").parity
+    assert all(parity[measure] <= tolerance for measure, tolerance in TOLERANCES.items())
+    assert bundle.part("segmenter").preprocessing.width == 64
+    found = ask(bundle, scenes[:8], [scene.objects[0].name for scene in scenes[:8]])
+    changes = [abs(one.occupancy - other.occupancy) for one, other in zip(found, present, strict=False)]
+    assert 1e-3 < np.mean(changes) < 0.03
+    assert 1e-4 < parity["canvas"]["max_occupancy_change"] < 0.1  # against the checkpoint's own size
 
 
 def test_pytorch_and_onnx_take_the_same_path_for_every_scene(

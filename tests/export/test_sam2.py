@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tiny_sam2 import assert_same_weights
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from fgdd_engines.base import Array
 from fgdd_export.graphs.graph import OPSET, load_model, serialise
@@ -29,6 +29,7 @@ from fgdd_export.sam2.network import (
     MEAN,
     STD,
     ImageEncoder,
+    MaskDecoder,
     Sam2,
     decoder_example,
     decoder_network,
@@ -36,7 +37,7 @@ from fgdd_export.sam2.network import (
     encoder_network,
     load_sam2,
 )
-from fgdd_fast.errors import BundleError
+from fgdd_fast.errors import BundleError, SettingsError
 
 EMBEDDINGS = ("image_embedding", "high_resolution_0", "high_resolution_1")
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -188,6 +189,40 @@ def test_normalisation_is_part_of_the_encoder(sam2: Sam2) -> None:
     for name, tensor in zip(EMBEDDINGS, embeddings, strict=True):
         np.testing.assert_allclose(tensor.numpy(), expected[name], atol=5e-5)
     assert np.abs(expected["masks"] - reference(sam2, images, boxes)["masks"]).max() > 0.1
+
+
+@pytest.mark.parametrize("size", [96, 64, 32])
+def test_a_smaller_image_is_seen_as_transformers_sees_it(
+    sam2: Sam2, before: dict[str, Array], size: int
+) -> None:
+    """Windows that need padding, one of which holds the whole image; fewer cells, the same weights."""
+    config = tiny.tiny_config()
+    config.prompt_encoder_config.image_size = size
+    config.vision_config.backbone_feature_sizes = [[size // stride] * 2 for stride in (4, 8, 16)]
+    configured = Sam2Model(config).eval()
+    configured.load_state_dict(sam2.model.state_dict())
+    feeds = {"images": tiny.images(2, size), "boxes": tiny.boxes(2, 3, size)}
+    expected = reference(Sam2(configured, size, MEAN, STD, ()), **feeds)
+
+    smaller = sam2.at_size(size)
+    for name, values in reference(smaller, **feeds).items():
+        np.testing.assert_array_equal(values, expected[name])
+    with torch.inference_mode():
+        embeddings = ImageEncoder(smaller)(torch.from_numpy(feeds["images"]))
+        decoded = MaskDecoder(smaller)(*embeddings, torch.from_numpy(feeds["boxes"]))
+    found = zip(expected, (*embeddings, *decoded), strict=True)
+    assert_same({name: tensor.numpy() for name, tensor in found}, expected)
+    for name, weights in smaller.model.state_dict().items():
+        assert weights.data_ptr() == sam2.model.state_dict()[name].data_ptr()
+    for name, values in reference(sam2, tiny.images(2), tiny.boxes(2, 5)).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+def test_its_own_size_changes_nothing_and_others_are_refused(sam2: Sam2) -> None:
+    assert sam2.at_size(None) is sam2 is sam2.at_size(tiny.SIDE)
+    for size in (0, -32, 48, 160):
+        with pytest.raises(SettingsError, match=rf"takes images of 128 pixels, or fewer .*, not {size}"):
+            sam2.at_size(size)
 
 
 def test_loads_a_video_checkpoint_without_its_memory(sam2: Sam2, tmp_path: Path) -> None:

@@ -168,11 +168,11 @@ def bundle_of(
     )
 
 
-def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+def load_model(model: bytes, threads: int = 0) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
     """Load a serialised model into ONNX Runtime on the CPU, as the reference for parity.
 
     Bundles run through `fgdd_engines`; this serves the networks that bundles are made from, and models
-    that are not yet allowed to become bundles.
+    that are not yet allowed to become bundles. With 0 threads it takes one for each processor.
 
     Returns:
         A function from inputs to outputs, both by name.
@@ -183,6 +183,7 @@ def load_model(model: bytes) -> Callable[[Mapping[str, Array]], dict[str, Array]
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     problem = "ONNX Runtime cannot run the model that is being prepared"
     with wrapped_as_engine_error(problem):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

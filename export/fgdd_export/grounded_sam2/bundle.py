@@ -55,11 +55,13 @@ class GroundedSettings:
         detector: of its first half.
         boxes: boxes segmented of an image, at most.
         split: two graphs instead of one, so that images without a detection are not segmented.
+        segmenter_size: pixels of each side of the segmenter's image, if smaller than its checkpoint's.
     """
 
     detector: DetectorSettings
     boxes: int
     split: bool
+    segmenter_size: int | None = None
 
 
 def export_grounded_sam2(
@@ -101,7 +103,8 @@ def export_grounded_sam2(
         raise SettingsError(
             f"The detector proposes {dino.model.config.num_queries} boxes, not {settings.boxes}"
         )
-    sam = load_sam2(segmenter)
+    published = load_sam2(segmenter)
+    sam = published.at_size(settings.segmenter_size)
     detector_source = detector_origin(detector, dino, licence)
     segmenter_source = segmenter_origin(segmenter, sam, licence)
     source = {"detector": detector_source.source, "segmenter": segmenter_source.source}
@@ -110,7 +113,8 @@ def export_grounded_sam2(
         text = write_text_encoder(place, dino, settings.detector.text_length, detector_source)
         _log.info("Exporting detector and segmenter")
         staged = _write_graphs(place, dino, sam, settings, Origin(source, licence), {TEXT: text})
-        parity = measure_parity(staged, DetectorReference(dino), SegmenterReference(sam), check, threads)
+        references = DetectorReference(dino), SegmenterReference(sam), SegmenterReference(published)
+        parity = measure_parity(staged, *references, check, threads)
         if not force:
             check_parity(onnx.stem, parity, TOLERANCES)
         return publish(staged, onnx, parity)

@@ -1,8 +1,8 @@
 """Compare an exported Grounded SAM 2 with the networks that it was made from, image by image.
 
 The bundle runs as the pipeline runs it, in ONNX Runtime. It is compared twice: with the unpatched networks
-on the very canvas that it is given, which is the parity that a bundle must have; and with the whole of
-Grounded SAM 2 as it is published, with its own resizing, which tells what the canvas changes.
+on the very images that it is given, which is the parity that a bundle must have; and with the whole of
+Grounded SAM 2 as it is published, with its own resizing, which tells what canvas and segmenter's size change.
 """
 
 from __future__ import annotations
@@ -60,17 +60,18 @@ def measure_parity(
     bundle: Bundle,
     detector: DetectorReference,
     segmenter: SegmenterReference,
+    published: SegmenterReference,
     images: Sequence[SampleImage],
     threads: int,
 ) -> dict[str, Any]:
-    """Run images through both, and measure how far they are apart.
+    """Run images through both, and measure how far they are apart; `published` has the checkpoint's size.
 
     Each image is asked twice: with the bundle's own threshold, and with one that lies in the widest gap
     between the best scores, so that several boxes are found and none is a near-tie; the first image a third
     time, with a threshold that no box passes.
 
     Returns:
-        The measures of `TOLERANCES`, further figures, and what the canvas changes.
+        The measures of `TOLERANCES`, further figures, and what canvas and segmenter's size change.
     """
     prompting = Prompting.of(bundle)
     classes = list(dict.fromkeys(check.image.class_name for check in images))
@@ -87,7 +88,7 @@ def measure_parity(
     pairs = zip(cases, found, strict=True)
     own = [(case, one) for case, one in pairs if case.threshold == prompting.threshold]
     _log.info("Running the published Grounded SAM 2")
-    figures["canvas"] = _canvas_figures(own, detector, segmenter, prompting)
+    figures["canvas"] = _canvas_figures(own, detector, published, prompting)
     _log.info("Running the bundle in batches")
     batch = min(BATCH, len(cases))
     with closing(GroundedSam2(bundle, Runtime("cpu", "fp32", 1), batch=batch, **options)) as model:
@@ -156,7 +157,7 @@ def _canvas_figures(
     segmenter: SegmenterReference,
     prompting: Prompting,
 ) -> dict[str, Any]:
-    """What the bundle's canvas and its coarse mask change against transformers' own resizing."""
+    """What the bundle's canvas, its segmenter's size and its coarse mask change against what is published."""
     published, matches = [], []
     for case, found in own:
         pixels = case.check.pixels

@@ -41,6 +41,7 @@ def export_sam2(
     onnx: Path,
     *,
     check: Sequence[SampleImage],
+    image_size: int | None = None,
     licence: str = UNKNOWN_LICENCE,
     force: bool = False,
 ) -> Bundle:
@@ -50,6 +51,7 @@ def export_sam2(
         checkpoint: a folder, a name of the hub, or a `.pt` file as Meta publishes it.
         onnx: where the encoder's ONNX file goes; the decoder and the sidecar go beside it.
         check: images for the comparison.
+        image_size: pixels of each side of its images, if smaller than the checkpoint's; see `Sam2.at_size`.
         licence: SPDX identifier of the weights' licence.
         force: write a bundle that differs from its source by more than is accepted.
 
@@ -58,9 +60,10 @@ def export_sam2(
 
     Raises:
         BundleError: the checkpoint cannot be used, or the result differs from it; nothing is written then.
+        SettingsError: the network cannot take images of that size.
     """
     _log.info("Loading the checkpoint")
-    sam = load_sam2(checkpoint)
+    sam = load_sam2(checkpoint).at_size(image_size)
     origin = segmenter_origin(checkpoint, sam, licence)
     with staging_folder(onnx) as place:
         _log.info("Exporting the mask decoder")

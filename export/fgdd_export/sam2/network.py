@@ -6,7 +6,8 @@ are those of transformers' `Sam2Model`, which stays as it is; only what ties the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from fgdd_engines.base import TensorSpec
 from fgdd_export.checkpoints.pretrained import Triple, load_config, load_model, triple
 from fgdd_export.checkpoints.sam2_checkpoint import is_meta_checkpoint, load_meta_checkpoint
 from fgdd_export.graphs.torch_export import Network
-from fgdd_fast.errors import BundleError
+from fgdd_fast.errors import BundleError, SettingsError
 
 # ImageNet's, as in every published checkpoint.
 MEAN: Triple = (0.485, 0.456, 0.406)
 STD: Triple = (0.229, 0.224, 0.225)
+CELL = 32  # pixels of the encoder's coarsest cell, and of the window whose position embedding is repeated
 PROCESSOR_SETTINGS = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -44,6 +46,39 @@ class Sam2:
     image_mean: Triple
     image_std: Triple
     unused: tuple[str, ...]
+
+    def at_size(self, image_size: int | None) -> Sam2:
+        """The same weights for images of another size; itself where None, or its own, is asked for.
+
+        What depends on the size follows it, as in transformers and in Meta's code when they are configured
+        for another one: the position embedding is enlarged to fewer cells and repeated for fewer windows,
+        windows keep their side and are padded where they do not fit, and prompts and the image's places are
+        encoded as shares of the smaller square.
+
+        Args:
+            image_size: pixels of each side: a multiple of 32, up to the checkpoint's own size.
+
+        Raises:
+            SettingsError: it is another number.
+        """
+        if image_size in (None, self.image_size):
+            return self
+        if image_size not in range(CELL, self.image_size, CELL):
+            raise SettingsError(
+                f"This SAM 2.1 takes images of {self.image_size} pixels, or fewer in steps of {CELL}, "
+                f"not {image_size}",
+                f"Such as {self.image_size // 2 // CELL * CELL}.",
+            )
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        model: Any = copy.deepcopy(
+            self.model, {id(tensor): tensor for tensor in tensors}
+        )  # weights are shared
+        prompts, side = model.prompt_encoder, image_size // 16
+        model.backbone_feature_sizes = [[side * scale] * 2 for scale in (4, 2, 1)]
+        prompts.input_image_size = image_size
+        prompts.image_embedding_size = (side, side)
+        prompts.mask_input_size = (4 * side, 4 * side)
+        return replace(self, model=model, image_size=image_size)
 
 
 def load_sam2(checkpoint: str) -> Sam2:

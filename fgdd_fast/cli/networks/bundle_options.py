@@ -153,3 +153,14 @@ def detector_options() -> Callable[[F], F]:
             "--form", default="a {}.", show_default=True, help="A phrase of a prompt, {} being the name."
         ),
     )
+
+
+def segmenter_size_option(name: str) -> Callable[[F], F]:
+    """The side of the segmenter's image."""
+    return click.option(
+        name,
+        "segmenter_size",
+        type=click.IntRange(min=1),
+        help="Side of the segmenter's image in pixels, such as 768 or 512: cheaper, with coarser masks. "
+        "Default: the checkpoint's own.",
+    )

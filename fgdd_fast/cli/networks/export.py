@@ -24,6 +24,7 @@ from fgdd_fast.cli.networks.bundle_options import (
     bundle_options,
     detector_options,
     output_option,
+    segmenter_size_option,
 )
 from fgdd_fast.cli.options import FACTOR, SIZE, folder, give, json_option
 from fgdd_fast.cli.terminal import console, say
@@ -59,10 +60,12 @@ def export() -> None:
     show_default=True,
     help="Boxes segmented of an image, at most.",
 )
+@segmenter_size_option("--segmenter-size")
 @click.option(
-    "--split",
-    is_flag=True,
-    help="Two graphs instead of one: images without a detection are not segmented, and both are smaller.",
+    "--split/--joint",
+    default=True,
+    show_default=True,
+    help="Two graphs, so that images without a detection are not segmented and each is smaller; or one.",
 )
 @click.option(
     "--threads",
@@ -75,6 +78,7 @@ def export_grounded_sam2_command(
     detector: str,
     segmenter: str,
     boxes: int,
+    segmenter_size: int | None,
     split: bool,
     threads: int,
     **options: Any,
@@ -93,7 +97,7 @@ def export_grounded_sam2_command(
         detector,
         segmenter,
         wanted.onnx,
-        exporter.GroundedSettings(exporter.DetectorSettings(**settings), boxes=boxes, split=split),
+        exporter.GroundedSettings(exporter.DetectorSettings(**settings), boxes, split, segmenter_size),
         check=wanted.images(),
         threads=threads,
         **wanted.common(),
@@ -161,7 +165,8 @@ def export_grounding_dino_command(checkpoint: str, **options: Any) -> None:
 @click.argument("checkpoint")
 @output_option()
 @bundle_options(4)
-def export_sam2_command(checkpoint: str, **options: Any) -> None:
+@segmenter_size_option("--size")
+def export_sam2_command(checkpoint: str, segmenter_size: int | None, **options: Any) -> None:
     """Export SAM 2.1 alone.
 
     The bundle is the image encoder; the box-prompted mask decoder is a part of it.
@@ -171,7 +176,9 @@ def export_sam2_command(checkpoint: str, **options: Any) -> None:
     """
     exporter = _exporter("fgdd_export.sam2.bundle")
     wanted = BundleOptions(**options)
-    bundle = exporter.export_sam2(checkpoint, wanted.onnx, check=wanted.images(), **wanted.common())
+    bundle = exporter.export_sam2(
+        checkpoint, wanted.onnx, check=wanted.images(), image_size=segmenter_size, **wanted.common()
+    )
     show(bundle)
 
 
