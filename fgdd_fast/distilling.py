@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.connecting import workers_for
 from fgdd_fast.errors import ImageError, TeacherError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
@@ -109,6 +110,8 @@ def open_pipeline(
         opening.enter_context(log.stage("opening the models"))
         opening.enter_context(progress.task("Opening the models"))
         store = stack.enter_context((StoreView if look_only else Store)(Path(options.store)))
+        sources = choice.source, teacher_bundle, quick_choice and quick_choice.source
+        cluster, runtime = stack.enter_context(workers_for(runtime, sources, here=look_only))
         foreground_batch = batch_of(choice.source, runtime)
         chosen, threads = partial(runtime_of, options=runtime), runtime.threads
         opened = partial(
@@ -125,9 +128,9 @@ def open_pipeline(
         )
         stack.enter_context(closing(teacher))
         images = pool(dataset, options.pool, options.seed)
-        models = choice, foreground, teacher
+        models = choice, foreground, teacher, store
         opening.close()
-        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log, quick)
+        yield Pipeline(options, runtime, dataset, images, *models, foreground_batch, log, quick, cluster)
 
 
 def _no_teacher(data: Path) -> TeacherError:
