@@ -113,7 +113,7 @@ class Cluster:
                 f"The cluster has no worker that is running{self._reason}",
                 "What was done is kept. See 'ray status' for what the cluster has, then run the same again.",
             )
-        done, _ = self._ray.wait([*running, *self._waking], num_returns=1, timeout=_LOOK)
+        done, _ = self._ray.wait([*self._waking, *running], num_returns=1, timeout=_LOOK)
         for reference in done:
             if reference in self._waking:
                 self._wake(reference)

@@ -28,6 +28,8 @@ Images = NDArray[np.uint8]
 # It does not follow the number of crops, so that more crops leave the losses of the others as they are.
 VIEWS_PER_INFERENCE = 6
 
+_SAME = "Install the same versions of everything on all machines, and the same models."
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -64,13 +66,15 @@ class _Opened(NamedTuple):
 
 
 @cache
-def _open_received(opened: _Opened) -> tuple[Engine, str]:
-    """Open an engine for networks that come from another process, and say of which model it is.
+def _open_received(opened: _Opened, model: str) -> Engine:
+    """Open an engine for networks that come from another process: one for all that are alike.
 
-    It is one engine for all networks that are alike, and stays open as long as the process.
+    It stays open as long as the process. `model` is the bundle's fingerprint.
     """
     bundle = load_bundle(opened.graph)
-    return opened.open(bundle), bundle.fingerprint
+    if bundle.fingerprint != model:
+        raise EngineError(f"The model file {opened.graph} is another one here", _SAME)
+    return opened.open(bundle)
 
 
 class BatchedNetwork:
@@ -135,15 +139,10 @@ class BatchedNetwork:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.engine, model = _open_received(self._opened)
-        arithmetic = self.engine.arithmetic
-        if (model, arithmetic) != (self.fingerprint["model"], self.fingerprint["runtime"]):
-            raise EngineError(
-                f"{self.bundle.name} would run on {arithmetic} here, instead of {self.fingerprint['runtime']}"
-                if model == self.fingerprint["model"]
-                else f"The model file {self._opened.graph} is another one here",
-                "Install the same versions of everything on all machines, and the same models.",
-            )
+        self.engine = _open_received(self._opened, self.fingerprint["model"])
+        if self.engine.arithmetic != self.fingerprint["runtime"]:
+            here, there = self.engine.arithmetic, self.fingerprint["runtime"]
+            raise EngineError(f"{self.bundle.name} runs on {here} here, not on {there}", _SAME)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Some outputs for any number of samples, at least one, along the first axis of each feed."""
