@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 # Ray reports what it is used for by default, and prints what its processes say to standard output.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+_AUTHENTICATION = "RAY_AUTH_MODE"  # set by Ray where it starts a cluster of its own
 _PATIENCE = 10.0  # seconds for a cluster to answer
 _AT_ONCE = 3  # calls in one worker: two that measure, and one that only reads
 
@@ -81,12 +82,13 @@ def workers_for(
             num_cpus=threads, num_gpus=int(gpu), max_restarts=-1, max_concurrency=_AT_ONCE
         )
         workers = [made.remote(str(Path.cwd()), versions()) for _ in range(count)]
-        _log.info("%d workers of %d threads on a Ray cluster", count, threads)
+        _log.info("On a Ray cluster: workers %d, threads of each %d", count, threads)
         try:
             yield Cluster(ray, workers, threads), replace(options, threads=threads)
         finally:
             for worker in workers:
-                ray.kill(worker)
+                with suppress(Exception):  # the cluster may be gone
+                    ray.kill(worker)
 
 
 def _runs_on_gpu(bundle: Bundle, options: RuntimeOptions) -> bool:
@@ -117,7 +119,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
         return
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    before, mode = signal.getsignal(signal.SIGTERM), os.environ.get(_AUTHENTICATION)
     try:
         if found := re.fullmatch(r"(?:ray://)?(\S+):(\d+)", address or ""):
             # Where nobody listens, Ray itself finds that out after many minutes.
@@ -129,7 +131,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         named = "A Ray cluster" if address is None else f"The Ray cluster {address}"
         raise EngineError(
             f"{named} cannot be reached: {reason}",
-            "Start one with 'ray start --head', and on other machines 'ray start --address ADDRESS'.",
+            "Start one with 'ray start --head', and on other machines 'ray start --address ADDRESS'; if it "
+            "asks for a token, set RAY_AUTH_MODE=token.",
         ) from error
     finally:
         if main and before is not None:
@@ -138,6 +141,8 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+        if mode is None:
+            os.environ.pop(_AUTHENTICATION, None)
 
 
 def _import_ray() -> ModuleType:
