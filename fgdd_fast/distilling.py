@@ -110,8 +110,8 @@ def open_pipeline(
         opening.enter_context(log.stage("opening the models"))
         opening.enter_context(progress.task("Opening the models"))
         store = stack.enter_context((StoreView if look_only else Store)(Path(options.store)))
-        sources = choice.source, teacher_bundle, quick_choice and quick_choice.source
-        cluster, runtime = stack.enter_context(workers_for(runtime, sources, here=look_only))
+        asked = choice.source, teacher_bundle, quick_choice and quick_choice.source
+        cluster, runtime = stack.enter_context(workers_for(runtime, asked, here=look_only))
         foreground_batch = batch_of(choice.source, runtime)
         chosen, threads = partial(runtime_of, options=runtime), runtime.threads
         opened = partial(
@@ -127,10 +127,9 @@ def open_pipeline(
             batch=batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE,
         )
         stack.enter_context(closing(teacher))
-        images = pool(dataset, options.pool, options.seed)
-        models = choice, foreground, teacher, store
         opening.close()
-        yield Pipeline(options, runtime, dataset, images, *models, foreground_batch, log, quick, cluster)
+        what = options, runtime, dataset, pool(dataset, options.pool, options.seed), choice
+        yield Pipeline(*what, foreground, teacher, store, foreground_batch, log, quick, cluster)
 
 
 def _no_teacher(data: Path) -> TeacherError:
