@@ -119,13 +119,9 @@ def open_pipeline(
         )
         foreground = stack.enter_context(closing(opened(choice)))
         quick = None if quick_choice is None else stack.enter_context(closing(opened(quick_choice)))
-        teacher = open_teacher(
-            teacher_bundle,
-            runtime=chosen,
-            view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
-            tile_size=tile_size,
-            batch=batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE,
-        )
+        view = options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width)
+        batch = batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE
+        teacher = open_teacher(teacher_bundle, runtime=chosen, view=view, tile_size=tile_size, batch=batch)
         stack.enter_context(closing(teacher))
         opening.close()
         what = options, runtime, dataset, pool(dataset, options.pool, options.seed), choice

@@ -14,11 +14,10 @@ from click.core import ParameterSource
 from fgdd_engines.backends import DEVICES, find_backend
 from fgdd_engines.base import PRECISIONS
 from fgdd_engines.bundle.files import write_file
-from fgdd_engines.errors import FgddError, SettingsError
+from fgdd_engines.errors import FgddError
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.cli import completion as offered
 from fgdd_fast.cli.terminal import json_file, json_is_printed, keep_json_in
-from fgdd_fast.cluster.connecting import ray_address
 from fgdd_fast.images.near_duplicates import BITS
 from fgdd_fast.images.tiles import SCORE_VIEWS
 from fgdd_fast.models.factory import FAMILIES, SPELLINGS
@@ -77,27 +76,6 @@ def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
     """Take the options of `runtime_options` out of a command's options."""
     names = [each.name for each in fields(RuntimeOptions) if each.name in options]
     return RuntimeOptions(**{name: options.pop(name) for name in names})
-
-
-def executor_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Check the name of an executor."""
-    if value is not None:
-        try:
-            ray_address(value)
-        except SettingsError as error:
-            raise click.BadParameter(str(error)) from error
-    return value
-
-
-def executor_option() -> Callable[[F], F]:
-    """Where images are measured."""
-    return click.option(
-        "--executor",
-        callback=executor_name,
-        metavar="ray[:ADDRESS]",
-        help="Measure on the workers of a Ray cluster, each with so many --threads. Without an address it is "
-        "the cluster that runs on this machine, or one that is started for this.",
-    )
 
 
 def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -367,5 +345,4 @@ def measure_options(*, streamed: bool = False) -> Callable[[F], F]:
         seed_option(),
         *(() if streamed else (store,)),
         runtime_options(),
-        executor_option(),
     )
