@@ -74,8 +74,7 @@ def default_store() -> Path:
 
 def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
     """Take the options of `runtime_options` out of a command's options."""
-    names = [each.name for each in fields(RuntimeOptions) if each.name in options]
-    return RuntimeOptions(**{name: options.pop(name) for name in names})
+    return RuntimeOptions(**{it.name: options.pop(it.name, it.default) for it in fields(RuntimeOptions)})
 
 
 def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:

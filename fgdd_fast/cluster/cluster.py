@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 class _Call(NamedTuple):
     item: Any
     deaths: int = 0
+    wakes: int = 0  # of the worker until it was sent the call
 
 
 class Cluster:
@@ -47,6 +48,7 @@ class Cluster:
         self._workers = workers
         self._ready: set[int] = set()
         self._waking = {worker.ready.remote(): place for place, worker in enumerate(workers)}
+        self._wakes = [0] * len(workers)
         self._sent: dict[Callable[[Any], Any], list[Any]] = {}
         self._seen = time.monotonic()
         self._reason = ""
@@ -74,6 +76,7 @@ class Cluster:
                 if call is None:
                     more = False
                     break
+                call = call._replace(wakes=self._wakes[place])
                 running[self._workers[place].call.remote(sent, call.item)] = place, call
             if not (running or failed or more):
                 return
@@ -125,6 +128,7 @@ class Cluster:
         try:
             self._get(reference)
             self._ready.add(place)
+            self._wakes[place] += 1
         except self._ray.exceptions.ActorUnavailableError:  # it is being made anew
             time.sleep(0.1)
             self._waking[self._workers[place].ready.remote()] = place
@@ -139,7 +143,7 @@ class Cluster:
                 f"{MOST_DEATHS} workers died, one after another, at {name(call.item)}: {_first_line(error)}",
                 "If memory is short, take fewer --threads or a smaller --batch; what was done is kept.",
             ) from error
-        if place in self._ready:
+        if place in self._ready and call.wakes == self._wakes[place]:  # else it is known already
             self._ready.remove(place)
             self._waking[self._workers[place].ready.remote()] = place
             _log.warning("A worker died; what it was at is done by another")
