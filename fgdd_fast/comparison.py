@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.connecting import workers_for
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage, pool, scan
 from fgdd_fast.measurement.measurer import Measurer
@@ -167,11 +169,14 @@ def _opened(
     with ExitStack() as stack:
         store = stack.enter_context(Store(Path(options.store)))
         models = list[tuple[ForegroundModel, Measurer]]()
-        for choice in _choose(options, against, dataset.classes):
+        choices = _choose(options, against, dataset.classes)
+        cluster, runtime = stack.enter_context(workers_for(runtime, [choice.source for choice in choices]))
+        chosen = partial(runtime_of, options=runtime)
+        for choice in choices:
             batch = batch_of(choice.source, runtime)
             model = open_foreground(
                 choice,
-                runtime=lambda bundle: runtime_of(bundle, runtime),
+                runtime=chosen,
                 batch=batch,
                 resize=options.resize,
                 threads=runtime.threads,
@@ -185,7 +190,7 @@ def _opened(
                 runtime.threads,
                 sixteen_bit=options.sixteen_bit,
             )
-            models.append((model, Measurer(model, None, settings, store, dataset.classes)))
+            models.append((model, Measurer(model, None, settings, store, dataset.classes, cluster)))
         yield models
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.connecting import workers_for
 from fgdd_fast.errors import ImageError, TeacherError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import DataSet, SourceImage, pool, scan
@@ -109,6 +110,8 @@ def open_pipeline(
         opening.enter_context(log.stage("opening the models"))
         opening.enter_context(progress.task("Opening the models"))
         store = stack.enter_context((StoreView if look_only else Store)(Path(options.store)))
+        asked = choice.source, teacher_bundle, quick_choice and quick_choice.source
+        cluster, runtime = stack.enter_context(workers_for(runtime, asked, here=look_only))
         foreground_batch = batch_of(choice.source, runtime)
         chosen, threads = partial(runtime_of, options=runtime), runtime.threads
         opened = partial(
@@ -116,18 +119,13 @@ def open_pipeline(
         )
         foreground = stack.enter_context(closing(opened(choice)))
         quick = None if quick_choice is None else stack.enter_context(closing(opened(quick_choice)))
-        teacher = open_teacher(
-            teacher_bundle,
-            runtime=chosen,
-            view=options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width),
-            tile_size=tile_size,
-            batch=batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE,
-        )
+        view = options.score_view or default_view(tile_size, teacher_bundle.preprocessing.width)
+        batch = batch_of(teacher_bundle, runtime) * VIEWS_PER_INFERENCE
+        teacher = open_teacher(teacher_bundle, runtime=chosen, view=view, tile_size=tile_size, batch=batch)
         stack.enter_context(closing(teacher))
-        images = pool(dataset, options.pool, options.seed)
-        models = choice, foreground, teacher
         opening.close()
-        yield Pipeline(options, runtime, dataset, images, *models, store, foreground_batch, log, quick)
+        what = options, runtime, dataset, pool(dataset, options.pool, options.seed), choice
+        yield Pipeline(*what, foreground, teacher, store, foreground_batch, log, quick, cluster)
 
 
 def _no_teacher(data: Path) -> TeacherError:

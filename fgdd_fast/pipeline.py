@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.measurement.effort import AnyMeasurer, decide_measured, look_again
@@ -57,6 +58,7 @@ class Pipeline:
         foreground_batch: images an inference of the foreground model.
         log: what is noted for the record of the run.
         quick: with the effort `decide`, looks at every image, and `foreground` where it may decide.
+        cluster: whose workers measure images, if not this process.
     """
 
     options: MeasureOptions
@@ -70,6 +72,7 @@ class Pipeline:
     foreground_batch: int = 1
     log: RunLog = field(default_factory=RunLog)
     quick: ForegroundModel | None = None
+    cluster: Cluster | None = None
 
     @property
     def scored_batch(self) -> int:
@@ -82,14 +85,18 @@ class Pipeline:
         Args:
             selection: what its decisions need is measured as well.
         """
-        settings = self._settings(selection)
-        return Measurer(self.foreground, self.teacher, settings, self.store, self.dataset.classes)
+        return self._measurer(self._settings(selection))
+
+    def _measurer(self, settings: MeasureSettings) -> Measurer:
+        models = self.foreground, self.teacher
+        return Measurer(*models, settings, self.store, self.dataset.classes, self.cluster)
 
     def _reader(self, selection: SelectionSettings = PLAIN) -> Measurer | Looks:
         if self.quick is None:
             return self.measurer(selection)
         settings, classes = self._settings(selection), self.dataset.classes
-        return Looks(self.quick, self.foreground, self.teacher, settings, self.store, classes)
+        models = self.quick, self.foreground, self.teacher
+        return Looks(*models, settings, self.store, classes, self.cluster)
 
     def _whole(self, settings: MosaicSettings) -> WholeMeasurer | None:
         """What measures whole images alone, where nothing else is of interest."""
@@ -98,10 +105,7 @@ class Pipeline:
             return None
         cropped = self._settings(settings.selection)
         whole = replace(cropped, crops=0, batch=self.teacher.batch)
-        measurers = [
-            Measurer(self.foreground, self.teacher, each, self.store, self.dataset.classes)
-            for each in (whole, cropped)
-        ]
+        measurers = self._measurer(whole), self._measurer(cropped)
         return WholeMeasurer(*measurers, tiles=settings.tiles_of)
 
     def _settings(self, selection: SelectionSettings) -> MeasureSettings:

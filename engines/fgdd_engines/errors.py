@@ -61,6 +61,7 @@ class MissingExtraError(FgddError):
         super().__init__(
             f"The Python package '{package}' is not installed", f"Run: pip install 'fgdd-fast[{extra}]'"
         )
+        self.args = package, extra  # of which it is made again in another process
         self.package = package
         self.extra = extra
 

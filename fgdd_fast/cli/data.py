@@ -1,4 +1,4 @@
-"""Options of what is left out of DATA, and what is said of it before the long work."""
+"""Options of what is left out of DATA and where it is measured; what is said of it before the long work."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fgdd_fast.checking.findings import Finding
 from fgdd_fast.checking.opening import open_data
 from fgdd_fast.cli.options import F, combined, folder
 from fgdd_fast.cli.terminal import alerts, console, console_progress, printable
+from fgdd_fast.cluster.connecting import ray_address
+from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.images.depth import SIXTEEN_BITS
 from fgdd_fast.runtime.choose import RuntimeOptions
@@ -68,6 +70,27 @@ def data_options() -> Callable[[F], F]:
         ),
         leak_option(),
         sixteen_bit_option(),
+    )
+
+
+def executor_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check the name of an executor."""
+    if value is not None:
+        try:
+            ray_address(value)
+        except SettingsError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
+def executor_option() -> Callable[[F], F]:
+    """Where images are measured."""
+    return click.option(
+        "--executor",
+        callback=executor_name,
+        metavar="ray[:ADDRESS]",
+        help="Measure on the workers of a Ray cluster, each with so many --threads. Without an address it is "
+        "the cluster that runs on this machine, or one that is started for this.",
     )
 
 

@@ -74,7 +74,7 @@ def default_store() -> Path:
 
 def runtime_of_options(options: dict[str, Any]) -> RuntimeOptions:
     """Take the options of `runtime_options` out of a command's options."""
-    return RuntimeOptions(**{each.name: options.pop(each.name) for each in fields(RuntimeOptions)})
+    return RuntimeOptions(**{it.name: options.pop(it.name, it.default) for it in fields(RuntimeOptions)})
 
 
 def device_name(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -5,6 +5,7 @@ __all__ = [
     "effort",
     "features",
     "forecast",
+    "image_measurer",
     "looks",
     "measurer",
     "missing",

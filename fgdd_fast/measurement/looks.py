@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.measurer import Measured, Measurer
@@ -64,7 +65,7 @@ class Looks:
     Args:
         quick: looks at every image.
         foreground: was asked for, and looks where it is told to.
-        teacher, settings, store, classes: see `Measurer`.
+        teacher, settings, store, classes, cluster: see `Measurer`.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class Looks:
         settings: MeasureSettings,
         store: Store,
         classes: Sequence[str],
+        cluster: Cluster | None = None,
     ) -> None:
-        self._quick = Measurer(quick, teacher, settings, store, classes)
+        self._quick = Measurer(quick, teacher, settings, store, classes, cluster)
         settings = replace(settings, hashes=False)
-        self._foreground = Measurer(foreground, None, settings, store, classes)
-        self._mirrored = Measurer(Mirrored(foreground), None, settings, store, classes)
+        self._foreground = Measurer(foreground, None, settings, store, classes, cluster)
+        self._mirrored = Measurer(Mirrored(foreground), None, settings, store, classes, cluster)
         self._looked: dict[str, Skipped | None] = {}
 
     @property

@@ -10,36 +10,38 @@ storing overlap: they are chained by bounded windows, so memory does not grow wi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
 from typing import TypeVar
 
-import numpy as np
-
 from fgdd_engines.progress import SILENT, Progress, Task
-from fgdd_fast.errors import ImageError
-from fgdd_fast.images.crops import Box
+from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.images.dataset import Skipped, SourceImage
-from fgdd_fast.images.decode import FileContent, decoding, read_file
-from fgdd_fast.images.depth import at_depth
-from fgdd_fast.images.near_duplicates import perceptual_hash
-from fgdd_fast.images.tiles import tile_pixels
-from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
+from fgdd_fast.measurement.image_measurer import (
+    CHANGED,
+    ImageMeasurer,
+    ReadFile,
+    Work,
+    hash_batch,
+    read_source,
+)
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
-from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
-from fgdd_fast.models.network import Images, Teacher, stacked
+from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.models.foreground import ForegroundModel, Pixels
+from fgdd_fast.models.network import Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import ImageRecord
 
 T = TypeVar("T")
 
 _LOOKED_UP = 256  # images at once
-_CHUNKS = 8  # in which the images of a batch are read
+_SHARD = 16  # images that a worker of a cluster takes at once, or more
 
 
 @dataclass(frozen=True)
@@ -57,37 +59,6 @@ class Measured:
     skipped: tuple[Skipped, ...]
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A file's bytes, and its signature from before they were read."""
-
-    image: SourceImage
-    signature: str
-    file: FileContent
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A file that was read; `missing` is None when its content was never measured in any way."""
-
-    read: _Read
-    missing: MissingWork | None
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A decoded image, reduced to what the networks take of it."""
-
-    image: SourceImage
-    signature: str
-    known: KnownFile
-    foreground: Inputs | None
-    boxes: tuple[Box, ...]
-    views: tuple[Images, ...]
-    crops: tuple[Box, ...]
-    perceptual_hash: int | None
-
-
 class Measurer:
     """Measures images with two networks, and reads the records back.
 
@@ -98,6 +69,7 @@ class Measurer:
         settings: how.
         store: holds the measurements; used from the thread that calls the methods.
         classes: of the images.
+        cluster: whose workers measure, in place of threads of this process.
     """
 
     def __init__(
@@ -107,8 +79,10 @@ class Measurer:
         settings: MeasureSettings,
         store: Store,
         classes: Sequence[str],
+        cluster: Cluster | None = None,
     ) -> None:
-        self._foreground = foreground
+        self._images = ImageMeasurer(foreground, teacher, settings)
+        self._cluster = cluster
         self._teacher = teacher
         self._settings = settings
         self._store = store
@@ -130,23 +104,13 @@ class Measurer:
         Raises:
             FgddError: a network or the store failed; everything stored until then is kept.
         """
-        threads, batch = self._settings.threads, self._settings.batch
-        streams = max(self._foreground.streams, self._teacher.streams if self._teacher else 1)
-        ahead = 2 * batch * streams + 2 * threads
-        chunk = max(1, batch // _CHUNKS)  # of single images, so that those of a batch are read side by side
-        with (
-            progress.task("Measuring", len(images)) as task,
-            single_threaded_opencv(),
-            ThreadPoolExecutor(threads, "read") as readers,
-            ThreadPoolExecutor(streams, "infer") as runners,
-        ):
+        with progress.task("Measuring", len(images)) as task:
             outcome = _Outcome(task)
-            files = ordered_map(readers, _read, self._unknown(images, outcome), ahead, chunk=chunk)
-            work = self._missing(outcome.usable(files), outcome)
-            prepared = outcome.usable(ordered_map(readers, self._prepare, work, ahead, chunk=chunk))
-            for results in ordered_map(runners, self._infer, batched(prepared, batch), 2 * streams):
-                self._store.add(self._lookup.measurements(results))
-                outcome.count_measured(len(results))
+            measure = self._measure_here if self._cluster is None else self._measure_on_cluster
+            with closing(measure(images, outcome)) as batches:
+                for found in batches:
+                    self._store.add(self._lookup.measurements(found))
+                    outcome.count_measured(len(found))
         return outcome.measured()
 
     def missing(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> list[SourceImage]:
@@ -162,10 +126,39 @@ class Measurer:
             ThreadPoolExecutor(threads, "read") as readers,
         ):
             outcome = _Outcome(task)
-            files = ordered_map(readers, _read, self._unknown(images, outcome), 2 * threads)
+            files = ordered_map(readers, read_source, self._unknown(images, outcome), 2 * threads)
             missing = [work.read.image for work in self._missing(outcome.usable(files), outcome)]
             task.advance(len(missing))
         return missing
+
+    def _measure_here(
+        self, images: Sequence[SourceImage], outcome: _Outcome
+    ) -> Generator[list[Found], None, None]:
+        ahead, chunk = self._images.ahead, self._images.chunk
+        with single_threaded_opencv(), ThreadPoolExecutor(self._settings.threads, "read") as readers:
+            files = ordered_map(readers, read_source, self._unknown(images, outcome), ahead, chunk=chunk)
+            work = self._missing(outcome.usable(files), outcome)
+            yield from self._images.measure(work, readers, outcome.skip)
+
+    def _measure_on_cluster(
+        self, images: Sequence[SourceImage], outcome: _Outcome
+    ) -> Generator[list[Found], None, None]:
+        """Have workers hash the files, and then measure what this process finds to be missing of them."""
+        assert self._cluster is not None
+        signed = outcome.usable(map(_signed, self._unknown(images, outcome)))
+        size = max(self._images.ahead, _SHARD)
+        hashing = partial(hash_batch, threads=self._settings.threads)
+        hashed = self._cluster.map(
+            hashing, batched(signed, size), lambda files: _spelled([each for each, _ in files])
+        )
+        work = self._missing(outcome.usable(chain.from_iterable(hashed)), outcome)
+        done = self._cluster.map(
+            self._images.measure_batch,
+            batched(work, size),
+            lambda files: _spelled([each.read.image for each in files]),
+        )
+        for results in done:
+            yield [*outcome.usable(results)]
 
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """What the store holds of the images, in their order; `Skipped` for one that changed since."""
@@ -173,7 +166,7 @@ class Measurer:
             if isinstance(found, ImageRecord):
                 yield found
             else:
-                yield Skipped(image.source, "changed while it was being measured")
+                yield Skipped(image.source, CHANGED)
 
     def masks(self, images: Iterable[SourceImage]) -> Iterator[Pixels | None]:
         """The mask that the store holds of each image, in their order: see `Store.masks`."""
@@ -206,18 +199,18 @@ class Measurer:
             else:
                 yield image
 
-    def _missing(self, files: Iterable[_Read], outcome: _Outcome) -> Iterator[_Work]:
+    def _missing(self, files: Iterable[ReadFile], outcome: _Outcome) -> Iterator[Work]:
         """The files of whose content something is missing; a file that was only moved may lack nothing."""
         for some in batched(files, self._settings.batch):
-            contents = self._store.known_contents(read.file.sha256 for read in some)
-            known = [contents.get(read.file.sha256) for read in some]
+            contents = self._store.known_contents(read.sha256 for read in some)
+            known = [contents.get(read.sha256) for read in some]
             moved = []
             work = []
             for read, file, found in zip(
                 some, known, self._look_up([read.image for read in some], known), strict=True
             ):
                 if not isinstance(found, ImageRecord):
-                    work.append(_Work(read, found))
+                    work.append(Work(read, found))
                 elif file is not None:
                     moved.append(Found(read.image, read.signature, file))
             self._store.add(self._lookup.measurements(moved))
@@ -225,75 +218,17 @@ class Measurer:
                 outcome.count_reused()
             yield from work
 
-    def _prepare(self, work: _Work) -> _Prepared | Skipped:
-        """Decode an image and take from it what is missing; runs in a reading thread."""
-        image, file = work.read.image, work.read.file
-        try:
-            with decoding(at_depth(file.content, self._settings.sixteen_bit)) as pixels:
-                return self._prepare_decoded(work, pixels)
-        except ImageError as error:
-            return Skipped(image.source, error.problem)
 
-    def _prepare_decoded(self, work: _Work, pixels: Pixels) -> _Prepared:
-        image = work.read.image
-        height, width = pixels.shape[:2]
-        missing = work.missing or self._lookup.missing_of_unknown(image, width, height)
-        return _Prepared(
-            image,
-            work.read.signature,
-            KnownFile(work.read.file.sha256, width, height),
-            self._foreground.prepare(pixels, image) if missing.foreground else None,
-            missing.boxes,
-            tuple(self._view(pixels, box) for box in missing.boxes),
-            missing.crops,
-            perceptual_hash(pixels) if missing.hash else None,
-        )
-
-    def _view(self, pixels: Images, box: Box) -> Images:
-        assert self._teacher is not None  # else no box is missing
-        tile = tile_pixels(pixels, box, self._teacher.tile_size, self._settings.resize)
-        return self._teacher.show(tile)
-
-    def _infer(self, batch: Sequence[_Prepared]) -> list[Found]:
-        """Measure what was prepared; runs in an inference thread."""
-        inputs = [item.foreground for item in batch if item.foreground is not None]
-        foregrounds = iter(self._foreground.find(inputs, masks=True) if inputs else ())
-        losses = iter(self._losses(batch))
-        found = []
-        for item in batch:
-            foreground = None if item.foreground is None else next(foregrounds)
-            shares: dict[Box, float] = {}
-            mask = None
-            if foreground is not None and foreground.mask is not None:
-                kept = kept_shares(foreground.mask, item.crops, item.known.width, item.known.height)
-                shares = dict(zip(item.crops, kept, strict=True))
-                mask = encode_mask(foreground.mask)
-                foreground = replace(foreground, mask=None)
-            each = {box: float(next(losses)) for box in item.boxes}
-            hashed = item.perceptual_hash
-            found.append(
-                Found(item.image, item.signature, item.known, foreground, each, shares, hashed, mask)
-            )
-        return found
-
-    def _losses(self, batch: Sequence[_Prepared]) -> Iterable[np.float32]:
-        """The losses of all views, one image after another."""
-        views = [view for item in batch for view in item.views]
-        if self._teacher is None or not views:
-            return ()
-        labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
-        return self._teacher.losses(stacked(views), np.array(labels, np.int32))
-
-
-def _read(image: SourceImage) -> _Read | Skipped:
-    """Read and hash a file; runs in a reading thread."""
+def _signed(image: SourceImage) -> tuple[SourceImage, str] | Skipped:
+    """An image with its file's signature as this machine sees it: another may see other inodes."""
     try:
-        path = image.path
-        return _Read(image, file_signature(path), read_file(path))
+        return image, file_signature(image.path)
     except OSError as error:
         return Skipped(image.source, f"cannot be read: {error.strerror}")
-    except ImageError as error:
-        return Skipped(image.source, error.problem)
+
+
+def _spelled(images: Sequence[SourceImage]) -> str:
+    return f"the {len(images)} images from {images[0].source!r} to {images[-1].source!r}"
 
 
 class _Outcome:
@@ -309,10 +244,13 @@ class _Outcome:
         """The items that are not skipped."""
         for item in items:
             if isinstance(item, Skipped):
-                self._skipped.append(item)
-                self._task.advance()
+                self.skip(item)
             else:
                 yield item
+
+    def skip(self, item: Skipped) -> None:
+        self._skipped.append(item)
+        self._task.advance()
 
     def count_reused(self) -> None:
         self._reused += 1

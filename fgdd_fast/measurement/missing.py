@@ -75,6 +75,28 @@ class MissingWork:
         return self.foreground or self.hash or bool(self.boxes)
 
 
+def all_work(
+    image: SourceImage, width: int, height: int, settings: MeasureSettings, *, scored: bool
+) -> MissingWork:
+    """Return what is missing of an image whose content was never measured.
+
+    Args:
+        image: which one.
+        width, height: its size in pixels.
+        settings: how it is measured.
+        scored: whether losses are measured.
+    """
+    full, *crops = _boxes(image, width, height, settings)
+    boxes = tuple(dict.fromkeys((full, *crops))) if scored else ()
+    return MissingWork(True, boxes, tuple(dict.fromkeys(crops)), settings.hashes)
+
+
+def _boxes(image: SourceImage, width: int, height: int, settings: MeasureSettings) -> tuple[Box, ...]:
+    """The whole image first, then its candidate crops."""
+    crops = candidate_boxes(image.source, width, height, count=settings.crops, seed=settings.seed)
+    return (Box(0, 0, width, height), *crops)
+
+
 class Found(NamedTuple):
     """What was newly found of an image: a `Measurement` without the keys under which it is kept."""
 
@@ -139,12 +161,13 @@ class StoreLookup:
 
     def look_up(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[ImageRecord | MissingWork]:
         """Return everything that the decisions need to know of each image, or what of it is missing."""
-        work = [self.missing_of_unknown(image, known.width, known.height) for image, known in found]
+        settings, scored = self._settings, self._scored
+        work = [all_work(image, known.width, known.height, settings, scored=scored) for image, known in found]
         foregrounds = self._foregrounds(found, work)
         keys = [self._loss_key(image, known) for image, known in found]
         losses = self._store.losses(keys)
         hashes = {}
-        if self._settings.hashes:
+        if settings.hashes:
             hashes = self._store.perceptual_hashes(known.sha256 for _, known in found)
         answers: list[ImageRecord | MissingWork] = []
         for (image, known), everything, foreground, key in zip(found, work, foregrounds, keys, strict=True):
@@ -159,7 +182,7 @@ class StoreLookup:
                 answers.append(missing)
                 continue
             occupancy, shares = foreground
-            full, *crops = self._boxes(image, known.width, known.height)
+            full, *crops = _boxes(image, known.width, known.height, settings)
             answers.append(
                 ImageRecord(
                     image.source,
@@ -175,12 +198,6 @@ class StoreLookup:
                 )
             )
         return answers
-
-    def missing_of_unknown(self, image: SourceImage, width: int, height: int) -> MissingWork:
-        """Return what is missing of an image whose content was never measured; for any thread."""
-        full, *crops = self._boxes(image, width, height)
-        boxes = tuple(dict.fromkeys((full, *crops))) if self._scored else ()
-        return MissingWork(True, boxes, tuple(dict.fromkeys(crops)), self._settings.hashes)
 
     def masks(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[Pixels | None]:
         """Return the foreground's mask of each image, as `Store.masks` has it; None where none is kept."""
@@ -270,9 +287,3 @@ class StoreLookup:
                 kept = kept_shares(mask, crops, known.width, known.height)
                 shares[place] = dict(zip(crops, kept, strict=True))
         return shares
-
-    def _boxes(self, image: SourceImage, width: int, height: int) -> tuple[Box, ...]:
-        """The whole image first, then its candidate crops."""
-        settings = self._settings
-        crops = candidate_boxes(image.source, width, height, count=settings.crops, seed=settings.seed)
-        return (Box(0, 0, width, height), *crops)

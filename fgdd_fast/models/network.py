@@ -6,12 +6,15 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.base import Array, Device, Engine, Precision
-from fgdd_engines.bundle.bundle import Bundle
+from fgdd_engines.bundle.bundle import Bundle, load_bundle
 from fgdd_engines.factory import open_engine
 from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import BundleError, EngineError, SettingsError, TeacherError
@@ -24,6 +27,8 @@ Images = NDArray[np.uint8]
 # Views that the teacher scores in one inference, for each image of a batch: an image has 6 by default.
 # It does not follow the number of crops, so that more crops leave the losses of the others as they are.
 VIEWS_PER_INFERENCE = 6
+
+_SAME = "Install the same versions of everything on all machines, and the same models."
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,42 @@ class Runtime:
     variants: Mapping[str, Bundle] = field(default_factory=dict)
 
 
+class _Opened(NamedTuple):
+    """How an engine was opened: see `open_engine`."""
+
+    graph: Path
+    device: Device
+    precision: Precision
+    axes: tuple[tuple[str, int], ...]
+    threads: int
+
+    def open(self, bundle: Bundle) -> Engine:
+        """Open a bundle so."""
+        axes = dict(self.axes)
+        return open_engine(
+            bundle, device=self.device, precision=self.precision, axes=axes, threads=self.threads
+        )
+
+
+@cache
+def _open_received(opened: _Opened, model: str) -> Engine:
+    """Open an engine for networks that come from another process: one for all that are alike.
+
+    It stays open as long as the process. `model` is the bundle's fingerprint.
+    """
+    bundle = load_bundle(opened.graph)
+    if bundle.fingerprint != model:
+        raise EngineError(f"The model file {opened.graph} is another one here", _SAME)
+    return opened.open(bundle)
+
+
 class BatchedNetwork:
     """A bundle's engine at a fixed batch: inputs are cut into batches, and the last one is filled up.
 
     The batch is always whole, so a sample's result does not depend on how many came with it.
+
+    One that is pickled opens anew where it arrives, as it was opened here, from files at the same paths. It
+    raises a BundleError or an EngineError if these are others, or if it would compute otherwise there.
 
     Args:
         bundle: the network.
@@ -80,13 +117,14 @@ class BatchedNetwork:
         graph = runtime.variants.get(bundle.sha256, bundle)
         # Where some graphs of a bundle have variants, the others stay as they are.
         stays = bool(runtime.variants) and graph is bundle
-        self.engine: Engine = open_engine(
-            graph,
-            device=runtime.device,
-            precision="fp32" if stays else runtime.precision,
-            axes={axis: length for axis, length in lengths.items() if axis in named},
-            threads=runtime.threads,
+        self._opened = _Opened(
+            graph.onnx,
+            runtime.device,
+            "fp32" if stays else runtime.precision,
+            tuple((axis, length) for axis, length in lengths.items() if axis in named),
+            runtime.threads,
         )
+        self.engine = self._opened.open(graph)
         self.description = self.engine.description
         self.streams = self.engine.streams
         self.fingerprint: Mapping[str, str] = {
@@ -95,6 +133,16 @@ class BatchedNetwork:
             "size": f"{width}x{height}",
             "batch": str(batch),
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "engine"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.engine = _open_received(self._opened, self.fingerprint["model"])
+        if self.engine.arithmetic != self.fingerprint["runtime"]:
+            here, there = self.engine.arithmetic, self.fingerprint["runtime"]
+            raise EngineError(f"{self.bundle.name} runs on {here} here, not on {there}", _SAME)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Some outputs for any number of samples, at least one, along the first axis of each feed."""

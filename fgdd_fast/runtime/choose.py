@@ -50,6 +50,8 @@ class RuntimeOptions:
         threads: processor threads, at least 1; all processors that this process may use by default.
         batch: images an inference, at least 1, or `auto`: 1 on a processor, more on a GPU, by the network's
             role. With another one everything is measured anew.
+        executor: `ray`, or `ray:ADDRESS`, has the workers of a Ray cluster measure, instead of this process;
+            see `docs/scaling.md`.
     """
 
     for_speed_alone: ClassVar[bool] = False  # whether a device will do that computes nothing
@@ -58,6 +60,7 @@ class RuntimeOptions:
     precision: Precision = "auto"
     threads: int = field(default_factory=available_processors)
     batch: Batch = "auto"
+    executor: str | None = None
 
 
 @dataclass(frozen=True)

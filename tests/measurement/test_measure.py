@@ -76,7 +76,7 @@ def test_masks_are_encoded_where_they_are_found(
         encoding.add(threading.current_thread().name)
         return encode_mask(mask)
 
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.encode_mask", watched)
+    monkeypatch.setattr("fgdd_fast.measurement.image_measurer.encode_mask", watched)
     with measurer(tmp_path) as measuring:
         measuring.measure(squares.images)
         assert all(mask is not None for mask in measuring.masks(squares.images))
@@ -89,7 +89,7 @@ def test_a_moved_data_set_is_hashed_but_not_decoded(
 ) -> None:
     measure(squares, tmp_path)
     shutil.copytree(squares.root, tmp_path / "moved")
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.decoding", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.image_measurer.decoding", _fail)
     measured, records = measure(scan(tmp_path / "moved"), tmp_path)
     assert (measured.measured, measured.reused) == (0, 18)
     assert all(isinstance(record, ImageRecord) for record in records)

@@ -50,7 +50,7 @@ def test_shares_come_with_every_foreground_and_hashes_need_no_network(
     assert measure(squares, tmp_path, replace(SETTINGS, shares=True))[0].reused == 18
     measured, records = measure(squares, tmp_path, SELECTIVE)
     assert (measured.measured, measured.reused) == (18, 0)
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.read_file", _fail)
+    monkeypatch.setattr("fgdd_fast.measurement.image_measurer.read_file", _fail)
     assert measure(squares, tmp_path, SELECTIVE)[0].reused == 18
     assert all(isinstance(record, ImageRecord) and record.perceptual_hash is not None for record in records)
     assert measure(squares, tmp_path)[1] == plain

@@ -275,7 +275,9 @@ def test_a_full_disk_leaves_no_output_and_loses_no_measurement(
         assert_refused(distill(workplace), "No space left", "free some space")
     assert not (workplace / "out").exists()
     assert not list(workplace.glob(".out*"))
-    monkeypatch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", full)  # nothing is measured again
+    monkeypatch.setattr(
+        "fgdd_fast.measurement.image_measurer.ImageMeasurer._infer", full
+    )  # nothing is measured again
     assert distill(workplace).exit_code == 0
 
 

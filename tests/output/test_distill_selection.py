@@ -70,7 +70,7 @@ def test_rankings_are_decided_without_measuring_twice(
         raise AssertionError("nothing is missing")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fgdd_fast.measurement.measurer.Measurer._infer", fail)
+        patch.setattr("fgdd_fast.measurement.image_measurer.ImageMeasurer._infer", fail)
         distilled(workplace, "stratified", ranking="stratified")
         distilled(workplace, "limited", least_area=0.5, keep_foreground=0.5)
         one = distilled(workplace, "kmeans", ranking="kmeans")  # measures features, and no losses

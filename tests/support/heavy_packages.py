@@ -14,6 +14,7 @@ HEAVY = [
     "openvino",
     "pandas",
     "pyarrow",
+    "ray",
     "safetensors",
     "sklearn",
     "tensorrt",

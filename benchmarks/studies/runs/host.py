@@ -33,7 +33,7 @@ from fgdd_fast.images import decode, resize
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import DataSet, SourceImage, scan
 from fgdd_fast.images.tiles import tile_pixels
-from fgdd_fast.measurement import measurer, store_format
+from fgdd_fast.measurement import image_measurer, store_format
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
@@ -160,9 +160,9 @@ def leave_out() -> None:
         (decode, "read_pixels", lambda *_: picture),
         (decode, "hashlib", SimpleNamespace(sha256=lambda content: sha256(content[-1024:]))),
         (resize, "_average", averaged),
-        (measurer, "stacked", joined),
-        (measurer, "encode_mask", lambda _: mask),
-        (measurer, "kept_shares", lambda _, boxes, *__: [1.0] * len(boxes)),
+        (image_measurer, "stacked", joined),
+        (image_measurer, "encode_mask", lambda _: mask),
+        (image_measurer, "kept_shares", lambda _, boxes, *__: [1.0] * len(boxes)),
     ):
         mock.patch.object(module, name, answer).start()
     mock.patch("fgdd_fast.models.saliency.stacked", joined).start()

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from fgdd_fast.checking.findings import Finding
 from fgdd_fast.cli import completion as offered
 from fgdd_fast.cli.command import Command
-from fgdd_fast.cli.data import USED, data_options, open_checked
+from fgdd_fast.cli.data import USED, data_options, executor_option, open_checked
 from fgdd_fast.cli.distillation.label import summary
 from fgdd_fast.cli.distillation.report import report_option, write_final_report
 from fgdd_fast.cli.distillation.summary import (
@@ -81,6 +81,7 @@ def ipc_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
 @preset_option()
 @data_options()
 @measure_options()
+@executor_option()
 @selection_options()
 @click.option(
     "--format", type=click.Choice(["png", "jpg"]), default="png", show_default=True, help="Of the mosaics."

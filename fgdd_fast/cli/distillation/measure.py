@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fgdd_fast.cli import completion as offered
 from fgdd_fast.cli.command import Command
-from fgdd_fast.cli.data import USED, data_options, open_checked
+from fgdd_fast.cli.data import USED, data_options, executor_option, open_checked
 from fgdd_fast.cli.distillation.distill import rule_option
 from fgdd_fast.cli.distillation.summary import dry_run_option, measuring_figures, show_forecast
 from fgdd_fast.cli.options import (
@@ -35,6 +35,7 @@ from fgdd_fast.selection.thresholds import RULE_NAMES, RULES_HELP, Rule
 @click.argument("data", type=folder())
 @data_options()
 @measure_options()
+@executor_option()
 @click.option(
     "--against",
     metavar="NAME|BUNDLE|masks:FOLDER",
