@@ -71,7 +71,7 @@ def figures_of(
         "whole_tiles": kinds.count("full"),
         "crop_tiles": kinds.count("crop"),
         "models": {role: model.name for role, model in manifest.models.items()},
-        "seconds": dict(seconds),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "report": None if report is None else str(report),
     }
 
