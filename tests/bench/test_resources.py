@@ -61,8 +61,8 @@ def test_the_memory_of_a_gpu_is_what_is_not_free(monkeypatch: pytest.MonkeyPatch
 
 
 def test_gpus_as_nvidia_smi_tells_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    line = "NVIDIA H100 80GB HBM3, 550.90.07, 81559, P0, 1980, 1980, 2619, 71.34, 700.00, 31"
-    jetson = "Orin (nvgpu), 540.4.0, [N/A], P0, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]"
+    line = "NVIDIA H100 80GB HBM3, 550.90.07, 81559, 512, P0, 1980, 1980, 2619, 71.34, 700.00, 31"
+    jetson = "Orin (nvgpu), 540.4.0, [N/A], [N/A], P0, [N/A], [N/A], [N/A], [N/A], [N/A], [N/A]"
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\necho '{line}'\necho '{jetson}'\necho\n")
     program.chmod(0o755)

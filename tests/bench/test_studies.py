@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -312,8 +313,9 @@ def test_a_study_tells_how_far_it_is_and_what_it_found(
 ) -> None:
     output = tmp_path / "result.json"
     study = Study([sys.executable, "-m", "x", str(tmp_path)], output)
-    monkeypatch.setattr(terminal, "LINE_EVERY", 0)
-    assert list(study.track(iter(range(3)), "Models", 3)) == [0, 1, 2]
+    monkeypatch.setattr(terminal, "SAID_AFTER", 0.01)
+    slow = (time.sleep(0.02) or number for number in range(3))
+    assert list(study.track(slow, "Models", 3)) == [0, 1, 2]
     assert "Models: 3 of 3" in capsys.readouterr().err
     study.report(
         [{"name": "[a]", "share": 0.5, "rate": None}], {"name": "", "share": ".0%", "rate": ".1f"}, x=1

@@ -191,7 +191,6 @@ def test_prompts_are_for_the_side_that_is_asked_by_class(workplace: Path, side: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--json",), ("--against",)),
         (("--rule", "mean"), ("--against",)),
         (("--against", "masks:{masks}", "--rule", "meen"), ("'meen' is no threshold rule",)),
         (("--against", "masks:nowhere"), ("There is no folder of masks nowhere",)),
