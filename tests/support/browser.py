@@ -119,6 +119,8 @@ class Browser:
 
     def open(self, path: Path, anchor: str = "") -> float:
         """Open a page, and return the seconds until its script has run to its end and it answers."""
+        self.call("Page.navigate", url="about:blank")
+        self.wait("location.href === 'about:blank'")  # or the page before this one is taken for it
         self.errors.clear()
         self.requests.clear()
         begin = time.monotonic()
