@@ -39,6 +39,7 @@ VERSION = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 # What is not compared: stores, the record of a run, which holds its times, and the page that shows them.
 LEFT_OUT = {"store", "run.json", "report.html"}
 ADDED = ("demo/masks/",)  # what `after` writes besides: the true masks of the demo's pictures
+ADDED_KEYS = {"same_class"}  # keys of JSON files that `after` has besides: a figure of a teacher's variants
 
 
 def plain(data: Any, renamed: Mapping[str, str], *, versioned: bool = False) -> Any:
@@ -47,7 +48,7 @@ def plain(data: Any, renamed: Mapping[str, str], *, versioned: bool = False) -> 
         return {
             renamed.get(key, key): plain(value, renamed, versioned=versioned or key in VERSIONED)
             for key, value in data.items()
-            if key not in TIMES
+            if key not in TIMES | ADDED_KEYS
         }
     if isinstance(data, list):
         return [plain(value, renamed, versioned=versioned) for value in data]
