@@ -20,7 +20,7 @@ from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, all_work
 from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
 from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
-from fgdd_fast.models.network import Images, Teacher, stacked
+from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 
 _CHUNKS = 8  # in which the images of a batch are read
@@ -222,8 +222,8 @@ class ImageMeasurer:
 
     def _losses(self, batch: Sequence[_Prepared]) -> Iterable[np.float32]:
         """The losses of all views, one image after another."""
-        views = [view for item in batch for view in item.views]
-        if self._teacher is None or not views:
+        if self._teacher is None:
             return ()
-        labels = [self._teacher.label(item.image.class_name) for item in batch for _ in item.views]
-        return self._teacher.losses(stacked(views), np.array(labels, np.int32))
+        views = [view for item in batch for view in item.views]
+        names = [item.image.class_name for item in batch for _ in item.views]
+        return self._teacher.losses_of(views, names)

@@ -230,6 +230,13 @@ class Teacher(BatchedNetwork):
         """Cross-entropies (nats) [n] of views uint8 [n, height, width, 3] in RGB for labels [n]."""
         return self.run({"images": images, "labels": labels}, ["loss"])["loss"]
 
+    def losses_of(self, views: Sequence[Images], class_names: Sequence[str]) -> NDArray[np.float32]:
+        """Cross-entropies (nats) [n] of views, each uint8 [height, width, 3] in RGB, for a class each."""
+        if not views:
+            return np.empty(0, np.float32)
+        labels = [self.label(name) for name in class_names]
+        return self.losses(stacked(views), np.array(labels, np.int32))
+
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Logits [n, classes] of views uint8 [n, height, width, 3] in RGB."""
         feeds: dict[str, Array] = {"images": images, "labels": np.zeros(len(images), np.int32)}

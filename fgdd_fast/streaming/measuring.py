@@ -228,10 +228,7 @@ class FrameMeasurer:
     def _losses(self, reads: Sequence[Read]) -> Iterable[np.float32]:
         """The losses of all tiles, one frame after another."""
         views = [self._teacher.show(tile) for item in reads for tile in item.tiles.values()]
-        if not views:
-            return ()
-        labels = [self._teacher.label(item.class_name) for item in reads for _ in item.tiles]
-        return self._teacher.losses(stacked(views), np.array(labels, np.int32))
+        return self._teacher.losses_of(views, [item.class_name for item in reads for _ in item.tiles])
 
 
 def _is_no_folder(class_name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -20,6 +21,7 @@ from fgdd_fast.cli.distillation.summary import report_plan
 from fgdd_fast.cli.options import folder, foreground_options, runtime_of_options, runtime_options
 from fgdd_fast.cli.terminal import console, console_progress, say
 from fgdd_fast.distilling import distill
+from fgdd_fast.errors import OutputError
 from fgdd_fast.models.catalogue.catalogue import load_catalogue
 from fgdd_fast.models.fitting import BACKBONE, fit_teacher
 from fgdd_fast.output.folder import REPORT, writing
@@ -120,6 +122,10 @@ def _drawing(data: Path, masks: Path) -> Iterator[Future[tuple[DrawnSource, ...]
             yield executor.submit(
                 write_drawn_dataset, data, images_per_class=DRAWN_PER_CLASS, seed=0, masks=masks
             )
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"{data} was not drawn: the process that drew it was ended", "Is memory short? Try again."
+            ) from error
         except BaseException:
             for child in active_children():
                 child.terminate()
