@@ -160,12 +160,12 @@ def leave_out() -> None:
         (decode, "read_pixels", lambda *_: picture),
         (decode, "hashlib", SimpleNamespace(sha256=lambda content: sha256(content[-1024:]))),
         (resize, "_average", averaged),
-        (image_measurer, "stacked", joined),
         (image_measurer, "encode_mask", lambda _: mask),
         (image_measurer, "kept_shares", lambda _, boxes, *__: [1.0] * len(boxes)),
     ):
         mock.patch.object(module, name, answer).start()
-    mock.patch("fgdd_fast.models.saliency.stacked", joined).start()
+    for module_name in ("network", "saliency"):
+        mock.patch(f"fgdd_fast.models.{module_name}.stacked", joined).start()
     mock.patch(
         "fgdd_engines.null_backend.backend.NullEngine._run",
         lambda self, _, outputs: {name: self._answers[name] for name in outputs},
