@@ -32,6 +32,7 @@ from fgdd_fast.options import (
     stored_settings,
 )
 from fgdd_fast.output.folder import check_output, output_folder
+from fgdd_fast.output.hashes import write_hashes
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
@@ -240,6 +241,7 @@ class Pipeline:
                 looked_at={} if self.quick is None else plan.looked_at,
             )
             write(manifest, partial)
+            write_hashes(partial)
             reader = self._whole(plan.settings) or self._reader(plan.settings.selection)
             measurer = look_again(reader, plan, self.images)
             write_run_record(record_run(self.log, plan, self.images, measurer, threads=threads), partial)

@@ -4,6 +4,7 @@ the record of a run."""
 __all__ = [
     "distilled",
     "folder",
+    "hashes",
     "manifest",
     "manifest_reading",
     "mosaic",

@@ -2,6 +2,7 @@
 
     OUT/manifest.json
     OUT/images/<class>/<class>_00000.png
+    OUT/SHA256SUMS                          hashes of these
     OUT/run.json                            the record of the run
     OUT/report.html                         made by `fgdd-fast report`
     OUT/labels/                             made by `fgdd-fast label`, if at all
@@ -24,6 +25,7 @@ from fgdd_fast.errors import OutputError
 
 IMAGES = "images"
 MANIFEST = "manifest.json"
+HASHES = "SHA256SUMS"
 RUN_RECORD = "run.json"
 REPORT, COMPARISON = "report.html", "comparison.html"
 LABELS = "labels"
@@ -36,6 +38,7 @@ HARMLESS = frozenset(
         "desktop.ini",
         "sheet.png",
         "contact-sheet.png",
+        HASHES,
         RUN_RECORD,
         REPORT,
         COMPARISON,

@@ -11,6 +11,7 @@ from fgdd_fast.class_names import ByClassName
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.dataset import Skipped
 from fgdd_fast.output.folder import output_folder, write_image
+from fgdd_fast.output.hashes import write_hashes
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.mosaic import arrange, compose, encode
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
@@ -84,6 +85,7 @@ def write_checkpoint(
         images = list(_write_mosaics(candidates, plan, partial))
         manifest = _manifest(candidates, plan, images)
         write(manifest, partial)
+        write_hashes(partial)
         warnings = [f"The class '{name}' is not among them yet: {reason}" for name, reason in short.items()]
         record = record_run(log, plan, (), None, threads=threads)
         record = replace(record, warnings=(*record.warnings, *warnings))

@@ -15,6 +15,7 @@ from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.distilled import mosaic_geometry
 from fgdd_fast.output.folder import MANIFEST, check_output, output_folder, writing
+from fgdd_fast.output.hashes import write_hashes
 from fgdd_fast.output.manifest import DistilledImage, Manifest
 from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.output.mosaic import Format, compose, encode
@@ -135,4 +136,5 @@ def remake(
             task.advance()
         with writing(folder / MANIFEST):
             (folder / MANIFEST).write_bytes(content)
+        write_hashes(folder)
     return known

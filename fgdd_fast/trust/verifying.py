@@ -1,8 +1,8 @@
-"""A distilled data set held against its manifest, its labels' hashes, and the photographs behind it."""
+"""A distilled data set held against its manifest, its hashes, and the photographs behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.images.dataset import data_root
@@ -19,13 +20,14 @@ from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.index import read_index
 from fgdd_fast.labels.stored import check_subject, find_damage
 from fgdd_fast.output.distilled import DistilledSet, open_distilled, split_tiles
-from fgdd_fast.output.folder import LABEL_INDEX, LABELS
+from fgdd_fast.output.folder import HASHES, LABEL_INDEX, LABELS, MANIFEST
+from fgdd_fast.output.hashes import read_hashes
 from fgdd_fast.output.mosaic import encode
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.runtime.choose import available_processors
 from fgdd_fast.trust.remaking import TileCutter, image_format
 
-Code = Literal["image", "source", "tile", "labels"]
+Code = Literal["image", "manifest", "source", "tile", "labels"]
 ROUNDING = 1.0  # mean levels by which another version of OpenCV may decode and resize a tile otherwise
 
 
@@ -34,9 +36,10 @@ class Finding:
     """Something that is not as it should be.
 
     Attributes:
-        code: `image`, a mosaic's file that is damaged or not the one that was labelled; `source`, a
-            photograph that is missing or another one; `tile`, a part of a mosaic that is not what its
-            photograph gives; `labels`, stored labels that are damaged or of something else.
+        code: `image`, a mosaic's file that is damaged or not the one that was written or labelled;
+            `manifest`, the manifest is not the one that was written, or the file of hashes is damaged;
+            `source`, a photograph that is missing or another one; `tile`, a part of a mosaic that is not
+            what its photograph gives; `labels`, stored labels that are damaged or of something else.
         file: POSIX path within OUT or, of a `source`, within DATA.
         problem: what is wrong, in words.
     """
@@ -52,7 +55,7 @@ class Verified:
 
     Attributes:
         images: mosaics whose files were read and decoded.
-        hashed: of them, those held against a hash, which stored labels have.
+        hashed: of them, those held against a hash, which `OUT/SHA256SUMS` and stored labels have.
         remade: tiles that were made anew from their photographs.
         rounded: of them, those that differ by rounding alone, made by another version of OpenCV.
         label_files: files of labels held against their hashes.
@@ -85,9 +88,10 @@ def verify(
 ) -> Verified:
     """Check a distilled data set that somebody received: every file of it, and nothing else.
 
-    The files are those that the manifest lists, whole and of its size. Stored labels have hashes of images
-    and of manifest. With DATA every tile is made anew from its photograph, whose hash the manifest has, and
-    compared: exactly where the manifest names this version of OpenCV, else but for rounding.
+    The files are those that the manifest lists, whole, of its size, and with the hashes in `OUT/SHA256SUMS`
+    where that is there, as it is since 0.2.0. Stored labels have hashes of images and of manifest as well.
+    With DATA every tile is made anew from its photograph, whose hash the manifest has, and compared: exactly
+    where the manifest names this version of OpenCV, else but for rounding.
 
     Args:
         out: the folder of the distilled data set.
@@ -106,9 +110,10 @@ def verify(
     if data is not None:
         cutter = TileCutter(distilled.manifest, distilled.size, distilled.factor, data_root(Path(data)))
     workers = threads or available_processors()
+    hashes, of_manifest = _read_hashes(distilled)
 
     def check(index: int) -> _OfImage:
-        return _check_image(distilled, index, cutter)
+        return _check_image(distilled, index, cutter, hashes)
 
     found: list[_OfImage] = []
     with (
@@ -119,14 +124,14 @@ def verify(
         for each in ordered_map(executor, check, range(len(distilled)), 2 * workers):
             found.append(each)
             task.advance()
-    label_files, hashed, of_labels = _check_labels(distilled)
+    label_files, labelled, of_labels = _check_labels(distilled)
     return Verified(
         images=len(found),
-        hashed=hashed,
+        hashed=max(labelled, len(found) if hashes else 0),
         remade=sum(each.remade for each in found),
         rounded=sum(each.rounded for each in found),
         label_files=label_files,
-        findings=(*(finding for each in found for finding in each.findings), *of_labels),
+        findings=(*of_manifest, *(finding for each in found for finding in each.findings), *of_labels),
     )
 
 
@@ -139,13 +144,28 @@ class _OfImage:
     rounded: int = 0
 
 
-def _check_image(distilled: DistilledSet, index: int, cutter: TileCutter | None) -> _OfImage:
+def _read_hashes(distilled: DistilledSet) -> tuple[dict[str, str], list[Finding]]:
+    """The hash of each file, empty where none were written; and what is wrong with the manifest."""
+    try:
+        hashes = read_hashes(distilled.folder)
+    except DataError as error:
+        return {}, [Finding("manifest", HASHES, error.problem)]
+    if hashes is None or hashes.get(MANIFEST) == file_sha256(distilled.folder / MANIFEST):
+        return hashes or {}, []
+    return hashes, [Finding("manifest", MANIFEST, f"is not the one that {HASHES} was written for")]
+
+
+def _check_image(
+    distilled: DistilledSet, index: int, cutter: TileCutter | None, hashes: Mapping[str, str]
+) -> _OfImage:
     """Check one mosaic; runs in a thread."""
     image = distilled.manifest.images[index]
     try:
         written = distilled.read(index)
     except DataError as error:
         return _OfImage([Finding("image", image.file, error.problem)])
+    if hashes and hashes.get(image.file) != file_sha256(distilled.folder / image.file):
+        return _OfImage([Finding("image", image.file, f"is not the one that {HASHES} was written for")])
     if cutter is None:
         return _OfImage()
     made, findings = [], []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from tiny_labels import label
 from fgdd_fast import remake, verify
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError
+from fgdd_fast.output.folder import write_image
+from fgdd_fast.output.hashes import read_hashes, write_hashes
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def run(*words: object) -> Result:
 def test_what_was_distilled_is_sound_and_made_again_byte_for_byte(folder: Path, name: str) -> None:
     verified = verify(folder / name, folder / "data", threads=2)
     assert verified.sound
-    assert (verified.images, verified.remade, verified.rounded, verified.hashed) == (6, 24, 0, 0)
+    assert (verified.images, verified.remade, verified.rounded, verified.hashed) == (6, 24, 0, 6)
     remake(folder / name, folder / "data", folder / "again")
     assert contents(folder / "again") == contents(folder / name)
     manifest = folder / name / "manifest.json"
@@ -73,6 +77,7 @@ def paint(path: Path) -> None:
 def test_what_was_changed_is_found(
     folder: Path, change: Callable[[Path], object], code: str, words: str
 ) -> None:
+    (folder / "png/SHA256SUMS").unlink()  # as sets of 0.1.0 have none
     change(folder)
     verified = verify(folder / "png", folder / "data")
     assert {finding.code for finding in verified.findings} == {code}
@@ -88,6 +93,46 @@ def image(folder: Path) -> Path:
     return folder / "png/images/blue/blue_00000.png"
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (lambda folder: paint(image(folder)), "image", "is not the one that SHA256SUMS was written for"),
+        (
+            lambda folder: edit(folder, lambda data: data["thresholds"].update(blue=0.5)),
+            "manifest",
+            "is not the one that SHA256SUMS was written for",
+        ),
+        (
+            lambda folder: (folder / "png/SHA256SUMS").write_text("# nothing\n"),
+            "manifest",
+            "line 1 is no hash and name",
+        ),
+    ],
+)
+def test_hashes_tell_without_the_photographs(
+    folder: Path, change: Callable[[Path], object], code: str, words: str
+) -> None:
+    change(folder)
+    (finding,) = verify(folder / "png").findings
+    assert finding.code == code
+    assert words in finding.problem
+
+
+@pytest.mark.parametrize("name", ["plain", "two words", "back\\slash", "two\nlines", "\udcff\r"])
+def test_hashes_are_those_of_sha256sum(tmp_path: Path, name: str) -> None:
+    file = write_image(tmp_path, name, 0, b"content", "png")
+    (tmp_path / "manifest.json").write_text("{}")
+    write_hashes(tmp_path)
+    assert read_hashes(tmp_path) == {
+        "manifest.json": hashlib.sha256(b"{}").hexdigest(),
+        file: hashlib.sha256(b"content").hexdigest(),
+    }
+    check = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
+    (tmp_path / file).write_bytes(b"other")
+    assert subprocess.run(check, cwd=tmp_path, check=False, capture_output=True).returncode == 1
+
+
 def test_labels_have_hashes_of_the_images(folder: Path) -> None:
     result = label(folder / "png", epochs=0)
     assert result.exit_code == 0, result.output
@@ -99,11 +144,13 @@ def test_labels_have_hashes_of_the_images(folder: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:-1] + b"\1")
     (finding,) = verify(folder / "png").findings
     assert (finding.code, finding.file) == ("labels", "labels/images.safetensors")
+    (folder / "png/SHA256SUMS").unlink()
     paint(image(folder))
     assert "not what was labelled" in verify(folder / "png").findings[0].problem
 
 
 def test_another_version_of_opencv_may_round_otherwise(folder: Path) -> None:
+    (folder / "png/SHA256SUMS").unlink()
     edit(folder, lambda data: data["tool"].update(opencv="1.0"))
     paint(image(folder))
     verified = verify(folder / "png", folder / "data")
@@ -118,6 +165,7 @@ def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
 
 
 def test_a_box_outside_its_photograph_is_told(folder: Path) -> None:
+    (folder / "png/SHA256SUMS").unlink()
     edit(folder, lambda data: data["images"][0]["tiles"][0].update(box=[9999, 0, 5, 5]))
     (finding,) = verify(folder / "png", folder / "data").findings
     assert "lies outside the image" in finding.problem
