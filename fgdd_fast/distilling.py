@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -206,6 +206,8 @@ def forecast_distillation(
             pipeline.forecast(settings, progress=progress),
             _mosaic_bytes(pipeline.images, settings),
         )
+    if settings.most_bytes is not None:
+        settings = replace(settings, ipc=max(1, settings.most_bytes // max(1, each * len(dataset.classes))))
     mosaics = sum(map(settings.ipc_of, dataset.classes))
     return DistillationForecast(measuring, len(dataset.classes), mosaics, settings, mosaics * each)
 

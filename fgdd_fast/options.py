@@ -17,6 +17,7 @@ from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.selection.images_per_class import (
     ImagesPerClass,
     images_per_class_text,
+    parse_bytes,
     parse_images_per_class,
 )
 from fgdd_fast.selection.ranking import RankingName
@@ -106,7 +107,8 @@ class PlanOptions:
 
     Attributes:
         ipc: images (mosaics) per class, at least 1: a number, numbers by class, or a text of both such as
-            `10,dress=5`, where 10 is for all others.
+            `10,dress=5`, where 10 is for all others; or a text such as `5MB`: as many as their files may have
+            bytes altogether.
         rule: which images are kept whole, such as `quantile:0.3`, which is the default where a foreground
             model is named; otherwise all are (`always-full`).
         ranking: which tiles of a class are taken.
@@ -148,6 +150,7 @@ class PlanOptions:
             format=self.format,
             selection=SelectionSettings(self.ranking, keep, self.least_area, self.near_duplicates),
             sixteen_bit=options.sixteen_bit,
+            most_bytes=parse_bytes(self.ipc),
         )
 
 

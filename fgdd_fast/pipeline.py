@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.cluster.cluster import Cluster
-from fgdd_fast.errors import SettingsError
+from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
 from fgdd_fast.measurement.effort import AnyMeasurer, decide_measured, look_again
 from fgdd_fast.measurement.forecast import Forecast, StoreView, forecast
@@ -35,7 +36,7 @@ from fgdd_fast.output.folder import check_output, output_folder
 from fgdd_fast.output.hashes import write_hashes
 from fgdd_fast.output.manifest import DistilledImage, Manifest, Model, build, write
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
-from fgdd_fast.output.writing import write_mosaics
+from fgdd_fast.output.writing import mosaic_bytes, write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, doubts
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
@@ -175,6 +176,47 @@ class Pipeline:
             )
         if settings.selection.needs_features:
             check_features(self.teacher.bundle)
+        if settings.most_bytes is not None:
+            settings = self._filled(settings, settings.most_bytes, progress)
+        plan = self._decided(settings, progress)
+        for text in doubts(plan, self.teacher):
+            _log.warning("%s", text)
+            self.log.warn(text)
+        return plan
+
+    def _filled(self, settings: MosaicSettings, most_bytes: int, progress: Progress) -> MosaicSettings:
+        """The settings with the most mosaics per class whose files fit into so many bytes."""
+        tiles = min(Counter(image.class_name for image in self.images).values()) * (self.options.crops + 1)
+        fitting, too_many, tried = 0, tiles // settings.factor**2 + 1, 1
+        while too_many - fitting > 1:
+            settings = replace(settings, ipc=tried, most_bytes=None)
+            try:
+                needed = self._bytes_of(self._decided(settings, progress), progress)
+            except DataError:  # a class has not so many tiles
+                if tried == 1:
+                    raise
+                too_many = tried
+            else:
+                if needed > most_bytes and tried == 1:
+                    raise SettingsError(
+                        f"One image per class takes {needed} bytes already, and {most_bytes} are given",
+                        "Give more, a smaller --size, or --format jpg.",
+                    )
+                fitting, too_many = (fitting, tried) if needed > most_bytes else (tried, too_many)
+                tried = int(tried * most_bytes / needed)
+            tried = min(max(tried, fitting + 1), too_many - 1)
+        return replace(settings, ipc=fitting)
+
+    def _bytes_of(self, plan: Plan, progress: Progress) -> int:
+        """How many bytes the files of a plan's mosaics have altogether."""
+        total, mosaics = 0, sum(len(part.mosaics) for part in plan.classes)
+        with progress.task(f"Trying {plan.settings.ipc} images per class", mosaics) as task:
+            for size in mosaic_bytes(plan, self.paths, threads=self.runtime.threads):
+                total += size
+                task.advance()
+        return total
+
+    def _decided(self, settings: MosaicSettings, progress: Progress) -> Plan:
         measurer = self._whole(settings) or self._reader(settings.selection)
         measured = self._measure(measurer, progress)
         left_out = {item.source for item in measured.skipped}
@@ -183,9 +225,6 @@ class Pipeline:
             plan = decide_measured(
                 self.dataset, usable, measurer, settings, measured.skipped, self.paths, progress
             )
-        for text in doubts(plan, self.teacher):
-            _log.warning("%s", text)
-            self.log.warn(text)
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
     def _measure(self, measurer: AnyMeasurer, progress: Progress) -> Measured:

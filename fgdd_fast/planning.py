@@ -57,6 +57,9 @@ class MosaicSettings:
         format: of the image files.
         selection: which tiles are the best, and which are not considered.
         sixteen_bit: how samples of 16 bits are read; the same as they were measured with.
+        ipc_by_class: mosaics of classes that have a number of their own.
+        most_bytes: of the mosaics' files altogether; where it is given, `ipc` is the least that is made, and
+            a plan has the largest number that fits.
     """
 
     ipc: int
@@ -69,6 +72,7 @@ class MosaicSettings:
     selection: SelectionSettings = PLAIN
     sixteen_bit: SixteenBit = "shift"
     ipc_by_class: Mapping[str, int] = field(default_factory=dict)
+    most_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.size % self.factor:

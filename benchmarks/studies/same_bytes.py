@@ -36,8 +36,8 @@ RENAMED_WORDS: Mapping[str, str] = {}
 TIMES = {"seconds", "environment"}  # keys of JSON files whose values no two runs share
 VERSIONED = {"tool", "made_with", "with", "runtime", "features", "version"}  # keys below which versions stand
 VERSION = re.compile(r"\d+(\.\d+)+[\w.+-]*")
-# What is not compared: stores, the record of a run, which holds its times, the page that shows them, and hashes
-# of what is compared.
+# What is not compared: stores, the record of a run, which holds its times, the page that shows them, and the
+# hashes of what is compared.
 LEFT_OUT = {"store", "run.json", "report.html", "SHA256SUMS"}
 ADDED = ("demo/masks/",)  # what `after` writes besides: the true masks of the demo's pictures
 ADDED_KEYS = {"same_class"}  # keys of JSON files that `after` has besides: a figure of a teacher's variants

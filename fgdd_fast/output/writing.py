@@ -10,7 +10,7 @@ from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
-from fgdd_fast.planning import Plan
+from fgdd_fast.planning import MosaicSettings, Plan
 
 
 def write_mosaics(
@@ -36,23 +36,39 @@ def write_mosaics(
         OutputError: a file cannot be written.
     """
 
-    settings = plan.settings
-
-    def render(item: tuple[str, Mosaic]) -> tuple[str, str, Mosaic]:
+    def made(item: tuple[str, Mosaic]) -> tuple[str, str, Mosaic]:
         name, mosaic = item
-        tiles = [
-            read_tile(
-                paths[tile.source],
-                tile.sha256,
-                tile.box,
-                settings.tile_size,
-                settings.resize,
-                settings.sixteen_bit,
-            )
-            for tile in mosaic.tiles
-        ]
-        content = encode(compose(tiles, settings.factor), settings.format)
-        return write_image(folder, name, mosaic.index, content, settings.format), name, mosaic
+        content = _render(mosaic, paths, plan.settings)
+        return write_image(folder, name, mosaic.index, content, plan.settings.format), name, mosaic
 
     with single_threaded_opencv(), ThreadPoolExecutor(threads, "compose") as executor:
-        yield from ordered_map(executor, render, plan.mosaics, 2 * threads)
+        yield from ordered_map(executor, made, plan.mosaics, 2 * threads)
+
+
+def mosaic_bytes(plan: Plan, paths: Mapping[str, Path], *, threads: int) -> Iterator[int]:
+    """Yield how large the file of each mosaic would be; nothing is written.
+
+    Args, Raises: as for `write_mosaics`.
+    """
+
+    def size(item: tuple[str, Mosaic]) -> int:
+        return len(_render(item[1], paths, plan.settings))
+
+    with single_threaded_opencv(), ThreadPoolExecutor(threads, "compose") as executor:
+        yield from ordered_map(executor, size, plan.mosaics, 2 * threads)
+
+
+def _render(mosaic: Mosaic, paths: Mapping[str, Path], settings: MosaicSettings) -> bytes:
+    """The content of a mosaic's file."""
+    tiles = [
+        read_tile(
+            paths[tile.source],
+            tile.sha256,
+            tile.box,
+            settings.tile_size,
+            settings.resize,
+            settings.sixteen_bit,
+        )
+        for tile in mosaic.tiles
+    ]
+    return encode(compose(tiles, settings.factor), settings.format)

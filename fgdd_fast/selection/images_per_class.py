@@ -1,4 +1,4 @@
-"""How many images (mosaics) each class gets: a number for all, or numbers by class."""
+"""How many images (mosaics) each class gets: a number for all, numbers by class, or what fits into bytes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,46 @@ from collections.abc import Iterable, Mapping
 from fgdd_fast.errors import SettingsError
 
 ImagesPerClass = int | str | Mapping[str, int]
-HELP = "a number, or numbers by class: dress=5,hat=20; with 10,dress=5 all others get 10"
+HELP = (
+    "a number, or numbers by class: dress=5,hat=20; with 10,dress=5 all others get 10; or the most whose "
+    "files fit into so many bytes: 5MB"
+)
 _OTHERS = re.compile(r"(\d+)(?:,|$)")
 _CLASS = re.compile(r"(.+?)=(\d+)(?:,|$)")  # a class's name may hold commas
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) ?([kMG]i?)B")
+_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
+def parse_bytes(asked: ImagesPerClass) -> int | None:
+    """Return how many bytes a text such as `5MB`, `0.5GB` or `200kiB` names; None of anything else.
+
+    Raises:
+        SettingsError: it is less than one byte.
+    """
+    found = _BYTES.fullmatch(asked) if isinstance(asked, str) else None
+    if found is None:
+        return None
+    count = int(float(found[1]) * _UNITS[found[2]])
+    if count < 1:
+        raise SettingsError(f"Nothing fits into {asked!r}", f"Give {HELP}.")
+    return count
 
 
 def parse_images_per_class(asked: ImagesPerClass) -> tuple[int, Mapping[str, int]]:
     """Return the number of images of classes that are not named, 0 where there is none, and of those named.
 
     Args:
-        asked: a number; numbers by class; or a text of both, such as `10,dress=5,hat=20`.
+        asked: a number; numbers by class; a text of both, such as `10,dress=5,hat=20`; or a number of bytes,
+            of which one image per class is the least that is made.
 
     Raises:
         SettingsError: it is none of these, names a class twice, or a number is below 1.
     """
     numbers: list[int] = []
     by_class: dict[str, int] = {}
-    if isinstance(asked, int):
+    if parse_bytes(asked) is not None:
+        numbers.append(1)
+    elif isinstance(asked, int):
         numbers.append(asked)
     elif isinstance(asked, Mapping):
         by_class.update(asked)

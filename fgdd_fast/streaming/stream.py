@@ -72,6 +72,11 @@ def stream(
     """
     reading, deciding, measuring = _sorted_options(source, options)
     settings = deciding.settings(measuring)
+    if settings.most_bytes is not None:
+        raise SettingsError(
+            "How many images per class fit into so many bytes cannot be known of a stream",
+            "Give a number: --ipc 10. --disk limits what is kept beside OUT.",
+        )
     check_streamable(settings.rule, settings.selection.ranking)
     opened = open_source(source, once=reading.once, every=reading.every, patience=reading.patience)
     label_of = label_function(reading.labels or FOLDER)

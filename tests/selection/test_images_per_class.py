@@ -93,3 +93,25 @@ def test_a_mapping_and_a_number_give_what_the_text_gives(workplace: Path) -> Non
         fgdd_fast.distill(workplace / "data", workplace / out, ipc=ipc, **options)
     assert contents(workplace / "number") == contents(workplace / "text")
     assert contents(workplace / "number" / "images") == contents(workplace / "mapping" / "images")
+
+
+def test_as_many_are_made_as_fit_into_so_many_bytes(workplace: Path) -> None:
+    sizes = {}
+    for ipc in (1, 2, 3):
+        assert distill(workplace, f"of-{ipc}", ipc=ipc, pool="all").exit_code == 0
+        files = (workplace / f"of-{ipc}" / "images").rglob("*.png")
+        sizes[ipc] = sum(file.stat().st_size for file in files)
+    for most, ipc in ((sizes[2], 2), (sizes[3] - 1, 2), (sizes[1], 1)):
+        result = distill(workplace, "out", "--overwrite", ipc=f"{most / 1000:.3f}kB", pool="all")
+        assert result.exit_code == 0, result.output
+        assert contents(workplace / "out") == contents(workplace / f"of-{ipc}")
+    assert_refused(distill(workplace, "none", ipc="0.1kB"), "One image per class takes", "--format jpg")
+    everything = distill(workplace, "out", "--overwrite", ipc="1GB", pool="all")
+    assert everything.exit_code == 0, everything.output
+    assert read_manifest(workplace / "out").settings["ipc"] > 3
+
+
+@pytest.mark.parametrize("asked", ["0kB", "5 B", "5mb"])
+def test_what_is_no_number_of_bytes_is_refused(asked: str) -> None:
+    with pytest.raises(SettingsError):
+        parse_images_per_class(asked)
