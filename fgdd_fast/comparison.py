@@ -196,7 +196,7 @@ def _opened(
 
 def _choose(options: MeasureOptions, against: str, classes: Sequence[str]) -> tuple[ForegroundChoice, ...]:
     """The model that is judged and the other, each asked as the options say if it is asked by class."""
-    names = (options.foreground or DEFAULT_FOREGROUND, against)
+    names = (str(options.foreground or DEFAULT_FOREGROUND), against)
     asked = [find_family(name).asked_by_class for name in names]
     if not any(asked):
         asked[0] = True  # which refuses the options, if there are any

@@ -139,7 +139,7 @@ def _no_teacher(data: Path) -> TeacherError:
 def _choose(options: MeasureOptions, dataset: DataSet) -> ForegroundChoice:
     prompts = None if options.prompts is None else read_prompts(Path(options.prompts))
     named, threshold = options.foreground or NO_FOREGROUND, options.box_threshold
-    return choose_foreground(named, dataset.classes, prompts=prompts, box_threshold=threshold)
+    return choose_foreground(str(named), dataset.classes, prompts=prompts, box_threshold=threshold)
 
 
 def distill(

@@ -86,7 +86,7 @@ class MeasureOptions:
     """
 
     teacher: str | Path | None = None
-    foreground: str | None = None
+    foreground: str | Path | None = None
     foreground_effort: Effort = "exact"
     prompts: str | Path | None = None
     box_threshold: float | None = None

@@ -18,7 +18,7 @@ pytest.importorskip("PIL", reason="Pillow is not installed")
 from fgdd_bench.harness.subject import Task  # noqa: E402
 from fgdd_bench.references import fair  # noqa: E402
 from fgdd_bench.references.fair_workers import ImageLoader  # noqa: E402
-from fgdd_bench.references.networks import find_normalisation, reference_device  # noqa: E402
+from fgdd_bench.references.networks import find_normalisation, reference_device, wait_for  # noqa: E402
 from fgdd_bench.references.onnx_network import first_convolution_input, pytorch_network  # noqa: E402
 from fgdd_engines.bundle.bundle import Bundle  # noqa: E402
 from fgdd_export.graphs.graph import run_model  # noqa: E402
@@ -85,6 +85,16 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(EngineError, match="no GPU"):
         reference_device(Task(device="cuda"))
+
+
+def test_the_references_run_on_the_gpu_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert str(reference_device(Task(device="cuda", gpu=1))) == "cuda:1"
+    assert str(reference_device(Task(gpu=1))) == "cpu"
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    wait_for(torch.device("cuda", 1))
+    assert waited == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize("make", [tiny_convolutions.inverted_residuals, tiny_convolutions.basic_blocks])

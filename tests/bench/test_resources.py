@@ -53,7 +53,12 @@ def test_the_peak_of_memory_starts_anew() -> None:
 
 
 def test_the_memory_of_a_gpu_is_what_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = SimpleNamespace(is_initialized=lambda: True, mem_get_info=lambda: (5 * 2**30, 8 * 2**30))
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        device_count=lambda: 2,
+        memory_reserved=lambda gpu: gpu,  # the second is in use
+        mem_get_info=lambda gpu: ((7 - 2 * gpu) * 2**30, 8 * 2**30),
+    )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert peak_memory().device == 3 * 2**30
     cuda.is_initialized = lambda: False

@@ -24,7 +24,7 @@ def measuring(workplace: Path) -> dict[str, Any]:
     """What `open_pipeline` is told, as the tests' command line says it."""
     return {
         "teacher": workplace / "tiny-teacher.onnx",
-        "foreground": str(workplace / "tiny-foreground.onnx"),
+        "foreground": workplace / "tiny-foreground.onnx",
         "crops": 3,
         "size": 16,
         "store": str(workplace / "store"),

@@ -285,7 +285,7 @@ def test_boards_that_are_merged_have_the_tiles_of_one_that_saw_everything(workpl
                 target = workplace / f"data-{name}" / file.parent.name / file.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, target)
-    asked: dict[str, Any] = {"foreground": str(workplace / "tiny-foreground.onnx"), "ipc": ipc}
+    asked: dict[str, Any] = {"foreground": workplace / "tiny-foreground.onnx", "ipc": ipc}
     for name in ("one", "two"):
         try:
             stream(workplace, workplace / f"data-{name}", name, **asked)

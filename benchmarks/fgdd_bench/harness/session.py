@@ -207,7 +207,8 @@ def _subject(
 
 def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Iterable[Runtime]) -> Task:
     """Return what `fgdd-fast distill` does by default, on the device where this project runs."""
-    backends = [find_backend(runtime.device) for runtime in runtimes]
+    devices = [runtime.device for runtime in runtimes]
+    backends = [find_backend(device) for device in devices]
     on_processor = all(backend.on_processor or backend.only_copies for backend in backends)
     side = options.size // options.factor
     return Task(
@@ -218,6 +219,7 @@ def _task(options: BenchOptions, teacher: Bundle | None, runtimes: Iterable[Runt
         view="pad" if teacher is None else default_view(side, teacher.preprocessing.width),
         threads=options.threads,
         device="cpu" if on_processor else "cuda",
+        gpu=0 if on_processor else max(split_device(device)[1] for device in devices),
     )
 
 

@@ -48,6 +48,7 @@ class Task:
         threads: processor threads.
         batch: images that a reference puts into one inference; the references' own best, found beforehand.
         device: where the references run.
+        gpu: number of the GPU that this is, where it is one.
     """
 
     crops: int = 5
@@ -58,6 +59,7 @@ class Task:
     threads: int = 2
     batch: int = 2
     device: Literal["cpu", "cuda"] = "cpu"
+    gpu: int = 0
 
     @property
     def tile_size(self) -> int:

@@ -100,8 +100,8 @@ def peak_memory() -> Memory:
     """The memory that was in use at the most."""
     torch, device = sys.modules.get("torch"), None
     if torch is not None and torch.cuda.is_initialized():
-        free, total = torch.cuda.mem_get_info()
-        device = total - free
+        held = [gpu for gpu in range(torch.cuda.device_count()) if torch.cuda.memory_reserved(gpu)] or [0]
+        device = sum(total - free for free, total in map(torch.cuda.mem_get_info, held))
     return Memory(_peak("self"), sum(map(_peak, descendants())), device)
 
 

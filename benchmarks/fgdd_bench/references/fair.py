@@ -128,7 +128,7 @@ class FairReference(Implementation):
 
     def _copy(self, _: Tensor, rows: Tensor) -> Tensor:
         copied = rows.pin_memory().to(self._device)
-        torch.cuda.synchronize()
+        wait_for(self._device)
         return copied
 
     def _labels_of(self, images: Sequence[SourceImage]) -> Tensor:

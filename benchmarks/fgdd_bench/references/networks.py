@@ -95,13 +95,13 @@ def reference_device(task: Task) -> torch.device:
     """Return where the references run; an EngineError where that is a GPU, and there is none."""
     if task.device == "cuda" and not torch.cuda.is_available():
         raise EngineError("PyTorch finds no GPU that it can use", "Run: fgdd-fast doctor")
-    return torch.device(task.device)
+    return torch.device(task.device, task.gpu) if task.device == "cuda" else torch.device("cpu")
 
 
 def wait_for(device: torch.device) -> None:
     """Wait until a GPU is done with all that it was given."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
 
 
 def pytorch_on(device: torch.device) -> str:
