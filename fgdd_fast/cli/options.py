@@ -179,14 +179,15 @@ def runtime_options() -> Callable[[F], F]:
     )
 
 
-def resize_option() -> Callable[[F], F]:
-    """How images are resized."""
+def resize_option(*more: str) -> Callable[[F], F]:
+    """How images are resized: two ways, and more."""
     return click.option(
         "--resize",
-        type=click.Choice(["area", "pil"]),
+        type=click.Choice(["area", "pil", *more]),
         default="area",
         show_default=True,
-        help="area is OpenCV's; pil agrees with Pillow's antialiased bilinear.",
+        help="area is OpenCV's; pil agrees with Pillow's antialiased bilinear."
+        + " reduced measures JPEGs of 8 megapixels and more at a fraction of their size." * bool(more),
     )
 
 
@@ -340,7 +341,7 @@ def measure_options(*, streamed: bool = False) -> Callable[[F], F]:
             show_default="pad; resize for tiles below half of the teacher's side",
             help="How the teacher is shown a tile: zero-padded (as RDED does), enlarged, or at its own size.",
         ),
-        resize_option(),
+        resize_option("reduced"),
         seed_option(),
         *(() if streamed else (store,)),
         runtime_options(),

@@ -26,6 +26,13 @@ class Box(NamedTuple):
     width: int
     height: int
 
+    def scaled(self, old: tuple[int, int], new: tuple[int, int]) -> Box:
+        """The same part, at least a pixel, of an image whose width and height were `old` and are `new`."""
+        left, right = (round(end * new[0] / old[0]) for end in (self.x, self.x + self.width))
+        top, bottom = (round(end * new[1] / old[1]) for end in (self.y, self.y + self.height))
+        left, top = min(left, new[0] - 1), min(top, new[1] - 1)
+        return Box(left, top, max(right - left, 1), max(bottom - top, 1))
+
 
 def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: int) -> tuple[Box, ...]:
     """Draw square crops, distributed as RandomResizedCrop's with scale (0.08, 1) and ratio (1, 1).

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ResizeMethod = Literal["area", "pil"]
-RESIZE_METHODS: tuple[ResizeMethod, ...] = ("area", "pil")
+ResizeMethod = Literal["area", "pil", "reduced"]
+RESIZE_METHODS: tuple[ResizeMethod, ...] = ("area", "pil", "reduced")
 
 Pixels = NDArray[np.uint8]
 
@@ -28,7 +28,8 @@ def resize(pixels: Pixels, size: tuple[int, int], method: ResizeMethod) -> Pixel
         method: `area` averages the pixels that each new pixel covers, and interpolates linearly along an axis
             that grows: OpenCV's INTER_AREA within one grey level (`resize_arithmetic`); `pil` is Pillow's
             `Image.resize(size, BILINEAR)`, within one grey level (and exactly, where one axis changes or
-            Pillow is older than 13), and so torchvision's resizing of PIL images.
+            Pillow is older than 13), and so torchvision's resizing of PIL images; `reduced` is `area`, of
+            what `fgdd_fast.images.decode.decoding` has made smaller.
 
     Returns:
         uint8 [size[1], size[0], 3], contiguous.
@@ -36,16 +37,16 @@ def resize(pixels: Pixels, size: tuple[int, int], method: ResizeMethod) -> Pixel
     height, width = pixels.shape[:2]
     if (width, height) == size:
         return np.ascontiguousarray(pixels)
-    return _resize_area(pixels, size) if method == "area" else _resize_pil(pixels, size)
+    return _resize_pil(pixels, size) if method == "pil" else _resize_area(pixels, size)
 
 
 def resize_arithmetic(method: ResizeMethod) -> str:
     """What computes a method in this process, for the keys of what is measured.
 
-    That is the method's name, but for `area` where Intel's IPP averages, which is several times as fast as
+    That is the method's name, but where Intel's IPP averages, which is several times as fast as
     OpenCV's own code: a mean that lies between two grey levels may be rounded the other way.
     """
-    return "area, Intel IPP" if method == "area" and _ipp_averages() else method
+    return f"{method}, Intel IPP" if method != "pil" and _ipp_averages() else method
 
 
 def _resize_area(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -12,7 +12,7 @@ import numpy as np
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.dataset import Skipped, SourceImage
-from fgdd_fast.images.decode import decoding, read_file
+from fgdd_fast.images.decode import decoding, read_file, upright_size
 from fgdd_fast.images.depth import at_depth
 from fgdd_fast.images.near_duplicates import perceptual_hash
 from fgdd_fast.images.tiles import tile_pixels
@@ -171,14 +171,18 @@ class ImageMeasurer:
                 if file.sha256 != read.sha256:
                     return Skipped(read.image.source, CHANGED)
                 content = file.content
-            with decoding(at_depth(content, self._settings.sixteen_bit)) as pixels:
-                return self._prepare_decoded(work, pixels)
+            content = at_depth(content, self._settings.sixteen_bit)
+            reduced = self._settings.resize == "reduced"
+            with decoding(content, reduced=reduced) as pixels:
+                size = upright_size(content) if reduced else (pixels.shape[1], pixels.shape[0])
+                return self._prepare_decoded(work, pixels, size)
         except ImageError as error:
             return Skipped(read.image.source, error.problem)
 
-    def _prepare_decoded(self, work: Work, pixels: Pixels) -> _Prepared:
+    def _prepare_decoded(self, work: Work, pixels: Pixels, size: tuple[int, int]) -> _Prepared:
+        """Take from an image's pixels, which may be fewer than it has, what is missing of it."""
         image = work.read.image
-        height, width = pixels.shape[:2]
+        width, height = size
         missing = work.missing
         if missing is None:
             missing = all_work(image, width, height, self._settings, scored=self._teacher is not None)
@@ -188,13 +192,15 @@ class ImageMeasurer:
             KnownFile(work.read.sha256, width, height),
             self._foreground.prepare(pixels, image) if missing.foreground else None,
             missing.boxes,
-            tuple(self._view(pixels, box) for box in missing.boxes),
+            tuple(self._view(pixels, box, size) for box in missing.boxes),
             missing.crops,
             perceptual_hash(pixels) if missing.hash else None,
         )
 
-    def _view(self, pixels: Images, box: Box) -> Images:
+    def _view(self, pixels: Images, box: Box, size: tuple[int, int]) -> Images:
         assert self._teacher is not None  # else no box is missing
+        if (seen := (pixels.shape[1], pixels.shape[0])) != size:
+            box = box.scaled(size, seen)
         tile = tile_pixels(pixels, box, self._teacher.tile_size, self._settings.resize)
         return self._teacher.show(tile)
 

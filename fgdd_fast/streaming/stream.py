@@ -72,6 +72,10 @@ def stream(
     """
     reading, deciding, measuring = _sorted_options(source, options)
     settings = deciding.settings(measuring)
+    if settings.resize == "reduced":
+        raise SettingsError(
+            "A stream cuts its tiles when it measures, of all pixels", "Choose --resize area, or pil."
+        )
     if settings.most_bytes is not None:
         raise SettingsError(
             "How many images per class fit into so many bytes cannot be known of a stream",

@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images import decode
-from fgdd_fast.images.decode import decode_image, read_file, read_image
+from fgdd_fast.images.decode import decode_image, decoding, read_file, read_image, upright_size
 from fgdd_fast.images.headers import read_header
 
 needs_gif = pytest.mark.skipif(
@@ -323,3 +323,29 @@ def test_photographs_agree_with_pillow() -> None:
         expected = pillow(path.read_bytes())
         assert pixels.shape == expected.shape
         assert np.abs(pixels.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((299, 267), 1), ((300, 267), 2), ((565, 567), 4), ((8007, 40), 4), ((1280, 1000), 8)]
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller_where_that_is_allowed(
+    size: tuple[int, int], scale: int, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "LARGE", 80_000)
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, "JPEG", exif=exif(orientation))
+    width, height = size if orientation == 1 else size[::-1]
+    assert upright_size(file.getvalue()) == (width, height)
+    with decoding(file.getvalue(), reduced=True) as pixels:
+        assert pixels.shape == (-(-height // scale), -(-width // scale), 3)
+        shown = cv2.resize(pillow(file.getvalue()), pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(pixels.astype(int) - shown).max() <= 2
+    with decoding(file.getvalue()) as pixels:
+        assert pixels.shape == (height, width, 3)
+
+
+def test_what_is_no_jpeg_is_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "LARGE", 10)
+    with decoding(encode(Image.new("RGB", (40, 30)), "PNG"), reduced=True) as pixels:
+        assert pixels.shape == (30, 40, 3)

@@ -13,6 +13,7 @@ import tiny_pipeline as tiny
 from tiny_distillation import IMAGES, assert_refused, contents, distill
 from tiny_grounded import write_grounded_bundle
 
+from fgdd_fast import verify
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.measurement.store_format import SCHEMAS
@@ -196,3 +197,22 @@ def test_a_teacher_that_guesses_may_see_too_little(
     assert result.exit_code == 0, result.output
     assert "no better than guessing" in result.output.replace("\n", " ")
     assert ("--score-view resize" in result.output.replace("\n", " ")) == advised
+
+
+def test_large_jpegs_are_measured_at_a_fraction_of_their_size_and_cut_from_all_of_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (workplace / "data").rglob("*.png"):
+        pixels = cv2.imread(str(file))
+        assert pixels is not None
+        large = cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_NEAREST)
+        assert cv2.imwrite(str(file.with_suffix(".jpg")), large)
+        file.unlink()
+    monkeypatch.setattr("fgdd_fast.images.decode.LARGE", 100)
+    whole = {(tile.source, tile.box): tile.loss for tile in tiles_of(distilled(workplace, "area"))}
+    reduced = distilled(workplace, "reduced", resize="reduced")
+    assert reduced.settings["resize"] == "reduced"
+    both = [tile for tile in tiles_of(reduced) if (tile.source, tile.box) in whole]
+    assert len(both) > len(whole) / 2
+    assert any(whole[tile.source, tile.box] != tile.loss for tile in both)
+    assert verify(workplace / "reduced", workplace / "data").sound
