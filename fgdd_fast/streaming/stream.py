@@ -72,16 +72,7 @@ def stream(
     """
     reading, deciding, measuring = _sorted_options(source, options)
     settings = deciding.settings(measuring)
-    if settings.resize == "reduced":
-        raise SettingsError(
-            "A stream cuts its tiles when it measures, of all pixels", "Choose --resize area, or pil."
-        )
-    if settings.most_bytes is not None:
-        raise SettingsError(
-            "How many images per class fit into so many bytes cannot be known of a stream",
-            "Give a number: --ipc 10. --disk limits what is kept beside OUT.",
-        )
-    check_streamable(settings.rule, settings.selection.ranking)
+    _check(settings)
     opened = open_source(source, once=reading.once, every=reading.every, patience=reading.patience)
     label_of = label_function(reading.labels or FOLDER)
     out, kept = Path(out), candidates_path(Path(out))
@@ -102,6 +93,20 @@ def stream(
             candidates.keep_fact(HOW, how)
             run = Run(pipeline, settings, reading, candidates, out, source=opened, label_of=label_of)
             return run.run(progress)
+
+
+def _check(settings: MosaicSettings) -> None:
+    """Refuse what cannot be done on a stream."""
+    if settings.resize == "reduced":
+        raise SettingsError(
+            "A stream cuts its tiles when it measures, of all pixels", "Choose --resize area, or pil."
+        )
+    if settings.most_bytes is not None:
+        raise SettingsError(
+            "How many images per class fit into so many bytes cannot be known of a stream",
+            "Give a number: --ipc 10. --disk limits what is kept beside OUT.",
+        )
+    check_streamable(settings.rule, settings.selection.ranking)
 
 
 @contextmanager
