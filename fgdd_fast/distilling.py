@@ -217,7 +217,7 @@ def _mosaic_bytes(images: Sequence[SourceImage], settings: MosaicSettings) -> in
     count, tiles = settings.factor**2, list[Pixels]()
     for image in images[:: max(1, len(images) // count)]:
         with suppress(ImageError):
-            pixels = read_image(image.path).pixels
+            pixels = read_image(image.location).pixels
             whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
             tiles.append(tile_pixels(pixels, whole, settings.tile_size, settings.resize))
     if not tiles:

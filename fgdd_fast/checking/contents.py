@@ -63,7 +63,7 @@ def sixteen_bits(seen: Seen) -> Iterator[Found]:
     for file in deep:
         by_class[file.image.class_name].append(file)
     sampled = [file for files in by_class.values() for file in files[:: -(-len(files) // _SAMPLED)]]
-    values = [value for file in sampled if (value := largest_value(file.image.path)) is not None]
+    values = [value for file in sampled if (value := largest_value(file.image.location)) is not None]
     if values and max(values) < _FULL:
         used = max(max(values).bit_length(), 1)
         yield Found(
@@ -101,7 +101,7 @@ def masks(seen: Seen) -> Iterator[Found]:
     for file in seen.files:
         if file.orientation == 1 or (mask := _mask_of(Path(folder), file.image)) is None:
             continue
-        stored, own = _size(file.image.path), _size(mask)
+        stored, own = _size(file.image.location), _size(mask)
         if stored is None or own is None:
             continue
         sideways = file.orientation >= 5 and not _same_aspect(stored, stored[::-1])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
@@ -15,7 +16,7 @@ from fgdd_fast.planning import MosaicSettings, Plan
 
 def write_mosaics(
     plan: Plan,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Location],
     folder: Path,
     *,
     threads: int,
@@ -24,7 +25,7 @@ def write_mosaics(
 
     Args:
         plan: the mosaics.
-        paths: the file of each source.
+        paths: where each source lies.
         folder: the output's temporary folder.
         threads: images read and encoded at the same time.
 

@@ -1,0 +1,152 @@
+"""Images in tar files: class folders packed as they are, or WebDataset's samples.
+
+    cat/1.jpg                     the class is the folder
+    000000.jpg, 000000.cls        the class, or its index, is that of the sample
+    000000.jpg, 000000.json       likewise, under `label`, `class` or another name that lists may have
+
+Files of a sample have the same name up to its first dot. Indices are of `dataset.classes` in `manifest.json`,
+as `fgdd-fast pack` writes it, or of the lines of `classes.txt` or `classnames.txt` beside the shards; without
+these they are names. Where a sample's `json` names its `file`, as `fgdd-fast pack` has it, the image has that
+name.
+Source of the samples' form: the public repository webdataset/webdataset.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from fgdd_fast.errors import DataError
+from fgdd_fast.images.file_kinds import SIGNATURE
+from fgdd_fast.images.listing.folder_search import Found
+from fgdd_fast.images.listing.lists import LABELS
+from fgdd_fast.images.listing.members import Member, clean_path, is_image
+from fgdd_fast.images.listing.shards import Shards
+from fgdd_fast.images.place import Address, File, Piece, RemoteFile, reading
+
+_AT_ONCE = 8  # shards that are read
+_LARGEST = 1 << 20  # bytes of a sample's `cls` or `json`
+_NAMES = ("manifest.json", "classes.txt", "classnames.txt")
+
+
+@dataclass
+class _Tar:
+    """What was found in one tar.
+
+    Attributes:
+        images: path, offset and size of each.
+        notes: of a sample, by its key, its `cls` and `json`.
+    """
+
+    file: File
+    images: list[tuple[str, int, int]] = field(default_factory=list)
+    notes: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
+
+    def read(self, tar: tarfile.TarFile, opened: BinaryIO) -> None:
+        """Go through the headers, and read small parts between them."""
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
+            if member.isdir() or "/." in f"/{member.name.removeprefix('./')}":
+                continue
+            try:
+                path = clean_path(member.name)
+                if not member.isreg() or member.issparse():
+                    raise ValueError("a link in a tar, or something else that is no plain file")
+            except ValueError as error:
+                self.found.skipped.append((member.name, str(error)))
+                continue
+            opened.seek(member.offset_data)
+            key, extension = _key(path)
+            if extension in ("cls", "json") and member.size <= _LARGEST:
+                self.notes.setdefault(key, {})[extension] = opened.read(member.size)
+            elif is_image(path, lambda size=member.size: opened.read(min(size, SIGNATURE)), self.found):  # type: ignore[misc]
+                self.images.append((path, member.offset_data, member.size))
+        opened.seek(tar.offset)
+        if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"it breaks off at byte {tar.offset}")
+
+    def members(self) -> list[Member]:
+        """The images with what their samples say of them."""
+        found = []
+        for path, offset, size in self.images:
+            notes = self.notes.get(_key(path)[0], {})
+            said = _object(notes.get("json", b""))
+            label = next((value for name in LABELS if isinstance(value := said.get(name), str | int)), None)
+            if "cls" in notes:
+                label = notes["cls"].decode("utf-8", "surrogateescape").strip()
+            name = PurePosixPath(str(said.get("file", path))).name or path
+            found.append(
+                Member(str(PurePosixPath(path).with_name(name)), label, Piece(self.file, offset, size))
+            )
+        return found
+
+
+def read_tars(shards: Shards, found: Found) -> tuple[list[Member], list[str] | None]:
+    """Find the images of tar files, of which the headers are read for that.
+
+    Returns:
+        The images, and the classes by their indices; None where a file beside the shards does not say them.
+
+    Raises:
+        DataError: a tar is damaged, or compressed.
+        RemoteError: a store cannot be reached.
+    """
+    with ThreadPoolExecutor(_AT_ONCE, "shards") as readers:
+        tars = [*readers.map(_read_tar, shards.files)]
+    for tar in tars:
+        found.skipped += tar.found.skipped
+        found.aside += tar.found.aside
+    return [member for tar in tars for member in tar.members()], _class_names(shards)
+
+
+def _read_tar(file: File) -> _Tar:
+    tar = _Tar(file)
+    try:
+        with reading(file) as opened:
+            try:
+                with tarfile.open(fileobj=opened, mode="r:") as archive:
+                    tar.read(archive, opened)
+            except (tarfile.TarError, ValueError, EOFError) as error:
+                raise DataError(
+                    f"The tar {file} is damaged: {error}",
+                    "Copy or write it anew; one that is compressed has to be unpacked first.",
+                ) from error
+    except OSError as error:
+        raise DataError(f"The tar {file} cannot be read: {error.strerror or 'it is gone'}") from error
+    return tar
+
+
+def _class_names(shards: Shards) -> list[str] | None:
+    for name in _NAMES:
+        path = shards.root / name
+        with suppress(OSError):
+            content = (RemoteFile(str(path)) if isinstance(path, Address) else path).read_bytes()
+            if name != _NAMES[0]:
+                return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines()]
+            classes = _object(content).get("dataset")
+            if isinstance(classes, dict) and isinstance(names := classes.get("classes"), list):
+                return [str(each) for each in names]
+    return None
+
+
+def _key(path: str) -> tuple[str, str]:
+    """A sample's key and the rest of a file's name: parted at the first dot."""
+    folder, slash, name = path.rpartition("/")
+    stem, _, extension = name.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower()
+
+
+def _object(content: bytes) -> Mapping[str, Any]:
+    """A JSON object; an empty one where it is none."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
