@@ -17,11 +17,14 @@ from pathlib import Path, PosixPath
 from typing import Any, BinaryIO, TypeAlias
 
 from fgdd_engines.optional_imports import import_optional
-from fgdd_fast.errors import DataError, FgddError, ImageError, RemoteError
+from fgdd_fast.errors import FgddError, ImageError, RemoteError
 
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")
 # What an object's description may say that changes with its content, store by store.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+
+_ADVICE = "Check the address, the connection and the credentials, and run the same again: what was measured is kept."
+_WRAPPER = "fsspec.implementations.arrow"
 
 
 class Place(ABC):
@@ -104,7 +107,7 @@ class RemoteFile(Place):
     def read_part(self, start: int, stop: int | None) -> bytes:
         """Read the bytes from `start` to `stop`, or to the end."""
         with _store_of(self.key) as (store, path):
-            return bytes(store.cat_file(path, start=start, end=stop))
+            return bytes(store.cat_file(path, start=start or None, end=stop))
 
 
 File: TypeAlias = Path | RemoteFile
@@ -220,19 +223,22 @@ def _store_of(address: str) -> Iterator[tuple[Any, str]]:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise RemoteError(
             f"{address} cannot be read: {reason}",
-            "Check the connection and the credentials, and run the same again: what was measured is kept.",
+            _ADVICE,
         ) from error
 
 
 @cache
 def _open_store(store: str) -> Any:
-    """The file system of a store, such as `s3://bucket`: one for all threads of this process."""
+    """The file system of a store, such as `s3://bucket`: one for all threads of this process.
+
+    Where the package is missing by which fsspec reaches it (s3fs, gcsfs), Arrow's own file system does.
+    """
     fsspec = import_optional("fsspec", "remote")
     try:
         return fsspec.core.url_to_fs(store, use_listings_cache=False)[0]
     except (ImportError, ValueError) as error:
-        raise DataError(
-            f"{store} cannot be opened: {error}",
-            "For S3, run: pip install 'fgdd-fast[remote]'; other stores have packages of their own, such as "
-            "gcsfs and adlfs.",
-        ) from error
+        arrow, wrapper = (import_optional(name, "remote") for name in ("pyarrow.fs", _WRAPPER))
+        try:
+            return wrapper.ArrowFSWrapper(arrow.FileSystem.from_uri(store)[0])
+        except Exception as other:  # of no class in common
+            raise RemoteError(f"{store} cannot be opened: {error}; Arrow: {other}", _ADVICE) from other
