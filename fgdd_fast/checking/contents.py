@@ -17,6 +17,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.images.file_kinds import UNREADABLE, has_suffix_of
 from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.place import Location
 from fgdd_fast.models.factory import FAMILIES
 from fgdd_fast.models.given.annotated import AnnotatedForeground
 from fgdd_fast.models.given.given import GivenFamily
@@ -171,7 +172,7 @@ def _mask_of(folder: Path, image: SourceImage) -> Path | None:
     return next((name for name in names if name.is_file()), None)
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def _size(path: Location) -> tuple[int, int] | None:
     """Width and height in pixels as stored."""
     try:
         header = read_header(read_file(path).content)

@@ -23,21 +23,24 @@ _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")
 # What an object's description may say that changes with its content, store by store.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified", "created")
 
-_ADVICE = "Check the address, the connection and the credentials, and run the same again: what was measured is kept."
+_ADVICE = "Check address, connection and credentials, and run the same again: what was measured is kept."
 _WRAPPER = "fsspec.implementations.arrow"
 
 
 class Place(ABC):
-    """Where the bytes of an image lie that has no file of its own.
-
-    Attributes:
-        key: tells it from every other place and path.
-        order: by which files are read from first to last.
-    """
+    """Where the bytes of an image lie that has no file of its own."""
 
     __slots__ = ()
-    key: str
-    order: tuple[str, int]
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """What tells it from every other place and path."""
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """By what files that hold several images are read from first to last."""
+        return self.key, 0
 
     @abstractmethod
     def read_bytes(self) -> bytes:
@@ -82,21 +85,21 @@ class RemoteFile(Place):
     """A file of an object store, or of whatever else fsspec reads.
 
     Attributes:
-        key: its address, `s3://bucket/train/cat/1.jpg`.
+        address: such as `s3://bucket/train/cat/1.jpg`.
         version: what it said of its content when it was listed; empty where it was not.
     """
 
-    key: str
+    address: str
     version: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.address
 
     @property
     def name(self) -> str:
         """The last part of its address."""
-        return self.key.rpartition("/")[2]
-
-    @property
-    def order(self) -> tuple[str, int]:
-        return self.key, 0
+        return self.address.rpartition("/")[2]
 
     def signature(self) -> str:
         return self.version
@@ -106,7 +109,7 @@ class RemoteFile(Place):
 
     def read_part(self, start: int, stop: int | None) -> bytes:
         """Read the bytes from `start` to `stop`, or to the end."""
-        with _store_of(self.key) as (store, path):
+        with _store_of(self.address) as (store, path):
             return bytes(store.cat_file(path, start=start or None, end=stop))
 
 
@@ -117,7 +120,7 @@ File: TypeAlias = Path | RemoteFile
 def reading(file: File) -> Iterator[BinaryIO]:
     """Open a file for reading; nothing of it is kept on disk."""
     if isinstance(file, RemoteFile):
-        with _store_of(file.key) as (store, path), store.open(path, "rb") as opened:
+        with _store_of(file.address) as (store, path), store.open(path, "rb") as opened:
             yield opened
     else:
         with file.open("rb") as opened:
@@ -138,7 +141,7 @@ class Piece(Place):
     size: int
 
     @property
-    def key(self) -> str:  # type: ignore[override]
+    def key(self) -> str:
         return f"{key_of(self.file)}/{self.offset}"
 
     @property

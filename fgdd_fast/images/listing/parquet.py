@@ -44,7 +44,7 @@ class Row(Place):
     row: int
 
     @property
-    def key(self) -> str:  # type: ignore[override]
+    def key(self) -> str:
         return f"{key_of(self.file)}/{self.group}/{self.row}"
 
     @property
@@ -162,6 +162,6 @@ def _rows(
         try:
             path = clean_path(path) if path else f"{PurePosixPath(file.name).stem}-{group:04d}-{number:04d}"
         except ValueError as error:
-            found.skipped.append((path, str(error)))
+            found.skipped.append((str(path), str(error)))
             continue
         yield Member(path, label if isinstance(label, int | str) else "", Row(file, content, group, number))

@@ -53,10 +53,12 @@ class _Tar:
         """Go through the headers, and read small parts between them."""
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
-            if member.isdir() or "/." in f"/{member.name.removeprefix('./')}":
+            if member.isdir():
                 continue
             try:
                 path = clean_path(member.name)
+                if "/." in f"/{path}":
+                    continue
                 if not member.isreg() or member.issparse():
                     raise ValueError("a link in a tar, or something else that is no plain file")
             except ValueError as error:
