@@ -1,4 +1,4 @@
-"""Data sets that are no folders: what their images are named, and that they are distilled to the same bytes."""
+"""Data sets that are no folders: how their images are named, and that they give the same bytes."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_rows_without_names_or_bytes(data: Path) -> None:
     parquet.write_table(arrow.table({"img": [content]}), file)
     with pytest.raises(DataError, match="no columns of images and of labels, but img"):
         scan(file)
-    with pytest.raises(ImageError, match="no bytes|another one now"):
+    with pytest.raises(ImageError, match="no bytes"):
         read_file(images[2].location)
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match="is damaged"):
@@ -267,7 +267,7 @@ def test_a_store_that_is_lost_in_mid_run_costs_nothing(
         with (
             fgdd_fast.open_pipeline(given, **options) as pipeline,
             pytest.raises(
-                RemoteError, match="memory://bucket/train/.* the network is down.*run the same again"
+                RemoteError, match=r"memory://bucket/train/.* the network is down.*run the same again"
             ),
         ):
             pipeline.measure()
