@@ -80,8 +80,8 @@ def open_pipeline(
     """Open a folder of labelled images with its models, checked against each other.
 
     Args:
-        data: a folder with one folder of images for each class, a list of images and classes, or what was
-            scanned.
+        data: a folder with one folder of images for each class, a list of images and classes, shards, an
+            address, or what was scanned.
         runtime: how the models run; the fastest that decides as the reference does by default.
         look_only: whether the store stays as it is, for `Pipeline.forecast`; nothing can be measured then.
         progress: told that the models are opened.
