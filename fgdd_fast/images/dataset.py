@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.listing.addresses import list_address
 from fgdd_fast.images.listing.folder_search import ClassSearch, Found, Ignored, list_root
 from fgdd_fast.images.listing.lists import ImageList, find_list, read_list
-from fgdd_fast.images.listing.members import name_members, shared_folder
+from fgdd_fast.images.listing.members import Member, below_shared_folder, name_members
 from fgdd_fast.images.listing.parquet import read_parquets
 from fgdd_fast.images.listing.shards import Shards, find_shards
 from fgdd_fast.images.listing.tars import read_tars
-from fgdd_fast.images.place import Address, Location, Place, RemoteFile, address_of, can_be_seen
+from fgdd_fast.images.place import Address, File, Location, Place, address_of
 from fgdd_fast.seeding import seeded_hash, source_bytes
 
 LAYOUT = "Give a folder that holds one folder of images for each class, as in DATA/cat/1.jpg."
@@ -109,7 +109,7 @@ def data_root(data: Path) -> Path:
 
 def is_there(data: Path) -> bool:
     """Whether a data set can be seen; an address shows that only when something is read."""
-    return find_shards(data) is not None or can_be_seen(data_root(data))
+    return find_shards(data) is not None or isinstance(root := data_root(data), Address) or root.exists()
 
 
 def locate(data: Path) -> Callable[[str], Location]:
@@ -124,7 +124,7 @@ def locate(data: Path) -> Callable[[str], Location]:
         places = {image.source: image.location for image in survey(data).images}
         return lambda source: places.get(source, root / source)
     if isinstance(root, Address):
-        return lambda source: RemoteFile(f"{root}/{source}")
+        return lambda source: Place(File(f"{root}/{source}", ""))
     return root.joinpath
 
 
@@ -132,7 +132,9 @@ def in_reading_order(images: Sequence[SourceImage]) -> Sequence[SourceImage]:
     """Images in the order in which the files that hold several of them are read from first to last."""
     if not any(image.place for image in images):
         return images
-    return sorted(images, key=lambda image: image.place.order if image.place else ("", 0))
+    return sorted(
+        images, key=lambda image: (image.place.file.path, image.place.offset) if image.place else ("", 0)
+    )
 
 
 def scan(root: Path, *, ignore: Sequence[str] = (), skip_empty: bool = False) -> DataSet:
@@ -211,15 +213,15 @@ def _survey_list(data: Path, listed: ImageList, ignored: Ignored) -> DataSet:
 
 def _survey_stored(data: Path, shards: Shards | None, ignored: Ignored) -> DataSet:
     """Survey what is no folder on disk: shards, or what lies at an address."""
-    found, names, above, given = Found(), None, "", address_of(data) or data
+    found, names, given = Found(), None, address_of(data) or data
+    members: Sequence[Member]
     root = given if shards is None else shards.root
     try:
         if shards is None:
             members = list_address(Address(root), ignored, found)
         else:
-            members, names = (read_tars if shards.suffix == ".tar" else read_parquets)(shards, found)
-            if above := shared_folder(members):
-                members = [replace(each, path=each.path.removeprefix(above)) for each in members]
+            read, names = (read_tars if shards.suffix == ".tar" else read_parquets)(shards, found)
+            members = below_shared_folder(read)
     except FileNotFoundError as error:
         raise DataError(f"There is nothing at {given}", LAYOUT) from error
     images = name_members(members, names, given, ignored, found)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -22,44 +21,8 @@ from fgdd_fast.errors import FgddError, ImageError, RemoteError
 _PROTOCOL = re.compile(r"[a-z][a-z0-9+.-]+:")
 # What an object's description may say that changes with its content, store by store.
 _VERSIONS = ("ETag", "etag", "generation", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-
 _ADVICE = "Check address, connection and credentials, and run the same again: what was measured is kept."
 _WRAPPER = "fsspec.implementations.arrow"
-
-
-class Place(ABC):
-    """Where the bytes of an image lie that has no file of its own."""
-
-    __slots__ = ()
-
-    @property
-    @abstractmethod
-    def key(self) -> str:
-        """What tells it from every other place and path."""
-
-    @property
-    def order(self) -> tuple[str, int]:
-        """By what files that hold several images are read from first to last."""
-        return self.key, 0
-
-    @abstractmethod
-    def read_bytes(self) -> bytes:
-        """Read the image's file.
-
-        Raises:
-            OSError, ImageError: it cannot be read.
-            RemoteError: its store cannot be reached.
-        """
-
-    @abstractmethod
-    def signature(self) -> str:
-        """What changes when the bytes do, told without reading them; OSError where they are gone."""
-
-    def __str__(self) -> str:
-        return self.key
-
-
-Location: TypeAlias = Path | Place
 
 
 class Address(PosixPath):
@@ -75,113 +38,93 @@ def address_of(data: Path) -> Address | None:
     return Address(*data.parts) if is_one and not Path(data.parts[0]).exists() else None
 
 
-def can_be_seen(root: Path) -> bool:
-    """Whether the folder of a data set is there; an address shows that only when something is read."""
-    return isinstance(root, Address) or root.exists()
-
-
 @dataclass(frozen=True, slots=True)
-class RemoteFile(Place):
-    """A file of an object store, or of whatever else fsspec reads.
+class File:
+    """A file that holds images, on disk or at an address.
 
     Attributes:
-        address: such as `s3://bucket/train/cat/1.jpg`.
-        version: what it said of its content when it was listed; empty where it was not.
+        path: its absolute path, or its address.
+        version: of one at an address, what it said of its content when it was listed; else None.
     """
 
-    address: str
-    version: str = ""
-
-    @property
-    def key(self) -> str:
-        return self.address
+    path: str
+    version: str | None = None
 
     @property
     def name(self) -> str:
-        """The last part of its address."""
-        return self.address.rpartition("/")[2]
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
 
-    def signature(self) -> str:
-        return self.version
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Open it for reading; nothing of it is kept on disk."""
+        if self.version is None:
+            with Path(self.path).open("rb") as opened:
+                yield opened
+        else:
+            with _store_of(self.path) as (store, path), store.open(path, "rb") as opened:
+                yield opened
 
-    def read_bytes(self) -> bytes:
-        return self.read_part(0, None)
+    def read(self, start: int = 0, size: int | None = None) -> bytes:
+        """Read so many bytes of it, or all that follow.
 
-    def read_part(self, start: int, stop: int | None) -> bytes:
-        """Read the bytes from `start` to `stop`, or to the end."""
-        with _store_of(self.address) as (store, path):
-            return bytes(store.cat_file(path, start=start or None, end=stop))
-
-
-File: TypeAlias = Path | RemoteFile
-
-
-@contextmanager
-def reading(file: File) -> Iterator[BinaryIO]:
-    """Open a file for reading; nothing of it is kept on disk."""
-    if isinstance(file, RemoteFile):
-        with _store_of(file.address) as (store, path), store.open(path, "rb") as opened:
-            yield opened
-    else:
-        with file.open("rb") as opened:
-            yield opened
+        Raises:
+            OSError: it is gone, or cannot be read.
+            RemoteError: its store cannot be reached.
+        """
+        if self.version is None:
+            with Path(self.path).open("rb", buffering=0) as opened:
+                return opened.read() if size is None else os.pread(opened.fileno(), size, start)
+        with _store_of(self.path) as (store, path):
+            return bytes(
+                store.cat_file(path, start=start or None, end=None if size is None else start + size)
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class Piece(Place):
-    """A stretch of a file, such as a member of a tar.
+class Place:
+    """Where the bytes of an image lie that has no file of its own on disk: a stretch of a file.
 
     Attributes:
-        file: that holds it.
-        offset, size: in bytes.
+        file: that holds them.
+        offset, size: in bytes; all of the file without a size.
     """
 
     file: File
-    offset: int
-    size: int
+    offset: int = 0
+    size: int | None = None
 
-    @property
-    def key(self) -> str:
-        return f"{key_of(self.file)}/{self.offset}"
-
-    @property
-    def order(self) -> tuple[str, int]:
-        return key_of(self.file), self.offset
-
-    def signature(self) -> str:
-        return file_signature(self.file)
+    def __str__(self) -> str:
+        """What tells it from every other place and path."""
+        return self.file.path if self.size is None else f"{self.file.path}/{self.offset}"
 
     def read_bytes(self) -> bytes:
-        if isinstance(self.file, RemoteFile):
-            content = self.file.read_part(self.offset, self.offset + self.size)
-        else:
-            with self.file.open("rb", buffering=0) as file:
-                content = os.pread(file.fileno(), self.size, self.offset)
-        if len(content) < self.size:
+        """Read the image's file.
+
+        Raises:
+            OSError, ImageError: it cannot be read.
+            RemoteError: its store cannot be reached.
+        """
+        content = self.file.read(self.offset, self.size)
+        if self.size is not None and len(content) < self.size:
             raise ImageError(f"the file that holds it, {self.file.name}, was cut short")
         return content
 
 
+Location: TypeAlias = Path | Place
+
+
 def file_signature(location: Location) -> str:
-    """What changes when a file changes: its inode, size, and times of content and status.
+    """What changes when a file changes: its inode, size, and times of content and status; or its version.
 
     Raises:
         OSError: the file is gone or cannot be reached.
     """
     if isinstance(location, Place):
-        return location.signature()
+        version = location.file.version
+        return file_signature(Path(location.file.path)) if version is None else version
     status = location.stat()
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-
-
-def key_of(location: Location) -> str:
-    """A file's absolute path, or the key of a place."""
-    return location.key if isinstance(location, Place) else str(location.absolute())
-
-
-def place_of(location: Location) -> Place | None:
-    """Return a place as it is, and None of a path."""
-    return location if isinstance(location, Place) else None
 
 
 def list_folder(folder: Path) -> dict[str, File | None]:
@@ -194,24 +137,21 @@ def list_folder(folder: Path) -> dict[str, File | None]:
         OSError: it is missing or cannot be read.
         RemoteError: its store cannot be reached.
     """
-    found: dict[str, File | None]
+    found: dict[str, File | None] = {}
     if isinstance(folder, Address):
         with _store_of(str(folder)) as (store, path):
-            listed = {
-                each["name"].rstrip("/").rpartition("/")[2]: each for each in store.ls(path, detail=True)
-            }
-        found = {
-            name: None if info["type"] == "directory" else RemoteFile(f"{folder}/{name}", _version(info))
-            for name, info in listed.items()
-        }
+            for info in store.ls(path, detail=True):
+                name = info["name"].rstrip("/").rpartition("/")[2]
+                version = next((info[key] for key in _VERSIONS if info.get(key)), "")
+                file = File(f"{folder}/{name}", f"{version} {info.get('size')}")
+                found[name] = None if info["type"] == "directory" else file
     else:
         with os.scandir(folder) as entries:
-            found = {each.name: None if each.is_dir() else folder / each.name for each in entries}
+            found = {
+                each.name: None if each.is_dir() else File(str(folder.absolute() / each.name))
+                for each in entries
+            }
     return {name: found[name] for name in sorted(found) if name and not name.startswith(".")}
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    return f"{next((info[name] for name in _VERSIONS if info.get(name)), '')} {info.get('size')}"
 
 
 @contextmanager
@@ -224,10 +164,7 @@ def _store_of(address: str) -> Iterator[tuple[Any, str]]:
         raise
     except Exception as error:  # each store has its own
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise RemoteError(
-            f"{address} cannot be read: {reason}",
-            _ADVICE,
-        ) from error
+        raise RemoteError(f"{address} cannot be read: {reason}", _ADVICE) from error
 
 
 @cache

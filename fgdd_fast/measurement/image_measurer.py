@@ -15,7 +15,7 @@ from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import decoding, read_file, upright_size
 from fgdd_fast.images.depth import at_depth
 from fgdd_fast.images.near_duplicates import perceptual_hash
-from fgdd_fast.images.place import can_be_seen, file_signature
+from fgdd_fast.images.place import Address, file_signature
 from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, all_work
@@ -99,7 +99,7 @@ def hash_batch(files: Sequence[tuple[SourceImage, str]], threads: int) -> list[R
     with ThreadPoolExecutor(threads, "read") as readers:
         found = [*readers.map(hashed, files)]
     for (image, _), each in zip(files, found, strict=True):
-        if isinstance(each, Skipped) and not can_be_seen(image.root):
+        if isinstance(each, Skipped) and not (isinstance(image.root, Address) or image.root.is_dir()):
             raise DataError(
                 f"The folder {image.root} is not there on {socket.gethostname()}, which is to read it",
                 "Put the images on a file system that all machines share, at the same path.",

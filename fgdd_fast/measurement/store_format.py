@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_fast.images.crops import Box
-from fgdd_fast.images.place import Location, key_of
+from fgdd_fast.images.place import Location, Place
 from fgdd_fast.models.foreground import Foreground
 
 Features = NDArray[np.float16]
@@ -131,7 +131,7 @@ class Measurement:
 
 def path_key(path: Location) -> bytes:
     """A file's absolute path, as it is on disk, or what tells its place from all others."""
-    return os.fsencode(key_of(path))
+    return os.fsencode(str(path) if isinstance(path, Place) else path.absolute())
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:

@@ -12,7 +12,7 @@ from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError, DataError, ImageError
 from fgdd_fast.images.dataset import SourceImage, data_root, locate
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.images.place import Location, place_of
+from fgdd_fast.images.place import Location, Place
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.factory import FAMILIES, choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel, Pixels
@@ -120,7 +120,10 @@ def _sheet_classes(
             tiles = [tile for image in images for tile in image.tiles]
             shown = _both_kinds(tiles, sources)
             origins = [
-                SourceImage(tile.source, name, root, place_of(locations(tile.source))) for tile in shown
+                SourceImage(
+                    each.source, name, root, at if isinstance(at := locations(each.source), Place) else None
+                )
+                for each in shown
             ]
             yield SheetClass(
                 name=name,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.file_kinds import is_image_by_name, kind_of
@@ -15,8 +15,7 @@ from fgdd_fast.images.place import Place
 _SHOWN = 5  # wrong labels that a message names
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """An image of a data set that is no folder on disk.
 
     Attributes:
@@ -31,11 +30,7 @@ class Member:
 
 
 def clean_path(path: str) -> str:
-    """Return a path without `./` and doubled slashes.
-
-    Raises:
-        ValueError: it names nothing, or leads out of the data set; the message says so.
-    """
+    """Return a path without `./` and doubled slashes; a ValueError says why it is none within a data set."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or ".." in parts:
         raise ValueError("its name leads out of the data set")
@@ -57,11 +52,9 @@ def is_image(path: str, head: Callable[[], bytes], found: Found) -> bool:
 
 
 def name_members(
-    members: Sequence[Member], names: Sequence[str] | None, given: Path, ignored: Ignored, found: Found
+    members: Iterable[Member], names: Sequence[str] | None, given: Path, ignored: Ignored, found: Found
 ) -> dict[str, tuple[str, Place]]:
-    """Name images as files in class folders are named: `cat/1.jpg`.
-
-    That is an image's path, below its class where it does not begin with it.
+    """Name images as files in class folders are named: by their paths, below their classes.
 
     Args:
         members: the images.
@@ -84,10 +77,8 @@ def name_members(
         except ValueError as error:
             wrong.append(f"{member.path!r}: {error}")
             continue
-        if (reason := ignored.reason_within(source)) is not None:
-            found.skipped.append((source, reason))
-        elif not class_name:
-            found.skipped.append((source, "image outside every class folder"))
+        if (reason := ignored.reason_within(source)) or not class_name:
+            found.skipped.append((source, reason or "image outside every class folder"))
         elif source in images:
             raise DataError(
                 f"Two images of {given} are named {source!r}: {images[source][1]} and {member.place}",
@@ -104,15 +95,12 @@ def name_members(
     return images
 
 
-def shared_folder(members: Iterable[Member]) -> str:
-    """The folder above the class folders, with its slash, where all images lie in one: `train/cat/1.jpg`."""
-    tops = set()
-    for member in members:
-        top, _, rest = member.path.partition("/")
-        if member.label is not None or "/" not in rest:
-            return ""
-        tops.add(top)
-    return f"{tops.pop()}/" if len(tops) == 1 else ""
+def below_shared_folder(members: Sequence[Member]) -> Sequence[Member]:
+    """Take off a folder above the class folders in which all images lie: `train/cat/1.jpg`."""
+    tops = {member.path.split("/")[0] for member in members}
+    if len(tops) != 1 or any(each.label is not None or each.path.count("/") < 2 for each in members):
+        return members
+    return [each._replace(path=each.path.partition("/")[2]) for each in members]
 
 
 def _named(member: Member, names: Sequence[str] | None) -> tuple[str, str]:

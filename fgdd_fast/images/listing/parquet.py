@@ -21,7 +21,7 @@ from fgdd_fast.images.listing.folder_search import Found
 from fgdd_fast.images.listing.lists import LABELS
 from fgdd_fast.images.listing.members import Member, clean_path
 from fgdd_fast.images.listing.shards import Shards
-from fgdd_fast.images.place import File, Place, RemoteFile, file_signature, key_of, reading
+from fgdd_fast.images.place import File, Place, file_signature
 
 _IMAGES = ("image", "img", "picture", "photo")
 _KEPT = 4  # row groups, of some 10 to 100 MB each
@@ -30,35 +30,24 @@ _LOCKS = [threading.Lock() for _ in range(32)]  # a group is read by the first t
 
 @dataclass(frozen=True, slots=True)
 class Row(Place):
-    """A row of a Parquet file.
+    """A row of a Parquet file: `offset` is its row group, and `size` its place in it.
 
     Attributes:
-        file: that holds it.
         column: of the images' bytes.
-        group, row: its row group, and its place in it.
     """
 
-    file: File
-    column: str
-    group: int
-    row: int
+    column: str = ""
 
-    @property
-    def key(self) -> str:
-        return f"{key_of(self.file)}/{self.group}/{self.row}"
-
-    @property
-    def order(self) -> tuple[str, int]:
-        return key_of(self.file), self.group
-
-    def signature(self) -> str:
-        return file_signature(self.file)
+    def __str__(self) -> str:
+        return f"{self.file.path}/{self.offset}/{self.size}"
 
     def read_bytes(self) -> bytes:
-        asked = self.file, self.signature(), self.column, self.group
+        """See `Place.read_bytes`."""
+        asked = self.file, file_signature(self), self.column, self.offset
         with _LOCKS[hash(asked) % len(_LOCKS)]:
             group = _read_group(*asked)
-        value = group[self.row] if self.row < len(group) else None
+        row = self.size or 0
+        value = group[row] if row < len(group) else None
         if value is None or not value.is_valid:
             raise ImageError("the row has no bytes of an image")
         return bytes(value.as_buffer())
@@ -81,23 +70,20 @@ def _opened(file: File) -> Iterator[Any]:
     """A Parquet file; DataError where Arrow cannot read what is in it."""
     arrow, parquet = (import_optional(name, "pack") for name in ("pyarrow", "pyarrow.parquet"))
     damage: tuple[type[Exception], ...] = (arrow.ArrowException, IndexError)
-    if not isinstance(file, RemoteFile):
+    if file.version is None:
         damage = (*damage, OSError)  # so Arrow says it, too
-    with reading(file) as opened:
+    with file.open() as opened:
         try:
             yield parquet.ParquetFile(opened)
         except damage as error:
             reason = str(error).partition("\n")[0].rstrip(".")
             raise DataError(
-                f"The Parquet file {file} is damaged: {reason}", "Copy or write it anew."
+                f"The Parquet file {file.path} is damaged: {reason}", "Copy or write it anew."
             ) from error
 
 
 def read_parquets(shards: Shards, found: Found) -> tuple[list[Member], list[str] | None]:
-    """Find the images of Parquet files, of which only names and labels are read for that.
-
-    Returns:
-        The images, and the names of the classes by their indices, where the files have them.
+    """Find the images of Parquet files by names and labels alone, and the classes by their indices if said.
 
     Raises:
         DataError: a file is damaged, lacks the columns, or names other classes than the first one.
@@ -114,9 +100,9 @@ def read_parquets(shards: Shards, found: Found) -> tuple[list[Member], list[str]
                 for group in range(parquet.num_row_groups):
                     members += _rows(file, parquet, group, columns, found)
         except FileNotFoundError as error:
-            raise DataError(f"The Parquet file {file} cannot be read: it is gone") from error
+            raise DataError(f"The Parquet file {file.path} cannot be read: it is gone") from error
         if names[-1] != names[0]:
-            raise DataError(f"The classes of {file} are others than those of {shards.files[0]}")
+            raise DataError(f"The classes of {file.path} are others than those of {shards.files[0].path}")
     return members, names[0]
 
 
@@ -126,7 +112,7 @@ def _columns(schema: Any, file: File) -> tuple[str, str, str | None]:
     label = next((name for name in (*LABELS, "labels") if name in schema.names), None)
     if image is None or label is None:
         raise DataError(
-            f"The Parquet file {file} has no columns of images and of labels, but {', '.join(schema.names)}",
+            f"The Parquet file {file.path} lacks a column of images or of labels: {', '.join(schema.names)}",
             "Name them image and label, as Hugging Face's datasets does.",
         )
     kind = schema.field(image).type
@@ -136,7 +122,7 @@ def _columns(schema: Any, file: File) -> tuple[str, str, str | None]:
     if str(kind) in ("binary", "large_binary"):
         return label, image, None
     raise DataError(
-        f"The column {image!r} of {file} holds {kind}, not the bytes of images",
+        f"The column {image!r} of {file.path} holds {kind}, not the bytes of images",
         "It has to be bytes, or a struct of bytes and path.",
     )
 
@@ -164,4 +150,4 @@ def _rows(
         except ValueError as error:
             found.skipped.append((str(path), str(error)))
             continue
-        yield Member(path, label if isinstance(label, int | str) else "", Row(file, content, group, number))
+        yield Member(path, label if isinstance(label, int | str) else "", Row(file, group, number, content))

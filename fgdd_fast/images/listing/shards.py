@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,11 +25,13 @@ class Shards:
         root: the folder in which they lie.
         files: sorted by name; at least one.
         suffix: of all of them: one of `SUFFIXES`.
+        beside: what else lies in the folder, by name; None of folders.
     """
 
     root: Path
     files: tuple[File, ...]
     suffix: str
+    beside: Mapping[str, File | None]
 
 
 def find_shards(data: Path) -> Shards | None:
@@ -61,10 +64,13 @@ def find_shards(data: Path) -> Shards | None:
         and Path(name).suffix in SUFFIXES
         and (name == pattern or fnmatchcase(name, pattern))
     ]
-    return _one_kind(data, root, found) if found else None
+    if not found:
+        return None
+    suffix = _one_kind(data, root, found)
+    return Shards(root, tuple(found), suffix, entries)
 
 
-def _one_kind(data: Path, root: Path, files: list[File]) -> Shards:
+def _one_kind(data: Path, root: Path, files: list[File]) -> str:
     suffixes = {Path(file.name).suffix for file in files}
     if len(suffixes) > 1:
         raise DataError(f"{data} holds tar and Parquet files", f"Name one kind: '{root}/*.tar'")
@@ -76,4 +82,4 @@ def _one_kind(data: Path, root: Path, files: list[File]) -> Shards:
             f"{data} holds several parts of a split: {', '.join(parts)}",
             f"Name the shards of one: '{root}/{part}*{suffix}'",
         )
-    return Shards(root, tuple(files), suffix)
+    return suffix

@@ -17,7 +17,6 @@ import json
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -28,7 +27,7 @@ from fgdd_fast.images.listing.folder_search import Found
 from fgdd_fast.images.listing.lists import LABELS
 from fgdd_fast.images.listing.members import Member, clean_path, is_image
 from fgdd_fast.images.listing.shards import Shards
-from fgdd_fast.images.place import Address, File, Piece, RemoteFile, reading
+from fgdd_fast.images.place import File, Place
 
 _AT_ONCE = 8  # shards that are read
 _LARGEST = 1 << 20  # bytes of a sample's `cls` or `json`
@@ -37,12 +36,7 @@ _NAMES = ("manifest.json", "classes.txt", "classnames.txt")
 
 @dataclass
 class _Tar:
-    """What was found in one tar.
-
-    Attributes:
-        images: path, offset and size of each.
-        notes: of a sample, by its key, its `cls` and `json`.
-    """
+    """What was found in a tar: path, offset and size of images, and the `cls` and `json` of each key."""
 
     file: File
     images: list[tuple[str, int, int]] = field(default_factory=list)
@@ -85,16 +79,13 @@ class _Tar:
                 label = notes["cls"].decode("utf-8", "surrogateescape").strip()
             name = PurePosixPath(str(said.get("file", path))).name or path
             found.append(
-                Member(str(PurePosixPath(path).with_name(name)), label, Piece(self.file, offset, size))
+                Member(str(PurePosixPath(path).with_name(name)), label, Place(self.file, offset, size))
             )
         return found
 
 
 def read_tars(shards: Shards, found: Found) -> tuple[list[Member], list[str] | None]:
-    """Find the images of tar files, of which the headers are read for that.
-
-    Returns:
-        The images, and the classes by their indices; None where a file beside the shards does not say them.
+    """Find the images of tar files by their headers, and the classes by their indices if they are said.
 
     Raises:
         DataError: a tar is damaged, or compressed.
@@ -111,30 +102,29 @@ def read_tars(shards: Shards, found: Found) -> tuple[list[Member], list[str] | N
 def _read_tar(file: File) -> _Tar:
     tar = _Tar(file)
     try:
-        with reading(file) as opened:
+        with file.open() as opened:
             try:
                 with tarfile.open(fileobj=opened, mode="r:") as archive:
                     tar.read(archive, opened)
             except (tarfile.TarError, ValueError, EOFError) as error:
                 raise DataError(
-                    f"The tar {file} is damaged: {error}",
+                    f"The tar {file.path} is damaged: {error}",
                     "Copy or write it anew; one that is compressed has to be unpacked first.",
                 ) from error
     except OSError as error:
-        raise DataError(f"The tar {file} cannot be read: {error.strerror or 'it is gone'}") from error
+        raise DataError(f"The tar {file.path} cannot be read: {error.strerror or 'it is gone'}") from error
     return tar
 
 
 def _class_names(shards: Shards) -> list[str] | None:
     for name in _NAMES:
-        path = shards.root / name
-        with suppress(OSError):
-            content = (RemoteFile(str(path)) if isinstance(path, Address) else path).read_bytes()
-            if name != _NAMES[0]:
-                return [line.strip() for line in content.decode("utf-8", "surrogateescape").splitlines()]
-            classes = _object(content).get("dataset")
-            if isinstance(classes, dict) and isinstance(names := classes.get("classes"), list):
-                return [str(each) for each in names]
+        if (file := shards.beside.get(name)) is None:
+            continue
+        if name != _NAMES[0]:
+            return [line.strip() for line in file.read().decode("utf-8", "surrogateescape").splitlines()]
+        known = _object(file.read()).get("dataset")
+        if isinstance(known, dict) and isinstance(names := known.get("classes"), list):
+            return [str(each) for each in names]
     return None
 
 
