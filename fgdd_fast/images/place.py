@@ -147,10 +147,9 @@ def list_folder(folder: Path) -> dict[str, File | None]:
                 found[name] = None if info["type"] == "directory" else file
     else:
         with os.scandir(folder) as entries:
-            found = {
-                each.name: None if each.is_dir() else File(str(folder.absolute() / each.name))
-                for each in entries
-            }
+            for each in entries:
+                if each.is_dir() or each.is_file():
+                    found[each.name] = None if each.is_dir() else File(str(folder.absolute() / each.name))
     return {name: found[name] for name in sorted(found) if name and not name.startswith(".")}
 
 

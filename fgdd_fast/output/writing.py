@@ -46,7 +46,7 @@ def write_mosaics(
         yield from ordered_map(executor, made, plan.mosaics, 2 * threads)
 
 
-def mosaic_bytes(plan: Plan, paths: Mapping[str, Path], *, threads: int) -> Iterator[int]:
+def mosaic_bytes(plan: Plan, paths: Mapping[str, Location], *, threads: int) -> Iterator[int]:
     """Yield how large the file of each mosaic would be; nothing is written.
 
     Args, Raises: as for `write_mosaics`.
@@ -59,7 +59,7 @@ def mosaic_bytes(plan: Plan, paths: Mapping[str, Path], *, threads: int) -> Iter
         yield from ordered_map(executor, size, plan.mosaics, 2 * threads)
 
 
-def _render(mosaic: Mosaic, paths: Mapping[str, Path], settings: MosaicSettings) -> bytes:
+def _render(mosaic: Mosaic, paths: Mapping[str, Location], settings: MosaicSettings) -> bytes:
     """The content of a mosaic's file."""
     tiles = [
         read_tile(

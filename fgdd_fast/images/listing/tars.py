@@ -17,7 +17,8 @@ import json
 import tarfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -34,56 +35,6 @@ _LARGEST = 1 << 20  # bytes of a sample's `cls` or `json`
 _NAMES = ("manifest.json", "classes.txt", "classnames.txt")
 
 
-@dataclass
-class _Tar:
-    """What was found in a tar: path, offset and size of images, and the `cls` and `json` of each key."""
-
-    file: File
-    images: list[tuple[str, int, int]] = field(default_factory=list)
-    notes: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    found: Found = field(default_factory=Found)
-
-    def read(self, tar: tarfile.TarFile, opened: BinaryIO) -> None:
-        """Go through the headers, and read small parts between them."""
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
-            if member.isdir():
-                continue
-            try:
-                path = clean_path(member.name)
-                if "/." in f"/{path}":
-                    continue
-                if not member.isreg() or member.issparse():
-                    raise ValueError("a link in a tar, or something else that is no plain file")
-            except ValueError as error:
-                self.found.skipped.append((member.name, str(error)))
-                continue
-            opened.seek(member.offset_data)
-            key, extension = _key(path)
-            if extension in ("cls", "json") and member.size <= _LARGEST:
-                self.notes.setdefault(key, {})[extension] = opened.read(member.size)
-            elif is_image(path, lambda size=member.size: opened.read(min(size, SIGNATURE)), self.found):  # type: ignore[misc]
-                self.images.append((path, member.offset_data, member.size))
-        opened.seek(tar.offset)
-        if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"it breaks off at byte {tar.offset}")
-
-    def members(self) -> list[Member]:
-        """The images with what their samples say of them."""
-        found = []
-        for path, offset, size in self.images:
-            notes = self.notes.get(_key(path)[0], {})
-            said = _object(notes.get("json", b""))
-            label = next((value for name in LABELS if isinstance(value := said.get(name), str | int)), None)
-            if "cls" in notes:
-                label = notes["cls"].decode("utf-8", "surrogateescape").strip()
-            name = PurePosixPath(str(said.get("file", path))).name or path
-            found.append(
-                Member(str(PurePosixPath(path).with_name(name)), label, Place(self.file, offset, size))
-            )
-        return found
-
-
 def read_tars(shards: Shards, found: Found) -> tuple[list[Member], list[str] | None]:
     """Find the images of tar files by their headers, and the classes by their indices if they are said.
 
@@ -92,20 +43,16 @@ def read_tars(shards: Shards, found: Found) -> tuple[list[Member], list[str] | N
         RemoteError: a store cannot be reached.
     """
     with ThreadPoolExecutor(_AT_ONCE, "shards") as readers:
-        tars = [*readers.map(_read_tar, shards.files)]
-    for tar in tars:
-        found.skipped += tar.found.skipped
-        found.aside += tar.found.aside
-    return [member for tar in tars for member in tar.members()], _class_names(shards)
+        read = readers.map(partial(_read_tar, found=found), shards.files)
+        return [*chain.from_iterable(read)], _class_names(shards)
 
 
-def _read_tar(file: File) -> _Tar:
-    tar = _Tar(file)
+def _read_tar(file: File, found: Found) -> list[Member]:
     try:
         with file.open() as opened:
             try:
-                with tarfile.open(fileobj=opened, mode="r:") as archive:
-                    tar.read(archive, opened)
+                with tarfile.open(fileobj=opened, mode="r:") as tar:
+                    images, notes = _contents(tar, opened, found)
             except (tarfile.TarError, ValueError, EOFError) as error:
                 raise DataError(
                     f"The tar {file.path} is damaged: {error}",
@@ -113,7 +60,46 @@ def _read_tar(file: File) -> _Tar:
                 ) from error
     except OSError as error:
         raise DataError(f"The tar {file.path} cannot be read: {error.strerror or 'it is gone'}") from error
-    return tar
+    members = []
+    for path, offset, size in images:
+        said = notes.get(_key(path)[0], {})
+        described = _object(said.get("json", b""))
+        label = next((value for name in LABELS if isinstance(value := described.get(name), str | int)), None)
+        if "cls" in said:
+            label = said["cls"].decode("utf-8", "surrogateescape").strip()
+        name = PurePosixPath(str(described.get("file", path))).name or path
+        members.append(Member(str(PurePosixPath(path).with_name(name)), label, Place(file, offset, size)))
+    return members
+
+
+def _contents(
+    tar: tarfile.TarFile, opened: BinaryIO, found: Found
+) -> tuple[list[tuple[str, int, int]], dict[str, dict[str, bytes]]]:
+    """Path, offset and size of each image; and of each sample, by its key, its `cls` and `json`."""
+    images, notes = list[tuple[str, int, int]](), dict[str, dict[str, bytes]]()
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]  # or it keeps them all
+        if member.isdir():
+            continue
+        try:
+            path = clean_path(member.name)
+            if "/." in f"/{path}":
+                continue
+            if not member.isreg() or member.issparse():
+                raise ValueError("a link in a tar, or something else that is no plain file")
+        except ValueError as error:
+            found.skipped.append((member.name, str(error)))
+            continue
+        opened.seek(member.offset_data)
+        key, extension = _key(path)
+        if extension in ("cls", "json") and member.size <= _LARGEST:
+            notes.setdefault(key, {})[extension] = opened.read(member.size)
+        elif is_image(path, partial(opened.read, min(member.size, SIGNATURE)), found):
+            images.append((path, member.offset_data, member.size))
+    opened.seek(tar.offset)
+    if opened.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"it breaks off at byte {tar.offset}")
+    return images, notes
 
 
 def _class_names(shards: Shards) -> list[str] | None:
