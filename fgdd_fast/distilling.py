@@ -80,8 +80,8 @@ def open_pipeline(
     """Open a folder of labelled images with its models, checked against each other.
 
     Args:
-        data: a folder with one folder of images for each class, a list of images and classes, or what was
-            scanned.
+        data: a folder with one folder of images for each class, a list of images and classes, shards, an
+            address, or what was scanned.
         runtime: how the models run; the fastest that decides as the reference does by default.
         look_only: whether the store stays as it is, for `Pipeline.forecast`; nothing can be measured then.
         progress: told that the models are opened.
@@ -217,7 +217,7 @@ def _mosaic_bytes(images: Sequence[SourceImage], settings: MosaicSettings) -> in
     count, tiles = settings.factor**2, list[Pixels]()
     for image in images[:: max(1, len(images) // count)]:
         with suppress(ImageError):
-            pixels = read_image(image.path).pixels
+            pixels = read_image(image.location).pixels
             whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
             tiles.append(tile_pixels(pixels, whole, settings.tile_size, settings.resize))
     if not tiles:

@@ -6,6 +6,7 @@ FgddError                    what was wrong and where, with advice on what to do
 ├── PluginError              what another package offers cannot be used
 ├── DataError                the data set as a whole: missing, empty, classes without images
 │   └── ImageError           one image; the others go on, and this one is listed as skipped
+├── RemoteError              an object store cannot be reached, or lets nobody in
 ├── BundleError              a model bundle: missing, damaged, or of the wrong role
 ├── DownloadError            a catalogue model could not be fetched, or is not what it should be
 ├── EngineError              a runtime could not load or run a model
@@ -37,6 +38,7 @@ __all__ = [
     "MissingExtraError",
     "OutputError",
     "PluginError",
+    "RemoteError",
     "SettingsError",
     "StoreError",
     "TeacherError",
@@ -57,6 +59,14 @@ class ImageError(DataError):
 
     What to do: nothing has to be done, for the others go on without it. Save it again as JPEG or PNG
     where it matters.
+    """
+
+
+class RemoteError(FgddError):
+    """An object store cannot be reached, or does not let you read what was named.
+
+    What to do: see that the address, the connection and the credentials are right. What was measured is
+    kept, so the same command goes on from there.
     """
 
 

@@ -15,6 +15,7 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.dataset import DataSet, SourceImage
+from fgdd_fast.images.place import Location
 from fgdd_fast.measurement.effort import AnyMeasurer, decide_measured, look_again
 from fgdd_fast.measurement.forecast import Forecast, StoreView, forecast
 from fgdd_fast.measurement.looks import Looks
@@ -294,9 +295,9 @@ class Pipeline:
         return " + ".join(dict.fromkeys([self.foreground.description, *quick, teacher]))
 
     @cached_property
-    def paths(self) -> Mapping[str, Path]:
-        """The file of each source of the pool."""
-        return {image.source: image.path for image in self.images}
+    def paths(self) -> Mapping[str, Location]:
+        """Where each source of the pool lies."""
+        return {image.source: image.location for image in self.images}
 
     @property
     def models(self) -> Mapping[str, Model]:

@@ -17,6 +17,7 @@ from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.decode import read_file
 from fgdd_fast.images.file_kinds import UNREADABLE, has_suffix_of
 from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.place import Location
 from fgdd_fast.models.factory import FAMILIES
 from fgdd_fast.models.given.annotated import AnnotatedForeground
 from fgdd_fast.models.given.given import GivenFamily
@@ -63,7 +64,7 @@ def sixteen_bits(seen: Seen) -> Iterator[Found]:
     for file in deep:
         by_class[file.image.class_name].append(file)
     sampled = [file for files in by_class.values() for file in files[:: -(-len(files) // _SAMPLED)]]
-    values = [value for file in sampled if (value := largest_value(file.image.path)) is not None]
+    values = [value for file in sampled if (value := largest_value(file.image.location)) is not None]
     if values and max(values) < _FULL:
         used = max(max(values).bit_length(), 1)
         yield Found(
@@ -101,7 +102,7 @@ def masks(seen: Seen) -> Iterator[Found]:
     for file in seen.files:
         if file.orientation == 1 or (mask := _mask_of(Path(folder), file.image)) is None:
             continue
-        stored, own = _size(file.image.path), _size(mask)
+        stored, own = _size(file.image.location), _size(mask)
         if stored is None or own is None:
             continue
         sideways = file.orientation >= 5 and not _same_aspect(stored, stored[::-1])
@@ -171,7 +172,7 @@ def _mask_of(folder: Path, image: SourceImage) -> Path | None:
     return next((name for name in names if name.is_file()), None)
 
 
-def _size(path: Path) -> tuple[int, int] | None:
+def _size(path: Location) -> tuple[int, int] | None:
     """Width and height in pixels as stored."""
     try:
         header = read_header(read_file(path).content)

@@ -29,7 +29,7 @@ def open_data(
     """Scan a folder of labelled images, and leave out what is asked.
 
     Args:
-        data: a folder with one folder of images for each class.
+        data: a folder with one folder of images for each class; or a list, shards or an address: see `scan`.
         ignore: shell patterns of files and folders to leave out, as in `*_mask.png`. One with a slash, such
             as `cat/masks`, is of the path within `data`; any other is of a name, wherever it lies.
         skip_empty: whether class folders without images are left out; else they are an error.

@@ -7,7 +7,6 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from fgdd_fast.images.decode import decode_image, read_file, read_pixels
 from fgdd_fast.images.file_kinds import format_of
 from fgdd_fast.images.headers import read_header
 from fgdd_fast.images.near_duplicates import perceptual_hash
+from fgdd_fast.images.place import Location
 
 _ENDS = 4096  # bytes: a format's signature, a PNG's depth, and of nearly all photographs the orientation
 _PNM_DEEP = re.compile(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s+(\d+)\s")
@@ -52,17 +52,9 @@ class File:
 def read_ends(image: SourceImage, name: str) -> File | None:
     """Read a file's first and last bytes, and all of a TIFF; None where it cannot be opened."""
     try:
-        descriptor = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
+        size, head, tail = _ends(image)
+    except (OSError, ImageError):
         return None
-    try:
-        size = os.fstat(descriptor).st_size
-        head = os.read(descriptor, _ENDS)
-        tail = os.pread(descriptor, _ENDS, max(size - _ENDS, 0))
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
     ends = hashlib.blake2b(head + tail, digest_size=16).digest()
     found = format_of(head)
     if found == "TIFF":
@@ -70,7 +62,20 @@ def read_ends(image: SourceImage, name: str) -> File | None:
     return File(image, name, size, ends, found, _is_deep(found, head), _orientation(found, head))
 
 
-def file_hash(path: Path) -> str:
+def _ends(image: SourceImage) -> tuple[int, bytes, bytes]:
+    """A file's size, its first and its last bytes."""
+    if image.place is not None:  # nothing is gained by asking for less than all
+        content = image.place.read_bytes()
+        return len(content), content[:_ENDS], content[-_ENDS:]
+    descriptor = os.open(image.path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        size = os.fstat(descriptor).st_size
+        return size, os.read(descriptor, _ENDS), os.pread(descriptor, _ENDS, max(size - _ENDS, 0))
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Location) -> str:
     """Return the SHA-256 of a file's bytes; empty where it cannot be read."""
     try:
         return read_file(path).sha256
@@ -78,7 +83,7 @@ def file_hash(path: Path) -> str:
         return ""
 
 
-def largest_value(path: Path) -> int | None:
+def largest_value(path: Location) -> int | None:
     """Return the largest value of an image of 16 bits, up to 65535; None where it is no such image."""
     try:
         pixels = read_pixels(read_file(path).content, cv2.IMREAD_UNCHANGED)
@@ -114,7 +119,7 @@ def _orientation(image_format: str, head: bytes) -> int:
 
 def _read_tiff(image: SourceImage, name: str, size: int, ends: bytes) -> File:
     try:
-        content = read_file(image.path).content
+        content = read_file(image.location).content
         header = read_header(content)
     except ImageError:
         return File(image, name, size, ends, "TIFF")

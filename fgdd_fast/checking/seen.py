@@ -98,7 +98,7 @@ class Seen:
             alike[file.size, file.ends].append(file)
         candidates = [file for group in alike.values() if len(group) > 1 for file in group]
         groups: defaultdict[str, list[File]] = defaultdict(list)
-        hashes = self._mapped("Comparing files", candidates, lambda file: file_hash(file.image.path))
+        hashes = self._mapped("Comparing files", candidates, lambda file: file_hash(file.image.location))
         for file, sha256 in zip(candidates, hashes, strict=True):
             if sha256:
                 groups[sha256].append(file)
@@ -123,7 +123,7 @@ class Seen:
         def look(named: tuple[SourceImage, str]) -> tuple[str, Looks | Skipped]:
             image, name = named
             try:
-                return name, look_at(read_file(image.path).content, image.class_name, self.tile)
+                return name, look_at(read_file(image.location).content, image.class_name, self.tile)
             except ImageError as error:
                 return name, Skipped(name, error.problem)
 

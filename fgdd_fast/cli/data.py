@@ -84,12 +84,12 @@ def executor_name(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def executor_option() -> Callable[[F], F]:
-    """Where images are measured."""
+    """Where images are measured or labelled."""
     return click.option(
         "--executor",
         callback=executor_name,
         metavar="ray[:ADDRESS]",
-        help="Measure on the workers of a Ray cluster, each with so many --threads. Without an address it is "
+        help="Work on the workers of a Ray cluster, each with so many --threads. Without an address it is "
         "the cluster that runs on this machine, or one that is started for this.",
     )
 

@@ -9,6 +9,7 @@ __all__ = [
     "groups",
     "headers",
     "near_duplicates",
+    "place",
     "resize",
     "tiles",
 ]

@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from fgdd_fast.errors import ImageError
 from fgdd_fast.images.headers import Header, read_header
+from fgdd_fast.images.place import Location, Place
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.images.tiff_grey import read_grey_alpha
 from fgdd_fast.parallel import DECODING, silent_opencv
@@ -77,7 +77,7 @@ class FileContent:
     sha256: str
 
 
-def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def read_image(path: Location, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Read and decode an image file: `read_file`, then `decode_image`.
 
     Raises:
@@ -87,13 +87,17 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     return DecodedImage(decode_image(file.content, max_pixels=max_pixels), file.sha256)
 
 
-def read_file(path: Path) -> FileContent:
-    """Read a regular file, once, and hash it.
+def read_file(path: Location) -> FileContent:
+    """Read a regular file, or what lies at a place, once, and hash it.
 
     Raises:
         ImageError: it cannot be read; the reason names no path.
+        RemoteError: its store cannot be reached.
     """
     try:
+        if isinstance(path, Place):
+            content = path.read_bytes()
+            return FileContent(content, hashlib.sha256(content).hexdigest())
         # Without O_NONBLOCK, opening a named pipe would wait for somebody to write to it.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -102,7 +106,7 @@ def read_file(path: Path) -> FileContent:
     except IsADirectoryError as error:
         raise ImageError("a folder, not a file") from error
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
+        raise ImageError(f"cannot be read: {error.strerror or 'it is gone'}") from error
     return FileContent(content, hashlib.sha256(content).hexdigest())
 
 

@@ -6,7 +6,6 @@ they use; images of 8 bits stay as they are.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
@@ -22,13 +21,14 @@ from fgdd_fast.images.decode import (
     upright,
 )
 from fgdd_fast.images.headers import read_header
+from fgdd_fast.images.place import Location
 
 SixteenBit = Literal["shift", "scale"]
 SIXTEEN_BITS: tuple[SixteenBit, ...] = get_args(SixteenBit)
 _DEPTHS = (8, 10, 12, 14, 16)  # of sensors and files; a dark picture is not brightened any further
 
 
-def read_image_at(path: Path, sixteen_bit: SixteenBit) -> DecodedImage:
+def read_image_at(path: Location, sixteen_bit: SixteenBit) -> DecodedImage:
     """Read and decode an image file as `read_image` does, with 16 bits as asked; see `at_depth`.
 
     Raises:

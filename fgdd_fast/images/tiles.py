@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 from fgdd_fast.errors import DataError, ImageError, SettingsError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.depth import SixteenBit, read_image_at
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.resize import Pixels, ResizeMethod, resize
 
 ScoreView = Literal["pad", "resize", "native"]
@@ -34,7 +34,7 @@ def tile_pixels(pixels: Pixels, box: Box, tile_size: int, method: ResizeMethod) 
 
 
 def read_tile(
-    path: Path,
+    path: Location,
     sha256: str,
     box: Box,
     tile_size: int,
@@ -44,7 +44,7 @@ def read_tile(
     """Read an image and cut a tile out of it, uint8 [tile_size, tile_size, 3].
 
     Args:
-        path: the file of its source.
+        path: where its source lies.
         sha256: hexadecimal hash that the file had when the box was chosen.
         box: the part wanted, inside the image.
         tile_size: side of the tile in pixels.

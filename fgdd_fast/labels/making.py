@@ -12,12 +12,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.progress import SILENT, Progress
+from fgdd_fast.cluster.cluster import Cluster
+from fgdd_fast.cluster.connecting import workers_for
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
+from fgdd_fast.labels.asking import ImagesOnDemand
 from fgdd_fast.labels.compression import parse_compression
 from fgdd_fast.labels.index import LabelIndex, LabelledViews, LabelSubject
 from fgdd_fast.labels.labeller import Labeller
@@ -72,7 +73,8 @@ def make_labels(
 ) -> LabelIndex:
     """Store what is missing of a teacher's soft labels of a distilled data set, in its folder `labels`.
 
-    The images are held in memory. When the work is stopped, the same call goes on from there.
+    The images are held in memory; workers of a cluster read what they need of them. When the work is stopped,
+    the same call goes on from there.
 
     Args:
         out: the folder of the distilled data set.
@@ -103,11 +105,11 @@ def make_labels(
     recipe = _recipe(distilled, size, student_batch, seed, cutmix)
     views = LabelledViews(recipe, view, parse_compression(compress))
     views.compression.check(len(distilled.manifest.classes))
-    chosen = runtime_of(bundle, options, progress)
-    batch = views_at_once(chosen.device, options.batch)
-    settings = _Settings(epochs, views, score_view or _scored_view(distilled), batch)
-    with single_threaded_opencv():
-        return _label(distilled, bundle, chosen, settings, overwrite=overwrite, progress=progress)
+    with single_threaded_opencv(), workers_for(options, [bundle]) as (cluster, options):
+        chosen = runtime_of(bundle, options, progress)
+        batch = views_at_once(chosen.device, options.batch)
+        settings = _Settings(epochs, views, score_view or _scored_view(distilled), batch)
+        return _label(distilled, bundle, chosen, settings, cluster, overwrite=overwrite, progress=progress)
 
 
 def _recipe(
@@ -138,6 +140,7 @@ def _label(
     bundle: Bundle,
     runtime: Runtime,
     settings: _Settings,
+    cluster: Cluster | None,
     *,
     overwrite: bool,
     progress: Progress,
@@ -155,8 +158,9 @@ def _label(
         views, missing, lacks_images = writer.index.views, writer.index.missing, writer.index.lacks_images
         total = len(distilled) * (len(missing) + (1 + distilled.factor**2) * lacks_images)
         task = stack.enter_context(progress.task("Labelling", total))
-        images = distilled.read_all() if total else np.empty(0, np.uint8)
-        labeller = Labeller(distilled, images, writer, runtime.threads, task.advance)
+        lazy = not total or cluster is not None
+        images = ImagesOnDemand(distilled) if lazy else distilled.read_all()
+        labeller = Labeller(distilled, images, writer, runtime.threads, task.advance, cluster)
         begin = time.perf_counter()
         try:
             if lacks_images:

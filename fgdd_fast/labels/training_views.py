@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,6 +23,13 @@ from numpy.typing import NDArray
 
 from fgdd_fast.errors import SettingsError
 from fgdd_fast.images.resize import Pixels, resize
+
+
+class Images(Protocol):
+    """Images by their indices, each uint8 [mosaic, mosaic, 3]."""
+
+    def __getitem__(self, index: int, /) -> Pixels: ...
+
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -152,14 +160,14 @@ def draw_epoch(recipe: ViewRecipe, images: int, mosaic_size: int, epoch: int) ->
 
 
 def render(
-    images: Pixels, views: EpochViews, recipe: ViewRecipe, places: slice | Sequence[int] = slice(None)
+    images: Images, views: EpochViews, recipe: ViewRecipe, places: slice | Sequence[int] = slice(None)
 ) -> Pixels:
     """Make the pixels of views.
 
     Several views of one batch in one call are rendered once each; alone, a view needs its partner as well.
 
     Args:
-        images: all images, uint8 [images, mosaic, mosaic, 3], RGB.
+        images: all images, uint8 [images, mosaic, mosaic, 3], RGB, or what gives each by its index.
         views: the epoch's views.
         recipe: the one that they were drawn with.
         places: which views of the epoch; by default all, in its order.
@@ -182,7 +190,7 @@ def render(
     return result
 
 
-def _plain_view(images: Pixels, views: EpochViews, recipe: ViewRecipe, place: int) -> Pixels:
+def _plain_view(images: Images, views: EpochViews, recipe: ViewRecipe, place: int) -> Pixels:
     """A view before mixing, uint8 [size, size, 3]."""
     mosaic = _rearrange(images[views.image[place]], views.tiles[place].tolist(), recipe.factor)
     x, y, width, height = views.box[place].tolist()

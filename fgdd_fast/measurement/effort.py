@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 
 import numpy as np
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
+from fgdd_fast.images.place import Location
 from fgdd_fast.measurement.looks import Looks
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.whole import WholeMeasurer
@@ -71,14 +71,14 @@ def decide_measured(
     measurer: AnyMeasurer,
     settings: MosaicSettings,
     left_out: Sequence[Skipped],
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Location],
     progress: Progress,
 ) -> Plan:
     """Decide, and measure first what that needs: closer looks, and features.
 
     Args:
         dataset, images, measurer, settings, left_out: see `fgdd_fast.planning.decide`.
-        paths: the file of each source.
+        paths: where each source lies.
         progress: told how far measuring is.
 
     Raises:

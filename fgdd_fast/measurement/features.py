@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, TeacherError
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.measurement.missing import MeasureSettings
 from fgdd_fast.measurement.store import Store
@@ -45,13 +45,13 @@ class TileFeatures:
         return [tile for tile, vector in zip(tiles, self._stored(tiles), strict=True) if vector is None]
 
     def measure(
-        self, tiles: Sequence[Tile], paths: Mapping[str, Path], *, progress: Progress = SILENT
+        self, tiles: Sequence[Tile], paths: Mapping[str, Location], *, progress: Progress = SILENT
     ) -> None:
         """Measure features; what is done is kept, whatever happens then.
 
         Args:
             tiles: those that are `missing`.
-            paths: the file of each source.
+            paths: where each source lies.
             progress: told of each tile.
 
         Raises:

@@ -15,10 +15,11 @@ from fgdd_fast.images.dataset import Skipped, SourceImage
 from fgdd_fast.images.decode import decoding, read_file, upright_size
 from fgdd_fast.images.depth import at_depth
 from fgdd_fast.images.near_duplicates import perceptual_hash
+from fgdd_fast.images.place import Address, file_signature
 from fgdd_fast.images.tiles import tile_pixels
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, all_work
-from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
+from fgdd_fast.measurement.store_format import KnownFile, encode_mask
 from fgdd_fast.models.foreground import ForegroundModel, Inputs, Pixels
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
@@ -74,12 +75,12 @@ def read_source(image: SourceImage, signature: str | None = None) -> ReadFile | 
         signature: the file's, if that is known; see `file_signature`.
     """
     try:
-        path = image.path
+        path = image.location
         signature = signature or file_signature(path)
         file = read_file(path)
         return ReadFile(image, signature, file.sha256, file.content)
     except OSError as error:
-        return Skipped(image.source, f"cannot be read: {error.strerror}")
+        return Skipped(image.source, f"cannot be read: {error.strerror or 'it is gone'}")
     except ImageError as error:
         return Skipped(image.source, error.problem)
 
@@ -98,7 +99,7 @@ def hash_batch(files: Sequence[tuple[SourceImage, str]], threads: int) -> list[R
     with ThreadPoolExecutor(threads, "read") as readers:
         found = [*readers.map(hashed, files)]
     for (image, _), each in zip(files, found, strict=True):
-        if isinstance(each, Skipped) and not image.root.is_dir():
+        if isinstance(each, Skipped) and not (isinstance(image.root, Address) or image.root.is_dir()):
             raise DataError(
                 f"The folder {image.root} is not there on {socket.gethostname()}, which is to read it",
                 "Put the images on a file system that all machines share, at the same path.",
@@ -167,7 +168,7 @@ class ImageMeasurer:
         try:
             content = read.content
             if content is None:
-                file = read_file(read.image.path)
+                file = read_file(read.image.location)
                 if file.sha256 != read.sha256:
                     return Skipped(read.image.source, CHANGED)
                 content = file.content

@@ -20,7 +20,8 @@ from typing import TypeVar
 
 from fgdd_engines.progress import SILENT, Progress, Task
 from fgdd_fast.cluster.cluster import Cluster
-from fgdd_fast.images.dataset import Skipped, SourceImage
+from fgdd_fast.images.dataset import Skipped, SourceImage, in_reading_order
+from fgdd_fast.images.place import file_signature
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.image_measurer import (
     CHANGED,
@@ -32,7 +33,7 @@ from fgdd_fast.measurement.image_measurer import (
 )
 from fgdd_fast.measurement.missing import Found, MeasureSettings, MissingWork, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.measurement.store_format import KnownFile
 from fgdd_fast.models.foreground import ForegroundModel, Pixels
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
@@ -107,7 +108,7 @@ class Measurer:
         with progress.task("Measuring", len(images)) as task:
             outcome = _Outcome(task)
             measure = self._measure_here if self._cluster is None else self._measure_on_cluster
-            with closing(measure(images, outcome)) as batches:
+            with closing(measure(in_reading_order(images), outcome)) as batches:
                 for found in batches:
                     self._store.add(self._lookup.measurements(found))
                     outcome.count_measured(len(found))
@@ -222,9 +223,9 @@ class Measurer:
 def _signed(image: SourceImage) -> tuple[SourceImage, str] | Skipped:
     """An image with its file's signature as this machine sees it: another may see other inodes."""
     try:
-        return image, file_signature(image.path)
+        return image, file_signature(image.location)
     except OSError as error:
-        return Skipped(image.source, f"cannot be read: {error.strerror}")
+        return Skipped(image.source, f"cannot be read: {error.strerror or 'it is gone'}")
 
 
 def _spelled(images: Sequence[SourceImage]) -> str:

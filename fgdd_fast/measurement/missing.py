@@ -7,17 +7,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from math import nan
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.images.depth import SixteenBit
+from fgdd_fast.images.place import Location, file_signature
 from fgdd_fast.images.resize import ResizeMethod, resize_arithmetic
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.store import Key, Store
-from fgdd_fast.measurement.store_format import KnownFile, Measurement, file_signature
+from fgdd_fast.measurement.store_format import KnownFile, Measurement
 from fgdd_fast.models.foreground import FingerprintsImages, Foreground, ForegroundModel, Pixels
 from fgdd_fast.models.network import Teacher, fingerprint_text
 from fgdd_fast.selection.records import ImageRecord, View
@@ -151,8 +151,8 @@ class StoreLookup:
 
     def unchanged(self, images: Sequence[SourceImage]) -> list[KnownFile | None]:
         """Return the content of each image's file, if it has not changed since it was read."""
-        signatures: dict[Path, str] = {}
-        paths = [image.path for image in images]
+        signatures: dict[Location, str] = {}
+        paths = [image.location for image in images]
         for path in paths:
             with suppress(OSError):
                 signatures[path] = file_signature(path)
@@ -209,7 +209,7 @@ class StoreLookup:
         """Return what was found, under its fingerprints and labels."""
         return [
             Measurement(
-                path=each.image.path,
+                path=each.image.location,
                 signature=each.signature,
                 known=each.known,
                 foreground=each.foreground,

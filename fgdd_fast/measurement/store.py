@@ -20,6 +20,7 @@ from typing import Any
 from fgdd_engines.file_lock import has_locks
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
+from fgdd_fast.images.place import Location
 from fgdd_fast.measurement.store_format import (
     BY_CONTENT,
     SCHEMAS,
@@ -140,7 +141,7 @@ class Store:
     def _numbers(self, texts: Iterable[str]) -> dict[str, int]:
         return dict(self._rows("fingerprints", "fingerprint", "fingerprint, id", ((text,) for text in texts)))
 
-    def known_files(self, signatures: Mapping[Path, str]) -> dict[Path, KnownFile]:
+    def known_files(self, signatures: Mapping[Location, str]) -> dict[Location, KnownFile]:
         """Return the contents of those files that were read before, when their signatures were the same."""
         paths = {path_key(path): path for path in signatures}
         rows = self._rows(

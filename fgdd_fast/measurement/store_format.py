@@ -7,13 +7,13 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fgdd_fast.images.crops import Box
+from fgdd_fast.images.place import Location, Place
 from fgdd_fast.models.foreground import Foreground
 
 Features = NDArray[np.float16]
@@ -103,7 +103,7 @@ class Measurement:
     """What was newly measured of one file.
 
     Attributes:
-        path: the file.
+        path: where the image lies.
         signature: `file_signature` of it, taken before it was read.
         known: its content and size.
         foreground: what was found of its foreground, if that was missing; its mask is kept as `mask` alone.
@@ -116,7 +116,7 @@ class Measurement:
         mask: the foreground's, as `encode_mask` gives it; None where none is kept.
     """
 
-    path: Path
+    path: Location
     signature: str
     known: KnownFile
     foreground: Foreground | None
@@ -129,19 +129,9 @@ class Measurement:
     mask: bytes | None = None
 
 
-def file_signature(path: Path) -> str:
-    """What changes when a file changes: its inode, size, and times of content and status.
-
-    Raises:
-        OSError: the file is gone or cannot be reached.
-    """
-    status = path.stat()
-    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-
-
-def path_key(path: Path) -> bytes:
-    """A file's absolute path, as it is on disk."""
-    return os.fsencode(path.absolute())
+def path_key(path: Location) -> bytes:
+    """A file's absolute path, as it is on disk, or what tells its place from all others."""
+    return os.fsencode(str(path) if isinstance(path, Place) else path.absolute())
 
 
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:

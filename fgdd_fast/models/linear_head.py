@@ -161,7 +161,7 @@ def whole_images(
 
     def read(image: SourceImage) -> tuple[SourceImage, Images] | Skipped:
         try:
-            return image, resize(read_image_at(image.path, sixteen_bit).pixels, network.size, method)
+            return image, resize(read_image_at(image.location, sixteen_bit).pixels, network.size, method)
         except ImageError as error:
             return Skipped(image.source, error.problem)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from fgdd_engines.bundle.files import write_file
 from fgdd_fast.errors import BundleError, DataError, ImageError
-from fgdd_fast.images.dataset import SourceImage, data_root
+from fgdd_fast.images.dataset import SourceImage, data_root, locate
 from fgdd_fast.images.decode import read_image
+from fgdd_fast.images.place import Location, Place
 from fgdd_fast.images.resize import ResizeMethod
 from fgdd_fast.models.factory import FAMILIES, choose_foreground, open_foreground
 from fgdd_fast.models.foreground import ForegroundModel, Pixels
@@ -56,9 +57,7 @@ def draw_contact_sheet(
     out, path = Path(out), Path(path)
     manifest = read_manifest(out)
     with closing(_open_foreground(out, manifest, foreground, runtime or RuntimeOptions())) as model:
-        classes = _sheet_classes(
-            manifest, out, data_root(Path(data)), model, sources=sources, mosaics=mosaics
-        )
+        classes = _sheet_classes(manifest, out, Path(data), model, sources=sources, mosaics=mosaics)
         picture = contact_sheet(classes, total=len(manifest.classes))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +105,7 @@ def _sheet_classes(
     Args:
         manifest: of the distilled data set.
         out: its folder.
-        data: the folder of the source images.
+        data: what the source images are in.
         foreground: the model that measured the occupancies.
         sources: source images shown of each class; both kinds of tiles are shown where both were taken.
         mosaics: mosaics shown of each class.
@@ -114,12 +113,18 @@ def _sheet_classes(
     Raises:
         DataError: a mosaic or a source image is missing, or changed since.
     """
+    root, locations = data_root(data), locate(data)
     with ThreadPoolExecutor(foreground.streams, "sheet") as executor:
         for name in manifest.classes:
             images = [image for image in manifest.images if image.class_name == name]
             tiles = [tile for image in images for tile in image.tiles]
             shown = _both_kinds(tiles, sources)
-            origins = [SourceImage(tile.source, name, data) for tile in shown]
+            origins = [
+                SourceImage(
+                    each.source, name, root, at if isinstance(at := locations(each.source), Place) else None
+                )
+                for each in shown
+            ]
             yield SheetClass(
                 name=name,
                 threshold=manifest.thresholds[name],
@@ -140,11 +145,11 @@ def _both_kinds(tiles: list[Tile], count: int) -> list[Tile]:
 
 
 def _source(foreground: ForegroundModel, tile: Tile, image: SourceImage) -> SheetSource:
-    pixels = _read(image.path, tile.sha256)
+    pixels = _read(image.location, tile.sha256)
     try:
         prepared = foreground.prepare(pixels, image)
     except ImageError as error:
-        raise DataError(f"{image.path} cannot be shown: {error.problem}", "Distil again.") from error
+        raise DataError(f"{image.location} cannot be shown: {error.problem}", "Distil again.") from error
     found = foreground.find([prepared], masks=True)[0]
     return SheetSource(
         pixels=pixels,
@@ -157,7 +162,7 @@ def _source(foreground: ForegroundModel, tile: Tile, image: SourceImage) -> Shee
     )
 
 
-def _read(path: Path, sha256: str | None = None) -> Pixels:
+def _read(path: Location, sha256: str | None = None) -> Pixels:
     try:
         image = read_image(path)
     except ImageError as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.folder import write_image
 from fgdd_fast.output.mosaic import Mosaic, compose, encode
@@ -15,7 +16,7 @@ from fgdd_fast.planning import MosaicSettings, Plan
 
 def write_mosaics(
     plan: Plan,
-    paths: Mapping[str, Path],
+    paths: Mapping[str, Location],
     folder: Path,
     *,
     threads: int,
@@ -24,7 +25,7 @@ def write_mosaics(
 
     Args:
         plan: the mosaics.
-        paths: the file of each source.
+        paths: where each source lies.
         folder: the output's temporary folder.
         threads: images read and encoded at the same time.
 
@@ -45,7 +46,7 @@ def write_mosaics(
         yield from ordered_map(executor, made, plan.mosaics, 2 * threads)
 
 
-def mosaic_bytes(plan: Plan, paths: Mapping[str, Path], *, threads: int) -> Iterator[int]:
+def mosaic_bytes(plan: Plan, paths: Mapping[str, Location], *, threads: int) -> Iterator[int]:
     """Yield how large the file of each mosaic would be; nothing is written.
 
     Args, Raises: as for `write_mosaics`.
@@ -58,7 +59,7 @@ def mosaic_bytes(plan: Plan, paths: Mapping[str, Path], *, threads: int) -> Iter
         yield from ordered_map(executor, size, plan.mosaics, 2 * threads)
 
 
-def _render(mosaic: Mosaic, paths: Mapping[str, Path], settings: MosaicSettings) -> bytes:
+def _render(mosaic: Mosaic, paths: Mapping[str, Location], settings: MosaicSettings) -> bytes:
     """The content of a mosaic's file."""
     tiles = [
         read_tile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import cv2
 from fgdd_fast.errors import DataError, ImageError
 from fgdd_fast.images.decode import read_image
 from fgdd_fast.images.depth import SixteenBit, read_image_at
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.resize import Pixels, resize
 from fgdd_fast.output.distilled import DISTIL_AGAIN
 from fgdd_fast.output.run_record import SourceRecord
@@ -117,7 +118,7 @@ def _kinds(page: ClassPage) -> list[str]:
 def class_pictures(
     pages: Sequence[ClassPage],
     out: Path,
-    data: Path | None,
+    locate: Callable[[str], Location] | None,
     hashes: Mapping[str, str],
     sizes: Sizes,
     *,
@@ -129,7 +130,7 @@ def class_pictures(
     Args:
         pages: of the classes.
         out: the distilled data set.
-        data: the folder of the sources; None where they are not shown.
+        locate: says where a source lies; None where they are not shown.
         hashes: hexadecimal SHA-256 of each source's file.
         sizes: of the pictures.
         sixteen_bit: how sources of 16 bits are read; see `fgdd_fast.images.depth`.
@@ -141,11 +142,11 @@ def class_pictures(
 
     def make(page: ClassPage) -> ClassPictures:
         mosaics = [_mosaic(out / image.file, sizes.mosaic) for image in page.images]
-        if data is None:
+        if locate is None:
             return ClassPictures(tuple(mosaics), (None,) * len(page.sources), 0)
         sides = [int(getattr(sizes, kind)) for kind in _kinds(page)]
         tried = [
-            (side, _source(data / source, hashes[source], side, sixteen_bit) if side else None)
+            (side, _source(locate(source), hashes[source], side, sixteen_bit) if side else None)
             for source, side in zip(page.sources, sides, strict=True)
         ]
         unreadable = sum(picture is None for side, picture in tried if side)
@@ -162,7 +163,7 @@ def _mosaic(path: Path, side: int) -> str:
         raise DataError(f"The mosaic {path} cannot be shown: {error.problem}", DISTIL_AGAIN) from error
 
 
-def _source(path: Path, sha256: str, side: int, sixteen_bit: SixteenBit) -> str | None:
+def _source(path: Location, sha256: str, side: int, sixteen_bit: SixteenBit) -> str | None:
     try:
         image = read_image_at(path, sixteen_bit)
     except ImageError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fgdd_engines.progress import SILENT, Progress
-from fgdd_fast.images.dataset import data_root
+from fgdd_fast.images.dataset import is_there, locate
 from fgdd_fast.images.depth import SixteenBit
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import REPORT
@@ -66,12 +66,12 @@ def write_report(
         OutputError: the file cannot be written.
     """
     check_jinja()
-    out, data = Path(out), None if data is None else data_root(Path(data))
+    out, data = Path(out), None if data is None else Path(data)
     target = out / REPORT if path is None else Path(path)
     distilled, record = open_distilled(out), read_run_record(out)
     pages = list(class_pages(distilled.manifest, record))
     facts = [embedded(page.data) for page in pages]
-    shown = data if data is not None and data.is_dir() else None
+    shown = locate(data) if data is not None and is_there(data) else None
     room = (max(max_megabytes, 1.0) * 1e6 - sum(map(len, facts))) * _BASE64
     sizes = choose_sizes(count_pictures(pages, sources=shown is not None), distilled.size, max(room, 1e5))
     hashes = all_hashes(pages, record.sources if record else {})
@@ -155,7 +155,7 @@ def _on_sources(data: Path | None, sizes: Sizes, unreadable: int, pages: Sequenc
     total = sum(len(page.sources) for page in pages)
     if data is None:
         return f"The source images were not given to this report: {instead}."
-    if not data.is_dir() or unreadable == total:
+    if not is_there(data) or unreadable == total:
         return f"The source images were not found where they were looked for: {instead}."
     said = []
     if unreadable:

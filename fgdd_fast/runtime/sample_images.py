@@ -142,7 +142,7 @@ def in_turn(images: tuple[SourceImage, ...]) -> Iterator[SourceImage]:
 def _readable(images: Iterator[SourceImage]) -> Iterator[SampleImage]:
     for image in images:
         try:
-            yield SampleImage(read_image(image.path).pixels, image)
+            yield SampleImage(read_image(image.location).pixels, image)
         except (ImageError, OSError):
             continue
 

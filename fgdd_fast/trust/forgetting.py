@@ -16,8 +16,8 @@ from fgdd_fast.distilling import open_pipeline
 from fgdd_fast.errors import ImageError, SettingsError
 from fgdd_fast.images.dataset import DataSet, scan
 from fgdd_fast.images.decode import read_file
+from fgdd_fast.images.place import file_signature
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import file_signature
 from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import LABELS, check_output
@@ -112,7 +112,7 @@ def forget(
 def _contents(sources: Sequence[str], manifest: Manifest, dataset: DataSet) -> set[str]:
     """The SHA-256 of each photograph, by the manifest and by DATA."""
     named = {tile.source: tile.sha256 for image in manifest.images for tile in image.tiles}
-    paths = {image.source: image.path for image in dataset.images}
+    paths = {image.source: image.location for image in dataset.images}
     found: set[str] = set()
     for source in sources:
         known = {named[source]} if source in named else set()
@@ -135,10 +135,10 @@ def _known_copies(store: Store, dataset: DataSet, withdrawn: set[str]) -> set[st
     signatures = {}
     for image in dataset.images:
         with suppress(OSError):  # gone since it was listed
-            signatures[image.path] = file_signature(image.path)
+            signatures[image.location] = file_signature(image.location)
     known = store.known_files(signatures)
     found = {path for path, file in known.items() if file.sha256 in withdrawn}
-    return {image.source for image in dataset.images if image.path in found}
+    return {image.source for image in dataset.images if image.location in found}
 
 
 def _without(dataset: DataSet, gone: set[str]) -> DataSet:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError
-from fgdd_fast.images.dataset import data_root
+from fgdd_fast.images.dataset import locate
 from fgdd_fast.images.depth import SIXTEEN_BITS, SixteenBit
+from fgdd_fast.images.place import Location
 from fgdd_fast.images.resize import Pixels, ResizeMethod
 from fgdd_fast.images.tiles import read_tile
 from fgdd_fast.output.distilled import mosaic_geometry
@@ -33,16 +34,16 @@ class TileCutter:
         manifest: says how tiles were resized.
         size: side of a mosaic in pixels.
         factor: tiles along each side of it.
-        data: the folder that the manifest's sources lie in.
+        locate: says where a source of the manifest lies.
 
     Raises:
         DataError: the manifest does not say how.
     """
 
-    def __init__(self, manifest: Manifest, size: int, factor: int, data: Path) -> None:
+    def __init__(self, manifest: Manifest, size: int, factor: int, locate: Callable[[str], Location]) -> None:
         self.factor = factor
         self._tile_size = size // factor
-        self._data = data
+        self._locate = locate
         self._method: ResizeMethod = _known(manifest, "resize", "area", get_args(ResizeMethod))
         self._sixteen_bit: SixteenBit = _known(manifest, "sixteen_bit", "shift", SIXTEEN_BITS)
 
@@ -53,7 +54,7 @@ class TileCutter:
             DataError: its photograph is missing, or is not the one that the manifest describes.
         """
         return read_tile(
-            self._data / tile.source,
+            self._locate(tile.source),
             tile.sha256,
             tile.box,
             self._tile_size,
@@ -115,7 +116,7 @@ def remake(
     known = read_manifest(file)
     content = file.read_bytes()
     check_output(out, root, overwrite=overwrite)
-    cutter = TileCutter(known, *mosaic_geometry(known, file.parent), data_root(root))
+    cutter = TileCutter(known, *mosaic_geometry(known, file.parent), locate(root))
     workers = threads or available_processors()
 
     def render(image: DistilledImage) -> tuple[DistilledImage, bytes]:

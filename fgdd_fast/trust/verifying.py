@@ -14,7 +14,7 @@ import numpy as np
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.errors import DataError, FgddError
-from fgdd_fast.images.dataset import data_root
+from fgdd_fast.images.dataset import locate
 from fgdd_fast.images.decode import decode_image
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.index import read_index
@@ -108,7 +108,7 @@ def verify(
     distilled = open_distilled(out)
     cutter = None
     if data is not None:
-        cutter = TileCutter(distilled.manifest, distilled.size, distilled.factor, data_root(Path(data)))
+        cutter = TileCutter(distilled.manifest, distilled.size, distilled.factor, locate(Path(data)))
     workers = threads or available_processors()
     hashes, of_manifest = _read_hashes(distilled)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import tiny_pipeline as tiny
 from fake_ray import FakeRay, FakeWorker
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_distillation import assert_refused, distill
+from tiny_distillation import assert_refused, contents, distill
+from tiny_labels import label, make_out
 from tiny_measuring import RUNTIME
 
 from fgdd_engines.errors import BundleError, EngineError, MissingExtraError
 from fgdd_fast.cluster import cluster
 from fgdd_fast.cluster.cluster import Cluster
+from fgdd_fast.labels import making
 from fgdd_fast.models.saliency import SaliencyModel
 
 
@@ -105,6 +109,26 @@ def test_another_model_at_its_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tiny-foreground.onnx").write_bytes(b"")
     with pytest.raises(BundleError):
         pickle.loads(pickled)
+
+
+class Backwards:
+    """A cluster whose workers answer in the wrong order, each after it was sent what it calls."""
+
+    def map(
+        self, function: Callable[[Any], Any], items: Iterable[Any], name: Callable[[Any], str]
+    ) -> Iterator[Any]:
+        received = pickle.loads(pickle.dumps(function))
+        yield from reversed([received(item) for item in items])
+
+
+def test_labels_are_the_same_whoever_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = make_out(tmp_path)
+    assert label(out).exit_code == 0
+    expected = contents(out / "labels")
+    shutil.rmtree(out / "labels")
+    monkeypatch.setattr(making, "workers_for", lambda options, _: nullcontext((Backwards(), options)))
+    assert label(out, executor="ray").exit_code == 0
+    assert contents(out / "labels") == expected
 
 
 def test_what_cannot_be_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

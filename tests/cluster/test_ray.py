@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +49,13 @@ def _parent(process: int) -> int:
 
 
 class Killer(Watched):
-    """A progress that kills a worker after the first images."""
+    """A progress that kills a worker after the first images, or labels."""
 
     killed: int | None = None
 
     def note(self, name: str, done: int) -> None:
         super().note(name, done)
-        if self.killed is None and name == "Measuring":
+        if self.killed is None and name in ("Measuring", "Labelling"):
             self.killed = workers()[0]
             os.kill(self.killed, signal.SIGKILL)
 
@@ -95,6 +97,21 @@ def test_a_killed_worker_changes_nothing(
     with fgdd_fast.open_pipeline(workplace / "moved", runtime=runtime, **options) as pipeline:
         again = pipeline.measure()
     assert (again.measured, again.reused, len(again.skipped)) == (0, 24, 1)
+
+
+def test_labels_by_workers_of_which_one_is_killed(workplace: Path, local_cluster: None) -> None:
+    assert distill(workplace).exit_code == 0
+    teacher, killer = workplace / "tiny-teacher.onnx", Killer()
+    local = RuntimeOptions(device="cpu", threads=1)
+    fgdd_fast.make_labels(workplace / "out", teacher, epochs=40, student_batch=2, runtime=local)
+    expected = contents(workplace / "out" / "labels")
+    shutil.rmtree(workplace / "out" / "labels")
+    runtime = replace(local, executor="ray")
+    fgdd_fast.make_labels(
+        workplace / "out", teacher, epochs=40, student_batch=2, runtime=runtime, progress=killer
+    )
+    assert killer.killed is not None
+    assert contents(workplace / "out" / "labels") == expected
 
 
 def test_an_address_without_a_cluster_is_refused_at_once(workplace: Path, local_cluster: None) -> None:

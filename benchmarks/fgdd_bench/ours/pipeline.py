@@ -33,10 +33,11 @@ from fgdd_bench.ours.mosaics import OURS, our_mosaics
 from fgdd_engines.base import Array
 from fgdd_fast.images.dataset import DataSet, Skipped, SourceImage
 from fgdd_fast.images.decode import read_file, read_image
+from fgdd_fast.images.place import file_signature
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.measurement.missing import Found, MeasureSettings, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, file_signature
+from fgdd_fast.measurement.store_format import KnownFile
 from fgdd_fast.models.factory import open_foreground
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice, ForegroundModel
 from fgdd_fast.models.grounded_sam2 import GroundedSam2

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fgdd_fast.cli.command import Command
+from fgdd_fast.cli.data import executor_option
 from fgdd_fast.cli.options import (
     folder,
     give,
@@ -68,6 +69,7 @@ from fgdd_fast.output.folder import LABELS
 @click.option("--overwrite", is_flag=True, help="Replace labels that were made with other settings.")
 @seed_option()
 @runtime_options()
+@executor_option()
 @json_option()
 def label(out: Path, **options: Any) -> None:
     """Store the teacher's soft labels for a distilled data set.

@@ -1,3 +1,3 @@
-"""Which files make up a data set: folders that are walked, and lists that are read."""
+"""Which images make up a data set: folders that are walked, lists that are read, shards and addresses."""
 
-__all__ = ["folder_search", "lists"]
+__all__ = ["addresses", "folder_search", "lists", "members", "parquet", "shards", "tars"]

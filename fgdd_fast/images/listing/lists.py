@@ -14,7 +14,7 @@ from fgdd_fast.images.listing.folder_search import Found, Ignored, kind_of_file
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".lst")
 _PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
-_LABELS = ("label", "class", "category", "class_name", "label_name", "target")
+LABELS = ("label", "class", "category", "class_name", "label_name", "target")
 _DELIMITERS = (",", "\t", ";", "|")
 _SHOWN = 5  # bad lines that a message names
 _LONGEST = 255  # bytes of a class's name, which names a folder
@@ -72,7 +72,7 @@ def read_list(listed: ImageList, ignored: Ignored, found: Found) -> dict[str, st
             if (reason := ignored.reason_within(source)) is not None:
                 found.skipped.append((source, reason))
                 continue
-            _check_label(label)
+            check_label(label)
             if source in lines:
                 raise ValueError(f"the image of line {lines[source]} again")
             kind, reason = kind_of_file(root / source)
@@ -137,7 +137,7 @@ def _columns(header: str, asked: Sequence[str]) -> tuple[str, int, int] | None:
             continue
         plain = [name.lower() for name in names]
         path, label = (
-            next((plain.index(name) for name in known if name in plain), None) for known in (_PATHS, _LABELS)
+            next((plain.index(name) for name in known if name in plain), None) for known in (_PATHS, LABELS)
         )
         if path is not None and label is not None:
             return delimiter, path, label
@@ -161,8 +161,8 @@ def _source(path: str, root: Path) -> str:
     return str(pure)
 
 
-def _check_label(label: str) -> None:
-    """Check that a class can name a folder of OUT."""
+def check_label(label: str) -> None:
+    """Check that a class can name a folder of OUT; a ValueError says why it cannot."""
     if not label:
         raise ValueError("no class")
     if label.startswith(".") or not label.isprintable() or {"/", "\\"} & set(label):

@@ -36,7 +36,7 @@ class AlphaForeground(GivenForeground):
 
     def read(self, pixels: Pixels, image: SourceImage) -> Mask:
         """See `GivenForeground.read`."""
-        alpha = decode_alpha(read_file(image.path).content)
+        alpha = decode_alpha(read_file(image.location).content)
         return np.zeros(pixels.shape[:2], bool) if alpha is None else alpha > 127
 
 

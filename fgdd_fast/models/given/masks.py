@@ -100,7 +100,7 @@ class StoredMasks(GivenMasks):
 
     def read(self, pixels: Pixels, image: SourceImage) -> Mask:
         """See `GivenForeground.read`."""
-        orientation = read_header(read_file(image.path).content).orientation
+        orientation = read_header(read_file(image.location).content).orientation
         return np.ascontiguousarray(upright(super().read(pixels, image)[..., None], orientation)[..., 0])
 
 

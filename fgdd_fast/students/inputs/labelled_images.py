@@ -125,7 +125,7 @@ def _read(
 
     def read(image: SourceImage) -> tuple[Pixels, str] | Skipped:
         try:
-            decoded = read_image_at(image.path, sixteen_bit)
+            decoded = read_image_at(image.location, sixteen_bit)
             return view(decoded.pixels), decoded.sha256
         except ImageError as error:
             return Skipped(image.source, error.problem)
