@@ -78,13 +78,15 @@ def stream(
     allowed = {name: getattr(reading, name) for name in ("memory", "fps", "power")}
     budgets = Budgets(**allowed, live=opened.live)
     label_of = label_function(reading.labels or FOLDER)
+    sparing = reading.memory is not None
+    runtime = replace(runtime or RuntimeOptions(), one_foreground_stream=sparing)
     out, kept = Path(out), candidates_path(Path(out))
     check_output(out, _root(source), overwrite=overwrite or kept.exists())
     out.parent.mkdir(parents=True, exist_ok=True)
     disk = None if reading.disk is None else reading.disk << 20
     with (
         exclusive_lock(out.parent, kept.name, partial(_refuse, kept)),
-        _models(_root(source), measuring, settings, runtime or RuntimeOptions()) as pipeline,
+        _models(_root(source), measuring, settings, runtime) as pipeline,
     ):
         check_named_classes(settings.ipc, settings.ipc_by_class, pipeline.dataset.classes)
         how = _how(pipeline, settings, reading)

@@ -65,9 +65,16 @@ COLUMNS |= {"threshold_off": ".4f", "kept": "d"}
 @number_option("--size", 224, "Side of a mosaic in pixels.")
 @number_option("--ipc", 10, "Mosaics of each class.")
 @number_option("--frames", None, "Note the memory that so many frames take.")
+@number_option("--memory", None, "Hold the process to so many MiB.")
 @runtime_options
 def main(
-    study: Study, data: Path, teacher: str, store: Path | None, frames: int | None, **options: Any
+    study: Study,
+    data: Path,
+    teacher: str,
+    store: Path | None,
+    frames: int | None,
+    memory: int | None,
+    **options: Any,
 ) -> None:
     """Hold streams of the images of DATA to the batch tool."""
     names = ("foreground", "pool", "size", "ipc")
@@ -76,9 +83,10 @@ def main(
     if frames is not None:
         plain.pop("pool")
         _, images = read_images(data)
-        rows = memory(made_frames(images, frames), runtime, teacher=teacher, ipc=ipc, **plain)
+        asked = {**plain, "teacher": teacher, "ipc": ipc, "memory": memory}
+        rows, counts = taken(made_frames(images, frames), runtime, max(frames // 100, 1), **asked)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        study.report(rows, {"frames": "d", "mib": "d"}, frames=frames, peak_mib=peak)
+        study.report(rows, {"frames": "d", "mib": "d"}, frames=frames, counts=counts, peak_mib=peak)
         return
     given = {**plain, "teacher": teacher, **({} if store is None else {"store": store}), "score_view": "pad"}
     with fgdd_fast.open_pipeline(data, runtime=runtime, **given) as pipeline:
@@ -151,18 +159,18 @@ def made_frames(images: Sequence[SourceImage], count: int) -> Iterator[tuple[str
         yield f"{image.class_name}/{number:06d}.jpg", cv2.imencode(".jpg", part)[1].tobytes()
 
 
-def memory(
-    frames: Iterator[tuple[str, bytes]], runtime: RuntimeOptions, **asked: Any
-) -> list[dict[str, Any]]:
-    """The memory of the process while frames are streamed, after every hundred."""
+def taken(
+    frames: Iterator[tuple[str, bytes]], runtime: RuntimeOptions, every: int, **asked: Any
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The memory of the process while frames are streamed, now and then; and what became of them."""
     rows: list[dict[str, Any]] = []
 
     def watched() -> Iterator[tuple[str, bytes]]:
         for number, frame in enumerate(frames, 1):
-            if number % 100 == 0:
+            if number % every == 0:
                 rows.append({"frames": number, "mib": memory_used() >> 20})
             yield frame
 
     with tempfile.TemporaryDirectory() as folder:
-        fgdd_fast.stream(watched(), Path(folder) / "out", runtime=runtime, **asked)
-    return rows
+        done = fgdd_fast.stream(watched(), Path(folder) / "out", runtime=runtime, **asked)
+    return rows, done.counts
