@@ -2,7 +2,7 @@
 
     benchmarks/studies/emulated_aarch64.sh aarch64.json
 
-The script makes the distillations and calls this module, which compares them. Kept result: `aarch64.json`.
+The script distils, streams frames, and calls this module, which compares what was made. Kept result: `aarch64.json`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from fgdd_fast.selection.records import Tile
 
 REFERENCE = "x86-64"
 BOARD_RUNS = ("aarch64-onnxruntime", "aarch64-openvino")
+STREAM = "-stream"
 
 
 COLUMNS = {
@@ -48,7 +49,9 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
     reference = folder / "x86-64" / REFERENCE
     manifest = read_manifest(reference)
     runs = {name: folder / "root" / "board" / name for name in BOARD_RUNS}
-    rows = [{"run": name, **compare(reference, distilled)} for name, distilled in runs.items()]
+    pairs = {name: (reference, distilled) for name, distilled in runs.items()}
+    pairs |= {f"{name}{STREAM}": (_streamed(one), _streamed(other)) for name, (one, other) in pairs.items()}
+    rows = [{"run": name, **compare(*pair)} for name, pair in pairs.items()]
     study.report(
         rows,
         COLUMNS,
@@ -56,13 +59,14 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
         emulator=emulator,
         emulated_system=system,
         pictures=manifest.image_count,
+        frames=read_manifest(_streamed(reference)).image_count,
         settings=dict(manifest.settings),
         models={role: vars(model) for role, model in manifest.models.items()},
         installs={name: _install(folder, name) for name in ("x86-64", "aarch64")},
         runs={
             name: {
                 "runtime": read_manifest(distilled).tool["runtime"],
-                "seconds": _seconds(folder / f"{name}.seconds").get("distillation"),
+                "seconds": _seconds(folder / f"{name}.seconds"),
                 "environment": _json(folder / f"{name}.environment.json"),
             }
             for name, distilled in {REFERENCE: reference, **runs}.items()
@@ -70,6 +74,11 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
     )
     if not all(row["same_decisions"] for row in rows):
         raise DataError("The decisions differ from those on x86-64", "The table says where.")
+
+
+def _streamed(distilled: Path) -> Path:
+    """What was streamed by the run that made a distilled data set."""
+    return distilled.with_name(f"{distilled.name}{STREAM}")
 
 
 def compare(reference: Path, distilled: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a board needs in one file: packed with all that belongs to it, refused if anything is not as it was."""
+"""What a board needs in one file: packed with all that belongs to it, refused unless it is as it was."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fgdd_fast.packing.board import pack_bundles, unpack_bundles
 
 STREAM = {"ipc": 1, "factor": 2, "size": 16, "crops": 3, "once": True, "device": "cpu"}
 SETTINGS = "[stream]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in STREAM.items())
-ASKED = "--ipc 1 --factor 2 --size 16 --crops 3 --once --device cpu".split()
+ASKED = ["--ipc", "1", "--factor", "2", "--size", "16", "--crops", "3", "--once", "--device", "cpu"]
 
 
 def run(*words: object) -> Result:
