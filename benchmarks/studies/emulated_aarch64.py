@@ -2,7 +2,7 @@
 
     benchmarks/studies/emulated_aarch64.sh aarch64.json
 
-The script distils, streams frames, and calls this module, which compares what was made. Kept result: `aarch64.json`.
+The script distils and streams, and calls this module, which compares what was made. Kept result: `aarch64.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from fgdd_fast.selection.records import Tile
 
 REFERENCE = "x86-64"
 BOARD_RUNS = ("aarch64-onnxruntime", "aarch64-openvino")
-STREAM = "-stream"
 
 
 COLUMNS = {
@@ -48,9 +47,10 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
     """Write the result from what the script left in FOLDER; fail where a decision differs."""
     reference = folder / "x86-64" / REFERENCE
     manifest = read_manifest(reference)
-    runs = {name: folder / "root" / "board" / name for name in BOARD_RUNS}
+    board = folder / "root" / "board"
+    runs = {name: board / name for name in BOARD_RUNS}
     pairs = {name: (reference, distilled) for name, distilled in runs.items()}
-    pairs |= {f"{name}{STREAM}": (_streamed(one), _streamed(other)) for name, (one, other) in pairs.items()}
+    pairs[f"{BOARD_RUNS[0]}, stream"] = streams = (reference.with_name("stream"), board / "stream")
     rows = [{"run": name, **compare(*pair)} for name, pair in pairs.items()]
     study.report(
         rows,
@@ -59,7 +59,7 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
         emulator=emulator,
         emulated_system=system,
         pictures=manifest.image_count,
-        frames=read_manifest(_streamed(reference)).image_count,
+        frames=read_manifest(streams[0]).image_count,
         settings=dict(manifest.settings),
         models={role: vars(model) for role, model in manifest.models.items()},
         installs={name: _install(folder, name) for name in ("x86-64", "aarch64")},
@@ -74,11 +74,6 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
     )
     if not all(row["same_decisions"] for row in rows):
         raise DataError("The decisions differ from those on x86-64", "The table says where.")
-
-
-def _streamed(distilled: Path) -> Path:
-    """What was streamed by the run that made a distilled data set."""
-    return distilled.with_name(f"{distilled.name}{STREAM}")
 
 
 def compare(reference: Path, distilled: Path) -> dict[str, Any]:

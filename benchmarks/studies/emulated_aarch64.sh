@@ -82,15 +82,19 @@ install_project() {
     "${pip[@]}" list --format=json >"$folder/$1.cpu.json"
 }
 
-# distil RUN PREFIX PLACE VENV DEVICE: distil PLACE's pictures with PLACE's models into PLACE/RUN, and stream frames.
+# distil RUN PREFIX PLACE VENV DEVICE: distil PLACE's pictures with PLACE's models into PLACE/RUN.
 distil() {
     timed "$1" distillation "$2" "$4/bin/fgdd-fast" distill "$3/data" "$3/$1" --foreground "$3/models/$foreground.onnx" \
         --teacher "$3/models/teacher.onnx" --device "$5" --store "$3/store-$1" --overwrite "${settings[@]}"
-    timed "$1" stream "$2" "$4/bin/fgdd-fast" stream "$3/frames" "$3/$1-stream" --once --overwrite --device "$5" \
-        --config "$3/models/stream.toml"
     "$2" "$4/bin/python" -c 'import json
 from fgdd_bench.machine.environment import environment
 print(json.dumps(environment()))' >"$folder/$1.environment.json"
+}
+
+# stream_frames RUN PREFIX PLACE VENV: stream PLACE's frames with what was unpacked there, into PLACE/stream.
+stream_frames() {
+    timed "$1" stream "$2" "$4/bin/fgdd-fast" stream "$3/frames" "$3/stream" --once --overwrite --device cpu \
+        --config "$3/models/stream.toml"
 }
 
 copy_source() {
@@ -125,6 +129,7 @@ PYTHON
         --settings "$native/settings.toml"
     "$venv/bin/fgdd-fast" bundle unpack "$native/board.tar" "$native/models"
     distil x86-64 env "$native" "$venv" cpu
+    stream_frames x86-64 env "$native" "$venv"
 }
 
 run_emulated() {
@@ -140,6 +145,7 @@ run_emulated() {
     install_project aarch64 in_root /source /venv
     in_root /venv/bin/fgdd-fast bundle unpack /board/board.tar /board/models
     distil aarch64-onnxruntime in_root /board /venv cpu
+    stream_frames aarch64-onnxruntime in_root /board /venv
     SYSTEM=/sys distil aarch64-openvino in_root /board /venv openvino
 }
 
