@@ -2,7 +2,7 @@
 
     benchmarks/studies/emulated_aarch64.sh aarch64.json
 
-The script distils and streams, and calls this module, which compares what was made. Kept result: `aarch64.json`.
+The script makes what this module then compares. Kept result: `aarch64.json`.
 """
 
 from __future__ import annotations
