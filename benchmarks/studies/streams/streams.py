@@ -11,9 +11,11 @@ memory of the process is noted at every checkpoint. Kept results: `streams-image
 
 from __future__ import annotations
 
+import math
 import random
 import resource
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -65,7 +67,9 @@ COLUMNS |= {"threshold_off": ".4f", "kept": "d"}
 @number_option("--size", 224, "Side of a mosaic in pixels.")
 @number_option("--ipc", 10, "Mosaics of each class.")
 @number_option("--frames", None, "Note the memory that so many frames take.")
+@number_option("--minutes", None, "Make no more frames after that.")
 @number_option("--memory", None, "Hold the process to so many MiB.")
+@click.option("--score-view", default="pad", show_default=True, help="How a tile is shown to the teacher.")
 @runtime_options
 def main(
     study: Study,
@@ -73,22 +77,24 @@ def main(
     teacher: str,
     store: Path | None,
     frames: int | None,
+    minutes: int | None,
     memory: int | None,
     **options: Any,
 ) -> None:
     """Hold streams of the images of DATA to the batch tool."""
-    names = ("foreground", "pool", "size", "ipc")
+    names = ("foreground", "pool", "size", "ipc", "score_view")
     plain = {name: options.pop(name) for name in names}
     runtime, ipc = RuntimeOptions(**options), plain.pop("ipc")
     if frames is not None:
         plain.pop("pool")
         _, images = read_images(data)
         asked = {**plain, "teacher": teacher, "ipc": ipc, "memory": memory}
-        rows, counts = taken(made_frames(images, frames), runtime, max(frames // 100, 1), **asked)
+        made = made_frames(images, frames, until=time.monotonic() + 60 * (minutes or math.inf))
+        rows, counts = taken(made, runtime, max(frames // 100, 1), **asked)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         study.report(rows, {"frames": "d", "mib": "d"}, frames=frames, counts=counts, peak_mib=peak)
         return
-    given = {**plain, "teacher": teacher, **({} if store is None else {"store": store}), "score_view": "pad"}
+    given = {**plain, "teacher": teacher, **({} if store is None else {"store": store})}
     with fgdd_fast.open_pipeline(data, runtime=runtime, **given) as pipeline:
         found = []
         for name, asked in ASKED.items():
@@ -142,10 +148,14 @@ def agreement(
     }
 
 
-def made_frames(images: Sequence[SourceImage], count: int) -> Iterator[tuple[str, bytes]]:
+def made_frames(
+    images: Sequence[SourceImage], count: int, *, until: float = math.inf
+) -> Iterator[tuple[str, bytes]]:
     """Different frames, each a part of an image of 0.7 to 1 of its sides, compressed anew."""
     draw = random.Random(0)
     for number in range(count):
+        if time.monotonic() > until:
+            return
         image = draw.choice(images)
         try:
             pixels = read_image(image.path).pixels
