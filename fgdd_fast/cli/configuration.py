@@ -69,11 +69,7 @@ def _path(ctx: click.Context) -> list[str]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Read a file of settings: its tables by their names.
-
-    Raises:
-        SettingsError: it cannot be read, or is no TOML.
-    """
+    """Read a file of settings; SettingsError where it cannot be read, or is no TOML."""
     if sys.version_info >= (3, 11):
         import tomllib  # noqa: PLC0415
     else:

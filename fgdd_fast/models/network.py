@@ -62,15 +62,8 @@ class _Opened(NamedTuple):
 
     def open(self, bundle: Bundle) -> Engine:
         """Open a bundle so."""
-        axes = dict(self.axes)
-        return open_engine(
-            bundle,
-            device=self.device,
-            precision=self.precision,
-            axes=axes,
-            threads=self.threads,
-            one_stream=self.one_stream,
-        )
+        given = {name: value for name, value in self._asdict().items() if name != "graph"}
+        return open_engine(bundle, **{**given, "axes": dict(self.axes)})
 
 
 @cache

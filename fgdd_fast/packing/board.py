@@ -2,8 +2,8 @@
 
     board.tar       CONTENTS, the files of the bundles, and `prompts`; after the archive's end its SHA-256
 
-`CONTENTS` is JSON: the hash of each file, which of them are bundles, and the settings of a stream. The same
-input gives the same bytes. Unpacked, the settings are a file for `fgdd-fast stream --config`.
+`CONTENTS` is JSON: the hash of each file, and the settings of a stream. The same input gives the same bytes.
+Unpacked, the settings are a file for `fgdd-fast stream --config`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fgdd_engines.bundle import schema
-from fgdd_engines.bundle.bundle import VARIANTS, Bundle, load_bundle
+from fgdd_engines.bundle.bundle import VARIANTS, Bundle
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.errors import BundleError, OutputError, SettingsError
 from fgdd_fast.models.factory import find_network
@@ -32,15 +32,12 @@ CONFIGURATION = "stream.toml"
 _CONTENTS, _PROMPTS = "CONTENTS", "prompts"  # without a dot, which every file of a bundle has
 _SEAL = 64  # digits
 _CHUNK = 1 << 20
-_VALUE = schema.either(schema.flag, schema.number(), schema.string())
-_OPTION = schema.string(r"[a-z][a-z-]*", what="an option's name")
+_SETTINGS = schema.table(
+    schema.either(schema.flag, schema.number(), schema.string()),
+    schema.string(r"[a-z][a-z-]*", what="an option's name"),
+)
 _LISTED = schema.record(
-    {
-        "format": schema.one_of(1),
-        "files": schema.table(schema.SHA256),
-        "bundles": schema.array(schema.string(r"[^/]+")),
-        "stream": schema.table(schema.either(schema.array(_VALUE), _VALUE), _OPTION),
-    }
+    {"format": schema.one_of(1), "files": schema.table(schema.SHA256), "stream": _SETTINGS}
 )
 
 
@@ -63,7 +60,6 @@ def pack_bundles(
     bundles: Sequence[str | Path],
     file: str | Path,
     *,
-    prompts: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> PackedBundles:
     """Gather bundles, with all that belongs to them, and the settings of a stream in one file.
@@ -72,9 +68,8 @@ def pack_bundles(
         bundles: names of the catalogue, or paths. Parts, variants, attached files and files of weights go
             along; a stream takes one teacher and one foreground model.
         file: the file to write, whole or not at all; an older one is replaced.
-        prompts: a file that says what the foreground model looks for in each class.
-        settings: of the stream, by the names of the options of `fgdd-fast stream`; texts, numbers, flags, or
-            lists of these. Those of the models are set here.
+        settings: of the stream, by the names of the options of `fgdd-fast stream`: texts, numbers or flags. A
+            file of prompts goes along; those of the models are set here.
 
     Raises:
         BundleError: a bundle is missing or damaged.
@@ -94,15 +89,14 @@ def pack_bundles(
         if path.name in paths and file_sha256(paths[path.name]) != file_sha256(path):
             raise SettingsError(f"{path} and {paths[path.name]} have one name", "Rename a bundle.")
         paths[path.name] = path
-    if prompts is not None:
-        read_prompts(Path(prompts))
-        taken["prompts"], paths[_PROMPTS] = _PROMPTS, Path(prompts)
+    if "prompts" in taken:
+        taken["prompts"], paths[_PROMPTS] = _PROMPTS, Path(str(taken["prompts"]))
+        read_prompts(paths[_PROMPTS])
     if file.resolve() in {path.resolve() for path in paths.values()}:
         raise SettingsError(f"{file} is one of the files to be packed", "Name another file to write.")
     listed: dict[str, Any] = {
         "format": 1,
         "files": {name: file_sha256(path) for name, path in paths.items()},
-        "bundles": sorted(bundle.onnx.name for bundle in found),
         "stream": {name.replace("_", "-"): value for name, value in taken.items()},
     }
     try:
@@ -173,8 +167,6 @@ def unpack_bundles(file: str | Path, folder: str | Path) -> PackedBundles:
         place = folder.resolve()
     with output_folder(folder, overwrite=False) as partial:
         digest, listed = _extract(file, partial)
-        for name in listed["bundles"]:
-            list(_files_of(load_bundle(partial / name)))
         settings = dict(listed["stream"])
         for option in {"teacher", "foreground", "prompts"} & settings.keys():
             if str(settings[option]) in listed["files"]:
@@ -208,10 +200,8 @@ def _extract(file: Path, folder: Path) -> tuple[str, dict[str, Any]]:
                     with (folder / entry.name).open("xb") as target:
                         shutil.copyfileobj(stream, target)
         listed: dict[str, Any] = schema.read_json((folder / _CONTENTS).read_bytes(), _LISTED)
-    except OSError as error:
-        raise BundleError(f"{file} cannot be read: {error.strerror}", advice) from error
-    except (tarfile.TarError, ValueError) as error:
-        raise BundleError(f"{file} is no packed bundle of this version: {error}", advice) from error
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise BundleError(f"{file} cannot be unpacked: {error}", advice) from error
     if {path.name: file_sha256(path) for path in folder.iterdir() if path.name != _CONTENTS} != listed[
         "files"
     ]:

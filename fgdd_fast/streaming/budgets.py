@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import time
 from contextlib import suppress
@@ -62,7 +63,7 @@ class Budgets:
         self.meter = PowerMeter()
         if power is not None:
             self.meter.check()
-        self._paused: float | None = None  # since when
+        self._paused = math.inf  # since when
         self._live = live
         self._next = 0.0
         self._in_a_row = 0
@@ -104,9 +105,8 @@ class Budgets:
     def _within_power(self, limit: float) -> bool:
         """Whether there is power for a frame; what is not live is waited for."""
         while (watts := self.meter.watts()) is None or watts > limit:
-            now = time.monotonic()
-            self._paused = now if self._paused is None else self._paused
-            if now - self._paused > _PATIENCE:
+            self._paused = min(self._paused, time.monotonic())
+            if time.monotonic() - self._paused > _PATIENCE:
                 taken = "its sensors fell silent" if watts is None else f"{watts:.1f} W are taken anyway"
                 raise SettingsError(
                     f"The power cannot be held at {limit:g} W: {taken}",
@@ -115,7 +115,7 @@ class Budgets:
             if self._live:
                 return False
             time.sleep(_PAUSE)
-        self._paused = None
+        self._paused = math.inf
         return True
 
     @property

@@ -1,8 +1,7 @@
 """The power that this machine takes, where its sensors tell.
 
-A Jetson has INA3221 sensors of its rails. VDD_IN is all that the module takes; AGX boards have none, and
-their rails are added up. On x86-64 the processor counts its own energy (RAPL): memory, GPU and disks come on
-top.
+A Jetson has INA3221 sensors of its rails: VDD_IN is the whole module; AGX boards have none, and their rails
+are added up. On x86-64 the processor counts its own energy (RAPL), without memory, GPU and disks.
 
 Sources: https://docs.kernel.org/hwmon/ina3221.html, https://docs.kernel.org/power/powercap/powercap.html
 """
@@ -12,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from fgdd_fast.errors import SettingsError
@@ -22,7 +22,6 @@ _COUNTERS = "class/powercap/intel-rapl:*/energy_uj"
 _MODULE = "VDD_IN"
 _SMOOTH = 5.0  # seconds over which power is averaged
 _APART = 0.1  # seconds between two readings, at least: counters move in steps
-_SILENT = 20  # readings that fail one after another, until the sensors are given up
 
 
 class PowerMeter:
@@ -30,52 +29,37 @@ class PowerMeter:
 
     Args:
         root: of the system's files on its devices.
-
-    Attributes:
-        counts: what it tells the power of: rails, or counters of energy. Empty where nothing tells it.
     """
 
     def __init__(self, root: Path = SYS) -> None:
         self._rails = _rails(root)
-        self._counted, self._refused = ({}, False) if self._rails else _counters(root)
-        self.counts = (*self._rails, *(str(file) for file in self._counted))
+        self._counted = {} if self._rails else _counters(root)
         self._average: float | None = None
         self._before = time.monotonic()
-        self._failed = 0
 
     def check(self) -> None:
-        """Make sure that something tells the power.
-
-        Raises:
-            SettingsError: nothing does.
-        """
-        if self.counts:
-            return
-        if self._refused:
+        """Make sure that something tells the power; SettingsError where nothing does."""
+        if not (self._rails or self._counted):
             raise SettingsError(
-                "Only root may read what this processor says of its power",
-                f"Run: sudo chmod a+r {SYS / _COUNTERS}   or leave --power out, and limit --fps",
+                "Nothing tells the power that this machine takes: no INA3221 sensors, as a Jetson has, no "
+                "RAPL counters that you may read",
+                "Leave --power out, and limit --fps instead; or, where there are counters that only root may "
+                f"read, run: sudo chmod a+r {SYS / _COUNTERS}",
             )
-        raise SettingsError(
-            "Nothing tells the power that this machine takes: it has no INA3221 sensors, as a Jetson has, "
-            "and no RAPL counters",
-            "Leave --power out, and limit --fps instead.",
-        )
 
     def watts(self) -> float | None:
-        """Return the power; None before there was time to measure it, or after its sensors failed."""
+        """Return the power; None where nothing tells it now, or there was no time yet to measure it."""
         now = time.monotonic()
         passed = now - self._before
-        if self.counts and passed >= _APART:
+        if passed >= _APART and (self._rails or self._counted):
             try:
                 found = self._measured(passed)
             except (OSError, ValueError):
-                self._failed += 1
-            else:
-                before = found if self._average is None else self._average
-                self._average = before + (found - before) * (1 - math.exp(-passed / _SMOOTH))
-                self._failed, self._before = 0, now
-        return self._average if self._failed < _SILENT else None
+                return None
+            before = found if self._average is None else self._average
+            self._average = before + (found - before) * (1 - math.exp(-passed / _SMOOTH))
+            self._before = now
+        return self._average
 
     def _measured(self, passed: float) -> float:
         """The power now, or that of the seconds that passed."""
@@ -95,28 +79,21 @@ def _rails(root: Path) -> Mapping[str, tuple[Path, Path]]:
     for label in sorted(root.glob(_SENSORS)):
         channel = label.name[2]
         files = label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input")
-        try:
-            name = label.read_text(encoding="ascii").strip()
-            _ = [_number(file) for file in files]
-        except (OSError, ValueError):
-            continue  # a channel that is switched off
-        if name != "NC":  # not connected
-            found[name] = files
+        with suppress(OSError, ValueError):  # of a channel that is switched off
+            name, _ = label.read_text(encoding="ascii").strip(), [_number(file) for file in files]
+            if name != "NC":  # not connected
+                found[name] = files
     return {_MODULE: found[_MODULE]} if _MODULE in found else found
 
 
-def _counters(root: Path) -> tuple[dict[Path, int], bool]:
-    """What each processor counted (µJ), by its file; and whether that may not be read."""
-    counted, refused = {}, False
+def _counters(root: Path) -> dict[Path, int]:
+    """What each processor counted (µJ), by its file."""
+    counted = {}
     for file in sorted(root.glob(_COUNTERS)):
-        try:
+        with suppress(OSError, ValueError):
             if file.with_name("name").read_text(encoding="ascii").startswith("package"):
                 counted[file] = _number(file)
-        except PermissionError:
-            refused = True
-        except (OSError, ValueError):
-            continue
-    return counted, refused and not counted
+    return counted
 
 
 def _number(file: Path) -> int:

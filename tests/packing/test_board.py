@@ -48,7 +48,7 @@ def sealed(file: Path, *members: tuple[str | tarfile.TarInfo, bytes]) -> Path:
 
 def listing(*names: str, **more: Any) -> tuple[str, bytes]:
     files = {name: hashlib.sha256(b"x").hexdigest() for name in names}
-    return "CONTENTS", json.dumps({"format": 1, "files": files, "bundles": [], "stream": {}, **more}).encode()
+    return "CONTENTS", json.dumps({"format": 1, "files": files, "stream": {}, **more}).encode()
 
 
 def test_a_board_streams_with_what_was_packed_for_it_as_the_workstation_does(workplace: Path) -> None:
@@ -76,7 +76,7 @@ def test_all_that_belongs_to_a_bundle_goes_along(tmp_path: Path) -> None:
     bundle = tiny_grounded.write_grounded_bundle(tmp_path, split=True)
     write_variant(replace(bundle, parts={}, files={}), "fp16")
     (tmp_path / "prompts.txt").write_text("cat red patch\n", encoding="utf-8")
-    pack_bundles([bundle.onnx], tmp_path / "a", prompts=tmp_path / "prompts.txt")
+    pack_bundles([bundle.onnx], tmp_path / "a", settings={"prompts": tmp_path / "prompts.txt"})
     unpacked = unpack_bundles(tmp_path / "a", tmp_path / "board")
     copied = load_bundle(tmp_path / "board" / bundle.onnx.name)
     assert copied.find_variant("fp16") is not None
@@ -112,14 +112,13 @@ def test_what_does_not_belong_in_a_packed_file_is_refused(tmp_path: Path) -> Non
         ([listing("x"), ("x", b"x"), ("x", b"x")], "File exists"),
         ([listing("x")], "other files than it lists"),
         ([listing(), ("x", b"x")], "other files than it lists"),
-        ([("x", b"x")], "cannot be read"),
-        ([listing(format=2)], "of this version"),
-        ([listing("x", bundles=["x"]), ("x", b"x")], "no bundle"),
-        ([("CONTENTS", b"[" * 100_000)], "of this version"),
+        ([("x", b"x")], "cannot be unpacked"),
+        ([listing(format=2)], "format must be one of 1"),
+        ([("CONTENTS", b"[" * 100_000)], "nested too deep"),
     ]:
         refused = run("bundle", "unpack", sealed(tmp_path / "made", *members), tmp_path / "board")
         assert (refused.exit_code, said in refused.output) == (1, True), refused.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
@@ -129,7 +128,6 @@ def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
     (workplace / "full/file").touch()
     for text, words, said in [
         ("", [other], "[stream]"),
-        ("[stream]\nipcc = 1\n", [other], "'ipcc' is no option"),
         ("[stream]\nevery = 0\n", [other], "0 is not in the range"),
         (SETTINGS, [other, teacher], "A stream has one teacher"),
         (SETTINGS, [workplace / "none.onnx"], "There is no bundle"),
@@ -142,4 +140,4 @@ def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
         assert said in refused.output
     pack_bundles([teacher], workplace / "a")
     assert "not empty" in run("bundle", "unpack", workplace / "a", workplace / "full").output
-    assert "cannot be read" in run("bundle", "unpack", workplace / "b", workplace / "new").output
+    assert "cannot be unpacked" in run("bundle", "unpack", workplace / "b", workplace / "new").output

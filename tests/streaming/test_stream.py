@@ -22,8 +22,6 @@ from click.testing import CliRunner, Result
 from tiny_distillation import assert_refused, contents
 
 import fgdd_fast
-from fgdd_engines.base import Engine
-from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError, FgddError
@@ -239,16 +237,12 @@ def test_a_camera_that_stops_is_opened_anew_and_then_told_of(
 def test_within_memory_one_inference_finds_the_foreground_at_a_time_and_the_same(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[tuple[str, int]] = []
-
-    def noted(bundle: Bundle, **given: Any) -> Engine:
-        opened.append((bundle.role, (engine := open_engine(bundle, **given)).streams))
-        return engine
-
-    monkeypatch.setattr("fgdd_fast.models.network.open_engine", noted)
+    opened = []
+    spied = lambda bundle, **given: opened.append(given["one_stream"]) or open_engine(bundle, **given)  # noqa: E731
+    monkeypatch.setattr("fgdd_fast.models.network.open_engine", spied)
     foreground = {"foreground": str(workplace / "tiny-foreground.onnx")}
     free, held = stream(workplace, **foreground), stream(workplace, out="held", memory=2000, **foreground)
-    assert opened == [("foreground", 2), ("teacher", 2), ("foreground", 1), ("teacher", 2)]
+    assert opened == [False, False, True, False]
     assert tiles(free.written.manifest) == tiles(held.written.manifest)
 
 

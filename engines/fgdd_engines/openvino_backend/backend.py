@@ -42,8 +42,7 @@ class OpenVinoEngine(Engine):
         bundle: Bundle,
         axes: Mapping[str, int],
         threads: int,
-        precision: Precision = "auto",
-        *,
+        precision: Precision,
         one_stream: bool = False,
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +103,14 @@ def import_command(
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", shell_complete=offered.models())
 @click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The file to write.")
 @click.option(
-    "--prompts",
-    type=folder(),
-    metavar="FILE",
-    help="What the foreground model looks for in each class, as for 'stream'.",
-)
-@click.option(
     "--settings",
     type=folder(),
     metavar="FILE",
-    help="Settings of 'stream' to take along: the table [stream] of a TOML file, as --config takes it.",
+    help="Settings of 'stream' to take along, prompts too: the table [stream] of a file for --config.",
 )
 @json_option()
 @click.pass_context
-def pack(
-    ctx: click.Context, bundles: tuple[str, ...], output: Path, prompts: Path | None, settings: Path | None
-) -> None:
+def pack(ctx: click.Context, bundles: tuple[str, ...], output: Path, settings: Path | None) -> None:
     """Pack all that a board needs into one file.
 
     All files of each BUNDLE go along, its variants too. 'fgdd-fast bundle unpack' refuses the file if any
@@ -127,8 +120,8 @@ def pack(
     Example: fgdd-fast bundle pack teacher.onnx saliency-u2netp -o board.tar
     """
     given = {} if settings is None else _stream_settings(ctx, settings)
-    packed = pack_bundles(bundles, output, prompts=prompts, settings=given)
-    give({"file": str(output), "sha256": packed.sha256, "files": dict(packed.files)})
+    packed = pack_bundles(bundles, output, settings=given)
+    give({"file": str(output), "sha256": packed.sha256, "files": packed.files})
     say(f"{output}: {len(packed.files)} files, SHA-256 {packed.sha256}")
 
 
@@ -155,6 +148,5 @@ def unpack(file: Path, target: Path) -> None:
     Example: fgdd-fast bundle unpack board.tar models
     """
     unpacked = unpack_bundles(file, target)
-    found = {"folder": str(target), "settings": str(unpacked.settings), "sha256": unpacked.sha256}
-    give({**found, "files": dict(unpacked.files)})
+    give({**asdict(unpacked), "settings": str(unpacked.settings)})
     say(f"{len(unpacked.files)} files in {target}; settings for --config: {unpacked.settings}")
