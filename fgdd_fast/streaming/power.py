@@ -41,7 +41,7 @@ class PowerMeter:
         """Make sure that something tells the power; SettingsError where nothing does."""
         if not (self._rails or self._counted):
             raise SettingsError(
-                "Nothing tells the power that this machine takes: no INA3221 sensors, as a Jetson has, no "
+                "Nothing tells the power that this machine takes: neither INA3221 sensors, as a Jetson has, nor "
                 "RAPL counters that you may read",
                 "Leave --power out, and limit --fps instead; or, where there are counters that only root may "
                 f"read, run: sudo chmod a+r {SYS / _COUNTERS}",

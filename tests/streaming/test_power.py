@@ -96,7 +96,7 @@ def test_a_stream_holds_to_a_limit_or_says_that_nothing_tells_the_power(
     words.append(str(workplace / "tiny-teacher.onnx"))
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 1
-    assert "no INA3221 sensors" in refused.output
+    assert "neither INA3221 sensors" in refused.output
     assert "limit --fps instead; or, where" in refused.output
     assert not (workplace / "out").exists()
 
