@@ -92,8 +92,10 @@ def pack_bundles(
     if "prompts" in taken:
         taken["prompts"], paths[_PROMPTS] = _PROMPTS, Path(str(taken["prompts"]))
         read_prompts(paths[_PROMPTS])
-    if file.resolve() in {path.resolve() for path in paths.values()}:
-        raise SettingsError(f"{file} is one of the files to be packed", "Name another file to write.")
+    special = os.path.lexists(file) and not file.is_file()
+    if special or file.resolve() in {path.resolve() for path in paths.values()}:
+        what = "no plain file" if special else "one of the files to be packed"
+        raise SettingsError(f"{file} is {what}", "Name another file to write.")
     listed: dict[str, Any] = {
         "format": 1,
         "files": {name: file_sha256(path) for name, path in paths.items()},

@@ -41,8 +41,8 @@ class PowerMeter:
         """Make sure that something tells the power; SettingsError where nothing does."""
         if not (self._rails or self._counted):
             raise SettingsError(
-                "Nothing tells the power that this machine takes: neither INA3221 sensors, as a Jetson has, nor "
-                "RAPL counters that you may read",
+                "Nothing tells the power that this machine takes: neither INA3221 sensors, as a Jetson has, "
+                "nor RAPL counters that you may read",
                 "Leave --power out, and limit --fps instead; or, where there are counters that only root may "
                 f"read, run: sudo chmod a+r {SYS / _COUNTERS}",
             )

@@ -133,6 +133,7 @@ def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
         (SETTINGS, [workplace / "none.onnx"], "There is no bundle"),
         (SETTINGS, [teacher, "-o", teacher], "is one of the files to be packed"),
         (SETTINGS, [teacher, "-o", workplace / "none/a"], "cannot be written"),
+        (SETTINGS, [teacher, "-o", "/dev/null"], "no plain file"),
     ]:
         file.write_text(text, encoding="utf-8")
         refused = run("bundle", "pack", "-o", workplace / "a", "--settings", file, *words)
