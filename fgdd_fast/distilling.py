@@ -115,11 +115,7 @@ def open_pipeline(
         foreground_batch = batch_of(choice.source, runtime)
         chosen, threads = partial(runtime_of, options=runtime), runtime.threads
         opened = partial(
-            open_foreground,
-            runtime=lambda bundle: replace(chosen(bundle), one_stream=runtime.one_foreground_stream),
-            batch=foreground_batch,
-            resize=options.resize,
-            threads=threads,
+            open_foreground, runtime=chosen, batch=foreground_batch, resize=options.resize, threads=threads
         )
         foreground = stack.enter_context(closing(opened(choice)))
         quick = None if quick_choice is None else stack.enter_context(closing(opened(quick_choice)))

@@ -98,7 +98,7 @@ def runtime_of(bundle: Bundle, options: RuntimeOptions, progress: Progress = SIL
     with progress.task(f"Choosing how to run {bundle.onnx.stem}"):
         choice = choose_runtime(bundle, options.device, options.precision, options.threads, options.batch)
     _log.info("%s: %s (%s)", bundle.onnx.stem, choice.runtime.device, choice.reason)
-    return choice.runtime
+    return replace(choice.runtime, one_stream=options.one_foreground_stream and bundle.role != "teacher")
 
 
 def batch_of(source: object, options: RuntimeOptions) -> int:

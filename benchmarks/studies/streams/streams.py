@@ -6,7 +6,7 @@ For the first, each image of DATA is measured once, into a store; the records go
 random order, with samples that hold a class and samples that do not. For the second, with `--frames`, so many
 different frames are made of the images, cut and compressed anew, and streamed by all of the product; the
 memory of the process is noted at every checkpoint. Kept results: `streams-imagenette.json`,
-`streams-clothing.json`, `streams-memory.json`, `streams-memory-foreground.json`.
+`streams-clothing.json`, `streams-memory.json`, `-long`, `-foreground` and `-foreground-2`.
 """
 
 from __future__ import annotations

@@ -149,4 +149,5 @@ def unpack(file: Path, target: Path) -> None:
     """
     unpacked = unpack_bundles(file, target)
     give({**asdict(unpacked), "settings": str(unpacked.settings)})
-    say(f"{len(unpacked.files)} files in {target}; settings for --config: {unpacked.settings}")
+    say(f"{len(unpacked.files)} files in {target}, SHA-256 {unpacked.sha256}")
+    say(f"Settings for --config: {unpacked.settings}")
