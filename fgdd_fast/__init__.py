@@ -22,6 +22,8 @@ PUBLIC = {
     "open_pipeline": "fgdd_fast.distilling",
     "stream": "fgdd_fast.streaming.stream",
     "merge": "fgdd_fast.streaming.merging",
+    "pack_bundles": "fgdd_fast.packing.board",
+    "unpack_bundles": "fgdd_fast.packing.board",
     "PRESETS": "fgdd_fast.options",
     "compare_foregrounds": "fgdd_fast.comparison",
     "draw_contact_sheet": "fgdd_fast.output.report",

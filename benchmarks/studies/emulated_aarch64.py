@@ -2,7 +2,7 @@
 
     benchmarks/studies/emulated_aarch64.sh aarch64.json
 
-The script makes the distillations and calls this module, which compares them. Kept result: `aarch64.json`.
+The script makes what this module then compares. Kept result: `aarch64.json`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
     """Write the result from what the script left in FOLDER; fail where a decision differs."""
     reference = folder / "x86-64" / REFERENCE
     manifest = read_manifest(reference)
-    runs = {name: folder / "root" / "board" / name for name in BOARD_RUNS}
-    rows = [{"run": name, **compare(reference, distilled)} for name, distilled in runs.items()]
+    board = folder / "root" / "board"
+    runs = {name: board / name for name in BOARD_RUNS}
+    pairs = {name: (reference, distilled) for name, distilled in runs.items()}
+    pairs[f"{BOARD_RUNS[0]}, stream"] = streams = (reference.with_name("stream"), board / "stream")
+    rows = [{"run": name, **compare(*pair)} for name, pair in pairs.items()]
     study.report(
         rows,
         COLUMNS,
@@ -56,13 +59,14 @@ def main(study: Study, folder: Path, emulator: str, system: str, commit: str) ->
         emulator=emulator,
         emulated_system=system,
         pictures=manifest.image_count,
+        frames=read_manifest(streams[0]).image_count,
         settings=dict(manifest.settings),
         models={role: vars(model) for role, model in manifest.models.items()},
         installs={name: _install(folder, name) for name in ("x86-64", "aarch64")},
         runs={
             name: {
                 "runtime": read_manifest(distilled).tool["runtime"],
-                "seconds": _seconds(folder / f"{name}.seconds").get("distillation"),
+                "seconds": _seconds(folder / f"{name}.seconds"),
                 "environment": _json(folder / f"{name}.environment.json"),
             }
             for name, distilled in {REFERENCE: reference, **runs}.items()

@@ -5,10 +5,10 @@
 #
 # As root on Debian x86-64 with the packages qemu-user-static, mmdebstrap, arch-test and git. Installs a revision of
 # the project twice, from the package registry: into a virtual environment of PYTHON here, and into one in a Debian
-# arm64 root, which QEMU runs. Here it fits a teacher and distils a few drawn pictures; there it distils the same with
-# the same models, as one would after copying them to a board. RESULT compares the two. FOLDER keeps the root, which
-# a second run then takes again; without it everything lies in a temporary folder. On 2 busy cores it took 14
-# minutes, the root made before.
+# arm64 root, which QEMU runs. Here it fits a teacher, distils a few drawn pictures, streams 60 frames, and packs the
+# models for a board; there they are unpacked, and the same is distilled and streamed. RESULT compares the two. FOLDER
+# keeps the root, which a second run then takes again; without it everything lies in a temporary folder. On 2 busy
+# cores it took 14 minutes without the stream, the root made before.
 set -euo pipefail
 
 python=${PYTHON:-python3.10}
@@ -84,11 +84,17 @@ install_project() {
 
 # distil RUN PREFIX PLACE VENV DEVICE: distil PLACE's pictures with PLACE's models into PLACE/RUN.
 distil() {
-    timed "$1" distillation "$2" "$4/bin/fgdd-fast" distill "$3/data" "$3/$1" --foreground "$3/$foreground.onnx" \
-        --teacher "$3/teacher.onnx" --device "$5" --store "$3/store-$1" --overwrite "${settings[@]}"
+    timed "$1" distillation "$2" "$4/bin/fgdd-fast" distill "$3/data" "$3/$1" --foreground "$3/models/$foreground.onnx" \
+        --teacher "$3/models/teacher.onnx" --device "$5" --store "$3/store-$1" --overwrite "${settings[@]}"
     "$2" "$4/bin/python" -c 'import json
 from fgdd_bench.machine.environment import environment
 print(json.dumps(environment()))' >"$folder/$1.environment.json"
+}
+
+# stream_frames RUN PREFIX PLACE VENV: stream PLACE's frames with what was unpacked there, into PLACE/stream.
+stream_frames() {
+    timed "$1" stream "$2" "$4/bin/fgdd-fast" stream "$3/frames" "$3/stream" --once --overwrite --device cpu \
+        --config "$3/models/stream.toml"
 }
 
 copy_source() {
@@ -106,32 +112,40 @@ run_natively() {
     install_project x86-64 env "$native/source" "$venv"
     "$venv/bin/pip" install -q "$native/source[models]"
     "$venv/bin/fgdd-fast" models pull $foreground imagenet-efficientnet-lite0
-    cp "$native/cache/models/$foreground".* "$native"
     "$venv/bin/python" - "$native" "${classes[@]}" <<'PYTHON'
 import shutil, sys
 from pathlib import Path
 from fgdd_fast.synthetic import CLASSES, write_drawn_dataset
-data = Path(sys.argv[1], "data")
-write_drawn_dataset(data, images_per_class=12, seed=0)
-for name in set(CLASSES) - set(sys.argv[2:]):
-    shutil.rmtree(data / name)
+for folder, count in {"data": 12, "frames": 20}.items():
+    drawn = Path(sys.argv[1], folder)
+    write_drawn_dataset(drawn, images_per_class=count, seed=count)
+    for name in set(CLASSES) - set(sys.argv[2:]):
+        shutil.rmtree(drawn / name)
 PYTHON
     "$venv/bin/fgdd-fast" teacher fit "$native/data" -o "$native/teacher.onnx" --device cpu
+    printf '[stream]\ncrops = 1\nipc = 1\nrule = "median"\nscore-view = "native"\nprecision = "fp32"\n' \
+        >"$native/settings.toml"
+    "$venv/bin/fgdd-fast" bundle pack $foreground "$native/teacher.onnx" -o "$native/board.tar" \
+        --settings "$native/settings.toml"
+    "$venv/bin/fgdd-fast" bundle unpack "$native/board.tar" "$native/models"
     distil x86-64 env "$native" "$venv" cpu
+    stream_frames x86-64 env "$native" "$venv"
 }
 
 run_emulated() {
     rm -rf "$root/board" "$root/venv" "$folder"/aarch64*
     copy_source "$root/source"
     mkdir -p "$root/board"
-    cp -r "$native/data" "$native/teacher".* "$native/$foreground".* "$root/board"
+    cp -r "$native/data" "$native/frames" "$native/board.tar" "$root/board"
     local file
     for file in /etc/resolv.conf /etc/hosts ${PIP_CERT:-}; do # the network as this machine has it
         install -D -m 644 "$file" "$root$file"
     done
     in_root python3 -m venv /venv
     install_project aarch64 in_root /source /venv
+    in_root /venv/bin/fgdd-fast bundle unpack /board/board.tar /board/models
     distil aarch64-onnxruntime in_root /board /venv cpu
+    stream_frames aarch64-onnxruntime in_root /board /venv
     SYSTEM=/sys distil aarch64-openvino in_root /board /venv openvino
 }
 

@@ -40,6 +40,8 @@ class Backend:
     Attributes:
         open: loads a bundle, given the length of each named axis, the number of threads and the precision;
             raises EngineError, or MissingExtraError where a package is not installed.
+        open_one_stream: likewise, but all threads work for one call at a time, which gives the same in less
+            memory; None where a call has one thread.
         probe: runs something tiny on the device and returns what ran it, with versions; raises FgddError.
         on_processor: whether it computes on the processor; everything else is probed in a process of its own.
         on_nvidia: whether it needs a GPU of NVIDIA's.
@@ -61,6 +63,7 @@ class Backend:
     """
 
     open: Opener
+    open_one_stream: Opener | None = None
     probe: Callable[[], str]
     on_processor: bool
     on_nvidia: bool = False

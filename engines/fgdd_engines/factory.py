@@ -11,7 +11,13 @@ from fgdd_engines.errors import SettingsError, wrapped_as_engine_error
 
 
 def open_engine(
-    bundle: Bundle, *, device: Device, precision: Precision = "auto", axes: Mapping[str, int], threads: int
+    bundle: Bundle,
+    *,
+    device: Device,
+    precision: Precision = "auto",
+    axes: Mapping[str, int],
+    threads: int,
+    one_stream: bool = False,
 ) -> Engine:
     """Load a bundle's graph into a runtime, for fixed shapes.
 
@@ -24,6 +30,7 @@ def open_engine(
         axes: a length for each named axis of the inputs, such as `batch`.
         threads: processor threads to compute with; each serves one call of `run` at a time. On a GPU so many
             calls may be in flight, but two at most, and each takes memory of its own.
+        one_stream: whether all threads serve one call of `run` at a time, which takes the memory of one.
 
     Raises:
         SettingsError: there is no such device, it does not compute so, or there are no threads.
@@ -39,9 +46,12 @@ def open_engine(
             f"{bundle.precision}, not {precision}",
             "For bf16 on a CPU use the device openvino; else convert the bundle: fgdd-fast convert",
         )
+    opener = backend.open
+    if one_stream:
+        opener, threads = (backend.open_one_stream, threads) if backend.open_one_stream else (opener, 1)
     if not backend.origin:
-        return backend.open(bundle, axes, threads, precision)
+        return opener(bundle, axes, threads, precision)
     with wrapped_as_engine_error(f"The plug-in of {backend.origin} cannot load '{bundle.name}'"):
-        engine = backend.open(bundle, axes, threads, precision)
+        engine = opener(bundle, axes, threads, precision)
         engine.arithmetic = f"{engine.arithmetic}, plug-in {backend.origin}"
     return engine

@@ -39,7 +39,7 @@ def take_configuration(ctx: click.Context, param: click.Parameter, value: Path |
 
 def _settings(file: Path, ctx: click.Context) -> dict[str, Any]:
     """What a file says of the options of the command that runs, by the names of their parameters."""
-    table = _read(file)
+    table = read_toml(file)
     _check_names(file, table, COMMANDS, "command")
     for name, inner in table.items():
         if not isinstance(inner, Mapping):
@@ -68,7 +68,8 @@ def _path(ctx: click.Context) -> list[str]:
     return [] if ctx.parent is None else [*_path(ctx.parent), str(ctx.info_name)]
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read a file of settings; SettingsError where it cannot be read, or is no TOML."""
     if sys.version_info >= (3, 11):
         import tomllib  # noqa: PLC0415
     else:

@@ -27,7 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Networks": {
         "models": ("networks.models", "List, fetch and check the models of the catalogue."),
         "teacher": ("networks.teacher", "Fit a teacher on your own images, or check one."),
-        "bundle": ("networks.bundle", "Make bundles of networks that you have as ONNX files."),
+        "bundle": ("networks.bundle", "Make bundles of ONNX files, and pack bundles for a board."),
         "export": ("networks.export", "Turn PyTorch networks into bundles that run without it."),
         "convert": ("networks.convert", "Make variants of a network in lower precision."),
         "tune": ("networks.tune", "Find the fastest arithmetic that decides alike on your images."),

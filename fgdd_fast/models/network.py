@@ -40,12 +40,14 @@ class Runtime:
         precision: of the arithmetic; `auto` is the fastest that the device really has.
         threads: processor threads, each of which runs one inference at a time.
         variants: graphs that run in place of others, by the SHA-256 of the graph that each stands for.
+        one_stream: whether all threads run one inference at a time, which takes less memory.
     """
 
     device: Device
     precision: Precision
     threads: int
     variants: Mapping[str, Bundle] = field(default_factory=dict)
+    one_stream: bool = False
 
 
 class _Opened(NamedTuple):
@@ -56,13 +58,12 @@ class _Opened(NamedTuple):
     precision: Precision
     axes: tuple[tuple[str, int], ...]
     threads: int
+    one_stream: bool
 
     def open(self, bundle: Bundle) -> Engine:
         """Open a bundle so."""
-        axes = dict(self.axes)
-        return open_engine(
-            bundle, device=self.device, precision=self.precision, axes=axes, threads=self.threads
-        )
+        given = {name: value for name, value in self._asdict().items() if name != "graph"}
+        return open_engine(bundle, **{**given, "axes": dict(self.axes)})
 
 
 @cache
@@ -123,6 +124,7 @@ class BatchedNetwork:
             "fp32" if stays else runtime.precision,
             tuple((axis, length) for axis, length in lengths.items() if axis in named),
             runtime.threads,
+            runtime.one_stream,
         )
         self.engine = self._opened.open(graph)
         self.description = self.engine.description

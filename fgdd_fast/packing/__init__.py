@@ -1,3 +1,3 @@
-"""A distilled data set for other libraries: WebDataset shards, and a folder for `datasets`."""
+"""What travels: a distilled data set for other libraries, as shards or for `datasets`; models for a board."""
 
-__all__ = ["pack"]
+__all__ = ["board", "pack"]

@@ -19,7 +19,7 @@ from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.parallel import ordered_map, single_threaded_opencv
 from fgdd_fast.pipeline import Pipeline
 from fgdd_fast.planning import MosaicSettings
-from fgdd_fast.streaming.budgets import Budgets, memory_used, temperature
+from fgdd_fast.streaming.budgets import Budgets
 from fgdd_fast.streaming.candidates import Candidates
 from fgdd_fast.streaming.checkpoint import COUNTS, SKIPPED, Written, decide, write_checkpoint
 from fgdd_fast.streaming.labels import LabelOf
@@ -51,6 +51,8 @@ class StreamOptions:
         memory: MiB that the process may hold; frames that would take more are dropped. None for any number.
         disk: MiB that `OUT.candidates` may take; the least promising candidates are dropped. None for any.
         fps: frames a second; a camera's others are dropped, other sources wait. None for any number.
+        power: watts that the machine may take, on average over some seconds; while it takes more, a camera's
+            frames are dropped, and other sources wait. None for any number.
         patience: seconds after which a camera that gives nothing is opened anew.
     """
 
@@ -63,6 +65,7 @@ class StreamOptions:
     memory: int | None = None
     disk: int | None = None
     fps: float | None = None
+    power: float | None = None
     patience: float = 10.0
 
 
@@ -88,6 +91,7 @@ class Run:
         settings: how tiles are chosen.
         reading: how it is read, and what it may take.
         candidates: keep what may give a tile.
+        budgets: let frames through.
         out: the folder that is written.
         source: gives its frames.
         label_of: tells their classes; None where the teacher does.
@@ -99,6 +103,7 @@ class Run:
         settings: MosaicSettings,
         reading: StreamOptions,
         candidates: Candidates,
+        budgets: Budgets,
         out: Path,
         *,
         source: Source,
@@ -110,7 +115,7 @@ class Run:
         self._candidates = candidates
         self._out = out
         self._checkpoint = reading.checkpoint
-        self._budgets = Budgets(memory=reading.memory, fps=reading.fps, live=source.live)
+        self._budgets = budgets
         self._measurer = FrameMeasurer(
             pipeline, settings, label_of=label_of, confident=reading.confident, is_small=candidates.is_small
         )
@@ -237,10 +242,8 @@ class Run:
         parts = [
             f"{self._counts['frames']} frames, {rate:.3g} a second",
             f"{self._counts['dropped']} dropped, {self._source.waiting} waiting",
-            f"{memory_used() >> 20} MiB",
+            *self._budgets.told,
         ]
-        if (warm := temperature()) is not None:
-            parts.append(f"{warm:.0f} °C")
         if written is not None:
             short = f", {len(written.short)} more lack images" if written.short else ""
             parts.append(f"OUT has {len(written.manifest.classes)} classes{short}")

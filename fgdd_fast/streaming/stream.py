@@ -25,6 +25,7 @@ from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.runtime.choose import RuntimeOptions
 from fgdd_fast.selection.images_per_class import check_named_classes
 from fgdd_fast.streaming.bounds import check_streamable
+from fgdd_fast.streaming.budgets import Budgets
 from fgdd_fast.streaming.candidate_format import candidates_path, check_same
 from fgdd_fast.streaming.candidates import Candidates
 from fgdd_fast.streaming.checkpoint import HOW
@@ -74,14 +75,18 @@ def stream(
     settings = deciding.settings(measuring)
     _check(settings)
     opened = open_source(source, once=reading.once, every=reading.every, patience=reading.patience)
+    allowed = {name: getattr(reading, name) for name in ("memory", "fps", "power")}
+    budgets = Budgets(**allowed, live=opened.live)
     label_of = label_function(reading.labels or FOLDER)
+    sparing = reading.memory is not None
+    runtime = replace(runtime or RuntimeOptions(), one_foreground_stream=sparing)
     out, kept = Path(out), candidates_path(Path(out))
     check_output(out, _root(source), overwrite=overwrite or kept.exists())
     out.parent.mkdir(parents=True, exist_ok=True)
     disk = None if reading.disk is None else reading.disk << 20
     with (
         exclusive_lock(out.parent, kept.name, partial(_refuse, kept)),
-        _models(_root(source), measuring, settings, runtime or RuntimeOptions()) as pipeline,
+        _models(_root(source), measuring, settings, runtime) as pipeline,
     ):
         check_named_classes(settings.ipc, settings.ipc_by_class, pipeline.dataset.classes)
         how = _how(pipeline, settings, reading)
@@ -91,7 +96,7 @@ def stream(
             advice = "Give the same settings, or another OUT, or begin anew: --overwrite"
             check_same(candidates.fact(HOW) or how, how, kept, advice)
             candidates.keep_fact(HOW, how)
-            run = Run(pipeline, settings, reading, candidates, out, source=opened, label_of=label_of)
+            run = Run(pipeline, settings, reading, candidates, budgets, out, source=opened, label_of=label_of)
             return run.run(progress)
 
 

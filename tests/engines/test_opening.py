@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from every_engine import write_variant
@@ -18,7 +19,8 @@ from fgdd_engines.base import Device, Engine, TensorSpec
 from fgdd_engines.bundle.bundle import Bundle, write_bundle
 from fgdd_engines.errors import wrapped_as_engine_error
 from fgdd_engines.factory import open_engine
-from fgdd_fast.errors import EngineError, MissingExtraError, SettingsError
+from fgdd_fast.errors import BundleError, EngineError, MissingExtraError, SettingsError
+from fgdd_fast.models.catalogue.catalogue import find_bundle
 
 PACKAGES = {"cpu": "onnxruntime", "openvino": "openvino"}
 
@@ -41,6 +43,20 @@ def test_axes_that_are_not_the_models_are_refused(
 ) -> None:
     with pytest.raises(EngineError, match="'tiny'"):
         open_engine(bundle, device=device, axes=axes, threads=1)
+
+
+def test_all_threads_in_one_stream_give_what_a_thread_gives(device: Device) -> None:
+    try:
+        real = find_bundle("saliency-u2netp")
+    except BundleError:
+        pytest.skip("run: fgdd-fast models pull saliency-u2netp")
+    images = np.random.default_rng(0).integers(0, 256, (1, 320, 320, 3), np.uint8)
+    given = {"device": device, "axes": {"batch": 1}, "threads": 2}
+    with open_engine(real, **given) as each, open_engine(real, **given, one_stream=True) as joined:
+        assert (each.streams, joined.streams) == (2, 1)
+        assert each.arithmetic == joined.arithmetic
+        expected, found = (engine.run({"images": images}) for engine in (each, joined))
+    assert all((found[name] == expected[name]).all() for name in expected)
 
 
 def test_no_threads_are_refused(bundle: Bundle, device: Device) -> None:

@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from tiny_distillation import assert_refused, contents
 
 import fgdd_fast
+from fgdd_engines.factory import open_engine
 from fgdd_fast.cli import main
 from fgdd_fast.errors import DataError, FgddError
 from fgdd_fast.images.crops import candidate_boxes
@@ -231,6 +232,18 @@ def test_a_camera_that_stops_is_opened_anew_and_then_told_of(
         stream(workplace, "camera:0", confident=0.5, near_duplicates=0, patience=0.15, fps=100)
     assert FakeCamera.opened == 2 + 3
     assert fgdd_fast.open_distilled(workplace / "stream").manifest.classes == tiny.CLASSES
+
+
+def test_within_memory_one_inference_finds_the_foreground_at_a_time_and_the_same(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    spied = lambda bundle, **given: opened.append(given["one_stream"]) or open_engine(bundle, **given)  # noqa: E731
+    monkeypatch.setattr("fgdd_fast.models.network.open_engine", spied)
+    foreground = {"foreground": str(workplace / "tiny-foreground.onnx")}
+    free, held = stream(workplace, **foreground), stream(workplace, out="held", memory=2000, **foreground)
+    assert opened == [False, False, True, False]
+    assert tiles(free.written.manifest) == tiles(held.written.manifest)
 
 
 def test_budgets_are_held(workplace: Path) -> None:

@@ -6,14 +6,16 @@ For the first, each image of DATA is measured once, into a store; the records go
 random order, with samples that hold a class and samples that do not. For the second, with `--frames`, so many
 different frames are made of the images, cut and compressed anew, and streamed by all of the product; the
 memory of the process is noted at every checkpoint. Kept results: `streams-imagenette.json`,
-`streams-clothing.json`, `streams-memory.json`, `streams-memory-foreground.json`.
+`streams-clothing.json`, `streams-memory.json`, `-long`, `-foreground` and `-foreground-2`.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import resource
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -65,22 +67,34 @@ COLUMNS |= {"threshold_off": ".4f", "kept": "d"}
 @number_option("--size", 224, "Side of a mosaic in pixels.")
 @number_option("--ipc", 10, "Mosaics of each class.")
 @number_option("--frames", None, "Note the memory that so many frames take.")
+@number_option("--minutes", None, "Make no more frames after that.")
+@number_option("--memory", None, "Hold the process to so many MiB.")
+@click.option("--score-view", default="pad", show_default=True, help="How a tile is shown to the teacher.")
 @runtime_options
 def main(
-    study: Study, data: Path, teacher: str, store: Path | None, frames: int | None, **options: Any
+    study: Study,
+    data: Path,
+    teacher: str,
+    store: Path | None,
+    frames: int | None,
+    minutes: int | None,
+    memory: int | None,
+    **options: Any,
 ) -> None:
     """Hold streams of the images of DATA to the batch tool."""
-    names = ("foreground", "pool", "size", "ipc")
+    names = ("foreground", "pool", "size", "ipc", "score_view")
     plain = {name: options.pop(name) for name in names}
     runtime, ipc = RuntimeOptions(**options), plain.pop("ipc")
     if frames is not None:
         plain.pop("pool")
         _, images = read_images(data)
-        rows = memory(made_frames(images, frames), runtime, teacher=teacher, ipc=ipc, **plain)
+        asked = {**plain, "teacher": teacher, "ipc": ipc, "memory": memory}
+        made = made_frames(images, frames, until=time.monotonic() + 60 * (minutes or math.inf))
+        rows, counts = taken(made, runtime, max(frames // 100, 1), **asked)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        study.report(rows, {"frames": "d", "mib": "d"}, frames=frames, peak_mib=peak)
+        study.report(rows, {"frames": "d", "mib": "d"}, frames=frames, counts=counts, peak_mib=peak)
         return
-    given = {**plain, "teacher": teacher, **({} if store is None else {"store": store}), "score_view": "pad"}
+    given = {**plain, "teacher": teacher, **({} if store is None else {"store": store})}
     with fgdd_fast.open_pipeline(data, runtime=runtime, **given) as pipeline:
         found = []
         for name, asked in ASKED.items():
@@ -134,10 +148,14 @@ def agreement(
     }
 
 
-def made_frames(images: Sequence[SourceImage], count: int) -> Iterator[tuple[str, bytes]]:
+def made_frames(
+    images: Sequence[SourceImage], count: int, *, until: float = math.inf
+) -> Iterator[tuple[str, bytes]]:
     """Different frames, each a part of an image of 0.7 to 1 of its sides, compressed anew."""
     draw = random.Random(0)
     for number in range(count):
+        if time.monotonic() > until:
+            return
         image = draw.choice(images)
         try:
             pixels = read_image(image.path).pixels
@@ -151,18 +169,18 @@ def made_frames(images: Sequence[SourceImage], count: int) -> Iterator[tuple[str
         yield f"{image.class_name}/{number:06d}.jpg", cv2.imencode(".jpg", part)[1].tobytes()
 
 
-def memory(
-    frames: Iterator[tuple[str, bytes]], runtime: RuntimeOptions, **asked: Any
-) -> list[dict[str, Any]]:
-    """The memory of the process while frames are streamed, after every hundred."""
+def taken(
+    frames: Iterator[tuple[str, bytes]], runtime: RuntimeOptions, every: int, **asked: Any
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The memory of the process while frames are streamed, now and then; and what became of them."""
     rows: list[dict[str, Any]] = []
 
     def watched() -> Iterator[tuple[str, bytes]]:
         for number, frame in enumerate(frames, 1):
-            if number % 100 == 0:
+            if number % every == 0:
                 rows.append({"frames": number, "mib": memory_used() >> 20})
             yield frame
 
     with tempfile.TemporaryDirectory() as folder:
-        fgdd_fast.stream(watched(), Path(folder) / "out", runtime=runtime, **asked)
-    return rows
+        done = fgdd_fast.stream(watched(), Path(folder) / "out", runtime=runtime, **asked)
+    return rows, done.counts

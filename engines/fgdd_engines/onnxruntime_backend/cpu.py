@@ -22,18 +22,21 @@ _FP16 = "fp16, or fp32 where it has no kernel"
 class OnnxRuntimeEngine(Engine):
     """A bundle's graph in ONNX Runtime's CPU provider.
 
-    Each call of `run` works in its caller's thread alone; `threads` calls may be in flight, others wait.
+    Each call of `run` works in its caller's thread alone; `threads` calls may be in flight, others wait. Or,
+    in one stream, all threads work for one call; what it gives is the same.
 
     Every variant whose operators the provider has runs: `int8-u8` is fast, `int8` and `fp16` are slower than
     the fp32 graph, and `bf16` does not load. The optimised graph of a large model is kept in the cache
     folder: see `optimised_graphs`.
     """
 
-    def __init__(self, bundle: Bundle, axes: Mapping[str, int], threads: int) -> None:
+    def __init__(
+        self, bundle: Bundle, axes: Mapping[str, int], threads: int, *, one_stream: bool = False
+    ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
-        self.streams = threads
+        self.streams = 1 if one_stream else threads
         runtime = import_onnxruntime()
-        options = session_options(runtime, axes)
+        options = session_options(runtime, axes, threads if one_stream else 1)
         with wrapped_as_engine_error(f"ONNX Runtime cannot load '{bundle.name}'"):
             optimised = optimised_graph(runtime, bundle, axes)
             if optimised is not None:
@@ -43,7 +46,7 @@ class OnnxRuntimeEngine(Engine):
             )
         check_session(bundle, self.inputs, self.outputs, session)
         self._problem = f"ONNX Runtime cannot run '{bundle.name}'"
-        self._sessions = Pool([session] * threads)
+        self._sessions = Pool([session] * self.streams)
         computed = _FP16 if bundle.precision == "fp16" else bundle.precision
         self.arithmetic = f"ONNX Runtime {runtime.__version__}, CPU, {computed}"
 

@@ -74,6 +74,9 @@ def _cuda(gpu: int = 0) -> Backend:
 
 CPU = Backend(
     open=lambda bundle, axes, threads, _: OnnxRuntimeEngine(bundle, axes, threads),
+    open_one_stream=lambda bundle, axes, threads, _: OnnxRuntimeEngine(
+        bundle, axes, threads, one_stream=True
+    ),
     probe=lambda: run_probe(CPU_PROVIDER),
     on_processor=True,
     variants={"fp32": None, "int8": "int8-u8"},

@@ -21,11 +21,12 @@ _SAVING = {
 _DTYPES = {"float": "float32", "double": "float64"}  # other names are NumPy's
 
 
-def session_options(runtime: ModuleType, axes: Mapping[str, int]) -> Any:
-    """Options for a silent session whose calls each work in their caller's thread alone."""
+def session_options(runtime: ModuleType, axes: Mapping[str, int], threads: int = 1) -> Any:
+    """Options for a silent session whose calls each work in so many threads: the caller's, and others."""
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     # Planning all activations as one block saves no time here, and takes up to 1.7 times the memory.

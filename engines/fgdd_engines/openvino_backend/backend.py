@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,8 @@ _PRODUCTS = ("Convolution", "FullyConnected", "MatMul")  # how the names of such
 class OpenVinoEngine(Engine):
     """A bundle's graph compiled by OpenVINO's CPU plugin: a stream of one thread for each call in flight.
 
+    Or one stream of all threads; what it gives is the same.
+
     In bf16 the plugin rounds what goes into each convolution and matrix product, sums in float32, and keeps
     everything after the last of them in float32: logits and losses are not rounded.
 
@@ -35,7 +38,12 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(
-        self, bundle: Bundle, axes: Mapping[str, int], threads: int, precision: Precision = "auto"
+        self,
+        bundle: Bundle,
+        axes: Mapping[str, int],
+        threads: int,
+        precision: Precision,
+        one_stream: bool = False,
     ) -> None:
         self.inputs, self.outputs = fix_axes(bundle, axes)
         openvino = import_openvino()
@@ -44,7 +52,7 @@ class OpenVinoEngine(Engine):
         chosen = _choose_precision(core, bundle, precision)
         settings = {
             "INFERENCE_PRECISION_HINT": _ELEMENT_TYPES[chosen],
-            "NUM_STREAMS": threads,
+            "NUM_STREAMS": 1 if one_stream else threads,
             "INFERENCE_NUM_THREADS": threads,
             # Other engines and decoding share the cores, and how many threads there are is the caller's word.
             "ENABLE_CPU_PINNING": False,
@@ -151,6 +159,7 @@ def run_probe() -> str:
 
 OPENVINO = Backend(
     open=OpenVinoEngine,
+    open_one_stream=partial(OpenVinoEngine, one_stream=True),
     probe=run_probe,
     on_processor=True,
     variants={"fp32": None, "fp16": None, "bf16": None, "int8": "int8-u8"},

@@ -1,3 +1,3 @@
 """Commands that make distilled data sets, and look at them."""
 
-__all__ = ["demo", "distill", "label", "measure", "pack", "report", "sheet"]
+__all__ = ["demo", "distill", "label", "measure", "pack", "report", "sheet", "stream"]

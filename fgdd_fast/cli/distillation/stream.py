@@ -47,6 +47,7 @@ def stream_options() -> Callable[[F], F]:
         ("--memory", _WHOLE, None, "MIB", "What the process may hold; frames beyond it are dropped."),
         ("--disk", _WHOLE, None, "MIB", "What OUT.candidates may take; the least promising ones go."),
         ("--fps", _MORE, None, "N", "Frames a second; a camera's others are dropped, files wait."),
+        ("--power", _MORE, None, "WATTS", "What the machine may take, as its sensors tell; else as --fps."),
         ("--patience", _MORE, 10.0, "SECONDS", patience),
     ]
     return combined(

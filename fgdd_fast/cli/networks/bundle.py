@@ -1,7 +1,8 @@
-"""`fgdd-fast bundle`: make bundles of networks that are ONNX files already."""
+"""`fgdd-fast bundle`: make bundles of networks that are ONNX files already, and pack bundles for a board."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,21 @@ import click
 from fgdd_export.classifier.bundle import read_class_names
 from fgdd_export.imported.bundle import KINDS, TRIED, import_bundle
 from fgdd_export.imported.network import NORMALISATIONS, NORMALISATIONS_HELP, Normalisation, of_shares
+from fgdd_fast.cli import completion as offered
 from fgdd_fast.cli.command import Group
+from fgdd_fast.cli.configuration import read_toml
+from fgdd_fast.cli.distillation.stream import stream
 from fgdd_fast.cli.networks.bundle_options import bundle_file, output_option
 from fgdd_fast.cli.networks.export import show
-from fgdd_fast.cli.options import folder, json_option
+from fgdd_fast.cli.options import folder, give, json_option
+from fgdd_fast.cli.terminal import say
+from fgdd_fast.errors import SettingsError
+from fgdd_fast.packing.board import pack_bundles, unpack_bundles
 
 
 @click.group(cls=Group)
 def bundle() -> None:
-    """Make bundles of networks that you have as ONNX files.
+    """Make bundles of ONNX files, and pack bundles for a board.
 
     No PyTorch is needed.
     """
@@ -90,3 +97,57 @@ def import_command(
         **options,
     )
     show(made)
+
+
+@bundle.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", shell_complete=offered.models())
+@click.option("-o", "--output", type=folder(), required=True, metavar="FILE", help="The file to write.")
+@click.option(
+    "--settings",
+    type=folder(),
+    metavar="FILE",
+    help="Settings of 'stream' to take along, prompts too: the table [stream] of a file for --config.",
+)
+@json_option()
+@click.pass_context
+def pack(ctx: click.Context, bundles: tuple[str, ...], output: Path, settings: Path | None) -> None:
+    """Pack all that a board needs into one file.
+
+    All files of each BUNDLE go along, its variants too. 'fgdd-fast bundle unpack' refuses the file if any
+    byte of it changed.
+
+    \b
+    Example: fgdd-fast bundle pack teacher.onnx saliency-u2netp -o board.tar
+    """
+    given = {} if settings is None else _stream_settings(ctx, settings)
+    packed = pack_bundles(bundles, output, settings=given)
+    give({"file": str(output), "sha256": packed.sha256, "files": packed.files})
+    say(f"{output}: {len(packed.files)} files, SHA-256 {packed.sha256}")
+
+
+def _stream_settings(ctx: click.Context, file: Path) -> dict[str, Any]:
+    """The settings of a stream in a file, checked as `stream --config` would."""
+    table = read_toml(file).get("stream")
+    if not isinstance(table, dict):
+        raise SettingsError(f"{file} has no settings of a stream", "Put them below a line: [stream]")
+    stream.make_context("stream", ["SOURCE", "OUT", "--config", str(file)], parent=ctx.find_root())
+    return table
+
+
+@bundle.command()
+@click.argument("file", type=folder())
+@click.argument("target", type=folder(), metavar="FOLDER")
+@json_option()
+def unpack(file: Path, target: Path) -> None:
+    """Unpack on a board what was packed for it.
+
+    The new FOLDER has the bundles, and stream.toml, the settings of a stream with these models:
+    'fgdd-fast stream SOURCE OUT --config FOLDER/stream.toml'.
+
+    \b
+    Example: fgdd-fast bundle unpack board.tar models
+    """
+    unpacked = unpack_bundles(file, target)
+    give({**asdict(unpacked), "settings": str(unpacked.settings)})
+    say(f"{len(unpacked.files)} files in {target}, SHA-256 {unpacked.sha256}")
+    say(f"Settings for --config: {unpacked.settings}")
