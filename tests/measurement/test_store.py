@@ -23,6 +23,7 @@ from record_strategies import quick
 
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
+from fgdd_fast.images.place import file_signature
 from fgdd_fast.measurement.store import FILE_NAME, Store
 from fgdd_fast.measurement.store_format import (
     SCHEMAS,
@@ -30,7 +31,6 @@ from fgdd_fast.measurement.store_format import (
     KnownFile,
     Measurement,
     encode_mask,
-    file_signature,
 )
 from fgdd_fast.models.foreground import Foreground, ScoredBox
 

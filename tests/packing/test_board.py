@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
     teacher, file = workplace / "tiny-teacher.onnx", workplace / "settings.toml"
     (workplace / "full").mkdir()
     (workplace / "full/file").touch()
+    os.mkfifo(workplace / "pipe")
     for text, words, said in [
         ("", [other], "[stream]"),
         ("[stream]\nevery = 0\n", [other], "0 is not in the range"),
@@ -127,7 +129,7 @@ def test_what_cannot_be_packed_is_said(workplace: Path) -> None:
         (SETTINGS, [workplace / "none.onnx"], "There is no bundle"),
         (SETTINGS, [teacher, "-o", teacher], "is one of the files to be packed"),
         (SETTINGS, [teacher, "-o", workplace / "none/a"], "cannot be written"),
-        (SETTINGS, [teacher, "-o", "/dev/null"], "no plain file"),
+        (SETTINGS, [teacher, "-o", workplace / "pipe"], "no plain file"),
     ]:
         file.write_text(text, encoding="utf-8")
         refused = run("bundle", "pack", "-o", workplace / "a", "--settings", file, *words)
