@@ -22,7 +22,13 @@ SETTLED = 2_000_000_000  # nanoseconds after which a change of a file shows in i
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: under a temporary name beside it, flushed to disk, then renamed."""
+    """Write a file atomically: under a temporary name beside it, flushed to disk, then renamed.
+
+    What is no plain file, such as `/dev/stdout` or a pipe, is written to, and stays what it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
     temporary = stage_file(path, content)
     try:
         temporary.replace(path)
