@@ -155,10 +155,17 @@ def list_folder(folder: Path) -> dict[str, File | None]:
 
 @contextmanager
 def _store_of(address: str) -> Iterator[tuple[Any, str]]:
-    """The file system and the path of an address; what it raises but for files that are gone is explained."""
+    """The file system and the path of an address."""
     store = _open_store("/".join(address.split("/", 3)[:3]))
-    try:
+    with _explained(address):
         yield store, store._strip_protocol(address)
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Raise what a store raises as RemoteError, but for files that are gone."""
+    try:
+        yield
     except (FgddError, FileNotFoundError):
         raise
     except Exception as error:  # each store has its own
@@ -170,14 +177,16 @@ def _store_of(address: str) -> Iterator[tuple[Any, str]]:
 def _open_store(store: str) -> Any:
     """The file system of a store, such as `s3://bucket`: one for all threads of this process.
 
-    Where the package is missing by which fsspec reaches it (s3fs, gcsfs), Arrow's own file system does.
+    Where s3fs is missing, by which fsspec reads S3, Arrow's own file system does.
     """
     fsspec = import_optional("fsspec", "remote")
     try:
         return fsspec.core.url_to_fs(store, use_listings_cache=False)[0]
     except (ImportError, ValueError) as error:
-        arrow, wrapper = (import_optional(name, "remote") for name in ("pyarrow.fs", _WRAPPER))
-        try:
-            return wrapper.ArrowFSWrapper(arrow.FileSystem.from_uri(store)[0])
-        except Exception as other:  # of no class in common
-            raise RemoteError(f"{store} cannot be opened: {error}; Arrow: {other}", _ADVICE) from other
+        if not store.startswith("s3://"):
+            raise RemoteError(
+                f"{store} cannot be opened: {error}", "Install the package that reads it; see docs/data.md."
+            ) from error
+    arrow, wrapper = (import_optional(name, "remote") for name in ("pyarrow.fs", _WRAPPER))
+    with _explained(store):
+        return wrapper.ArrowFSWrapper(arrow.FileSystem.from_uri(store)[0])
