@@ -134,6 +134,8 @@ def write_image(folder: Path, class_name: str, index: int, content: bytes, suffi
     Raises:
         OutputError: it cannot be written.
     """
+    if class_name in ("", ".", "..") or {"/", "\0"} & set(class_name):  # of a sidecar, or of other candidates
+        raise OutputError(f"The class {class_name!r} cannot name a folder", "Rename it where it comes from.")
     relative = f"{IMAGES}/{class_name}/{class_name}_{index:05d}.{suffix}"
     path = folder / relative
     with writing(path):
