@@ -93,7 +93,7 @@ _FACTS = {
         {
             "settings": record(
                 {
-                    **{"ranking": one_of(*RANKINGS), "ipc": string(), "rule": string()},
+                    **{"ranking": one_of(*RANKINGS), "ipc": either(string(), whole(1)), "rule": string()},
                     **{"factor": whole(1, _SIDE), "size": whole(1, _SIDE), "seed": whole()},
                     **{"resize": one_of(*get_args(ResizeMethod)), "format": one_of(*get_args(Format))},
                     "reservoir": whole(1),

@@ -8,6 +8,7 @@ It is left out of other runs, and takes hours with its whole numbers, which envi
     FGDD_CAMPAIGN_IMAGES  mutated images of each format; 10000
     FGDD_CAMPAIGN_FILES   mutated files of each other kind; 1000
     FGDD_CAMPAIGN_KILLS   moments at which each command is killed; 100
+    FGDD_CAMPAIGN_STEP    KiB by which a full disk has more room each time, which is what a tmpfs gives at once; 4
     FGDD_CAMPAIGN_TOGETHER  times that processes do the same at once; 20
     FGDD_CAMPAIGN_SOAK    minutes of the soak; 20
     FGDD_CAMPAIGN_BOX     minutes after which a part ends early; 0 for none

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign_scene import COMMANDS, SAME, Scene, gist
-from campaigning import Tally
-from test_kills import broken, unfinished
+from campaign_scene import COMMANDS, SAME, Scene, broken, gist, unfinished
+from campaigning import Tally, number
 
-STEP = 4096  # bytes: what a tmpfs gives at once
+STEP = number("STEP", 4) << 10  # bytes
 DISK = 64 << 20
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from campaign_scene import COMMANDS, SAME, Scene, cached_in, gist, hidden
-from campaigning import SEED, Tally, number, run, start
+from campaign_scene import COMMANDS, SAME, Scene, broken, cached_in, gist, unfinished
+from campaigning import SEED, Tally, number, start
 
 KILLS = number("KILLS", 100)
 
@@ -48,21 +48,3 @@ def test_killed(name: str, scene: Scene, tally: Tally, tmp_path: Path) -> None:
             tally.add("other files" if lost else "whole", f"{moment}: {lost}" if lost else "")
         if left := [path for path in work.rglob("*") if unfinished(path)]:
             tally.add("left over", f"{moment}: {left}")
-
-
-def broken(scene: Scene, name: str, work: Path, moment: str) -> str:
-    """What is half there under a final name after a kill."""
-    if name == "stream" and (work / "stream").exists():
-        ended = run(["verify", str(work / "stream"), str(scene.inputs / "data")], scene.log)
-        return "" if ended.code == 0 else f"{moment}: {ended.said[-500:]}"
-    if name in ("measure", "tune", "engine build"):
-        return ""  # a store or a cache is sound if the next run takes it
-    whole, progress = scene.whole(name), {"out/labels/labels.json", "store/measurements.sqlite3"}
-    found = {key: value for key, value in gist(work).items() if key not in progress and not hidden(key)}
-    half = [key for key, value in found.items() if whole.get(key) != value]
-    return f"{moment}: {half}" if half else ""
-
-
-def unfinished(path: Path) -> bool:
-    """Whether a file or folder is one that the next run should have cleared away."""
-    return path.name.endswith((".part", ".staging", ".merging")) or ".partial-" in path.name

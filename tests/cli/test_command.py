@@ -158,6 +158,7 @@ def test_a_file_in_the_folder_changes_nothing_unless_it_is_named(
         ("[distill]\noverwrite = 'yes'", ("'overwrite' is 'yes'", "true or false")),
         ("[distill]\nipc = [1]", ("'ipc' is [1]",)),
         ("[distill\nipc = 1", ("is no TOML",)),
+        (f"[distill]\nipc = {'9' * 5000}", ("is no TOML",)),
         ("[distill.x]\nipc = 1", ("'x' is no option of 'distill'",)),
     ],
 )

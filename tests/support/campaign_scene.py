@@ -138,3 +138,21 @@ def gist(work: Path) -> dict[str, str]:
 def hidden(name: str) -> bool:
     """Whether a file is none that a user looks for, or its bytes are not those of the results."""
     return name.startswith("cache/") or "/." in f"/{name}" or "candidates" in name or f"{FILE_NAME}-" in name
+
+
+def broken(scene: Scene, name: str, work: Path, moment: str) -> str:
+    """What is half there under a final name where a command was stopped."""
+    if name == "stream" and (work / "stream").exists():
+        ended = run(["verify", str(work / "stream"), str(scene.inputs / "data")], scene.log)
+        return "" if ended.code == 0 else f"{moment}: {ended.said[-500:]}"
+    if name in ("measure", "tune", "engine build"):
+        return ""  # a store or a cache is sound if the next run takes it
+    whole, progress = scene.whole(name), {"out/labels/labels.json", "store/measurements.sqlite3"}
+    found = {key: value for key, value in gist(work).items() if key not in progress and not hidden(key)}
+    half = [key for key, value in found.items() if whole.get(key) != value]
+    return f"{moment}: {half}" if half else ""
+
+
+def unfinished(path: Path) -> bool:
+    """Whether a file or folder is one that the next run should have cleared away."""
+    return path.name.endswith((".part", ".staging", ".merging")) or ".partial-" in path.name

@@ -18,7 +18,7 @@ from typing import Any
 from fgdd_fast.cli import main
 
 FORK = multiprocessing.get_context("fork")  # what is imported here is imported in children
-HANG = 10.0  # seconds that a try may take
+HANG = 10.0  # seconds of work that a try may take
 MEMORY = 3 << 30  # bytes of addresses that a child may take besides those it begins with
 _KEPT = 20  # bad tries of a part that are told in words
 _TRACES = re.compile(r"Traceback|Exception ignored|Fatal Python error|Segmentation fault")
@@ -172,7 +172,7 @@ def supervise(make: Callable[[], Try], count: int, tally: Tally, log: Path) -> N
         ours, theirs = FORK.Pipe(duplex=False)
         child = Child(lambda first=place, pipe=theirs: _serve(make, range(first, count), pipe), log, MEMORY)
         theirs.close()
-        hung = not ours.poll(60)
+        hung = stuck(child, ours)
         with ours:
             for place, outcome, bad, memory in iter(lambda: _next(ours), None):  # noqa: PLW2901
                 tally.largest("most_memory_mib", memory)
@@ -180,7 +180,7 @@ def supervise(make: Callable[[], Try], count: int, tally: Tally, log: Path) -> N
                 place += 1
                 if not tally.in_time:
                     break
-                hung = place < count and not ours.poll(HANG)
+                hung = place < count and stuck(child, ours)
                 if hung:
                     break
             ended = child.kill() if hung or not tally.in_time or place >= count else child.wait()
@@ -192,6 +192,17 @@ def supervise(make: Callable[[], Try], count: int, tally: Tally, log: Path) -> N
         elif ended.trace:
             tally.add("trace", ended.said[:300])
         place += hung or place < count
+
+
+def stuck(child: Child, pipe: Any) -> bool:
+    """Wait for what a child sends; whether it worked too long for it, or waited six times as long."""
+    times = Path(f"/proc/{child.process.pid}/stat")
+
+    def worked() -> float:
+        return sum(map(int, times.read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    begun = worked()
+    return not any(pipe.poll(HANG) or worked() > begun + HANG + 1 for _ in range(6)) or not pipe.poll(0)
 
 
 def _next(pipe: Any) -> tuple[int, str, str, int] | None:
