@@ -2,19 +2,19 @@
 
     .venv/bin/pytest -n 0 -m campaign tests/campaign
 
-It is left out of other runs, and takes hours with its whole numbers, which environment variables change:
+It is left out of other runs. With its whole numbers it takes hours; environment variables change them:
 
-    FGDD_CAMPAIGN_SEED    of everything that is drawn; 1
-    FGDD_CAMPAIGN_IMAGES  mutated images of each format; 10000
-    FGDD_CAMPAIGN_FILES   mutated files of each other kind; 1000
-    FGDD_CAMPAIGN_KILLS   moments at which each command is killed; 100
-    FGDD_CAMPAIGN_STEP    KiB by which a full disk has more room each time, which is what a tmpfs gives at once; 4
+    FGDD_CAMPAIGN_SEED      of everything that is drawn; 1
+    FGDD_CAMPAIGN_IMAGES    mutated images of each format; 10000
+    FGDD_CAMPAIGN_FILES     mutated files of each other kind; 1000
+    FGDD_CAMPAIGN_KILLS     moments at which each command is killed; 100
+    FGDD_CAMPAIGN_STEP      KiB by which a full disk has more room each time; 4, which is a page
     FGDD_CAMPAIGN_TOGETHER  times that processes do the same at once; 20
-    FGDD_CAMPAIGN_SOAK    minutes of the soak; 20
-    FGDD_CAMPAIGN_BOX     minutes after which a part ends early; 0 for none
-    FGDD_CAMPAIGN_JSON    the record that is written; build/reliability.json
+    FGDD_CAMPAIGN_SOAK      minutes of the soak; 20
+    FGDD_CAMPAIGN_BOX       minutes after which a part ends early; 0 for none
+    FGDD_CAMPAIGN_JSON      the record that is written; build/reliability.json
 
-`docs/results/reliability.md` has what was found. A try is made again by its number: the same seed gives the same.
+`docs/results/reliability.md` has what was found. The same seed gives the same tries.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -90,8 +89,14 @@ def annotations(scene: Scene, work: Path) -> None:
         json.dumps({"images": images, "annotations": objects, "categories": names})
     )
     (work / "labels" / "data.yaml").write_text("names:\n  0: blue\n  1: green\n  2: red\n")
-    os.symlink(scene.inputs / "data", work / "data")
+    (work / "data").symlink_to(scene.inputs / "data")
     tiny.write_masks(work)
+
+
+def checkpoints(scene: Scene, work: Path) -> None:
+    shutil.copytree(scene.inputs / "checkpoint", work / "checkpoint")
+    (work / "names.txt").write_text("\n".join("abcde"))
+    (work / "names.json").write_text(json.dumps(["x", "y", "z"]))
 
 
 SETTINGS = '[measure]\ncrops = 3\nseed = 7\npool = 4\nresize = "area"\n\n[distill]\nipc = 1\nrule = "mean"\n'
@@ -101,7 +106,7 @@ KINDS = {
     "bundles": Kind(
         ("*.json", "*.onnx"),
         (
-            f"measure {{inputs}}/data --teacher {{work}}/tiny-teacher.onnx --foreground {{work}}/tiny-foreground.onnx {_RUN}",
+            f"measure {{inputs}}/data {_MODELS}".replace("{inputs}/tiny", "{work}/tiny"),
             "teacher check {work}/tiny-teacher.onnx {inputs}/data --device cpu",
             "teacher fit {inputs}/data -o {work}/new.onnx --backbone {work}/tiny-backbone.onnx --device cpu",
         ),
@@ -173,6 +178,15 @@ KINDS = {
             f"{_DISTIL} --config {{work}}/settings.toml --dry-run",
         ),
         lambda scene, work: (work / "settings.toml").write_text(SETTINGS),
+    ),
+    "checkpoints, names": Kind(
+        ("checkpoint/*", "names.txt", "names.json"),
+        (
+            "export teacher {work}/checkpoint -o {work}/new.onnx --check-images 1 --classes {work}/names.txt",
+            "export teacher {work}/checkpoint -o {work}/new.onnx --check-images 1 --force",
+            "teacher rename {inputs}/tiny-teacher.onnx --names {work}/names.json -o {work}/new.onnx",
+        ),
+        checkpoints,
     ),
     "caches": Kind(
         ("cache/**/*.json", "cache/**/*.sqlite3"),

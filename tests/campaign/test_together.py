@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_at_once(name: str, processes: int, scene: Scene, tally: Tally, tmp_path
     for trial in range(_TIMES):
         work = scene.begin(name, tmp_path / "work")
         words, logs = scene.words(name, work), [tmp_path / f"log{place}" for place in range(processes)]
-        children = [start(words, log, lambda: cached_in(work)) for log in logs]
+        children = [start(words, log, partial(cached_in, work)) for log in logs]
         ended = [child.wait(120) or child.kill() for child in children]
         for each in ended:
             tally.add("done" if each.code == 0 else "refused", each.fault and f"{trial}: {each.fault}")
@@ -40,11 +41,11 @@ def test_at_once(name: str, processes: int, scene: Scene, tally: Tally, tmp_path
 
 
 @pytest.fixture
-def open_scene(scene: Scene) -> Iterator[Scene]:
+def open_scene(scene: Scene) -> Scene:
     """The scene, as any user may read it."""
     for folder in (scene.folder, *scene.folder.parents[:3]):
         folder.chmod(0o755)
-    yield scene
+    return scene
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -194,7 +195,7 @@ def soak(scene: Scene, folder: Path, samples: Path) -> None:
         out = folder / "out"
         with samples.open("a") as file:
             rss = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-            print(rss, len(os.listdir("/proc/self/fd")), threading.active_count(), file=file)
+            print(rss, len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), file=file)
         store = folder / f"store{place % 5}"
         shutil.rmtree(store, ignore_errors=True)
         fgdd_fast.distill(
@@ -205,12 +206,10 @@ def soak(scene: Scene, folder: Path, samples: Path) -> None:
         fgdd_fast.write_report(out, scene.inputs / "data")
         shutil.rmtree(folder / "packed", ignore_errors=True)
         fgdd_fast.pack(out, folder / "packed", format="webdataset")
-        refused(lambda: fgdd_fast.pack(out, folder / "packed", format="webdataset"))
-        refused(lambda: fgdd_fast.verify(folder / "nothing"))
-        refused(lambda: fgdd_fast.distill(scene.inputs, folder / "bad", store=store, **models, **tiles))
+        with pytest.raises(FgddError):
+            fgdd_fast.pack(out, folder / "packed", format="webdataset")
+        with pytest.raises(FgddError):
+            fgdd_fast.verify(folder / "nothing")
+        with pytest.raises(FgddError):
+            fgdd_fast.distill(scene.inputs, folder / "bad", store=store, **models, **tiles)
         place += 1
-
-
-def refused(call: Callable[[], object]) -> None:
-    with pytest.raises(FgddError):
-        call()

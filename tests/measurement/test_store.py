@@ -280,7 +280,7 @@ def test_values_of_another_kind_than_their_column_s_are_told(tmp_path: Path, dam
         store.add_features(2, [(SHA, BOX, np.zeros(3, np.float16))])
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
         database.executescript(f"UPDATE {damage}")
-    with Store(tmp_path) as store, pytest.raises(StoreError, match=r"malformed .* remove it"):
+    with Store(tmp_path) as store, pytest.raises(StoreError, match=r"malformed .* remove it"):  # noqa: PT012
         store.known_files({tmp_path / "a.jpg": "signature"})
         store.occupancies([(SHA, 1)])
         store.losses([(SHA, 2, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -142,10 +143,16 @@ def test_the_verdict_is_remembered_for_the_same_model_and_machine_only(
         True
     ]
     assert len(asked) == 1
-    for file in (tmp_path / "cache" / "agreement").iterdir():
-        file.write_text("{")  # damaged: compared again
-    assert choose_runtime(bundle, "auto", "auto", 1) == first
-    assert len(asked) == 2
+    (file,) = (tmp_path / "cache" / "agreement").iterdir()
+    rows = json.loads(file.read_text())
+    odd = [{**rows[0], "images_per_second": "fast"}]
+    for number, damage in enumerate(
+        ("{", "[" * 100_000, json.dumps(odd), json.dumps([{**rows[0], "x": 1}])), 2
+    ):
+        file.write_text(damage)  # compared again
+        assert choose_runtime(bundle, "auto", "auto", 1) == first
+        assert len(asked) == number
+    del asked[2:]
     other = write_bundle(replace(bundle, onnx=tmp_path / "other.onnx"), bundle.onnx.read_bytes() + b"\x12\0")
     choose_runtime(other, "auto", "auto", 1)
     assert len(asked) == 3

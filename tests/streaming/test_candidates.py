@@ -175,7 +175,7 @@ def test_candidates_that_are_damaged_are_refused_whole(tmp_path: Path, damage: s
         pass
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(damage)
-    with (
+    with (  # noqa: PT012
         pytest.raises(StoreError, match="kept are damaged"),
         candidates_of([], wanted, path=path) as candidates,
     ):

@@ -1,4 +1,4 @@
-"""A workplace for each command of the campaign: what it begins with, and what it gives if nothing disturbs it."""
+"""A workplace for each command of the campaign: what it begins with, and gives if nothing disturbs it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Scene:
         shutil.copytree(self._begun / "out", self.inputs / "labelled")
         words = self.words("label", self._begun)
         assert not run(["label", str(self.inputs / "labelled"), *words[2:]], self.log).code
-        made = run([], self.log, lambda: self._checkpoint())
+        made = run([], self.log, self._checkpoint)
         assert made.code in (0, 2), made.said
 
     def _checkpoint(self) -> None:

@@ -1,4 +1,4 @@
-"""What the campaign's parts share: numbers, child processes with limits, and a record of what became of tries."""
+"""What the campaign's parts share: numbers, child processes with limits, a record of what became of tries."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _begin(work: Callable[[], object], log: Path, memory: int | None) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(handle, stream)
-    sys.stdin, sys.stdout, sys.stderr = open(os.devnull), os.fdopen(1, "w"), os.fdopen(2, "w")  # noqa: SIM115
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     if memory is not None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + memory
@@ -167,31 +168,28 @@ Try = Callable[[int], tuple[str, str]]
 
 def supervise(make: Callable[[], Try], count: int, tally: Tally, log: Path) -> None:
     """Do all tries in children, of which each lives until a try hangs, crashes or takes the memory."""
-    place = 0
-    while place < count and tally.in_time:
+    done = 0
+    while done < count and tally.in_time:
         ours, theirs = FORK.Pipe(duplex=False)
-        child = Child(lambda first=place, pipe=theirs: _serve(make, range(first, count), pipe), log, MEMORY)
+        child = Child(partial(_serve, make, range(done, count), theirs, ours), log, MEMORY)
         theirs.close()
-        hung = stuck(child, ours)
         with ours:
-            for place, outcome, bad, memory in iter(lambda: _next(ours), None):  # noqa: PLW2901
+            while not (hung := stuck(child, ours)) and (told := _next(ours)) is not None:
+                outcome, bad, memory = told
                 tally.largest("most_memory_mib", memory)
-                tally.add(outcome, bad and f"{place}: {bad}")
-                place += 1
-                if not tally.in_time:
+                tally.add(outcome, bad and f"{done}: {bad}")
+                done += 1
+                if done == count or not tally.in_time:
                     break
-                hung = place < count and stuck(child, ours)
-                if hung:
-                    break
-            ended = child.kill() if hung or not tally.in_time or place >= count else child.wait()
+            ended = child.kill() if hung or done == count or not tally.in_time else child.wait()
         assert ended is not None
         if hung:
-            tally.add("hang", f"{place}: over {HANG:g} s")
-        elif ended.code and place < count and tally.in_time:
-            tally.add("crash", f"{place}: {ended.code}: {ended.said[-300:]}")
+            tally.add("hang", f"{done}: over {HANG:g} s")
+        elif done < count and tally.in_time:
+            tally.add("crash", f"{done}: {ended.code}: {ended.said[-300:]}")
         elif ended.trace:
             tally.add("trace", ended.said[:300])
-        place += hung or place < count
+        done += done < count
 
 
 def stuck(child: Child, pipe: Any) -> bool:
@@ -205,14 +203,15 @@ def stuck(child: Child, pipe: Any) -> bool:
     return not any(pipe.poll(HANG) or worked() > begun + HANG + 1 for _ in range(6)) or not pipe.poll(0)
 
 
-def _next(pipe: Any) -> tuple[int, str, str, int] | None:
+def _next(pipe: Any) -> tuple[str, str, int] | None:
     try:
         return pipe.recv()  # type: ignore[no-any-return]
     except EOFError:
         return None
 
 
-def _serve(make: Callable[[], Try], numbers: Sequence[int], pipe: Any) -> None:
+def _serve(make: Callable[[], Try], numbers: Sequence[int], pipe: Any, other_end: Any) -> None:
+    other_end.close()  # so that it notices when nobody reads any more
     attempt = make()
     for place in numbers:
         try:
@@ -221,7 +220,7 @@ def _serve(make: Callable[[], Try], numbers: Sequence[int], pipe: Any) -> None:
             outcome, bad = "memory", repr(error)
         except Exception as error:  # whatever is not the project's own
             outcome, bad = "foreign", repr(error)[:300]
-        pipe.send((place, outcome, bad, resident()))
+        pipe.send((outcome, bad, resident()))
 
 
 def write_record(tally: Tally, file: Path, environment: dict[str, Any]) -> None:
@@ -231,8 +230,3 @@ def write_record(tally: Tally, file: Path, environment: dict[str, Any]) -> None:
     record["parts"][tally.part] = tally.to_json()
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def deal(names: Sequence[str], count: int) -> Iterator[str]:
-    """Names in turn, `count` of each."""
-    return (name for _ in range(count) for name in names)
