@@ -115,7 +115,8 @@ KINDS = {
     "Grounded SAM 2, prompts": Kind(
         ("*.json",),
         (
-            f"measure {{inputs}}/data --foreground {{work}}/tiny-grounded.onnx --prompts {{work}}/prompts.json {_TEACHER} {_RUN}",
+            f"measure {{inputs}}/data {_TEACHER} {_RUN} --foreground {{work}}/tiny-grounded.onnx "
+            "--prompts {work}/prompts.json",
         ),
         grounded,
     ),
@@ -130,7 +131,7 @@ KINDS = {
             "sheet {work}/out -o {work}/sheet.png",
             f"label {{work}}/out {_TEACHER} --epochs 4 --student-batch 2 --device cpu",
             "distill {inputs}/data {work}/new --from-manifest {work}/out/manifest.json",
-            "forget {work}/out red/03.png --data {inputs}/data --teacher {inputs}/tiny-teacher.onnx --device cpu "
+            f"forget {{work}}/out red/03.png --data {{inputs}}/data {_TEACHER} --device cpu "
             "--foreground {inputs}/tiny-foreground.onnx",
         ),
         lambda scene, work: shutil.copytree(scene.inputs / "labelled", work / "out"),

@@ -7,8 +7,9 @@ import importlib
 import os
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import tiny_pipeline as tiny
@@ -18,13 +19,7 @@ from tiny_convolutions import convolutional_teacher
 from fgdd_fast.measurement.store import FILE_NAME
 from fgdd_fast.output.folder import RUN_RECORD
 
-_HEAVY = (
-    "onnxruntime",
-    "openvino",
-    "sklearn.linear_model",
-    "transformers",
-    "fgdd_export.precision.conversion",
-)
+_NATIVE = ("cuda", "tensorrt_rtx", "tensorrt")  # which are not to be forked
 
 _MODELS = (
     "--teacher {inputs}/tiny-teacher.onnx --foreground {inputs}/tiny-foreground.onnx --device cpu --threads 2"
@@ -34,7 +29,8 @@ _TILES = "--ipc 1 --factor 2 --size 16 --crops 3"
 COMMANDS = {
     "measure": f"measure {{inputs}}/data {_MODELS} --store {{work}}/store --factor 2 --size 16 --crops 3",
     "distill": f"distill {{inputs}}/data {{work}}/out {_MODELS} {_TILES} --store {{work}}/store",
-    "label": "label {work}/out --teacher {inputs}/tiny-teacher.onnx --epochs 30 --student-batch 2 --device cpu",
+    "label": "label {work}/out --teacher {inputs}/tiny-teacher.onnx --epochs 30 --student-batch 2 "
+    "--device cpu",
     "teacher fit": "teacher fit {inputs}/data -o {work}/fitted.onnx --backbone {inputs}/tiny-backbone.onnx "
     "--device cpu --threads 2",
     "pack webdataset": "pack {inputs}/labelled {work}/packed --to webdataset --shard-size 1",
@@ -44,7 +40,8 @@ COMMANDS = {
     "stream": f"stream {{inputs}}/data {{work}}/stream --once --checkpoint 0.01 {_MODELS} {_TILES}",
     "report": "report {work}/out {inputs}/data",
     "tune": "tune {inputs}/data --teacher {work}/teacher.onnx --foreground none --precisions int8 --images 4",
-    "engine build": "engine build {work}/teacher.onnx --device tensorrt-rtx --precision fp32 --check-images 2",
+    "engine build": "engine build {work}/teacher.onnx --device tensorrt-rtx --precision fp32 "
+    "--check-images 2",
 }
 SAME = tuple(COMMANDS)[:9]
 """Those that give the same bytes, whatever came before."""
@@ -65,8 +62,6 @@ class Scene:
         self.folder, self.inputs, self.log = folder, folder / "inputs", folder / "log"
         self._begun, self._whole = folder / "begun", dict[str, dict[str, str]]()
         self._begun.mkdir()
-        for name in _HEAVY:
-            importlib.import_module(name)  # once, and not in every child
         tiny.write_squares(self.inputs / "data", 8)
         for make in (tiny.foreground_bundle, tiny.teacher_bundle, tiny.backbone_bundle):
             make(self.inputs)
@@ -108,6 +103,10 @@ class Scene:
             ended = self.run(name, work)
             assert ended.code == 0, ended.said
             self._whole[name] = gist(work)
+            for module in self.log.with_suffix(".modules").read_text().splitlines():
+                if module not in sys.modules and module.partition(".")[0] not in _NATIVE:
+                    with suppress(ImportError):
+                        importlib.import_module(module)  # once, and not in every child
         return self._whole[name]
 
 

@@ -139,6 +139,7 @@ def _begin(work: Callable[[], object], log: Path, memory: int | None) -> None:
         work()
     finally:
         sys.stdout.flush()
+        log.with_suffix(".modules").write_text("\n".join(sys.modules))
 
 
 def start(words: Sequence[str], log: Path, before: Callable[[], object] = lambda: None) -> Child:
