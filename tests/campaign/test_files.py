@@ -14,12 +14,12 @@ import pytest
 import tiny_pipeline as tiny
 from campaign_scene import Scene
 from campaigning import SEED, Tally, Try, number, run, supervise
-from catalogue_files import catalogue_data, write_catalogue
 from click.testing import CliRunner
 from mutations import mutate_file
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_fast.cli import main
+from fgdd_fast.models.catalogue.catalogue import parse_catalogue
 
 _RUN = "--device cpu --threads 2 --factor 2 --size 16 --crops 3"
 _TEACHER = "--teacher {inputs}/tiny-teacher.onnx"
@@ -91,6 +91,13 @@ def annotations(scene: Scene, work: Path) -> None:
     (work / "labels" / "data.yaml").write_text("names:\n  0: blue\n  1: green\n  2: red\n")
     (work / "data").symlink_to(scene.inputs / "data")
     tiny.write_masks(work)
+
+
+def catalogues(scene: Scene, work: Path) -> None:
+    own = json.loads(Path(parse_catalogue.__code__.co_filename).with_name("catalogue.json").read_text())
+    for model in own["models"]:
+        model["name"] = f"my-{model['name']}"
+    (work / "catalogue.json").write_text(json.dumps(own))
 
 
 def checkpoints(scene: Scene, work: Path) -> None:
@@ -170,7 +177,7 @@ KINDS = {
     "catalogues": Kind(
         ("catalogue.json",),
         ("models list", "models list --licences", "models verify"),
-        lambda scene, work: write_catalogue(work, catalogue_data()),
+        catalogues,
     ),
     "settings": Kind(
         ("settings.toml",),
@@ -221,8 +228,10 @@ def test_files(
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(sound, work, symlinks=True)
         file = random.choice(files)
-        mutate_file(work / file.relative_to(sound), file.read_bytes(), random)
-        words = random.choice(kind.commands).format(inputs=scene.inputs, work=work).split()
+        if place >= len(kind.commands):  # the first find whether each command takes what is sound
+            mutate_file(work / file.relative_to(sound), file.read_bytes(), random)
+        line = random.choice(kind.commands) if place >= len(kind.commands) else kind.commands[place]
+        words = line.format(inputs=scene.inputs, work=work).split()
         result = CliRunner().invoke(main, words)
         if isinstance(result.exception, MemoryError):
             raise result.exception
@@ -231,6 +240,8 @@ def test_files(
             return "foreign", f"{what}: {result.exception!r:.200}"
         if found := _WARNING.search(result.output):
             return "trace", f"{what}: {result.output[found.start() :][:300]}"
+        if place < len(kind.commands):
+            return "sound", result.output[-300:] if result.exit_code else ""
         said = result.exit_code == 0 or re.search(r"^(Error|Usage): ", result.output, re.MULTILINE)
         return ("read" if result.exit_code == 0 else "refused"), (
             "" if said else f"{what}: {result.output[-200:]}"

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import resource
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -228,6 +229,9 @@ def write_record(tally: Tally, file: Path, environment: dict[str, Any]) -> None:
     """Put what became of a part into the record of the campaign, beside the other parts."""
     record = json.loads(file.read_text()) if file.exists() else {"parts": {}}
     record |= {"environment": environment, "seed": SEED}
-    record["parts"][tally.part] = tally.to_json()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    record["parts"][tally.part] = {"commit": commit.stdout.strip(), **tally.to_json()}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record, indent=1) + "\n")
