@@ -188,7 +188,7 @@ def soak(scene: Scene, folder: Path, samples: Path) -> None:
         fgdd_fast.distill(
             scene.inputs / "data", out, overwrite=True, store=store, seed=SEED + place, **models, **tiles
         )
-        fgdd_fast.label(out, teacher=models["teacher"], epochs=2, student_batch=2, runtime=runtime)
+        fgdd_fast.make_labels(out, teacher=models["teacher"], epochs=2, student_batch=2, runtime=runtime)
         assert fgdd_fast.verify(out, scene.inputs / "data").sound
         fgdd_fast.write_report(out, scene.inputs / "data")
         shutil.rmtree(folder / "packed", ignore_errors=True)
