@@ -78,7 +78,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {error}", "Name a TOML file with --config.") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of too many digits
         raise SettingsError(
             f"{file} is no TOML: {error}", 'Settings look so: ipc = 10 or rule = "mean"'
         ) from error

@@ -15,6 +15,7 @@ from fgdd_fast.cli.renamed import with_new_spellings
 from fgdd_fast.cli.sections import COMMANDS, SECTIONS
 from fgdd_fast.cli.terminal import console, is_verbose, logged_to
 from fgdd_fast.errors import FgddError
+from fgdd_fast.output.folder import refusal
 
 # The commands that go on where they were stopped; the others leave nothing half-written, and begin anew.
 KEEPS_WORK = {"demo", "distill", "evaluate", "label", "measure", "stream"}
@@ -83,10 +84,13 @@ class _Commands(click.Group):
         try:
             with logged_to(console()):
                 return super().invoke(ctx)
-        except FgddError as error:
+        except BrokenPipeError:
+            raise  # nobody reads any more
+        except (FgddError, OSError, MemoryError) as error:
             if is_verbose():
                 click.echo("".join(traceback.format_exception(error)), err=True)
-            raise _Failure(error) from error
+            # The system may refuse what nothing foresaw, such as temporary files.
+            raise _Failure(error if isinstance(error, FgddError) else refusal(error)) from error
         except KeyboardInterrupt as error:
             kept = ctx.invoked_subcommand in KEEPS_WORK
             raise _Stopped(f"Stopped.{_KEPT if kept else ''}") from error

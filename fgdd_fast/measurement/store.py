@@ -28,6 +28,7 @@ from fgdd_fast.measurement.store_format import (
     Features,
     KnownFile,
     Measurement,
+    check_kinds,
     decode_features,
     decode_hash,
     decode_mask,
@@ -173,7 +174,10 @@ class Store:
 
         The resolution is that of the model which found them.
         """
-        return ((key, decode_mask(row[0])) for key, row in self._measured("masks", _KEY, "content", keys))
+        for key, row in self._measured("masks", _KEY, "content", keys):
+            with self._explained():
+                mask = decode_mask(row[0])
+            yield key, mask
 
     def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
         """Return the mask of one image, if it was kept: see `masks`."""
@@ -201,7 +205,8 @@ class Store:
         names = "sha256, fingerprint, x, y, width, height"
         keys = ((sha256, fingerprint, *box) for sha256, box in views)
         found = self._measured("features", names, "vector", keys)
-        return {(key[0], Box(*key[2:])): decode_features(row[0]) for key, row in found}
+        with self._explained():
+            return {(key[0], Box(*key[2:])): decode_features(row[0]) for key, row in found}
 
     def add_features(self, fingerprint: int, measured: Iterable[tuple[str, Box, Features]]) -> None:
         """Keep features, float16 [channels], of boxes of images (by their SHA-256), all or none of them."""
@@ -291,6 +296,7 @@ class Store:
     ) -> Iterator[tuple[Any, ...]]:
         """Yield columns of the rows in which the columns `names` have these values; many a query."""
         count = names.count(",") + 1
+        values = [name for name in columns.split(", ") if name not in names.split(", ")]
         one = f"({', '.join('?' * count)})"
         for chunk in batched(dict.fromkeys(keys), _VARIABLES // count):
             query = (
@@ -299,6 +305,7 @@ class Store:
             )
             with self._explained():
                 found = self._database.execute(query, [value for key in chunk for value in key]).fetchall()
+                check_kinds(values, (row[-len(values) :] for row in found))
             yield from found
 
     @contextmanager

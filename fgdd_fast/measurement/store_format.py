@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import cv2
@@ -83,6 +85,29 @@ BY_CONTENT = (
 )
 """The tables whose rows belong to the bytes of an image."""
 
+_BLOBS = frozenset({"sha256", "content", "vector", "hash"})
+_WHOLE = frozenset({"id", "place", "x", "y", "width", "height"})
+
+
+def check_kinds(columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
+    """Make sure that values read from a store are of their columns' kinds: SQLite keeps any in any column.
+
+    Raises:
+        sqlite3.DatabaseError: one is not.
+    """
+    wanted = [bytes if name in _BLOBS else int if name in _WHOLE else float for name in columns]
+    for kinds in {tuple(map(type, row)) for row in rows}:
+        if [*kinds] != wanted:
+            raise sqlite3.DatabaseError(f"malformed values of {', '.join(columns)}")
+
+
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, IndexError, struct.error, zlib.error, cv2.error) as error:
+        raise sqlite3.DatabaseError(f"malformed {what}") from error
+
 
 @dataclass(frozen=True)
 class KnownFile:
@@ -140,12 +165,22 @@ def encode_mask(mask: NDArray[np.uint8]) -> bytes:
 
 
 def decode_mask(content: bytes) -> NDArray[np.uint8]:
-    """Return a mask, uint8 [height, width], 0 or 255: packed, or a PNG as stores before format 4 kept it."""
-    if content[0] != _PACKED:
-        return np.asarray(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
-    _, height, width = _MASK.unpack_from(content)
-    rows = np.frombuffer(zlib.decompress(content[_MASK.size :]), np.uint8).reshape(height, -1)
-    return np.unpackbits(rows, axis=1, count=width) * np.uint8(255)
+    """Return a mask, uint8 [height, width], 0 or 255: packed, or a PNG as stores before format 4 kept it.
+
+    Raises:
+        sqlite3.DatabaseError: it is neither.
+    """
+    with _decoding("mask"):
+        if content[0] != _PACKED:
+            found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+            if found is None:
+                raise ValueError("no PNG")
+            return np.asarray(found, np.uint8)
+        _, height, width = _MASK.unpack_from(content)
+        rows = np.frombuffer(zlib.decompress(content[_MASK.size :]), np.uint8).reshape(height, -1)
+        if width > 8 * rows.shape[1]:
+            raise ValueError("too few bits")
+        return np.unpackbits(rows, axis=1, count=width) * np.uint8(255)
 
 
 def encode_hash(perceptual_hash: int) -> bytes:
@@ -164,5 +199,6 @@ def encode_features(features: Features) -> bytes:
 
 
 def decode_features(content: bytes) -> Features:
-    """Features, float16 [channels]."""
-    return np.frombuffer(content, _FLOAT16).astype(np.float16)
+    """Features, float16 [channels]; sqlite3.DatabaseError where they are none."""
+    with _decoding("features"):
+        return np.frombuffer(content, _FLOAT16).astype(np.float16)

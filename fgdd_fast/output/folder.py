@@ -134,6 +134,8 @@ def write_image(folder: Path, class_name: str, index: int, content: bytes, suffi
     Raises:
         OutputError: it cannot be written.
     """
+    if class_name in ("", ".", "..") or {"/", "\0"} & set(class_name):  # of a sidecar, or of other candidates
+        raise OutputError(f"The class {class_name!r} cannot name a folder", "Rename it where it comes from.")
     relative = f"{IMAGES}/{class_name}/{class_name}_{index:05d}.{suffix}"
     path = folder / relative
     with writing(path):
@@ -148,9 +150,15 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        advice = _ADVICE.get(error.errno or 0, "")
-        raise OutputError(f"{path} cannot be written: {reason}", advice) from error
+        raise refusal(error, f"{path} cannot be written: ") from error
+
+
+def refusal(error: OSError | MemoryError, what: str = "") -> OutputError:
+    """Return what the operating system refuses as an error in words, after `what` could not be done."""
+    if isinstance(error, MemoryError):
+        return OutputError("The memory is used up", "Use fewer --threads, or a smaller --batch.")
+    named = what or (f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else "")
+    return OutputError(f"{named}{error.strerror or error}", _ADVICE.get(error.errno or 0, ""))
 
 
 def _resolve(path: Path) -> Path:

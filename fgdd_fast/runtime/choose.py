@@ -27,7 +27,7 @@ from fgdd_fast.models.network import Runtime
 from fgdd_fast.runtime.batches import Batch, images_at_once
 from fgdd_fast.runtime.machine import read_machine
 from fgdd_fast.runtime.parity import REFERENCE
-from fgdd_fast.runtime.trials import RULES, Trial, comparison_images, read_tuning, trial_of, try_all
+from fgdd_fast.runtime.trials import RULES, Trial, comparison_images, read_trials, read_tuning, try_all
 from fgdd_fast.runtime.variants import find_variants, variant_name
 
 Requested = str  # a device's name, or `auto`
@@ -276,8 +276,8 @@ def _tuned_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -
 def _remembered_trials(bundle: Bundle, candidates: Sequence[Runtime], batch: Batch) -> list[Trial]:
     path = cache_folder() / "agreement" / f"{verdict_key(bundle, candidates, batch)}.json"
     try:
-        return [trial_of(row) for row in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError):
+        return read_trials(path.read_bytes())
+    except (OSError, ValueError, TypeError):
         _log.info("%s: comparing what can run it here, once", bundle.name)
         trials = try_all(bundle, candidates, comparison_images(bundle), batch)
     try:

@@ -16,6 +16,7 @@ from typing import Any
 from fgdd_engines.base import PRECISIONS, Device, Precision
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_engines.bundle.files import write_file
+from fgdd_engines.bundle.schema import SchemaError, array, number, one_of, read_json, record, string, table
 from fgdd_engines.paths import cache_folder
 from fgdd_fast.errors import EngineError, SettingsError
 from fgdd_fast.models.factory import asked_by_class
@@ -31,6 +32,20 @@ FAR_SLOWER = 0.5  # of the speed of one that agrees: no noise makes up for it
 # A network larger than this is shown fewer pictures in proportion, so that comparing takes a minute or two.
 FULL_COMPARISON = 100_000_000  # bytes of the ONNX file
 TUNING = "tuning"  # the folder of records in the cache
+
+
+def _figure(value: object, where: str) -> None:
+    if not isinstance(value, float | int):  # any is, infinite ones and nan as well
+        raise SchemaError(f"{where} is no number")
+
+
+_FIELDS = record(
+    {
+        **{"device": string(), "precision": one_of(*PRECISIONS), "images_per_second": number(0)},
+        **{"shortfalls": array(string()), "figures": table(_figure)},
+    }
+)
+_TUNING = record({"images": string(), "trials": array(_FIELDS)})
 RULES = PICTURES, FEWEST_PICTURES, FULL_COMPARISON, TOLERANCES  # what verdicts follow from
 
 
@@ -109,9 +124,13 @@ def try_one(comparison: Comparison, candidate: Runtime, batch: int, best: float 
     return Trial(*way, found.images_per_second, found.parity.shortfalls, found.parity.figures)
 
 
-def trial_of(row: Mapping[str, Any]) -> Trial:
-    """Return a trial that `asdict` made JSON of; TypeError or KeyError where it is none."""
-    return Trial(**{**row, "shortfalls": tuple(row["shortfalls"])})
+def read_trials(content: bytes) -> list[Trial]:
+    """Return trials that `asdict` made JSON of; ValueError where they are none."""
+    return _trials(read_json(content, array(_FIELDS)))
+
+
+def _trials(rows: Iterable[Mapping[str, Any]]) -> list[Trial]:
+    return [Trial(**{**row, "shortfalls": tuple(row["shortfalls"])}) for row in rows]
 
 
 def write_tuning(bundle: Bundle, key: str, images: str, trials: Iterable[Trial]) -> None:
@@ -135,9 +154,9 @@ def read_tuning(bundle: Bundle, key: Callable[[], str]) -> tuple[str, list[Trial
     """
     if _records(bundle):
         try:
-            found = json.loads(_path(bundle, key()).read_text(encoding="utf-8"))
-            return str(found["images"]), [trial_of(row) for row in found["trials"]]
-        except (OSError, ValueError, TypeError, KeyError):  # of other versions, another machine; or damaged
+            found = read_json(_path(bundle, key()).read_bytes(), _TUNING)
+            return found["images"], _trials(found["trials"])
+        except (OSError, ValueError, TypeError):  # of other versions, another machine; or damaged
             pass
     return "", []
 

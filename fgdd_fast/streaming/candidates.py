@@ -21,7 +21,6 @@ from typing import Any
 
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
-from fgdd_fast.images.decode import decode_image
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.output.mosaic import encode
 from fgdd_fast.planning import MosaicSettings
@@ -34,8 +33,12 @@ from fgdd_fast.streaming.candidate_format import (
     SCHEMA,
     Sampled,
     boxes_of,
+    check_rows,
+    decode_fact,
     decode_name,
     decode_record,
+    decode_records,
+    decode_tile,
     encode_record,
     unusable,
 )
@@ -94,6 +97,7 @@ class Candidates:
             raise StoreError(f"The candidates {path} are of format {version}, not {FORMAT}", "Begin anew.")
         for statement in (*SCHEMA.split(";"), f"PRAGMA user_version = {FORMAT}") if version == 0 else ():
             self._run(statement)
+        check_rows(self._run, path)
         for number, name, seen, overflowed in self._run("SELECT * FROM classes"):
             known = _Class(number, decode_name(name), seen, len(self._run(_SAMPLE, number)), bool(overflowed))
             self._classes[known.name] = known
@@ -151,13 +155,13 @@ class Candidates:
         """Return what was measured of the images that are kept; their views are those with pixels."""
         query = "SELECT source, sha256, record FROM images WHERE class = ?"
         rows = self._run(query, self._classes[class_name].id)
-        return [decode_record(decode_name(source), sha256, class_name, text) for source, sha256, text in rows]
+        return decode_records(self._path, class_name, rows)
 
     def tile(self, class_name: str, sha256: str, box: Box) -> Pixels:
         """Return the pixels of a view that is kept, uint8 RGB [side, side, 3]."""
         query = "SELECT png FROM tiles WHERE class = ? AND sha256 = ? AND box = ?"
         place = self._classes[class_name].id, bytes.fromhex(sha256), json.dumps(box)
-        return decode_image(self._run(query, *place)[0][0])
+        return decode_tile(self._path, self._run(query, *place), self._settings.tile_size)
 
     def knows(self, class_name: str, sha256: str) -> bool:
         """Return whether an image is in the sample of its class: if so, it was measured."""
@@ -168,7 +172,7 @@ class Candidates:
     def fact(self, name: str) -> Any:
         """Return the JSON values that are kept under a name; None where there are none."""
         rows = self._run("SELECT value FROM facts WHERE name = ?", name)
-        return json.loads(rows[0][0]) if rows else None
+        return decode_fact(self._path, name, rows[0][0]) if rows else None
 
     def keep_fact(self, name: str, value: Any) -> None:
         """Keep JSON values under a name."""

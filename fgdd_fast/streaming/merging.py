@@ -53,7 +53,8 @@ def merge(
     how = _agreed(folders)
     how["settings"][MERGED] = ", ".join(names)
     settings, reservoir = settings_from(how), int(how["settings"]["reservoir"])
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         boards = [
             stack.enter_context(closing(Candidates(candidates_path(each), settings, reservoir=reservoir)))

@@ -19,7 +19,7 @@ from fgdd_fast.errors import SettingsError, StoreError, TeacherError
 from fgdd_fast.images.dataset import DataSet
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.options import MeasureOptions, PlanOptions, foreground_for, stored_settings
-from fgdd_fast.output.folder import check_output
+from fgdd_fast.output.folder import check_output, writing
 from fgdd_fast.pipeline import Pipeline
 from fgdd_fast.planning import MosaicSettings
 from fgdd_fast.runtime.choose import RuntimeOptions
@@ -82,7 +82,8 @@ def stream(
     runtime = replace(runtime or RuntimeOptions(), one_foreground_stream=sparing)
     out, kept = Path(out), candidates_path(Path(out))
     check_output(out, _root(source), overwrite=overwrite or kept.exists())
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     disk = None if reading.disk is None else reading.disk << 20
     with (
         exclusive_lock(out.parent, kept.name, partial(_refuse, kept)),

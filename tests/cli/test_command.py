@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -158,6 +159,7 @@ def test_a_file_in_the_folder_changes_nothing_unless_it_is_named(
         ("[distill]\noverwrite = 'yes'", ("'overwrite' is 'yes'", "true or false")),
         ("[distill]\nipc = [1]", ("'ipc' is [1]",)),
         ("[distill\nipc = 1", ("is no TOML",)),
+        (f"[distill]\nipc = {'9' * 5000}", ("is no TOML",)),
         ("[distill.x]\nipc = 1", ("'x' is no option of 'distill'",)),
     ],
 )
@@ -215,3 +217,21 @@ def test_old_spellings_are_those_of_commands_that_exist() -> None:
         found = [command for words, command in known.items() if words.split()[0] == name]
         options = {spelling for command in found for option in command.params for spelling in option.opts}
         assert set(spellings.values()) <= options
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), ("/tmp/x: No space left", "free some")),
+        (OSError(errno.EMFILE, "Too many open files"), ("Error: Too many open files",)),
+        (MemoryError(), ("memory is used up", "--threads")),
+    ],
+)
+def test_what_the_system_refuses_where_nothing_foresaw_it_is_told_in_words(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: tuple[str, ...]
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("fgdd_fast.cli.checks.cache.list_cached", refuse)
+    assert_refused(run("cache", "list"), *words)

@@ -78,6 +78,8 @@ def test_bad_lines_are_named_by_their_numbers(root: Path, line: str, problem: st
         ("path,label\nx,y\n", "photos.csv:path,breed", "has no columns"),
         ("path,label\nx,y\n", "photos.csv:path", "does not name two columns"),
         ("light", "photos.txt", "line 1: no path"),
+        (f"path,label,{'x' * 200_000}\n", "photos.csv", "line 1: field larger"),
+        (f'path,label,"\n{"x" * 200_000}"\n', "photos.csv", "line 2: field larger"),
     ],
 )
 def test_a_list_of_another_form_is_refused(root: Path, text: str, name: str, problem: str) -> None:

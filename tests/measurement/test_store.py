@@ -260,6 +260,34 @@ def test_no_space_left_keeps_what_was_added_before(tmp_path: Path) -> None:
         assert store.occupancies(keys) == dict.fromkeys(keys, 0.25)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "occupancies SET occupancy = 'much'",
+        "images SET width = 'wide'",
+        "files SET sha256 = 'none'; UPDATE images SET sha256 = 'none'",
+        "losses SET loss = x'00'",
+        "masks SET content = x'01'",
+        "masks SET content = x''",
+        "features SET vector = x'00'",
+    ],
+)
+def test_values_of_another_kind_than_their_column_s_are_told(tmp_path: Path, damage: str) -> None:
+    """SQLite keeps any value in any column, so a damaged file may be one that it opens."""
+    mask = np.zeros((2, 2), np.uint8)
+    with Store(tmp_path) as store:
+        store.add([measurement(tmp_path / "a.jpg", foreground=Foreground(0.5, mask=mask))])
+        store.add_features(2, [(SHA, BOX, np.zeros(3, np.float16))])
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        database.executescript(f"UPDATE {damage}")
+    with Store(tmp_path) as store, pytest.raises(StoreError, match=r"malformed .* remove it"):  # noqa: PT012
+        store.known_files({tmp_path / "a.jpg": "signature"})
+        store.occupancies([(SHA, 1)])
+        store.losses([(SHA, 2, 0)])
+        store.mask(SHA, 1)
+        store.features(2, [(SHA, BOX)])
+
+
 def test_the_signature_changes_with_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(b"one")

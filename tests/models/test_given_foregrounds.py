@@ -211,6 +211,18 @@ def test_a_file_that_is_not_coco_is_refused(tmp_path: Path, more: Mapping[str, A
         read_coco(tmp_path / "nowhere.json", ("cat",), 1)
 
 
+@pytest.mark.parametrize(
+    "annotation", [{"segmentation": [[10**400, *RING[1:]]]}, {"segmentation": [[1e308, *RING[1:]]]}]
+)
+def test_what_lies_farther_away_than_any_pixel_is_refused(
+    tmp_path: Path, annotation: Mapping[str, Any]
+) -> None:
+    with pytest.raises(DataError, match="no list of x and y"):
+        coco(tmp_path / "coco.json", annotation)
+    with pytest.raises(DataError, match="bbox"):
+        coco(tmp_path / "coco.json", {"bbox": [0, 0, 1e308, 1]})
+
+
 def test_a_damaged_run_length_code_costs_its_image_alone(tmp_path: Path) -> None:
     model = coco(tmp_path / "coco.json", {"segmentation": {**RUN_LENGTHS, "counts": "04~~"}})
     with pytest.raises(ImageError, match="run-length code is not of 30 x 20"):

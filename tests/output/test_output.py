@@ -219,6 +219,14 @@ def test_names_too_long(place: Path, data: Path) -> None:
         write_image(place, "n" * 250, 0, b"", "png")
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", ".", "", "a\0b"])
+def test_a_class_that_names_no_folder_writes_nothing_elsewhere(place: Path, name: str) -> None:
+    """Streams have the names of classes from a teacher's sidecar, and from the candidates of other boards."""
+    with pytest.raises(OutputError, match="cannot name a folder"):
+        write_image(place / "out", name, 0, b"", "png")
+    assert not (place / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("number", "advice"),
     [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from fgdd_fast.errors import EngineError, FgddError, MissingExtraError, Settings
 from fgdd_fast.models.network import BatchedNetwork, Runtime
 from fgdd_fast.runtime import choose as devices
 from fgdd_fast.runtime.choose import choose_runtime, runtime_for
-from fgdd_fast.runtime.trials import Trial, comparison_images, try_all
+from fgdd_fast.runtime.trials import Trial, comparison_images, read_trials, try_all
 
 pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -152,6 +153,14 @@ def test_the_verdict_is_remembered_for_the_same_model_and_machine_only(
     monkeypatch.setattr(devices, "probe", lambda device: Probe(device, device in ("cpu", "openvino"), "2.0"))
     choose_runtime(bundle, "auto", "auto", 1)
     assert len(asked) == 4
+
+
+def test_a_record_of_trials_is_checked_where_it_is_read() -> None:
+    row = {**asdict(REFERENCE), "figures": {"regret": float("nan")}}
+    assert read_trials(json.dumps([row]).encode())[0].name == "cpu fp32"
+    for damage in ("[" * 100_000, "{}", json.dumps([{**row, "images_per_second": "fast"}])):
+        with pytest.raises(ValueError, match=r"nested|must be"):
+            read_trials(damage.encode())
 
 
 def test_a_runtime_that_cannot_run_the_model_is_not_taken(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -153,6 +154,34 @@ def test_what_was_not_committed_is_gone_and_what_was_stays(tmp_path: Path) -> No
         assert decide_class(candidates, "cat", wanted) == before
         with pytest.raises(StoreError, match="locked"):
             Candidates(tmp_path / "kept", wanted, reservoir=10)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE samples SET occupancy = 'much'",
+        "UPDATE OR IGNORE samples SET draw = 7",
+        "UPDATE classes SET name = 'cat'",
+        "UPDATE images SET record = '[0.5, [[0, 0, 8, 8], \"x\", null], 3]'",
+        "UPDATE images SET record = printf('%.*c', 9999, '[')",
+        "UPDATE tiles SET png = x'00'",
+        "DELETE FROM tiles",
+        "INSERT INTO facts VALUES ('how', '{\"settings\": {}}')",
+    ],
+)
+def test_candidates_that_are_damaged_are_refused_whole(tmp_path: Path, damage: str) -> None:
+    wanted, path = settings("always-full"), tmp_path / "kept"
+    with candidates_of(many(20), wanted, path=path):
+        pass
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(damage)
+    with (  # noqa: PT012
+        pytest.raises(StoreError, match="kept are damaged"),
+        candidates_of([], wanted, path=path) as candidates,
+    ):
+        candidates.fact("how")
+        (best, *_) = candidates.records("cat")
+        candidates.tile("cat", best.sha256, best.full.box)
 
 
 def test_a_budget_of_disk_is_held_and_one_that_is_too_small_is_refused(tmp_path: Path) -> None:

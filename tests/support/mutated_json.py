@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,19 +19,19 @@ ODD: tuple[Any, ...] = (None, True, False, *NUMBERS, *TEXTS, *HOLDERS)
 
 def mutated(document: Any) -> st.SearchStrategy[str]:
     """Texts of the document with one to three places replaced, removed, or taken from another place."""
+    return st.randoms(use_true_random=False).map(lambda random: mutate(document, random))
+
+
+def mutate(document: Any, random: Random) -> str:
+    """One of these texts."""
     places = _places(document)
-
-    @st.composite
-    def texts(draw: st.DrawFn) -> str:
-        changed = {"": copy.deepcopy(document)}  # so that the document itself has a place too
-        for _ in range(draw(st.integers(1, 3))):
-            place = ("", *draw(st.sampled_from(places)))
-            odd = st.sampled_from(ODD) | st.sampled_from(places).map(lambda other: _at(document, other))
-            _change(changed, place, copy.deepcopy(draw(odd)), remove=draw(st.integers(0, 4)) == 0)
-        text = json.dumps(changed.get(""))
-        return text.replace(json.dumps(DEEP), "[" * 100_000 + "]" * 100_000)
-
-    return texts()
+    changed = {"": copy.deepcopy(document)}  # so that the document itself has a place too
+    for _ in range(random.randint(1, 3)):
+        place = ("", *random.choice(places))
+        odd = random.choice(ODD) if random.random() < 0.5 else _at(document, random.choice(places))
+        _change(changed, place, copy.deepcopy(odd), remove=random.randrange(5) == 0)
+    text = json.dumps(changed.get(""))
+    return text.replace(json.dumps(DEEP), "[" * 100_000 + "]" * 100_000)
 
 
 def _places(value: Any) -> list[tuple[Any, ...]]:

@@ -210,7 +210,15 @@ def read_processor(checkpoint: str) -> ProcessorSettings:
             data = data if name.startswith("pre") else data.get("image_processor")
             if data is not None:
                 return _settings(data, checkpoint)
-        except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError, KeyError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            KeyError,
+            RecursionError,
+        ) as error:
             raise BundleError(f"The file {name} of {checkpoint} cannot be read: {error!r}") from error
     return ProcessorSettings()
 

@@ -55,9 +55,8 @@ class Exported:
 
     @property
     def making(self) -> dict[str, Any]:
-        """What a sidecar says of it."""
+        """What a sidecar says of it; not how long it took, for another run writes the same sidecar."""
         return {
-            "seconds": round(self.seconds, 1),
             "nodes_before_slimming": self.nodes_before,
             "nodes": self.nodes,
             "with": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxslim")},

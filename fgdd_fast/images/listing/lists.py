@@ -103,12 +103,15 @@ def _rows(listed: ImageList) -> Iterator[tuple[int, str, str]]:
     except OSError as error:
         raise DataError(f"The list {listed.file} cannot be read: {error.strerror}") from error
     header = text.partition("\n")[0].strip("\r")
-    found = _columns(header, listed.columns)
+    try:
+        found = _columns(header, listed.columns)
+    except csv.Error as error:
+        raise DataError(f"The list {listed.file}, line 1: {error}") from error
     if found is not None:
         delimiter, path, label = found
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        next(reader)
         try:
+            next(reader)
             for row in reader:
                 if any(cell.strip() for cell in row):
                     cells = [*row, *[""] * (max(path, label) + 1 - len(row))]

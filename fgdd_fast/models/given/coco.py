@@ -38,6 +38,8 @@ def _numbers(*kinds: type) -> Check:
     return check
 
 
+_FARTHEST = 2.0**31  # pixels from an image's edge at which nothing can be
+_AT = number(-_FARTHEST, _FARTHEST)
 _ID = either(string(), whole())
 _SIDE = or_null(whole(1, MAX_PIXELS))
 _RUNS = record({"size": array(whole(1), shortest=2, longest=2), "counts": either(_numbers(int), string())})
@@ -50,9 +52,7 @@ _FILE = record(
                 {"image_id": _ID, "category_id": _ID},
                 {
                     "segmentation": _SEGMENTATION,
-                    "bbox": or_null(
-                        either(array(number(), shortest=4, longest=4), array(number(), longest=0))
-                    ),
+                    "bbox": or_null(either(array(_AT, shortest=4, longest=4), array(_AT, longest=0))),
                 },
             )
         ),
@@ -127,10 +127,10 @@ def _region(annotation: Any, name: str, size: tuple[int, int], where: str) -> Re
             raise SchemaError(f"{where}.segmentation.size is not its image's {list(size)}")
         return Region(name, runs=segmentation["counts"])
     if segmentation:
-        rings = [np.array(ring, np.float64) for ring in segmentation]
-        if any(len(ring) % 2 or not len(ring) or not np.isfinite(ring).all() for ring in rings):
-            raise SchemaError(f"{where}.segmentation has a polygon that is no list of x and y in turn")
-        return Region(name, rings=rings)
+        for ring in segmentation:
+            if len(ring) % 2 or not ring or not -_FARTHEST <= min(ring) <= max(ring) <= _FARTHEST:
+                raise SchemaError(f"{where}.segmentation has a polygon that is no list of x and y in turn")
+        return Region(name, rings=[np.array(ring, np.float64) for ring in segmentation])
     if not box:
         raise SchemaError(f"{where} has neither a segmentation nor a bbox")
     return Region(name, rings=[box_ring(*box)])
