@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.crops import Box
@@ -263,13 +264,16 @@ def _crops(record: ImageRecord, settings: SelectionSettings) -> tuple[list[View]
             raise _not_measured(record, "foreground within each crop")
         return crop.foreground, _area(crop) / _area(record.full)
 
-    def enough(crop: View) -> bool:
-        return all(share >= limit for share, limit in zip(kept(crop), least, strict=True))
-
-    others = sorted((crop for crop in crops if not enough(crop)), key=kept, reverse=True)
-    if len(others) == len(crops):
-        return others[:1], others[1:]
-    return [crop for crop in crops if enough(crop)], others
+    enough: list[View] = []
+    fewer: list[tuple[tuple[float, float], View]] = []
+    for crop in crops:
+        shares = kept(crop)
+        if shares[0] >= least[0] and shares[1] >= least[1]:
+            enough.append(crop)
+        else:
+            fewer.append((shares, crop))
+    others = [crop for _, crop in sorted(fewer, key=itemgetter(0), reverse=True)]
+    return (enough, others) if enough else (others[:1], others[1:])
 
 
 def _area(view: View) -> int:
