@@ -185,9 +185,7 @@ class StoreLookup:
             )
             hashed, content = hashes.get(known.sha256), known.sha256
             answers.append(
-                ImageRecord(
-                    image.source, content, image.class_name, occupancy, full, tuple(others), hashed
-                )
+                ImageRecord(image.source, content, image.class_name, occupancy, full, tuple(others), hashed)
             )
         return answers
 

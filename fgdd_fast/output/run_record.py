@@ -144,7 +144,7 @@ def record_run(
     always = not plan.settings.rule.needs_foreground
     classes = {
         part.name: ClassRecord(
-            tuple(sorted(round(value, _DIGITS) for value in part.occupancies.values())),
+            tuple(sorted(round(value, _DIGITS) for value in part.foregrounds)),
             *(((), ()) if always else _nearest(part)),
         )
         for part in plan.classes

@@ -1,4 +1,4 @@
-"""A data set that is made up: links to one picture, models that compute nothing, and a store of drawn values."""
+"""A data set that is made up: links to one picture, models that find nothing, and a store of drawn values."""
 
 from __future__ import annotations
 
@@ -114,7 +114,11 @@ class Made:
 def foreground() -> Any:
     """A foreground model that has a name and finds nothing."""
     return SimpleNamespace(
-        name="made", sha256="0" * 64, description="made up", streams=1, fingerprint=lambda _: {"model": "made"}
+        name="made",
+        sha256="0" * 64,
+        description="made up",
+        streams=1,
+        fingerprint=lambda _: {"model": "made"},
     )
 
 
