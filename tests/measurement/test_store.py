@@ -190,6 +190,31 @@ def test_a_store_of_an_older_version_is_upgraded_and_loses_nothing(tmp_path: Pat
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
 
+def test_a_record_takes_a_kilobyte_at_most_and_its_mask_seven_tenths(tmp_path: Path) -> None:
+    """Five crops, paths as long as ImageNet's, and a mask of 320 pixels with a wavy outline."""
+    boxes = [Box(place, 0, 300, 300) for place in range(6)]
+    rows, columns = np.mgrid[-1:1:320j, -1:1:320j]
+    angle, distance = np.arctan2(rows, columns), np.hypot(rows, columns)
+    mask = np.where(distance < 0.5 + 0.1 * np.sin(9 * angle) + 0.02 * np.sin(31 * angle), 255, 0)
+    sizes, count = [], 500
+    for name, found in (("bare", FOUND), ("masked", Foreground(0.25, mask=mask.astype(np.uint8)))):
+        with Store(tmp_path / name) as store:
+            rows_of = [
+                measurement(
+                    Path(f"/data/imagenet/train/n01440764/n01440764_{number}.JPEG"),
+                    sha256=f"{number * 2**240:064x}",
+                    foreground=found,
+                    losses=dict.fromkeys(boxes, 1 / 3),
+                    shares=dict.fromkeys(boxes[1:], 1 / 3),
+                )
+                for number in range(count)
+            ]
+            store.add(rows_of)
+        sizes.append((tmp_path / name / FILE_NAME).stat().st_size)
+    assert sizes[0] <= 1000 * count
+    assert sizes[1] - sizes[0] <= 700 * count
+
+
 def test_a_batch_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
     bad = measurement(tmp_path / "b.jpg", sha256="not hexadecimal")
     whole = Foreground(0.25, WITH_BOX.boxes, np.zeros((2, 2), np.uint8))

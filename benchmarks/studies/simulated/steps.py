@@ -125,25 +125,18 @@ def plan_of(pipeline: Pipeline, made: Made) -> tuple[Plan, float]:
 
 
 def choose(made: Made) -> Row:
-    """Decide on the tiles of all classes."""
-    with Store(made.folder / "store") as store:
-        pipeline = made.open(store)
-        watch = Watch()
-        plan, reading = plan_of(pipeline, made)
-        watch.lap("all")
-        rest = watch.facts["all_seconds"] - reading
-        tiles = sum(len(part.selection.tiles) for part in plan.classes)
-        return {"tiles": tiles, "reading_seconds": reading, "deciding_seconds": rest, **watch.facts}
-
-
-def manifest(made: Made) -> Row:
-    """Decide, and write all but mosaics: the manifest, which is read back, and the record of the run."""
+    """Decide, and write all but mosaics: the manifest, and the record of the run."""
     out = made.folder / "out"
     out.mkdir(exist_ok=True)
     with Store(made.folder / "store") as store:
         pipeline = made.open(store)
-        plan, _ = plan_of(pipeline, made)
         watch = Watch()
+        plan, reading = plan_of(pipeline, made)
+        watch.lap("decide")
+        watch.facts |= {
+            "reading_seconds": reading,
+            "deciding_seconds": watch.facts["decide_seconds"] - reading,
+        }
         names = ((name, mosaic, f"{name}_{mosaic.index:05d}.png") for name, mosaic in plan.mosaics)
         images = [DistilledImage(f"images/{name}/{file}", name, each.tiles) for name, each, file in names]
         built = build(
@@ -161,6 +154,7 @@ def manifest(made: Made) -> Row:
         reader = pipeline.measurer(plan.settings.selection)
         write_run_record(record_run(RunLog(), plan, pipeline.images, reader, threads=2), out)
         watch.lap("record")
+        watch.facts["tiles"] = sum(1 for _ in plan.tiles)
     sizes = {f"{file}_bytes": (out / f"{file}.json").stat().st_size for file in ("manifest", "run")}
     return {**watch.facts, **sizes}
 
@@ -294,8 +288,7 @@ STEPS: dict[str, Callable[[Made], Row]] = {
     "scan": look,
     "missing": missing,
     "decide": choose,
-    "manifest": manifest,
-    "read": read,
+    "manifest": read,
     "mosaics": mosaics,
     "labels": labels,
     "images": _reader("DistilledImages"),
