@@ -6,7 +6,6 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,33 +26,35 @@ from fgdd_fast.labels.training_views import ViewRecipe, default_batch
 from fgdd_fast.labels.writing import open_writer
 from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.options import PlanOptions
+from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.distilled import open_distilled
 from fgdd_fast.output.folder import MANIFEST
 from fgdd_fast.output.manifest import DistilledImage, Model, build, write
 from fgdd_fast.output.manifest_reading import read_manifest
-from fgdd_fast.output.mosaic import compose, encode
+from fgdd_fast.output.mosaic import arrange, compose, encode
 from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import write_mosaics
 from fgdd_fast.pipeline import Pipeline
 from fgdd_fast.planning import MosaicSettings, Plan, decide
-from fgdd_fast.selection.records import ImageRecord
+from fgdd_fast.selection.records import ImageRecord, Tile
 
 Row = dict[str, Any]
 _RULE, _EPOCHS, _SAMPLE = "quantile:0.3", 2, 4000  # epochs of labels; items that are read
 
 
 class Watch:
-    """Seconds of several things, and the memory at their end."""
+    """Seconds of several things, those of the processor for them, and the memory at their end."""
 
     def __init__(self) -> None:
         self.facts: Row = {}
-        self._begin = time.perf_counter()
+        self._begin = time.perf_counter(), time.process_time()
 
     def lap(self, name: str) -> None:
         """Note the seconds since the last lap, and the peak of memory so far."""
-        now = time.perf_counter()
-        self.facts |= {f"{name}_seconds": now - self._begin, f"{name}_peak": peak()}
+        now = time.perf_counter(), time.process_time()
+        values = now[0] - self._begin[0], now[1] - self._begin[1], peak()
+        names = (f"{name}_{what}" for what in ("seconds", "processor_seconds", "peak"))
+        self.facts |= dict(zip(names, values, strict=True))
         self._begin = now
 
 
@@ -97,7 +98,7 @@ def missing(made: Made) -> Row:
 
 
 class _Timed:
-    """Reads records, and tells what that took."""
+    """Reads records, and tells what that took of the processor."""
 
     def __init__(self, measurer: Measurer) -> None:
         self._measurer = measurer
@@ -106,9 +107,9 @@ class _Timed:
 
     def records(self, images: Iterable[SourceImage]) -> Iterator[ImageRecord | Skipped]:
         """See `Measurer.records`; all of a class at once."""
-        begin = time.perf_counter()
+        begin = time.process_time()
         found = list(self._measurer.records(images))
-        self.seconds += time.perf_counter() - begin
+        self.seconds += time.process_time() - begin
         return iter(found)
 
 
@@ -118,7 +119,7 @@ def settings_of(pipeline: Pipeline, made: Made) -> MosaicSettings:
 
 
 def plan_of(pipeline: Pipeline, made: Made) -> tuple[Plan, float]:
-    """Decide, and return the seconds of it that reading took."""
+    """Decide, and return the processor's seconds that reading took of it."""
     settings = settings_of(pipeline, made)
     timed = _Timed(pipeline.measurer(settings.selection))
     return decide(pipeline.dataset, pipeline.images, timed, settings), timed.seconds
@@ -133,10 +134,8 @@ def choose(made: Made) -> Row:
         watch = Watch()
         plan, reading = plan_of(pipeline, made)
         watch.lap("decide")
-        watch.facts |= {
-            "reading_seconds": reading,
-            "deciding_seconds": watch.facts["decide_seconds"] - reading,
-        }
+        rest = watch.facts["decide_processor_seconds"] - reading
+        watch.facts |= {"reading_processor_seconds": reading, "deciding_processor_seconds": rest}
         names = ((name, mosaic, f"{name}_{mosaic.index:05d}.png") for name, mosaic in plan.mosaics)
         images = [DistilledImage(f"images/{name}/{file}", name, each.tiles) for name, each, file in names]
         built = build(
@@ -165,37 +164,25 @@ def read(made: Made) -> Row:
 
 
 def mosaics(made: Made) -> Row:
-    """Write the mosaics of some classes; their tiles are cut from the picture that all images are."""
-    few = replace(made, classes=min(8, made.classes))
-    with Store(made.folder / "store") as store:
-        pipeline = made.open(store)
-        names = set(few.names)
-        images = tuple(image for image in pipeline.images if image.class_name in names)
-        dataset = replace(pipeline.dataset, classes=tuple(few.names), images=images)
-        plan, _ = plan_of(replace(pipeline, dataset=dataset, images=images), few)
-        sha256 = read_file(images[0].path).sha256
-        parts = [
-            replace(
-                part,
-                mosaics=tuple(
-                    replace(mosaic, tiles=tuple(replace(tile, sha256=sha256) for tile in mosaic.tiles))
-                    for mosaic in part.mosaics
-                ),
-            )
-            for part in plan.classes
-        ]
-        watch = Watch()
-        paths = pipeline.paths_of(plan.tiles)
-        target = made.folder / "sample"
-        count = sum(1 for _ in write_mosaics(replace(plan, classes=tuple(parts)), paths, target, threads=2))
-        watch.lap("writing")
-    each = watch.facts["writing_seconds"] / count
-    return {
-        "mosaics": count,
-        "seconds_each": each,
-        "all_seconds": each * made.classes * made.ipc,
-        **watch.facts,
+    """Write the mosaics of some classes, whose tiles are whole images."""
+    classes, count = made.names[:8], made.ipc * 4
+    sha256, box = read_file(made.data / made.sources(classes[0])[0]).sha256, Box(0, 0, WIDTH, HEIGHT)
+    chosen = {
+        name: arrange(
+            [Tile(each, sha256, box, "full", 0.5, 0.5, 1.0) for each in made.sources(name)[:count]],
+            made.ipc,
+            2,
+        )
+        for name in classes
     }
+    settings = PlanOptions(ipc=made.ipc).settings(MeasureOptions(teacher="made"))
+    pairs = [(name, mosaic) for name, found in chosen.items() for mosaic in found]
+    plan = cast(Plan, SimpleNamespace(settings=settings, mosaics=pairs))
+    paths = {tile.source: made.data / tile.source for _, each in pairs for tile in each.tiles}
+    watch = Watch()
+    written = sum(1 for _ in write_mosaics(plan, paths, made.folder / "sample", threads=2))
+    watch.lap("writing")
+    return {"mosaics": written, **watch.facts}
 
 
 def labels(made: Made) -> Row:
