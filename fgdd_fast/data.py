@@ -131,7 +131,8 @@ class _Tiles:
 
     def __getitem__(self, index: int) -> Pixels:
         picture, cell = divmod(index, self._factor**2)
-        return split_tiles(self._pictures[picture], self._factor)[cell]
+        tile: Pixels = split_tiles(self._pictures[picture], self._factor)[cell]
+        return tile
 
 
 class DistilledTiles(InMemoryImages):

@@ -53,7 +53,7 @@ def pack(arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
         values = arrays[name]
         little = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
         begin, end = end, end + little.nbytes
-        parts.append(memoryview(little.reshape(-1).view(np.uint8)))
+        parts.append(little.reshape(-1).view(np.uint8).data)
         header[name] = {
             "dtype": _NAMES[values.dtype.newbyteorder("<")],
             "shape": list(values.shape),

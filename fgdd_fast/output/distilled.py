@@ -6,6 +6,7 @@ import hashlib
 import operator
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex
@@ -159,6 +160,9 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self._distilled)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: SupportsIndex) -> Pixels:
         """Return an image, uint8 [size, size, 3].
