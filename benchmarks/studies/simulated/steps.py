@@ -28,7 +28,7 @@ from fgdd_fast.measurement.measurer import Measurer
 from fgdd_fast.measurement.store import Store
 from fgdd_fast.options import MeasureOptions, PlanOptions
 from fgdd_fast.output.distilled import open_distilled
-from fgdd_fast.output.folder import MANIFEST
+from fgdd_fast.output.folder import MANIFEST, RUN_RECORD
 from fgdd_fast.output.manifest import DistilledImage, Model, build, write
 from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.output.mosaic import arrange, compose, encode
@@ -126,7 +126,7 @@ def plan_of(pipeline: Pipeline, made: Made) -> tuple[Plan, float]:
 
 
 def choose(made: Made) -> Row:
-    """Decide, and write all but mosaics: the manifest, and the record of the run."""
+    """Decide on the tiles of all classes, and write the manifest."""
     out = made.folder / "out"
     out.mkdir(exist_ok=True)
     with Store(made.folder / "store") as store:
@@ -150,12 +150,20 @@ def choose(made: Made) -> Row:
         )
         write(built, out)
         watch.lap("manifest")
+    size = (out / MANIFEST).stat().st_size
+    return {"tiles": 4 * len(images), "manifest_bytes": size, **watch.facts}
+
+
+def record(made: Made) -> Row:
+    """Decide, and write the record of the run."""
+    with Store(made.folder / "store") as store:
+        pipeline = made.open(store)
+        plan, _ = plan_of(pipeline, made)
+        watch = Watch()
         reader = pipeline.measurer(plan.settings.selection)
-        write_run_record(record_run(RunLog(), plan, pipeline.images, reader, threads=2), out)
+        write_run_record(record_run(RunLog(), plan, pipeline.images, reader, threads=2), made.folder)
         watch.lap("record")
-        watch.facts["tiles"] = sum(1 for _ in plan.tiles)
-    sizes = {f"{file}_bytes": (out / f"{file}.json").stat().st_size for file in ("manifest", "run")}
-    return {**watch.facts, **sizes}
+    return {"record_bytes": (made.folder / RUN_RECORD).stat().st_size, **watch.facts}
 
 
 def read(made: Made) -> Row:
@@ -275,6 +283,7 @@ STEPS: dict[str, Callable[[Made], Row]] = {
     "scan": look,
     "missing": missing,
     "decide": choose,
+    "record": record,
     "manifest": read,
     "mosaics": mosaics,
     "labels": labels,
