@@ -16,10 +16,11 @@ import numpy as np
 
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.dataset import SourceImage, pool, scan
+from fgdd_fast.images.place import file_signature
 from fgdd_fast.images.tiles import ScoreView
 from fgdd_fast.measurement.missing import Found, MeasureSettings, StoreLookup
 from fgdd_fast.measurement.store import Store
-from fgdd_fast.measurement.store_format import KnownFile, encode_mask, file_signature
+from fgdd_fast.measurement.store_format import KnownFile, encode_mask
 from fgdd_fast.models.foreground import Foreground, ForegroundChoice
 from fgdd_fast.options import MeasureOptions
 from fgdd_fast.parallel import batched
