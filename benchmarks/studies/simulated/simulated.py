@@ -4,9 +4,8 @@
 
 No network runs. The images are links to one picture, and what would be measured of them is drawn, and kept in
 a store as a run keeps it. Then each step of the work is done by the product's own code, in a process of its
-own, whose memory at the peak is noted. WORK must not exist, or hold what an earlier run left there: then
-`--steps` may name those to be done again. Kept results: `scale-imagenet.json`, `scale-imagenet-pool.json`,
-`scale-imagenet-21k.json`.
+own, whose memory at the peak is noted. WORK is new, or holds what an earlier run left there: then `--steps` names
+those to be done. Kept results: `scale-imagenet.json`, `scale-labels.json`.
 """
 
 from __future__ import annotations
