@@ -1,11 +1,11 @@
 """What do data sets as large as ImageNet-1K and 21K take of time and memory, but for the networks?
 
-    python -m benchmarks.studies.simulated WORK --classes 1000 --images 1280 --json scale-imagenet.json
+    python -m benchmarks.studies.simulated WORK --classes 1000 --images 1280 --ipc 10 --json scale-imagenet.json
 
 No network runs. The images are links to one picture, and what would be measured of them is drawn, and kept in
 a store as a run keeps it. Then each step of the work is done by the product's own code, in a process of its
-own, whose memory at the peak is noted. WORK is new, or holds what an earlier run left there: then `--steps` names
-those to be done. Kept results: `scale-imagenet.json`, `scale-labels.json`.
+own, whose memory at the peak is noted. WORK is new, or holds what an earlier run left there: then `--steps` says
+what is to be done. Kept results: `scale-imagenet.json`, `scale-labels.json`.
 """
 
 from __future__ import annotations
