@@ -7,8 +7,9 @@
 
 An image is float32 [3, height, width], RGB, normalised by ImageNet's mean and standard deviation; or whatever
 a `transform` of your own makes of the uint8 tensor [3, height, width]. All pixels are decoded when a data set
-is made, so that a damaged file is found then, and stay in memory as uint8: a mosaic of 224 pixels takes
-150 KB. Everything is deterministic, holds no open file, and can be pickled, so any `DataLoader` will do.
+is made, so that a damaged file is found then. They stay in memory as uint8, a mosaic of 224 pixels in 150 KB;
+of distilled images 1 GiB does, and what is beyond is decoded anew whenever it is asked for. Everything is
+deterministic, holds no open file, and can be pickled, so any `DataLoader` will do.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fgdd_fast.errors import DataError, SettingsError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.stored import open_labels
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, render
-from fgdd_fast.output.distilled import open_distilled, split_tiles
+from fgdd_fast.output.distilled import Pictures, open_distilled, split_tiles
 from fgdd_fast.students.inputs.labelled_images import DEVIATION, MEAN, read_validation
 from fgdd_fast.students.inputs.training_set import SoftLabels, TrainingSet
 
@@ -68,7 +69,7 @@ class InMemoryImages(Dataset[tuple[Tensor, Target]]):
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Pixels | Pictures | _Tiles,
         targets: NDArray[np.int64],
         classes: Sequence[str],
         *,
@@ -116,6 +117,24 @@ class DistilledImages(InMemoryImages):
         )
 
 
+class _Tiles:
+    """The tiles of pictures, uint8 [n * factor * factor, side, side, 3], cut when they are asked for."""
+
+    def __init__(self, pictures: Pictures, factor: int) -> None:
+        side = pictures.shape[1] // factor
+        self.shape = (len(pictures) * factor**2, side, side, 3)
+        self._pictures = pictures
+        self._factor = factor
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Pixels:
+        picture, cell = divmod(index, self._factor**2)
+        tile: Pixels = split_tiles(self._pictures[picture], self._factor)[cell]
+        return tile
+
+
 class DistilledTiles(InMemoryImages):
     """Each tile of a distilled data set as one image: mosaic by mosaic, row by row.
 
@@ -135,7 +154,7 @@ class DistilledTiles(InMemoryImages):
         count = distilled.factor**2
         logits = open_labels(distilled).tiles() if soft_labels else None
         super().__init__(
-            np.concatenate([split_tiles(mosaic, distilled.factor) for mosaic in distilled.read_all()]),
+            _Tiles(distilled.read_all(), distilled.factor),
             distilled.labels.repeat(count),
             distilled.manifest.classes,
             logits=None if logits is None else logits.reshape(-1, logits.shape[2]),

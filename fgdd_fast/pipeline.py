@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,27 @@ from fgdd_fast.output.run_record import RunLog, record_run, write_run_record
 from fgdd_fast.output.writing import mosaic_bytes, write_mosaics
 from fgdd_fast.planning import MosaicSettings, Plan, check_pool, doubts
 from fgdd_fast.runtime.choose import RuntimeOptions
+from fgdd_fast.selection.records import Tile
 from fgdd_fast.selection.select import PLAIN, SelectionSettings
 from fgdd_fast.selection.thresholds import parse_rule
 
 _log = logging.getLogger(__name__)
+
+
+class _Paths(Mapping[str, Location]):
+    """Where images lie, by their sources; a path is made when asked for, as it takes far more memory."""
+
+    def __init__(self, images: Mapping[str, SourceImage]) -> None:
+        self._images = images
+
+    def __getitem__(self, source: str) -> Location:
+        return self._images[source].location
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
 
 
 @dataclass(frozen=True)
@@ -212,7 +228,7 @@ class Pipeline:
         """How many bytes the files of a plan's mosaics have altogether."""
         total, mosaics = 0, sum(len(part.mosaics) for part in plan.classes)
         with progress.task(f"Trying {plan.settings.ipc} images per class", mosaics) as task:
-            for size in mosaic_bytes(plan, self.paths, threads=self.runtime.threads):
+            for size in mosaic_bytes(plan, self.paths_of(plan.tiles), threads=self.runtime.threads):
                 total += size
                 task.advance()
         return total
@@ -224,7 +240,7 @@ class Pipeline:
         usable = [image for image in self.images if image.source not in left_out]
         with self.log.stage("deciding"):
             plan = decide_measured(
-                self.dataset, usable, measurer, settings, measured.skipped, self.paths, progress
+                self.dataset, usable, measurer, settings, measured.skipped, self.paths_of, progress
             )
         return Plan(settings, plan.classes, (*self.dataset.skipped, *measured.skipped, *plan.skipped))
 
@@ -259,7 +275,8 @@ class Pipeline:
             images = []
             threads = self.runtime.threads
             with self.log.stage("writing"):
-                for file, name, mosaic in write_mosaics(plan, self.paths, partial, threads=threads):
+                paths = self.paths_of(plan.tiles)
+                for file, name, mosaic in write_mosaics(plan, paths, partial, threads=threads):
                     images.append(DistilledImage(file, name, mosaic.tiles))
                     task.advance()
             manifest = build(
@@ -294,10 +311,10 @@ class Pipeline:
         quick = [] if self.quick is None else [self.quick.description]
         return " + ".join(dict.fromkeys([self.foreground.description, *quick, teacher]))
 
-    @cached_property
-    def paths(self) -> Mapping[str, Location]:
-        """Where each source of the pool lies."""
-        return {image.source: image.location for image in self.images}
+    def paths_of(self, tiles: Iterable[Tile]) -> Mapping[str, Location]:
+        """Return where each source of tiles lies."""
+        wanted = {tile.source for tile in tiles}
+        return _Paths({image.source: image for image in self.images if image.source in wanted})
 
     @property
     def models(self) -> Mapping[str, Model]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,19 +112,31 @@ class ClassPlan:
 
     Attributes:
         name: the class.
-        occupancies: of each image measured, by its source.
+        sources: the images measured.
+        foregrounds: the occupancy of each of them.
         full_losses: the teacher's cross-entropy (nats) on the whole of each of them.
         selection: the tiles.
         mosaics: the tiles, arranged.
-        looked_at: the images whose occupancy is not by a quick look.
+        glanced_at: the images whose occupancy is by a quick look alone.
     """
 
     name: str
-    occupancies: Mapping[str, float]
-    full_losses: tuple[float, ...]
+    sources: tuple[str, ...]
+    foregrounds: Sequence[float]
+    full_losses: Sequence[float]
     selection: Selection
     mosaics: tuple[Mosaic, ...]
-    looked_at: frozenset[str] = frozenset()
+    glanced_at: frozenset[str] = frozenset()
+
+    @property
+    def occupancies(self) -> dict[str, float]:
+        """The occupancy of each image measured, by its source; made anew, as it takes far more memory."""
+        return dict(zip(self.sources, self.foregrounds, strict=True))
+
+    @property
+    def looked_at(self) -> frozenset[str]:
+        """The images whose occupancy is not by a quick look."""
+        return frozenset(self.sources) - self.glanced_at
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,14 @@ class Plan:
         return ((plan.name, mosaic) for plan in self.classes for mosaic in plan.mosaics)
 
     @property
+    def tiles(self) -> Iterator[Tile]:
+        """The tiles of all mosaics."""
+        return (tile for _, mosaic in self.mosaics for tile in mosaic.tiles)
+
+    @property
     def looked_at(self) -> Mapping[str, int]:
         """Of how many images of each class the occupancy is not by a quick look."""
-        return {plan.name: len(plan.looked_at) for plan in self.classes}
+        return {plan.name: len(plan.sources) - len(plan.glanced_at) for plan in self.classes}
 
     def mean_full_loss(self) -> float:
         """The teacher's mean cross-entropy (nats) on the whole images of all classes."""
@@ -205,10 +223,14 @@ def decide(
         skipped += gathered.skipped
         skipped += [Skipped(source, reason) for source, reason in selection.duplicates.items()]
         mosaics = arrange(selection.tiles, settings.ipc_of(gathered.name), settings.factor)
-        occupancies = {record.source: record.occupancy for record in gathered.records}
-        full_losses = tuple(record.full.loss for record in gathered.records)
-        looked_at = frozenset(record.source for record in gathered.records if record.looked)
-        plans.append(ClassPlan(gathered.name, occupancies, full_losses, selection, mosaics, looked_at))
+        records = gathered.records
+        sources = tuple(record.source for record in records)
+        foregrounds = array("d", (record.occupancy for record in records))
+        full_losses = array("d", (record.full.loss for record in records))
+        glanced_at = frozenset(record.source for record in records if not record.looked)
+        plans.append(
+            ClassPlan(gathered.name, sources, foregrounds, full_losses, selection, mosaics, glanced_at)
+        )
     return Plan(settings, tuple(plans), tuple(skipped))
 
 
@@ -218,18 +240,14 @@ def tiles_with_features(
     measurer: Measurements,
     settings: MosaicSettings,
     left_out: Sequence[Skipped] = (),
-) -> list[Tile]:
-    """The tiles whose features `decide` will ask for; none for a ranking that needs no features.
+) -> Iterator[Tile]:
+    """Yield the tiles whose features `decide` will ask for; none for a ranking that needs no features.
 
     Args, Raises: as for `decide`.
     """
-    if not settings.selection.needs_features:
-        return []
-    return [
-        tile
-        for gathered in _gather(dataset, images, measurer, settings, left_out)
-        for tile in gathered.candidates.tie_candidates(settings.tiles_of(gathered.name))
-    ]
+    if settings.selection.needs_features:
+        for gathered in _gather(dataset, images, measurer, settings, left_out):
+            yield from gathered.candidates.tie_candidates(settings.tiles_of(gathered.name))
 
 
 @dataclass(frozen=True)
@@ -309,7 +327,7 @@ def _of_nothing_found(plan: Plan) -> Iterator[str]:
     counts = {part.name: part.selection.nothing_found for part in plan.classes}
     if not plan.settings.rule.needs_foreground or not any(counts.values()):
         return
-    images = sum(len(part.occupancies) for part in plan.classes)
+    images = sum(len(part.sources) for part in plan.classes)
     most = sorted(counts, key=lambda name: -counts[name])[:_NAMED]
     named = ", ".join(f"{name} {counts[name]}" for name in most if counts[name])
     more = ", ..." if sum(map(bool, counts.values())) > _NAMED else ""

@@ -153,8 +153,8 @@ def _choose(pipeline: Pipeline, row: AnyRow, ipc: int, known: _Remembered, progr
         selection=row.selection,
     )
     measurer = cast(Measurer, known)
-    tiles = tiles_with_features(dataset, images, measurer, settings)
-    known.features.measure(known.features.missing(tiles), pipeline.paths, progress=progress)
+    tiles = known.features.missing(tiles_with_features(dataset, images, measurer, settings))
+    known.features.measure(tiles, pipeline.paths_of(tiles), progress=progress)
     plan = decide(dataset, images, measurer, settings)
     return MosaicSet(dataset.root, tuple(part.mosaics for part in plan.classes), options.factor)
 

@@ -6,7 +6,6 @@ repository LINs-lab/RDED).
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from typing import NamedTuple
@@ -47,25 +46,21 @@ def candidate_boxes(source: str, width: int, height: int, *, count: int, seed: i
         seed: any whole number.
     """
     key = seeded_hash("fgdd crops", seed, source)
-    return tuple(_draw_box(key, width, height, index) for index in range(count))
-
-
-def _draw_box(key: hashlib.blake2b, width: int, height: int, index: int) -> Box:
-    for attempt in range(TRIES):
-        draw = key.copy()
-        draw.update(_COUNTERS.pack(index, attempt))
-        share, left, top, _ = _WORDS.unpack(draw.digest())
-        area = width * height * (SCALE[0] + _fraction(share) * (SCALE[1] - SCALE[0]))
-        side = round(math.sqrt(area))
-        if 0 < side <= min(width, height):
-            return Box(_below(left, width - side + 1), _below(top, height - side + 1), side, side)
-    side = min(width, height)
-    return Box((width - side) // 2, (height - side) // 2, side, side)
-
-
-def _fraction(word: int) -> float:
-    """A number in [0, 1) from 64 random bits."""
-    return (word >> 11) * 2.0**-53
+    shortest, area = min(width, height), width * height
+    boxes: list[Box] = []
+    for index in range(count):  # in line: this is asked for again of every image that is known
+        for attempt in range(TRIES):
+            draw = key.copy()
+            draw.update(_COUNTERS.pack(index, attempt))
+            share, left, top, _ = _WORDS.unpack(draw.digest())
+            side = round(math.sqrt(area * (SCALE[0] + (share >> 11) * 2.0**-53 * (SCALE[1] - SCALE[0]))))
+            if 0 < side <= shortest:
+                break
+        else:
+            boxes.append(Box((width - shortest) // 2, (height - shortest) // 2, shortest, shortest))
+            continue
+        boxes.append(Box(_below(left, width - side + 1), _below(top, height - side + 1), side, side))
+    return tuple(boxes)
 
 
 def _below(word: int, bound: int) -> int:

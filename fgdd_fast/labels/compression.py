@@ -121,14 +121,61 @@ class Cost:
     agreement: float
 
 
-def cost(teacher: Floats, kept: Floats) -> Cost:
-    """Compare logits as kept with those that the teacher gave, both [n, classes]."""
+def costs(teacher: Floats, kept: Floats) -> NDArray[np.float64]:
+    """Compare logits as kept with those that the teacher gave, both [n, classes]; see `Cost`.
+
+    Returns:
+        [n, 3]: divergence, information and agreement of each row.
+    """
     wanted, got = _log_softmax(teacher), _log_softmax(kept)
     shares = np.exp(wanted)
-    divergence = (shares * (wanted - got)).sum(axis=1).mean()
-    information = (shares * (wanted + math.log(teacher.shape[1]))).sum(axis=1).mean()
-    agreement = (teacher.argmax(axis=1) == kept.argmax(axis=1)).mean()
-    return Cost(max(float(divergence), 0.0), max(float(information), 0.0), float(agreement))
+    divergence = (shares * (wanted - got)).sum(axis=1)
+    information = (shares * (wanted + math.log(teacher.shape[1]))).sum(axis=1)
+    return np.stack([divergence, information, teacher.argmax(axis=1) == kept.argmax(axis=1)], axis=1)
+
+
+def mean_cost(rows: NDArray[np.float64]) -> Cost:
+    """Return the means of `costs`, [n, 3]."""
+    divergence, information, agreement = (float(column.copy().mean()) for column in rows.T)
+    return Cost(max(divergence, 0.0), max(information, 0.0), agreement)
+
+
+class KeptLogits:
+    """Logits [n, classes] as they are kept on disk, gathered some rows at a time.
+
+    Args:
+        compression: how they are kept.
+        count: rows there will be.
+
+    Attributes:
+        arrays: what stands for them on disk.
+        costs: [n, 3]; see `costs`.
+        predicted: the class with the greatest logit, int64 [n].
+    """
+
+    def __init__(self, compression: Compression, count: int) -> None:
+        self.arrays: dict[str, Array] = {}
+        self.costs = np.empty((count, 3))
+        self.predicted = np.empty(count, np.int64)
+        self._compression = compression
+        self._rows = 0
+
+    def add(self, logits: Floats) -> None:
+        """Take the next rows.
+
+        Raises:
+            TeacherError: a logit is not finite, or beyond float16.
+        """
+        packed = self._compression.pack(logits)
+        kept = self._compression.unpack(packed, logits.shape[1])
+        rows = slice(self._rows, self._rows + len(logits))
+        for name, values in packed.items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((len(self.costs), *values.shape[1:]), values.dtype)
+            self.arrays[name][rows] = values
+        self.costs[rows] = costs(logits, kept)
+        self.predicted[rows] = logits.argmax(axis=1)
+        self._rows = rows.stop
 
 
 def _log_softmax(logits: Floats) -> NDArray[np.float64]:

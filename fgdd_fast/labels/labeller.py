@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.asking import Asking
-from fgdd_fast.labels.compression import FLOAT16, cost
+from fgdd_fast.labels.compression import FLOAT16, Compression, KeptLogits, mean_cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelledViews, epoch_file
 from fgdd_fast.labels.teacher import check_predictions
 from fgdd_fast.labels.tensors import pack_views
@@ -22,6 +22,9 @@ from fgdd_fast.labels.training_views import Images, ViewRecipe, draw_epoch, rend
 from fgdd_fast.labels.writing import LabelWriter
 from fgdd_fast.models.network import Teacher
 from fgdd_fast.output.distilled import DistilledSet, split_tiles
+from fgdd_fast.parallel import batched
+
+_ROWS = 1024  # of logits that are kept at once
 
 
 class Labeller:
@@ -66,16 +69,22 @@ class Labeller:
         classes, factor, indices = self._classes, self._distilled.factor, range(len(self._distilled))
         mosaic_rows = self._rows(whole, partial(_whole, self._images), indices, 1)
         tile_rows = self._rows(tiles, partial(_tiles, self._images, factor), indices, factor**2)
-        mosaic_logits = np.stack([*mosaic_rows])
-        tile_logits = np.stack([*tile_rows]).reshape(len(indices), factor**2, len(classes))
+        count, cells = len(indices), factor**2
+        mosaic_logits = _kept(mosaic_rows, FLOAT16, count)
+        tile_logits = _kept(tile_rows, FLOAT16, count * cells)
         labels, name = self._distilled.labels, whole.bundle.name
-        check_predictions(mosaic_logits, tile_logits, labels, classes, name)
-        logits = np.concatenate([mosaic_logits[:, None], tile_logits], axis=1)
-        kept = FLOAT16.pack(logits)["logits"]
+        check_predictions(
+            mosaic_logits.predicted, tile_logits.predicted.reshape(count, cells), labels, classes, name
+        )
+        # of an image, then of its tiles
+        costs = [mosaic_logits.costs[:, None], tile_logits.costs.reshape(count, cells, 3)]
         self._writer.add(
             IMAGE_FILE,
-            {"mosaics": kept[:, 0], "tiles": kept[:, 1:]},
-            cost(logits.reshape(-1, len(classes)), kept.astype(np.float32).reshape(-1, len(classes))),
+            {
+                "mosaics": mosaic_logits.arrays["logits"],
+                "tiles": tile_logits.arrays["logits"].reshape(count, cells, len(classes)),
+            },
+            mean_cost(np.concatenate(costs, axis=1).reshape(-1, 3)),
         )
 
     def label_epochs(self, network: Teacher, views: LabelledViews, epochs: Sequence[int]) -> None:
@@ -86,13 +95,10 @@ class Labeller:
         make = _Views(self._images, recipe, count, size)
         rows = self._rows(network, make, product(epochs, starts), recipe.batch)
         for epoch in epochs:
-            logits = np.stack([*islice(rows, count)])
-            arrays = views.compression.pack(logits)
-            kept = views.compression.unpack(arrays, logits.shape[1])
+            kept = _kept(rows, views.compression, count)
             drawn = _draw(recipe, count, size, epoch)
-            self._writer.add(
-                epoch_file(epoch), {**arrays, **pack_views(drawn, recipe, size)}, cost(logits, kept)
-            )
+            arrays = {**kept.arrays, **pack_views(drawn, recipe, size)}
+            self._writer.add(epoch_file(epoch), arrays, mean_cost(kept.costs))
 
     def _rows(
         self, network: Teacher, make: Callable[[Any], Pixels], items: Iterable[Any], pictures: int
@@ -130,3 +136,11 @@ class _Views:
 
 
 _draw = lru_cache(maxsize=4)(draw_epoch)
+
+
+def _kept(rows: Iterator[NDArray[np.float32]], compression: Compression, count: int) -> KeptLogits:
+    """Keep the next `count` rows of logits, some at a time."""
+    kept = KeptLogits(compression, count)
+    for some in batched(islice(rows, count), _ROWS):
+        kept.add(np.stack(some))
+    return kept

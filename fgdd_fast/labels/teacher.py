@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.bundle import Bundle
 from fgdd_fast.errors import TeacherError
-from fgdd_fast.models.linear_head import CHANCE_P_VALUE, Accuracy, accuracy, swapped_classes
+from fgdd_fast.models.linear_head import CHANCE_P_VALUE, Accuracy, compare, swapped_classes
 from fgdd_fast.models.network import check_classes
 from fgdd_fast.output.distilled import DistilledSet
 from fgdd_fast.output.manifest import Model
@@ -41,8 +41,8 @@ def check_labelling_teacher(bundle: Bundle, distilled: DistilledSet, *, other_te
 
 
 def check_predictions(
-    mosaics: NDArray[np.float32],
-    tiles: NDArray[np.float32],
+    mosaics: NDArray[np.int64],
+    tiles: NDArray[np.int64],
     labels: NDArray[np.int64],
     classes: Sequence[str],
     name: str,
@@ -53,18 +53,18 @@ def check_predictions(
     shown to it.
 
     Args:
-        mosaics: logits of the images shown whole, [n, classes].
-        tiles: logits of their tiles, [n, tiles, classes].
+        mosaics: the classes predicted of the images shown whole, [n].
+        tiles: those of their tiles, [n, tiles].
         labels: classes of the images, as indices, [n].
-        classes: names in the order of the logits.
+        classes: names in the order of the indices.
         name: of the teacher.
 
     Raises:
         TeacherError: it takes whole classes for each other, or is no better than guessing.
     """
     judged, kind = max(
-        (accuracy(mosaics, labels, classes), "images"),
-        (accuracy(tiles.reshape(-1, len(classes)), np.repeat(labels, tiles.shape[1]), classes), "tiles"),
+        (compare(mosaics, labels, classes), "images"),
+        (compare(tiles.reshape(-1), np.repeat(labels, tiles.shape[1]), classes), "tiles"),
         key=lambda pair: pair[0].top1,
     )
     refuse_wrong_teacher(judged, name, kind)

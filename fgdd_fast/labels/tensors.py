@@ -42,18 +42,18 @@ _ARRAY = record(
 _HEADER = record({}, {"__metadata__": table(string())}, rest=_ARRAY)
 
 
-def pack(arrays: Mapping[str, Array]) -> bytes:
-    """Return the bytes of a file with these arrays: uint8, uint16, uint32, float16 or float32."""
+def pack(arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
+    """Return the parts of a file with these arrays: uint8, uint16, uint32, float16 or float32."""
     # The largest items first, as the format's own library does it, so that each array is aligned.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     header: dict[str, object] = {}
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     end = 0
     for name in names:
         values = arrays[name]
-        content = values.astype(values.dtype.newbyteorder("<"), order="C").tobytes()
-        begin, end = end, end + len(content)
-        parts.append(content)
+        little = values.astype(values.dtype.newbyteorder("<"), order="C", copy=False)
+        begin, end = end, end + little.nbytes
+        parts.append(little.reshape(-1).view(np.uint8).data)
         header[name] = {
             "dtype": _NAMES[values.dtype.newbyteorder("<")],
             "shape": list(values.shape),
@@ -61,7 +61,7 @@ def pack(arrays: Mapping[str, Array]) -> bytes:
         }
     line = json.dumps(header, separators=(",", ":")).encode("ascii")
     line += b" " * (-len(line) % 8)
-    return b"".join([_LENGTH.pack(len(line)), line, *parts])
+    return [_LENGTH.pack(len(line)), line, *parts]
 
 
 def unpack(content: bytes) -> dict[str, Array]:

@@ -49,9 +49,12 @@ class LabelWriter:
         Raises:
             OutputError: it cannot be written.
         """
-        content = pack(arrays)
-        self._put(name, content)
-        file = LabelFile(hashlib.sha256(content).hexdigest(), len(content), cost)
+        parts = pack(arrays)
+        self._put(name, *parts)
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        file = LabelFile(digest.hexdigest(), sum(map(len, parts)), cost)
         self.index = self.index.with_file(name, file)
         if time.monotonic() - self._flushed >= SECONDS:
             self.flush()
@@ -71,10 +74,10 @@ class LabelWriter:
             if is_label_file(path.name) and path.name not in self.index.files:
                 path.unlink()
 
-    def _put(self, name: str, content: bytes) -> None:
+    def _put(self, name: str, *parts: bytes | memoryview) -> None:
         path = self._folder / name
         with writing(path):
-            stage_file(self._staging / name, content).replace(path)
+            stage_file(self._staging / name, *parts).replace(path)
 
 
 @contextlib.contextmanager

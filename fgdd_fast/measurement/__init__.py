@@ -11,5 +11,6 @@ __all__ = [
     "missing",
     "store",
     "store_format",
+    "store_tables",
     "whole",
 ]

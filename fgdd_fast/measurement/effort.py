@@ -8,7 +8,7 @@ sure as looks are. How sure both are is told by a sample, which is looked at in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 
 import numpy as np
@@ -22,7 +22,7 @@ from fgdd_fast.measurement.whole import WholeMeasurer
 from fgdd_fast.planning import MosaicSettings, Plan, decide, tiles_with_features
 from fgdd_fast.seeding import seeded_hash
 from fgdd_fast.selection.ranking import Ranking, find_ranking
-from fgdd_fast.selection.records import ImageRecord
+from fgdd_fast.selection.records import ImageRecord, Tile
 from fgdd_fast.selection.sampling import own_doubt, threshold_doubt
 from fgdd_fast.selection.thresholds import threshold_of
 from fgdd_fast.selection.undecided import undecided
@@ -71,14 +71,14 @@ def decide_measured(
     measurer: AnyMeasurer,
     settings: MosaicSettings,
     left_out: Sequence[Skipped],
-    paths: Mapping[str, Location],
+    paths_of: Callable[[Iterable[Tile]], Mapping[str, Location]],
     progress: Progress,
 ) -> Plan:
     """Decide, and measure first what that needs: closer looks, and features.
 
     Args:
         dataset, images, measurer, settings, left_out: see `fgdd_fast.planning.decide`.
-        paths: where each source lies.
+        paths_of: says where each source of tiles lies.
         progress: told how far measuring is.
 
     Raises:
@@ -88,8 +88,8 @@ def decide_measured(
     while True:
         if isinstance(measurer, Looks):
             look_where_needed(measurer, images, settings, progress=progress)
-        wanted = tiles_with_features(dataset, images, measurer, settings, left_out)
-        measurer.features.measure(measurer.features.missing(wanted), paths, progress=progress)
+        wanted = measurer.features.missing(tiles_with_features(dataset, images, measurer, settings, left_out))
+        measurer.features.measure(wanted, paths_of(wanted), progress=progress)
         plan = decide(dataset, images, measurer, settings, left_out)
         if not isinstance(measurer, Looks):
             return plan

@@ -6,7 +6,7 @@ instead of six, and nothing at all for other rankings. They are kept in the stor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +22,8 @@ from fgdd_fast.measurement.store_format import Features
 from fgdd_fast.models.network import Images, Teacher
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 from fgdd_fast.selection.records import Tile
+
+_LOOKED_UP = 256  # tiles at once
 
 
 class TileFeatures:
@@ -40,9 +42,14 @@ class TileFeatures:
         self._store = store
         self._fingerprint = fingerprint
 
-    def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
+    def missing(self, tiles: Iterable[Tile]) -> list[Tile]:
         """Return the tiles whose features are not in the store."""
-        return [tile for tile, vector in zip(tiles, self._stored(tiles), strict=True) if vector is None]
+        return [
+            tile
+            for some in batched(tiles, _LOOKED_UP)
+            for tile, vector in zip(some, self._stored(some), strict=True)
+            if vector is None
+        ]
 
     def measure(
         self, tiles: Sequence[Tile], paths: Mapping[str, Location], *, progress: Progress = SILENT

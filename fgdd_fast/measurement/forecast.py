@@ -14,7 +14,8 @@ from fgdd_fast.errors import StoreError
 from fgdd_fast.images.dataset import SourceImage
 from fgdd_fast.measurement.measurer import Measured
 from fgdd_fast.measurement.store import FILE_NAME, Store
-from fgdd_fast.measurement.store_format import VERSION, Measurement
+from fgdd_fast.measurement.store_format import Measurement
+from fgdd_fast.measurement.store_tables import VERSION
 
 SAMPLE_SECONDS = 5.0  # about so long the timed images of a sample take
 _WARM_UP, _MOST = 2, 64  # images
@@ -73,6 +74,7 @@ class StoreView(Store):
         with self._explained():
             if self._in_memory:
                 self._database = sqlite3.connect(":memory:", isolation_level=None)
+                self._database.execute("PRAGMA page_size = 1024")  # a few images fill some
                 self._prepare()
                 return
             # Where nobody else has it open, not even SQLite's own files are made beside it.

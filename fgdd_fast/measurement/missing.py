@@ -162,40 +162,30 @@ class StoreLookup:
     def look_up(self, found: Sequence[tuple[SourceImage, KnownFile]]) -> list[ImageRecord | MissingWork]:
         """Return everything that the decisions need to know of each image, or what of it is missing."""
         settings, scored = self._settings, self._scored
-        work = [all_work(image, known.width, known.height, settings, scored=scored) for image, known in found]
-        foregrounds = self._foregrounds(found, work)
+        views = [_boxes(image, known.width, known.height, settings) for image, known in found]
+        foregrounds = self._foregrounds(found, views)
         keys = [self._loss_key(image, known) for image, known in found]
         losses = self._store.losses(keys)
         hashes = {}
         if settings.hashes:
             hashes = self._store.perceptual_hashes(known.sha256 for _, known in found)
         answers: list[ImageRecord | MissingWork] = []
-        for (image, known), everything, foreground, key in zip(found, work, foregrounds, keys, strict=True):
+        for (image, known), boxes, foreground, key in zip(found, views, foregrounds, keys, strict=True):
             known_losses = losses.get(key, {})
-            missing = MissingWork(
-                foreground is None,
-                tuple(box for box in everything.boxes if box not in known_losses),
-                everything.crops if foreground is None else (),
-                everything.hash and known.sha256 not in hashes,
-            )
-            if foreground is None or missing:
-                answers.append(missing)
+            unscored = tuple(dict.fromkeys(box for box in boxes if box not in known_losses)) if scored else ()
+            unhashed = settings.hashes and known.sha256 not in hashes
+            if foreground is None or unscored or unhashed:
+                crops = tuple(dict.fromkeys(boxes[1:])) if foreground is None else ()
+                answers.append(MissingWork(foreground is None, unscored, crops, unhashed))
                 continue
             occupancy, shares = foreground
-            full, *crops = _boxes(image, known.width, known.height, settings)
+            full, *others = (
+                View(box, known_losses[box] if scored else nan, shares.get(box) if place else None)
+                for place, box in enumerate(boxes)
+            )
+            hashed, content = hashes.get(known.sha256), known.sha256
             answers.append(
-                ImageRecord(
-                    image.source,
-                    known.sha256,
-                    image.class_name,
-                    occupancy,
-                    View(full, known_losses[full] if self._scored else nan),
-                    tuple(
-                        View(crop, known_losses[crop] if self._scored else nan, shares.get(crop))
-                        for crop in crops
-                    ),
-                    hashes.get(known.sha256),
-                )
+                ImageRecord(image.source, content, image.class_name, occupancy, full, tuple(others), hashed)
             )
         return answers
 
@@ -242,13 +232,13 @@ class StoreLookup:
         return known.sha256, self.view_fingerprint, self._labels[image.class_name]
 
     def _foregrounds(
-        self, found: Sequence[tuple[SourceImage, KnownFile]], work: Sequence[MissingWork]
+        self, found: Sequence[tuple[SourceImage, KnownFile]], views: Sequence[tuple[Box, ...]]
     ) -> list[tuple[float, Mapping[Box, float]] | None]:
         """Occupancy of each image and, where wanted, the share of its foreground within each crop."""
         kept, occupancies = self._kept(found)
         shares: list[Mapping[Box, float] | None] = [{} for _ in found]
         if self._settings.shares:
-            shares = self._shares(kept, found, work)
+            shares = self._shares(kept, found, views)
         return [
             None if key is None or within is None else (occupancies[key], within)
             for key, within in zip(kept, shares, strict=True)
@@ -269,21 +259,21 @@ class StoreLookup:
         self,
         keys: Sequence[Key | None],
         found: Sequence[tuple[SourceImage, KnownFile]],
-        work: Sequence[MissingWork],
+        views: Sequence[tuple[Box, ...]],
     ) -> list[Mapping[Box, float] | None]:
         """The share of the foreground within each crop of each image; None where one lacks."""
         stored = self._store.shares(key for key in keys if key is not None)
         shares: list[Mapping[Box, float] | None] = []
         lacking: dict[Key, list[int]] = {}
-        for place, (key, everything) in enumerate(zip(keys, work, strict=True)):
+        for place, (key, (_, *crops)) in enumerate(zip(keys, views, strict=True)):
             within = {} if key is None else stored.get(key, {})
-            complete = within.keys() >= set(everything.crops)
+            complete = all(crop in within for crop in crops)
             shares.append(within if complete else None)
             if key is not None and not complete:
                 lacking.setdefault(key, []).append(place)
         for key, mask in self._store.masks(lacking):
             for place in lacking[key]:
-                known, crops = found[place][1], work[place].crops
+                known, crops = found[place][1], list(dict.fromkeys(views[place][1:]))
                 kept = kept_shares(mask, crops, known.width, known.height)
                 shares[place] = dict(zip(crops, kept, strict=True))
         return shares

@@ -11,31 +11,30 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from fgdd_engines.file_lock import has_locks
 from fgdd_fast.errors import StoreError
 from fgdd_fast.images.crops import Box
 from fgdd_fast.images.place import Location
 from fgdd_fast.measurement.store_format import (
-    BY_CONTENT,
-    SCHEMAS,
-    VERSION,
     Features,
     KnownFile,
     Measurement,
     check_kinds,
+    decode_boxes,
     decode_features,
     decode_hash,
     decode_mask,
+    encode_boxes,
     encode_features,
     encode_hash,
     path_key,
 )
+from fgdd_fast.measurement.store_tables import ADD_LOSSES, ADD_SHARES, BY_CONTENT, make_tables, require_locks
 from fgdd_fast.models.foreground import Pixels, ScoredBox
 from fgdd_fast.parallel import batched
 
@@ -43,6 +42,8 @@ FILE_NAME = "measurements.sqlite3"
 _PATIENCE = 60  # seconds to wait for other processes
 _VARIABLES = 900  # of one query; older SQLites take 999
 _KEY = "sha256, fingerprint"
+Value = TypeVar("Value")
+_IMAGES = "wanted CROSS JOIN images USING (sha256)"
 
 Key = tuple[str, int]
 """Content (hexadecimal SHA-256) of an image, and the fingerprint of how something was found in it."""
@@ -65,7 +66,7 @@ class Store:
         except OSError as error:
             problem = f"The store folder {folder} cannot be made: {error.strerror}"
             raise StoreError(problem, "Name another with --store.") from error
-        _require_locks(folder)
+        require_locks(folder)
         with self._explained():
             self._database = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None)
             try:
@@ -79,17 +80,7 @@ class Store:
         # A commit survives the death of the process; only a power cut can lose the last ones.
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN IMMEDIATE")
-        (version,) = self._database.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            self._database.execute("ROLLBACK")
-            raise StoreError(
-                f"The store {self._path} has format {version}, and this version reads format {VERSION}",
-                "Name another folder with --store, or remove this one to measure anew.",
-            )
-        for schema in SCHEMAS[version:]:
-            for statement in schema.split(";"):
-                self._database.execute(statement)
-        self._database.execute(f"PRAGMA user_version = {VERSION}")
+        make_tables(self._database, self._path)
         self._database.execute("COMMIT")
 
     def _write_ahead(self) -> None:
@@ -140,24 +131,25 @@ class Store:
         return [known[text] for text in texts]
 
     def _numbers(self, texts: Iterable[str]) -> dict[str, int]:
-        return dict(self._rows("fingerprints", "fingerprint", "fingerprint, id", ((text,) for text in texts)))
+        tables = "wanted CROSS JOIN fingerprints USING (fingerprint)"
+        return dict(self._rows("fingerprint", "fingerprint, id", ((text,) for text in texts), tables))
 
     def known_files(self, signatures: Mapping[Location, str]) -> dict[Location, KnownFile]:
         """Return the contents of those files that were read before, when their signatures were the same."""
         paths = {path_key(path): path for path in signatures}
         rows = self._rows(
-            "files",
             "path, signature",
             "path, sha256, width, height",
             ((key, signatures[path]) for key, path in paths.items()),
-            join="JOIN images USING (sha256)",
+            "wanted CROSS JOIN files USING (path, signature) CROSS JOIN images USING (image)",
         )
         return {paths[key]: KnownFile(sha256.hex(), *size) for key, sha256, *size in rows}
 
     def known_contents(self, sha256s: Iterable[str]) -> dict[str, KnownFile]:
         """Return those images of which something was measured before, wherever their files lay then."""
-        found = self._measured("images", "sha256", "width, height", ((sha256,) for sha256 in sha256s))
-        return {sha256: KnownFile(sha256, *size) for (sha256,), size in found}
+        wanted = ((bytes.fromhex(sha256),) for sha256 in sha256s)
+        rows = self._rows("sha256", "sha256, width, height", wanted, _IMAGES)
+        return {row[0].hex(): KnownFile(row[0].hex(), *row[1:]) for row in rows}
 
     def occupancies(self, keys: Iterable[Key]) -> dict[Key, float]:
         """Return the occupancies in [0, 1] of those images that were measured in these ways."""
@@ -174,10 +166,9 @@ class Store:
 
         The resolution is that of the model which found them.
         """
-        for key, row in self._measured("masks", _KEY, "content", keys):
+        for key, (content,) in self._measured("masks", _KEY, "content", keys):
             with self._explained():
-                mask = decode_mask(row[0])
-            yield key, mask
+                yield key, decode_mask(content)
 
     def mask(self, sha256: str, fingerprint: int) -> Pixels | None:
         """Return the mask of one image, if it was kept: see `masks`."""
@@ -189,11 +180,11 @@ class Store:
         Args:
             keys: content, fingerprint and label of each image.
         """
-        return self._by_box("losses", "sha256, fingerprint, label", "loss", keys)
+        return self._decoded("losses", "sha256, fingerprint, label", "content", keys, decode_boxes)
 
     def shares(self, keys: Iterable[Key]) -> dict[Key, dict[Box, float]]:
         """Return the share in [0, 1] of foregrounds, found in these ways, within each box measured."""
-        return self._by_box("shares", _KEY, "share", keys)
+        return self._decoded("shares", _KEY, "content", keys, decode_boxes)
 
     def perceptual_hashes(self, sha256s: Iterable[str]) -> dict[str, int]:
         """Return the 64 bits of those images' perceptual hashes that were computed."""
@@ -204,64 +195,73 @@ class Store:
         """Return what a teacher sees in boxes of images (by content), float16 [channels], if measured."""
         names = "sha256, fingerprint, x, y, width, height"
         keys = ((sha256, fingerprint, *box) for sha256, box in views)
-        found = self._measured("features", names, "vector", keys)
-        with self._explained():
-            return {(key[0], Box(*key[2:])): decode_features(row[0]) for key, row in found}
+        found = self._decoded("features", names, "vector", keys, decode_features)
+        return {(key[0], Box(*key[2:])): features for key, features in found.items()}
 
     def add_features(self, fingerprint: int, measured: Iterable[tuple[str, Box, Features]]) -> None:
-        """Keep features, float16 [channels], of boxes of images (by their SHA-256), all or none of them."""
+        """Keep features, float16 [channels], of boxes of images that are known, all or none of them."""
+        rows = [(bytes.fromhex(sha256), box, encode_features(vector)) for sha256, box, vector in measured]
         with self._explained(), self._transaction():
+            numbers = self._image_numbers(row[0] for row in rows)
             self._database.executemany(
                 "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (bytes.fromhex(sha256), fingerprint, *box, encode_features(vector))
-                    for sha256, box, vector in measured
+                    (numbers[sha256], fingerprint, *box, vector)
+                    for sha256, box, vector in rows
+                    if sha256 in numbers
                 ],
             )
 
     def add(self, measurements: Iterable[Measurement]) -> None:
         """Keep measurements, all or none of them; what is known already stays as it is."""
-        found = [(bytes.fromhex(each.known.sha256), each) for each in measurements]
-        if not found:
+        contents = [(bytes.fromhex(each.known.sha256), each) for each in measurements]
+        if not contents:
             return
         with self._explained(), self._transaction():
             insert = self._database.executemany
-            files = [(path_key(each.path), each.signature, sha256) for sha256, each in found]
+            images = [(sha256, each.known.width, each.known.height) for sha256, each in contents]
+            insert("INSERT OR IGNORE INTO images (sha256, width, height) VALUES (?, ?, ?)", images)
+            numbers = self._image_numbers(sha256 for sha256, _ in contents)
+            found = [(numbers[sha256], each) for sha256, each in contents]
+            files = [(path_key(each.path), each.signature, image) for image, each in found]
             insert("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", files)
-            images = [(sha256, each.known.width, each.known.height) for sha256, each in found]
-            insert("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", images)
             self._add_foregrounds(found)
             hashes = [
-                (sha256, encode_hash(each.perceptual_hash))
-                for sha256, each in found
+                (image, encode_hash(each.perceptual_hash))
+                for image, each in found
                 if each.perceptual_hash is not None
             ]
             insert("INSERT OR IGNORE INTO perceptual_hashes VALUES (?, ?)", hashes)
             losses = [
-                (sha256, each.loss_fingerprint, each.label, *box, loss)
-                for sha256, each in found
-                for box, loss in each.losses.items()
+                (image, each.loss_fingerprint, each.label, encode_boxes(each.losses))
+                for image, each in found
+                if each.losses
             ]
-            insert("INSERT OR IGNORE INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", losses)
+            insert(ADD_LOSSES, losses)
 
     def forget(self, sha256s: Iterable[str]) -> int:
         """Overwrite everything that is kept of images, and return of how many there was something."""
-        keys = [(bytes.fromhex(sha256),) for sha256 in sha256s]
+        contents = [bytes.fromhex(sha256) for sha256 in sha256s]
         with self._explained():
             self._database.execute("PRAGMA secure_delete = ON")
             with self._transaction():
+                keys = [(image,) for image in self._image_numbers(contents).values()]
                 for table in BY_CONTENT:  # the last names each once
-                    gone = self._database.executemany(f"DELETE FROM {table} WHERE sha256 = ?", keys).rowcount
+                    gone = self._database.executemany(f"DELETE FROM {table} WHERE image = ?", keys).rowcount
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return max(gone, 0)
 
-    def _add_foregrounds(self, found: Sequence[tuple[bytes, Measurement]]) -> None:
+    def _image_numbers(self, contents: Iterable[bytes]) -> dict[bytes, int]:
+        """The numbers of those images that are known, by the hashes of their bytes."""
+        return dict(self._rows("sha256", "sha256, image", ((sha256,) for sha256 in contents), _IMAGES))
+
+    def _add_foregrounds(self, found: Sequence[tuple[int, Measurement]]) -> None:
         insert, place = self._database.executemany, "INSERT OR IGNORE INTO occupancies VALUES (?, ?, ?)"
         occupancies, masks, shares = list[Any](), list[Any](), list[Any]()
-        for sha256, each in found:
+        for image, each in found:
             if each.foreground is None:
                 continue
-            key = sha256, each.foreground_fingerprint
+            key = image, each.foreground_fingerprint
             occupancy, boxes = (*key, each.foreground.occupancy), each.foreground.boxes
             if not boxes:
                 occupancies.append(occupancy)
@@ -271,16 +271,11 @@ class Store:
                 insert("INSERT INTO boxes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             if each.mask is not None:
                 masks.append((*key, each.mask))
-            shares += [(*key, *box, share) for box, share in each.shares.items()]
+            if each.shares:
+                shares.append((*key, encode_boxes(each.shares)))
         insert(place, occupancies)
         insert("INSERT OR IGNORE INTO masks VALUES (?, ?, ?)", masks)
-        insert("INSERT OR IGNORE INTO shares VALUES (?, ?, ?, ?, ?, ?, ?)", shares)
-
-    def _by_box(self, table: str, names: str, value: str, keys: Iterable[Any]) -> dict[Any, dict[Box, float]]:
-        found: dict[Any, dict[Box, float]] = {}
-        for key, row in self._measured(table, names, f"x, y, width, height, {value}", keys):
-            found.setdefault(key, {})[Box(*row[:4])] = row[4]
-        return found
+        insert(ADD_SHARES, shares)
 
     def _measured(
         self, table: str, names: str, columns: str, keys: Iterable[tuple[Any, ...]]
@@ -288,20 +283,37 @@ class Store:
         """Yield key and columns of the rows with these keys, whose first part is a content."""
         count = names.count(",") + 1
         encoded = ((bytes.fromhex(key[0]), *key[1:]) for key in keys)
-        for row in self._rows(table, names, f"{names}, {columns}", encoded):
+        numbered = f"(SELECT wanted.*, image FROM {_IMAGES})"
+        tables = f"{numbered} CROSS JOIN {table} USING (image{names.removeprefix('sha256')})"
+        for row in self._rows(names, f"{names}, {columns}", encoded, tables):
             yield (row[0].hex(), *row[1:count]), row[count:]
 
+    def _decoded(
+        self, table: str, names: str, column: str, keys: Iterable[Any], decode: Callable[[bytes], Value]
+    ) -> dict[Any, Value]:
+        """Return what a column of bytes holds of these keys; see `_measured`."""
+        found = self._measured(table, names, column, keys)
+        with self._explained():
+            return {key: decode(row[0]) for key, row in found}
+
     def _rows(
-        self, table: str, names: str, columns: str, keys: Iterable[tuple[Any, ...]], *, join: str = ""
+        self, names: str, columns: str, keys: Iterable[tuple[Any, ...]], tables: str
     ) -> Iterator[tuple[Any, ...]]:
-        """Yield columns of the rows in which the columns `names` have these values; many a query."""
+        """Yield columns of the rows in which the columns `names` have these values; many a query.
+
+        Args:
+            names: of the columns of `wanted`, which holds the keys.
+            columns: that are yielded.
+            keys: each is looked up once.
+            tables: what comes after FROM: `wanted`, and what it is joined with.
+        """
         count = names.count(",") + 1
         values = [name for name in columns.split(", ") if name not in names.split(", ")]
         one = f"({', '.join('?' * count)})"
         for chunk in batched(dict.fromkeys(keys), _VARIABLES // count):
             query = (
                 f"WITH wanted ({names}) AS (VALUES {', '.join([one] * len(chunk))}) "
-                f"SELECT {columns} FROM wanted CROSS JOIN {table} USING ({names}) {join}"
+                f"SELECT {columns} FROM {tables}"
             )
             with self._explained():
                 found = self._database.execute(query, [value for key in chunk for value in key]).fetchall()
@@ -325,19 +337,6 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self._path} failed: {error}", _advice(error)) from error
-
-
-def _require_locks(folder: Path) -> None:
-    """Refuse a file system without locks at once: SQLite takes it for another process and waits."""
-    try:
-        locks = has_locks(folder)
-    except OSError:
-        return  # a folder that cannot be written is told of by SQLite
-    if not locks:
-        raise StoreError(
-            f"The file system of the store folder {folder} has no locks, by which processes take turns",
-            "Name a folder on another disk with --store.",
-        )
 
 
 def _advice(error: sqlite3.Error) -> str:

@@ -1,4 +1,4 @@
-"""What the store takes, its tables, version by version, and how values that are no numbers lie in them."""
+"""What the store takes, and how values that are no numbers lie in its tables."""
 
 from __future__ import annotations
 
@@ -20,73 +20,13 @@ from fgdd_fast.models.foreground import Foreground
 
 Features = NDArray[np.float16]
 _FLOAT16 = np.dtype("<f2")  # whatever the machine's byte order
+_BOX = struct.Struct("<4Id")  # x, y, width, height, and what was measured of the box
 _MASK = struct.Struct("<BII")  # the tag of the encoding, then height and width
-_PACKED = 1  # a mask's bits, each row from a new byte, in zlib's format
-_LEVEL = 4  # of zlib: 0.13 ms and 0.8 kB for a mask of 320 x 320; as the smallest PNG it is 2.4 ms and 0.7 kB
-
-# What each version adds to the one before: a store is made, or upgraded in place, by all that it lacks.
-SCHEMAS = (
-    """
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, signature TEXT NOT NULL, sha256 BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE images (
-    sha256 BLOB PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE fingerprints (
-    id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE
-);
-CREATE TABLE occupancies (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, occupancy REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint)
-) WITHOUT ROWID;
-CREATE TABLE losses (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, label INTEGER NOT NULL,
-    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    loss REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint, label, x, y, width, height)
-) WITHOUT ROWID;
-""",
-    """
-CREATE TABLE boxes (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, place INTEGER NOT NULL,
-    "left" REAL NOT NULL, top REAL NOT NULL, "right" REAL NOT NULL, bottom REAL NOT NULL,
-    score REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint, place)
-) WITHOUT ROWID;
-CREATE TABLE masks (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL, png BLOB NOT NULL,
-    PRIMARY KEY (sha256, fingerprint)
-);
-""",
-    """
-CREATE TABLE shares (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL,
-    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    share REAL NOT NULL,
-    PRIMARY KEY (sha256, fingerprint, x, y, width, height)
-) WITHOUT ROWID;
-CREATE TABLE perceptual_hashes (
-    sha256 BLOB PRIMARY KEY, hash BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE features (
-    sha256 BLOB NOT NULL, fingerprint INTEGER NOT NULL,
-    x INTEGER NOT NULL, y INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
-    vector BLOB NOT NULL,
-    PRIMARY KEY (sha256, fingerprint, x, y, width, height)
-);
-""",
-    "ALTER TABLE masks RENAME COLUMN png TO content",
-)
-VERSION = len(SCHEMAS)
-BY_CONTENT = (
-    *("files", "occupancies", "losses", "boxes", "masks", "shares"),
-    *("perceptual_hashes", "features", "images"),
-)
-"""The tables whose rows belong to the bytes of an image."""
+_ROWS = 1  # a mask's bits, each row from a new byte, in zlib's format: as stores of format 4 kept it
+_COLUMNS = 2  # its bits, each column of 8 rows a byte, in runs: two thirds of that, and faster made
 
 _BLOBS = frozenset({"sha256", "content", "vector", "hash"})
-_WHOLE = frozenset({"id", "place", "x", "y", "width", "height"})
+_WHOLE = frozenset({"id", "image", "place", "x", "y", "width", "height"})
 
 
 def check_kinds(columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
@@ -159,24 +99,64 @@ def path_key(path: Location) -> bytes:
     return os.fsencode(str(path) if isinstance(path, Place) else path.absolute())
 
 
+def encode_boxes(values: Mapping[Box, float]) -> bytes:
+    """What was measured of the boxes of an image, 24 bytes each."""
+    return b"".join(_BOX.pack(*box, value) for box, value in values.items())
+
+
+def decode_boxes(content: bytes) -> dict[Box, float]:
+    """What was measured of each box; sqlite3.DatabaseError where it is nothing of the kind."""
+    with _decoding("boxes"):
+        return {Box(*row[:4]): row[4] for row in _BOX.iter_unpack(content)}
+
+
+def merge_boxes(first: bytes, second: bytes) -> bytes:
+    """Both together, as `encode_boxes` gives them; of a box that both have, the first."""
+    known = decode_boxes(first)
+    return first + encode_boxes({b: value for b, value in decode_boxes(second).items() if b not in known})
+
+
+class PackedBoxes:
+    """An aggregate of SQLite, by which rows of a box each become what `encode_boxes` gives."""
+
+    def __init__(self) -> None:
+        self._values: dict[Box, float] = {}
+
+    def step(self, x: int, y: int, width: int, height: int, value: float) -> None:
+        """Take a row."""
+        self._values[Box(x, y, width, height)] = value
+
+    def finalize(self) -> bytes:
+        """Return all of a group."""
+        return encode_boxes(self._values)
+
+
 def encode_mask(mask: NDArray[np.uint8]) -> bytes:
-    """Encode a mask of probabilities 0 to 255 in one bit a pixel; most take about a kilobyte."""
-    return _MASK.pack(_PACKED, *mask.shape) + zlib.compress(np.packbits(mask > 127, axis=1).tobytes(), _LEVEL)
+    """Encode a mask of probabilities 0 to 255 in one bit a pixel; most take about half a kilobyte."""
+    squeezed = zlib.compressobj(strategy=zlib.Z_RLE, wbits=-zlib.MAX_WBITS)
+    content = squeezed.compress(np.packbits(mask > 127, axis=0).tobytes()) + squeezed.flush()
+    return _MASK.pack(_COLUMNS, *mask.shape) + content
 
 
 def decode_mask(content: bytes) -> NDArray[np.uint8]:
-    """Return a mask, uint8 [height, width], 0 or 255: packed, or a PNG as stores before format 4 kept it.
+    """Return a mask, uint8 [height, width], 0 or 255; as any version of the store kept it.
 
     Raises:
-        sqlite3.DatabaseError: it is neither.
+        sqlite3.DatabaseError: it is none.
     """
     with _decoding("mask"):
-        if content[0] != _PACKED:
+        if content[0] not in (_ROWS, _COLUMNS):
             found = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
             if found is None:
                 raise ValueError("no PNG")
             return np.asarray(found, np.uint8)
-        _, height, width = _MASK.unpack_from(content)
+        kind, height, width = _MASK.unpack_from(content)
+        if kind == _COLUMNS:
+            packed = np.frombuffer(zlib.decompress(content[_MASK.size :], -zlib.MAX_WBITS), np.uint8)
+            columns = packed.reshape(-1, width)
+            if height > 8 * columns.shape[0]:
+                raise ValueError("too few bits")
+            return np.unpackbits(columns, axis=0, count=height) * np.uint8(255)
         rows = np.frombuffer(zlib.decompress(content[_MASK.size :]), np.uint8).reshape(height, -1)
         if width > 8 * rows.shape[1]:
             raise ValueError("too few bits")

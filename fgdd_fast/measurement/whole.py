@@ -44,17 +44,25 @@ class WholeMeasurer:
     def measure(self, images: Sequence[SourceImage], *, progress: Progress = SILENT) -> Measured:
         """Measure what is missing; see `Measurer.measure`."""
         measured = self.whole.measure(images, progress=progress)
-        contents: defaultdict[str, set[str]] = defaultdict(set)
-        for record in self.whole.records(images):
-            if isinstance(record, ImageRecord) and math.isfinite(record.full.loss):
-                contents[record.class_name].add(record.sha256)
-        classes = {image.class_name for image in images}
-        self._small = {name for name in classes if len(contents[name]) < self._tiles(name)}
+        by_class: defaultdict[str, list[SourceImage]] = defaultdict(list)
+        for image in images:
+            by_class[image.class_name].append(image)
+        self._small = {name for name, members in by_class.items() if self._is_small(name, members)}
         if not self._small:
             return measured
         members = [image for image in images if image.class_name in self._small]
         again = self._cropped.measure(members, progress=progress)
         return replace(measured, skipped=tuple(dict.fromkeys((*measured.skipped, *again.skipped))))
+
+    def _is_small(self, name: str, images: Sequence[SourceImage]) -> bool:
+        """Whether a class lacks whole images; no more of them are read back than it needs."""
+        contents: set[str] = set()
+        for record in self.whole.records(images):
+            if isinstance(record, ImageRecord) and math.isfinite(record.full.loss):
+                contents.add(record.sha256)
+            if len(contents) >= self._tiles(name):
+                return False
+        return True
 
     def masks(self, images: Iterable[SourceImage]) -> Iterator[None]:
         """Return None for each image: no foreground was looked for."""

@@ -106,8 +106,13 @@ def accuracy(logits: NDArray[np.float32], labels: NDArray[np.int64], classes: Se
         labels: indices into `classes`, [n].
         classes: names in the order of the logits.
     """
+    return compare(logits.argmax(axis=1), labels, classes)
+
+
+def compare(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]) -> Accuracy:
+    """Compare predicted classes with labels, both indices into `classes`, [n]."""
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
+    np.add.at(confusion, (labels, predicted), 1)
     return Accuracy(confusion, tuple(classes))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ from fgdd_fast.output.folder import IMAGES, MANIFEST
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.manifest_reading import read_manifest
 
+MOST_HELD = 2**30  # bytes of images that stay in memory; of 224 pixels these are 7,133
 DISTIL_AGAIN = "Copy the data set anew if you have it elsewhere, or distil again."
 
 
@@ -108,18 +112,19 @@ class DistilledSet:
         """
         return split_tiles(self.read(index), self.factor)
 
-    def read_all(self) -> Pixels:
-        """All images, uint8 RGB [n, size, size, 3].
+    def read_all(self, most: int = MOST_HELD) -> Pictures:
+        """All images, once each of them was read; only so many bytes of them stay in memory.
 
         Raises:
             DataError: as for `read`.
         """
         first = self.read(0)  # an image that is there, before memory is asked for by what a manifest says
-        pixels = np.empty((len(self), *first.shape), np.uint8)
-        pixels[0] = first
-        for index in range(1, len(self)):
-            pixels[index] = self.read(index)
-        return pixels
+        held = np.empty((min(len(self), most // first.nbytes), *first.shape), np.uint8)
+        for index in range(len(self)):
+            pixels = self.read(index) if index else first
+            if index < len(held):
+                held[index] = pixels
+        return Pictures(self, held)
 
     def hashes(self) -> tuple[str, ...]:
         """Hexadecimal SHA-256 of each image's file, in the order of the manifest.
@@ -131,6 +136,42 @@ class DistilledSet:
 
     def _damaged(self, index: int, reason: str) -> DataError:
         return DataError(f"The distilled image {self.path(index)} cannot be used: {reason}", DISTIL_AGAIN)
+
+
+class Pictures:
+    """The images of a distilled data set, uint8 RGB [n, size, size, 3]; what is not in memory is read anew.
+
+    It is made by `DistilledSet.read_all`, and can be pickled.
+
+    Args:
+        distilled: whose images they are.
+        held: the first of them, uint8 [any number, size, size, 3].
+
+    Attributes:
+        shape, dtype: as those of an array.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, distilled: DistilledSet, held: Pixels) -> None:
+        self.shape = (len(distilled), distilled.size, distilled.size, 3)
+        self._distilled = distilled
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self._distilled)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: SupportsIndex) -> Pixels:
+        """Return an image, uint8 [size, size, 3].
+
+        Raises:
+            DataError: its file is gone or damaged by now.
+        """
+        place = operator.index(index)
+        return self._held[place] if 0 <= place < len(self._held) else self._distilled.read(place)
 
 
 def open_distilled(out: str | Path) -> DistilledSet:

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from fgdd_fast.selection.records import Tile
 from fgdd_fast.selection.select import Selection
 
 FORMAT = 1
+_NO_IMAGES = b'"images": []'
 Setting = str | int | float | bool | None
 
 
@@ -175,12 +176,17 @@ def write(manifest: Manifest, folder: Path) -> None:
         OutputError: it cannot be written.
     """
     path = folder / MANIFEST
-    with writing(path):
-        path.write_bytes(serialise(manifest))
+    with writing(path), path.open("wb") as file:
+        file.writelines(_parts(manifest))
 
 
 def serialise(manifest: Manifest) -> bytes:
     """The manifest's JSON; equal manifests give equal bytes."""
+    return b"".join(_parts(manifest))
+
+
+def _parts(manifest: Manifest) -> Iterator[bytes]:
+    """The manifest's JSON, an image at a time: all at once takes ten times the memory of its text."""
     data = {
         "format": FORMAT,
         "tool": dict(manifest.tool),
@@ -199,10 +205,19 @@ def serialise(manifest: Manifest) -> bytes:
         "further_crops": dict(manifest.further_crops),
         **({"looked_at": dict(manifest.looked_at)} if manifest.looked_at else {}),
         **({"nothing_found": dict(manifest.nothing_found)} if manifest.nothing_found else {}),
-        "images": [_image_data(image) for image in manifest.images],
+        "images": [],
         "skipped": [{"source": entry.source, "reason": entry.reason} for entry in manifest.skipped],
     }
-    return (json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+    before, found, after = _json(data).partition(_NO_IMAGES)  # no text within it has bare quotation marks
+    yield before
+    for place, image in enumerate(manifest.images):
+        yield b",\n  " if place else found[:-1] + b"\n  "
+        yield _json(_image_data(image)).replace(b"\n", b"\n  ")
+    yield (b"\n ]" if manifest.images else found) + after + b"\n"
+
+
+def _json(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=1, ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
 def _image_data(image: DistilledImage) -> dict[str, Any]:

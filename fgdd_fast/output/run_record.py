@@ -25,7 +25,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,7 @@ def record_run(
     always = not plan.settings.rule.needs_foreground
     classes = {
         part.name: ClassRecord(
-            tuple(sorted(round(value, _DIGITS) for value in part.occupancies.values())),
+            tuple(sorted(round(value, _DIGITS) for value in part.foregrounds)),
             *(((), ()) if always else _nearest(part)),
         )
         for part in plan.classes
@@ -205,7 +205,8 @@ def write_run_record(record: RunRecord, folder: Path) -> None:
         OutputError: it cannot be written.
     """
     path = folder / RUN_RECORD
-    text = json.dumps({"format": FORMAT, **asdict(record)}, ensure_ascii=True, separators=(",", ":"))
+    data = {"format": FORMAT, **vars(record)}
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), default=vars)  # of each part
     with writing(path):
         path.write_bytes(f"{text}\n".encode("ascii"))
 

@@ -7,8 +7,9 @@ class is decided without measuring anything again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from fgdd_fast.errors import DataError
 from fgdd_fast.images.crops import Box
@@ -221,27 +222,36 @@ def tiles_of(
     Returns:
         Those that count, and those to be taken once these are used up.
     """
-    crops, others = _crops(record, settings)
-    views: list[tuple[TileKind, View]] = [("crop", crop) for crop in crops]
-    if kind == "full" and math.isfinite(record.full.loss):
-        views.insert(0, ("full", record.full))
+    crops: list[tuple[list[View], list[View]]] = []
+
+    def views(place: int) -> Iterator[tuple[TileKind, View]]:
+        if place == 0 and kind == "full" and math.isfinite(record.full.loss):
+            yield "full", record.full
+        if not crops:  # most whole images give nothing else
+            crops.append(_crops(record, settings))
+        for crop in crops[0][place]:
+            yield "crop", crop
+
     used: set[Box] = set()
+    return _tiles(record, threshold, views(0), used), _tiles(record, threshold, views(1), used)
 
-    def tiles(views: Sequence[tuple[TileKind, View]]) -> Iterator[Tile]:
-        for each, view in views:
-            if view.box not in used:
-                used.add(view.box)
-                yield Tile(
-                    source=record.source,
-                    sha256=record.sha256,
-                    box=view.box,
-                    kind=each,
-                    occupancy=record.occupancy,
-                    threshold=threshold,
-                    loss=view.loss,
-                )
 
-    return tiles(views), tiles([("crop", crop) for crop in others])
+def _tiles(
+    record: ImageRecord, threshold: float, views: Iterable[tuple[TileKind, View]], used: set[Box]
+) -> Iterator[Tile]:
+    """The tiles of those views whose boxes are not used yet."""
+    for kind, view in views:
+        if view.box not in used:
+            used.add(view.box)
+            yield Tile(
+                source=record.source,
+                sha256=record.sha256,
+                box=view.box,
+                kind=kind,
+                occupancy=record.occupancy,
+                threshold=threshold,
+                loss=view.loss,
+            )
 
 
 def _crops(record: ImageRecord, settings: SelectionSettings) -> tuple[list[View], list[View]]:
@@ -263,13 +273,16 @@ def _crops(record: ImageRecord, settings: SelectionSettings) -> tuple[list[View]
             raise _not_measured(record, "foreground within each crop")
         return crop.foreground, _area(crop) / _area(record.full)
 
-    def enough(crop: View) -> bool:
-        return all(share >= limit for share, limit in zip(kept(crop), least, strict=True))
-
-    others = sorted((crop for crop in crops if not enough(crop)), key=kept, reverse=True)
-    if len(others) == len(crops):
-        return others[:1], others[1:]
-    return [crop for crop in crops if enough(crop)], others
+    enough: list[View] = []
+    fewer: list[tuple[tuple[float, float], View]] = []
+    for crop in crops:
+        shares = kept(crop)
+        if shares[0] >= least[0] and shares[1] >= least[1]:
+            enough.append(crop)
+        else:
+            fewer.append((shares, crop))
+    others = [crop for _, crop in sorted(fewer, key=itemgetter(0), reverse=True)]
+    return (enough, others) if enough else (others[:1], others[1:])
 
 
 def _area(view: View) -> int:

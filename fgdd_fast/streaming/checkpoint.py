@@ -110,7 +110,8 @@ def decide_class(candidates: Candidates, name: str, settings: MosaicSettings) ->
     selection = replace(selection, nothing_found=nothing)
     return ClassPlan(
         name,
-        {each.draw.hex(): each.occupancy for each in sample},
+        tuple(each.draw.hex() for each in sample),
+        tuple(each.occupancy for each in sample),
         tuple(each.loss for each in sample),
         selection,
         arrange(selection.tiles, settings.ipc_of(name), settings.factor),

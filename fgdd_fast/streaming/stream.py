@@ -78,8 +78,7 @@ def stream(
     allowed = {name: getattr(reading, name) for name in ("memory", "fps", "power")}
     budgets = Budgets(**allowed, live=opened.live)
     label_of = label_function(reading.labels or FOLDER)
-    sparing = reading.memory is not None
-    runtime = replace(runtime or RuntimeOptions(), one_foreground_stream=sparing)
+    runtime = replace(runtime or RuntimeOptions(), one_foreground_stream=reading.memory is not None)
     out, kept = Path(out), candidates_path(Path(out))
     check_output(out, _root(source), overwrite=overwrite or kept.exists())
     with writing(out):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,13 +11,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from fgdd_fast.errors import SettingsError, TeacherError
-from fgdd_fast.labels.compression import Compression, cost, parse_compression
+from fgdd_fast.labels.compression import Compression, KeptLogits, costs, mean_cost, parse_compression
 from fgdd_fast.labels.tensors import pack, pack_views, smallest_unsigned, unpack, unpack_views
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
 
 LOGITS = arrays.arrays(
     np.float32, st.tuples(st.integers(1, 5), st.integers(4, 12)), elements=st.floats(-60, 60, width=32)
 )
+
+
+def packed(tensors: Mapping[str, np.ndarray]) -> bytes:
+    return b"".join(pack(tensors))
 
 
 def kept(logits: np.ndarray, how: str) -> np.ndarray:
@@ -54,14 +60,29 @@ def test_the_greatest_keep_their_probabilities(logits: np.ndarray, count: int) -
 
 def test_a_known_cost() -> None:
     teacher = np.array([[0.0, 0.0], [20.0 * np.log(3), 0.0]], np.float32)
-    same, uniform = cost(teacher, teacher), cost(teacher, np.zeros_like(teacher))
+    same, uniform = (mean_cost(costs(teacher, kept)) for kept in (teacher, np.zeros_like(teacher)))
     assert same.divergence == 0
     assert same.agreement == 1
     # The second row's probabilities at T = 20 are 3/4 and 1/4; the first row's are uniform.
     expected = (0.75 * np.log(1.5) + 0.25 * np.log(0.5)) / 2
     assert uniform.divergence == pytest.approx(expected, rel=1e-6)
     assert uniform.information == pytest.approx(expected, rel=1e-6)
-    assert cost(teacher, teacher[:, ::-1].copy()).agreement == 0.5
+    assert mean_cost(costs(teacher, teacher[:, ::-1].copy())).agreement == 0.5
+
+
+@given(logits=LOGITS, rows=st.integers(1, 3), text=st.sampled_from(["float16", "int8", "top:2"]))
+def test_rows_that_are_kept_some_at_a_time_are_those_kept_at_once(
+    logits: np.ndarray, rows: int, text: str
+) -> None:
+    compression = parse_compression(text)
+    gathered = KeptLogits(compression, len(logits))
+    for start in range(0, len(logits), rows):
+        gathered.add(logits[start : start + rows])
+    whole = compression.pack(logits)
+    assert packed(gathered.arrays) == packed(whole)
+    cost = mean_cost(costs(logits, compression.unpack(whole, logits.shape[1])))
+    assert mean_cost(gathered.costs) == cost
+    assert gathered.predicted.tolist() == logits.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 70000.0])
@@ -106,32 +127,32 @@ ARRAYS = st.dictionaries(
 
 @given(tensors=ARRAYS)
 def test_what_is_packed_comes_back(tensors: dict[str, np.ndarray]) -> None:
-    content = pack(tensors)
+    content = packed(tensors)
     found = unpack(content)
     assert found.keys() == tensors.keys()
     for name, array in tensors.items():
         assert found[name].dtype == array.dtype
         assert found[name].shape == array.shape
         assert found[name].tobytes() == array.tobytes()
-    assert content == pack(dict(reversed(list(tensors.items()))))
+    assert content == packed(dict(reversed(list(tensors.items()))))
 
 
 @given(tensors=ARRAYS)
 def test_the_formats_own_library_reads_it(tensors: dict[str, np.ndarray]) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
-    found = safetensors.load(pack(tensors))
+    found = safetensors.load(packed(tensors))
     assert found.keys() == tensors.keys()
     assert all(found[name].tobytes() == array.tobytes() for name, array in tensors.items())
 
 
 def test_arrays_in_any_memory_order_and_byte_order() -> None:
     array = np.arange(12, dtype=">u2").reshape(3, 4).T
-    assert np.array_equal(unpack(pack({"a": array}))["a"], array)
+    assert np.array_equal(unpack(packed({"a": array}))["a"], array)
 
 
 @given(content=st.binary(max_size=60), cut=st.integers(1, 90))
 def test_anything_else_is_refused(content: bytes, cut: int) -> None:
-    whole = pack({"a": np.arange(6, dtype=np.uint16)})
+    whole = packed({"a": np.arange(6, dtype=np.uint16)})
     for other in (content, whole[:-cut]):
         with pytest.raises(ValueError, match=r".+"):
             unpack(other)
@@ -155,7 +176,7 @@ def test_the_narrowest_integers(greatest: int, dtype: str) -> None:
 def test_views_come_back(size: int, factor: int, tile: int, batch: int, images: int, cutmix: bool) -> None:
     recipe = ViewRecipe(size=size, factor=factor, batch=batch, seed=1, cutmix=cutmix)
     views = draw_epoch(recipe, images, tile * factor, 2)
-    arrays = unpack(pack(pack_views(views, recipe, tile * factor)))
+    arrays = unpack(packed(pack_views(views, recipe, tile * factor)))
     found = unpack_views(arrays, recipe, images)
     for name in views.__annotations__:
         assert np.array_equal(getattr(found, name), getattr(views, name)), name

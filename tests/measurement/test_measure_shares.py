@@ -25,6 +25,7 @@ from fgdd_fast.images.resize import resize
 from fgdd_fast.measurement.coverage import kept_shares
 from fgdd_fast.measurement.features import TileFeatures
 from fgdd_fast.measurement.store import Store
+from fgdd_fast.measurement.store_format import KnownFile, Measurement
 from fgdd_fast.models.network import Images, Runtime, Teacher
 from fgdd_fast.models.saliency import SaliencyModel
 from fgdd_fast.selection.records import ImageRecord, Tile
@@ -122,6 +123,9 @@ def opened(folder: Path, *, features: bool = True) -> Iterator[TileFeatures]:
     bundle = tiny.teacher_bundle(folder, features=features)
     teacher = Teacher(bundle, Runtime("cpu", "fp32", 2), view="resize", tile_size=8, batch=2)
     with Store(folder / "store") as store:
+        images = [(image.path, read_image(image.path).sha256) for image in scan(folder / "data").images]
+        known = [(path, "", KnownFile(sha256, 1, 1), None, 0, {}, 0, 0) for path, sha256 in images]
+        store.add([Measurement(*each) for each in known])
         yield TileFeatures(teacher, SETTINGS, store, store.fingerprint("the way"))
     teacher.close()
 

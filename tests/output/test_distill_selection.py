@@ -16,13 +16,12 @@ from tiny_grounded import write_grounded_bundle
 from fgdd_fast import verify
 from fgdd_fast.images.crops import Box, candidate_boxes
 from fgdd_fast.images.decode import read_image
-from fgdd_fast.measurement.store_format import SCHEMAS
+from fgdd_fast.measurement.store_format import decode_boxes, decode_mask
+from fgdd_fast.measurement.store_tables import SCHEMAS
 from fgdd_fast.output.manifest import Manifest
 from fgdd_fast.output.manifest_reading import read_manifest
 from fgdd_fast.selection.ranking import RANKINGS
 from fgdd_fast.selection.records import Tile
-
-NEW_TABLES = ("shares", "perceptual_hashes", "features")
 
 
 @pytest.fixture
@@ -151,15 +150,35 @@ def test_near_duplicates_are_listed_with_the_image_that_stays(workplace: Path) -
     assert "red/copy.png" not in {tile.source for tile in tiles_of(manifest)}
 
 
+def set_back(store: Path) -> None:
+    """Bring a store to the tables that the second version had."""
+    with closing(sqlite3.connect(store / "older.sqlite3")) as older:
+        for schema in SCHEMAS[:2]:
+            older.executescript(schema)
+        older.execute("ATTACH ? AS now", (str(store / "measurements.sqlite3"),))
+        older.execute("INSERT INTO fingerprints SELECT * FROM now.fingerprints")
+        older.execute("INSERT INTO images SELECT sha256, width, height FROM now.images")
+        own = "JOIN now.images USING (image)"
+        older.execute(f"INSERT INTO files SELECT path, signature, sha256 FROM now.files {own}")
+        older.execute(
+            f"INSERT INTO occupancies SELECT sha256, fingerprint, occupancy FROM now.occupancies {own}"
+        )
+        for *key, content in older.execute(f"SELECT sha256, fingerprint, content FROM now.masks {own}"):
+            png = cv2.imencode(".png", decode_mask(content))[1].tobytes()
+            older.execute("INSERT INTO masks VALUES (?, ?, ?)", (*key, png))
+        query = f"SELECT sha256, fingerprint, label, content FROM now.losses {own}"
+        for *key, content in older.execute(query):
+            rows = [(*key, *box, loss) for box, loss in decode_boxes(content).items()]
+            older.executemany("INSERT INTO losses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        older.execute("PRAGMA user_version = 2")
+        older.commit()
+    (store / "older.sqlite3").replace(store / "measurements.sqlite3")
+
+
 def test_a_store_of_the_second_version_serves_every_option(workplace: Path) -> None:
     """What is new is measured where it is needed, and the decisions are those of a fresh store."""
     expected = distilled(workplace, "plain", store=workplace / "old")
-    with closing(sqlite3.connect(workplace / "old" / "measurements.sqlite3")) as database:
-        for table in NEW_TABLES:
-            database.execute(f"DROP TABLE {table}")
-        database.execute("ALTER TABLE masks RENAME COLUMN content TO png")
-        database.execute("PRAGMA user_version = 2")
-        database.commit()
+    set_back(workplace / "old")
     assert distilled(workplace, "again", store=workplace / "old") == expected
     options = {"ranking": "stratified-kmeans", "keep_foreground": 0.7, "near_duplicates": 2}
     distilled(workplace, "upgraded", store=workplace / "old", **options)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,21 @@ def test_what_distill_wrote_is_read(workplace: Path) -> None:
         assert found.content(index) == file.read_bytes()
         assert found.file_size(index) == file.stat().st_size
     assert found.hashes() == tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
+@pytest.mark.parametrize(("most", "held"), [(2 * 768, 2), (767, 0), (2**30, 4)])
+def test_images_beyond_a_limit_are_read_again(out: Path, most: int, held: int) -> None:
+    distilled = open_distilled(out)
+    expected = [distilled.read(index) for index in range(len(distilled))]
+    images = pickle.loads(pickle.dumps(distilled.read_all(most)))
+    assert images.shape == np.array(expected).shape
+    assert np.array_equal(images, expected)
+    shutil.rmtree(out / "images")
+    for index in range(held):
+        assert np.array_equal(images[index], expected[index])
+    for index in range(held, len(expected)):
+        with pytest.raises(DataError, match="cannot be used"):
+            images[index]
 
 
 @given(factor=st.integers(1, 5), side=st.integers(1, 7), seed=st.integers(0, 99))

@@ -52,6 +52,12 @@ def make_manifest(**changes: Any) -> Manifest:
     return build(**{**settings, **changes})
 
 
+@pytest.mark.parametrize("changes", [{}, {"images": []}, {"images": [], "prompts": {'"images": []': ("x",)}}])
+def test_it_is_written_in_parts_and_reads_as_one(changes: dict[str, Any]) -> None:
+    content = serialise(make_manifest(**changes))
+    assert content == json.dumps(json.loads(content), indent=1).encode() + b"\n"
+
+
 def as_json(manifest: Manifest) -> dict[str, Any]:
     data = json.loads(serialise(manifest))
     assert isinstance(data, dict)

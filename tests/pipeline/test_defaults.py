@@ -17,7 +17,7 @@ from fgdd_fast.output.manifest_reading import read_manifest
 def losses(workplace: Path) -> int:
     """How many views the teacher saw, by the tests' store."""
     with closing(sqlite3.connect(workplace / "store" / "measurements.sqlite3")) as store:
-        return int(store.execute("SELECT count(*) FROM losses").fetchone()[0])
+        return int(store.execute("SELECT total(length(content)) / 24 FROM losses").fetchone()[0])
 
 
 def chosen(out: Path) -> list[tuple[str, Any, str, float]]:

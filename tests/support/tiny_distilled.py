@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fgdd_engines.bundle.files import file_sha256
 from fgdd_fast.images.crops import Box
-from fgdd_fast.labels.compression import Compression, cost
+from fgdd_fast.labels.compression import Compression, costs, mean_cost
 from fgdd_fast.labels.index import IMAGE_FILE, LabelIndex, LabelledViews, LabelSubject, epoch_file
 from fgdd_fast.labels.tensors import pack_views
 from fgdd_fast.labels.training_views import ViewRecipe, draw_epoch
@@ -83,7 +83,7 @@ def write_labels(distilled: DistilledSet, recipe: ViewRecipe | None = None, epoc
     with open_writer(distilled.folder, LabelIndex(subject, views, epochs), overwrite=True) as writer:
         mosaics = noise(len(distilled), len(classes)).astype(np.float16)
         tiles = noise(len(distilled), distilled.factor**2, len(classes)).astype(np.float16)
-        free = cost(mosaics.astype(np.float32), mosaics.astype(np.float32))
+        free = mean_cost(costs(mosaics.astype(np.float32), mosaics.astype(np.float32)))
         writer.add(IMAGE_FILE, {"mosaics": mosaics, "tiles": tiles}, free)
         for epoch in range(epochs):
             assert recipe is not None

@@ -97,7 +97,7 @@ def plan(data: DataSet, format: Format = "png") -> Plan:
             for box in boxes
         ]
         mosaics = arrange(tiles[:8], settings.ipc, settings.factor)
-        plans.append(ClassPlan(name, {}, (), Selection(0.5, tuple(tiles), 0, {}, 0), mosaics))
+        plans.append(ClassPlan(name, (), (), (), Selection(0.5, tuple(tiles), 0, {}, 0), mosaics))
     return Plan(settings, tuple(plans), ())
 
 

@@ -242,10 +242,11 @@ def plan_of(
     count, limits = settings.tiles_per_class, selection or settings.selection
     for name, members in sorted(by_class(records, lambda record: record.class_name).items()):
         chosen = select(members, settings.rule, count, settings.seed, settings=limits)
-        occupancies = {record.source: record.occupancy for record in members}
+        sources = tuple(record.source for record in members)
+        occupancies = tuple(record.occupancy for record in members)
         losses = tuple(record.full.loss for record in members)
         mosaics = arrange(chosen.tiles, settings.ipc, settings.factor)
-        plans.append(ClassPlan(name, occupancies, losses, chosen, mosaics))
+        plans.append(ClassPlan(name, sources, occupancies, losses, chosen, mosaics))
     return Plan(settings, tuple(plans), ())
 
 

@@ -36,13 +36,13 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def stage_file(path: Path, content: bytes) -> Path:
-    """Write content to disk under a temporary name beside `path`, and return that name."""
+def stage_file(path: Path, *parts: bytes | memoryview) -> Path:
+    """Write parts, one after the other, to disk under a temporary name beside `path`; return that name."""
     handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

@@ -16,6 +16,7 @@ from fgdd_fast.errors import DataError
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.labels.training_views import EpochViews, ViewRecipe, draw_epoch, render
 from fgdd_fast.models.network import Teacher, fingerprint_text
+from fgdd_fast.output.distilled import Pictures
 from fgdd_fast.parallel import ordered_map
 
 # Of an epoch, counted from 0: its views, and the teacher's logits for them, float32 [n, classes].
@@ -36,7 +37,7 @@ class TrainingSet:
             learned from others is refused.
     """
 
-    images: Pixels
+    images: Pixels | Pictures
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     views: ViewRecipe
@@ -101,7 +102,9 @@ class OnlineLabels:
         origin: all that a logit depends on but for its view.
     """
 
-    def __init__(self, teacher: Teacher, classes: Sequence[str], images: Pixels, recipe: ViewRecipe) -> None:
+    def __init__(
+        self, teacher: Teacher, classes: Sequence[str], images: Pixels | Pictures, recipe: ViewRecipe
+    ) -> None:
         self._teacher = teacher
         self._classes = classes
         self._images = images

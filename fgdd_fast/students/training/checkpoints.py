@@ -41,7 +41,8 @@ def training_key(training: TrainingSet, validation: LabelledImages, recipe: Stud
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode("utf-8", "surrogateescape"))
     for array in (training.images, training.labels, validation.images, validation.labels):
         digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(array.tobytes())
+        for row in array:
+            digest.update(row.tobytes())
     return digest.hexdigest()
 
 
