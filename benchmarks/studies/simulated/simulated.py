@@ -4,7 +4,7 @@
 
 No network runs. The images are links to one picture, and what would be measured of them is drawn, and kept in
 a store as a run keeps it. Then each step of the work is done by the product's own code, in a process of its
-own, whose memory at the peak is noted. WORK is new, or holds what an earlier run left there: then `--steps`
+own, whose memory at the peak is noted. WORK is new, or holds what an earlier run left there, and `--steps`
 says what is to be done. Kept results: `scale-imagenet.json`, `scale-labels.json`.
 """
 
@@ -41,7 +41,7 @@ def _steps(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
 @number_option("--classes", 1000)
 @number_option("--images", 1280, "Of each class.")
 @number_option("--pool", None, "Images of each class that are considered; all by default.")
-@number_option("--ipc", 50, "Mosaics of a class.")
+@number_option("--ipc", 10, "Mosaics of a class.")
 @click.option("--steps", default=",".join(STEPS), callback=_steps, help="Those to be done, in their order.")
 def main(
     study: Study, work: Path, classes: int, images: int, pool: int | None, ipc: int, steps: tuple[str, ...]
