@@ -187,7 +187,11 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
             f"The output {target} exists and is not empty",
             "Choose another OUT, or pass --overwrite to replace an older distilled data set.",
         )
-    harmless = {entry.name for entry in entries if entry.name in HARMLESS and not entry.is_dir()}
+    harmless = {
+        entry.name
+        for entry in entries
+        if (entry.name in HARMLESS or _is_unfinished(entry.name)) and not entry.is_dir()
+    }
     names = {entry.name for entry in entries} - harmless
     ours = _is_our_manifest(target / MANIFEST) and (LABELS not in names or _are_our_labels(target / LABELS))
     if names - {LABELS} != {IMAGES, MANIFEST} or not ours:
@@ -195,6 +199,11 @@ def _refuse_existing(target: Path, *, overwrite: bool) -> None:
             f"The output {target} holds something other than a distilled data set, and is left alone",
             "Choose another OUT, or remove that folder yourself.",
         )
+
+
+def _is_unfinished(name: str) -> bool:
+    """Whether `write_file` gave this name to a report or a sheet, whose process was killed."""
+    return name.startswith(".") and name.endswith(".part")
 
 
 def _is_our_manifest(path: Path) -> bool:

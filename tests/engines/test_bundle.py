@@ -228,3 +228,15 @@ def test_what_was_written_a_moment_ago_is_hashed_again(written: Bundle, hashed: 
     for _ in range(3):
         load_bundle(written.onnx)
     assert len(hashed) == 3
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    described = tiny_description(tmp_path / "tiny.onnx")
+    child = os.fork()
+    if child == 0:
+        Path.replace = lambda *_: os._exit(9)  # type: ignore[assignment,method-assign]
+        write_bundle(described, MODEL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert len([*tmp_path.rglob("*.part")]) == 2
+    write_bundle(described, MODEL)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.onnx", "tiny.json"}

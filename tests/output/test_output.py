@@ -88,7 +88,7 @@ def test_overwrite_replaces_an_older_data_set_whole(place: Path, data: Path) -> 
         fill(folder, b"old")
         write_image(folder, "dog", 0, b"old", "png")
     refused(out, data, "--overwrite")
-    for name in HARMLESS:  # of file managers, and of `fgdd-fast sheet`
+    for name in (*HARMLESS, ".x.part"):  # of file managers, of `fgdd-fast sheet`, and of a killed report
         (out / name).touch()
     check_output(out, data, overwrite=True)
     with output_folder(out, overwrite=True) as folder:

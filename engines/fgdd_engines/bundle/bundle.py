@@ -293,7 +293,8 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     """Write a bundle whole or not at all, over an older one of the same name.
 
     Both files are on disk before the first is renamed; should the machine stop between the two renames, the
-    hash in the old sidecar refuses the new ONNX file. Of several writers one renames after the other.
+    hash in the old sidecar refuses the new ONNX file. Several writers take turns, and each clears away what a
+    killed one left.
 
     Args:
         bundle: the description; its `sha256` is replaced by the hash of `model`.
@@ -306,9 +307,9 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     staged: dict[Path, Path] = {}
     try:
         bundle.onnx.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
-            staged[path] = stage_file(path, content)
-        with _renaming(bundle.onnx):
+        with _staging(bundle.onnx) as folder:
+            for path, content in ((bundle.onnx, model), (bundle.sidecar, sidecar_text(bundle))):
+                staged[path] = stage_file(folder / path.suffix, content)
             for path, temporary in staged.items():
                 temporary.replace(path)
     except OSError as error:
@@ -319,10 +320,10 @@ def write_bundle(bundle: Bundle, model: bytes) -> Bundle:
     return bundle
 
 
-def _renaming(onnx: Path) -> AbstractContextManager[object]:
-    """Hold others back who write the same bundle, where files can be locked."""
+def _staging(onnx: Path) -> AbstractContextManager[Path]:
+    """Hold others back who write the same bundle, where files can be locked; a folder on the same disk."""
     if not has_locks(onnx.parent):
-        return nullcontext()
+        return nullcontext(onnx.parent)
     short = hashlib.sha256(os.fsencode(onnx.name)).hexdigest()[:16]  # the name itself may be as long as any
     return exclusive_lock(onnx.parent, short, on_wait=lambda: None)
 
