@@ -11,7 +11,7 @@ again and again at random moments all along it; after each, OUT is verified if t
 from __future__ import annotations
 
 import random
-import signal
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,28 +45,32 @@ COLUMNS = {"kill": "d", "seconds": ".1f", "classes": "d", "mosaics": "d", "sound
 @number_option("--kills", 20, "Of the stream.")
 def main(study: Study, data: Path, teacher: str, scenes: int, kills: int) -> None:
     """Stream a made video of the images of DATA, and kill that again and again."""
-    draw, rows = random.Random(0), list[dict[str, Any]]()
+    draw, rows, ends = random.Random(0), list[dict[str, Any]](), list[bool]()
     with tempfile.TemporaryDirectory() as folder:
         film, out, whole = (Path(folder) / name for name in ("film.avi", "killed", "whole"))
         count = write_video(film, read_images(data)[1], scenes)
         lasted, starting = (
             seconds_of(command(film, whole, teacher)) for _ in range(2)
         )  # then nothing is left
-        for number in study.track(range(1, kills + 1), "Killing"):
+        while len(rows) < kills:
             stream = subprocess.Popen(command(film, out, teacher))
             seconds = starting + draw.uniform(0, 2) * (lasted - starting) / kills
             try:
                 stream.wait(seconds)
             except subprocess.TimeoutExpired:
-                stream.send_signal(signal.SIGKILL)
+                stream.kill()
                 stream.wait()
-            rows.append({"kill": number, "seconds": seconds, "returned": stream.returncode, **state(out)})
-        subprocess.run(command(film, out, teacher), check=True)
-        same = tiles(out) == tiles(whole)
+                rows.append({"kill": len(rows) + 1, "seconds": seconds, **state(out)})
+            else:  # it came to its end, and begins anew
+                ends.append(tiles(out) == tiles(whole))
+                shutil.rmtree(out)
+                out.with_name(f"{out.name}.candidates").unlink()
+        seconds_of(command(film, out, teacher))
+        ends.append(tiles(out) == tiles(whole))
         manifest = fgdd_fast.open_distilled(whole).manifest
-        facts = {"frames": count, "seconds": lasted, "mosaics": len(manifest.images), "same_tiles": same}
+        facts = {"frames": count, "seconds": lasted, "mosaics": len(manifest.images), "same_tiles": ends}
         study.report(rows, COLUMNS, **facts, settings=dict(manifest.settings))
-    if not same or not all(row["sound"] for row in rows):
+    if not all((*ends, *(row["sound"] for row in rows))):
         raise DataError(
             "Killing changed what is taken, or left what cannot be read", "The result says which."
         )
