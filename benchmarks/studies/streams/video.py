@@ -68,8 +68,8 @@ def main(study: Study, data: Path, teacher: str, scenes: int, kills: int) -> Non
         seconds_of(command(film, out, teacher))
         ends.append(tiles(out) == tiles(whole))
         manifest = fgdd_fast.open_distilled(whole).manifest
-        facts = {"frames": count, "seconds": lasted, "mosaics": len(manifest.images), "same_tiles": ends}
-        study.report(rows, COLUMNS, **facts, settings=dict(manifest.settings))
+        facts: dict[str, Any] = {"frames": count, "seconds": lasted, "mosaics": len(manifest.images)}
+        study.report(rows, COLUMNS, **facts, same_tiles=ends, settings=dict(manifest.settings))
     if not all((*ends, *(row["sound"] for row in rows))):
         raise DataError(
             "Killing changed what is taken, or left what cannot be read", "The result says which."
