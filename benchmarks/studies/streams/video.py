@@ -68,7 +68,12 @@ def main(study: Study, data: Path, teacher: str, scenes: int, kills: int) -> Non
         seconds_of(command(film, out, teacher))
         ends.append(tiles(out) == tiles(whole))
         manifest = fgdd_fast.open_distilled(whole).manifest
-        facts = {"frames": count, "seconds": lasted, "mosaics": len(manifest.images), "same_tiles": ends}
+        facts: dict[str, Any] = {
+            "frames": count,
+            "seconds": lasted,
+            "mosaics": len(manifest.images),
+            "same_tiles": ends,
+        }
         study.report(rows, COLUMNS, **facts, settings=dict(manifest.settings))
     if not all((*ends, *(row["sound"] for row in rows))):
         raise DataError(
