@@ -205,11 +205,7 @@ class Store:
             numbers = self._image_numbers(row[0] for row in rows)
             self._database.executemany(
                 "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (numbers[sha256], fingerprint, *box, vector)
-                    for sha256, box, vector in rows
-                    if sha256 in numbers
-                ],
+                [(numbers[row[0]], fingerprint, *row[1], row[2]) for row in rows if row[0] in numbers],
             )
 
     def add(self, measurements: Iterable[Measurement]) -> None:
