@@ -123,11 +123,11 @@ from fgdd_fast.labels import writing as label_writing
 from fgdd_fast.cli import main
 label_writing.SECONDS = 0
 put = label_writing.LabelWriter._put
-def put_until(writer, name, content):
+def put_until(writer, name, *parts):
     if name == "epoch-00003.safetensors" and sys.argv[1] == "before":
-        (writer._staging / ".half.part").write_bytes(content[:50])
+        (writer._staging / ".half.part").write_bytes(b"".join(parts)[:50])
         os.kill(os.getpid(), signal.SIGKILL)
-    put(writer, name, content)
+    put(writer, name, *parts)
     if name == "epoch-00003.safetensors":
         os.kill(os.getpid(), signal.SIGKILL)
 label_writing.LabelWriter._put = put_until

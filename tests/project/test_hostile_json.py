@@ -115,9 +115,8 @@ def test_prompts(tmp_path: Path, text: str) -> None:
     held(lambda: phrases_of("cat", read_prompts(path)))
 
 
-HEADER, _, ARRAYS = pack({"box": np.zeros((2, 4), "uint16"), "logits": np.zeros((2, 3), "float16")})[
-    8:
-].partition(b"}}")
+_LABELS = {"box": np.zeros((2, 4), "uint16"), "logits": np.zeros((2, 3), "float16")}
+HEADER, _, ARRAYS = b"".join(pack(_LABELS))[8:].partition(b"}}")
 
 
 @fuzzed

@@ -26,7 +26,8 @@ def session_options(runtime: ModuleType, axes: Mapping[str, int], threads: int =
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores
+    if threads > 1:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores
     options.inter_op_num_threads = 1
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     # Planning all activations as one block saves no time here, and takes up to 1.7 times the memory.
