@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from miniature_grounded import DETECTOR, SEGMENTER, joint_bundle
 from tiny_grounded import write_grounded_bundle
 
 from fgdd_bench.harness.implementation import Answer, Implementation, Name
@@ -43,35 +44,13 @@ from fgdd_bench.references.grounded import fair as grounded_fair
 from fgdd_bench.references.grounded.networks import EncodedPrompts, Prompts
 from fgdd_export.graphs.graph import tensor_specs
 from fgdd_export.graphs.parity import mask_iou, match_boxes
-from fgdd_export.grounded_sam2 import bundle as grounded_sam2
-from fgdd_export.grounded_sam2.bundle import GroundedSettings
-from fgdd_export.grounding_dino.bundle import DetectorSettings
 from fgdd_export.grounding_dino.network import GroundingDino, load_grounding_dino
 
-MINIATURES = Path(__file__).parents[1] / "miniatures"
-DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
 TASK = Task(threads=1, batch=4)
 SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
 NAMES = ("red disc", "blue square", "green cross")
 SCENES = 10
 STAGES = ("read", "decode", "preprocess", "text encoder", "detector", "mask encoder", "mask decoder")
-
-
-def export(folder: Path) -> Bundle:
-    """The miniatures in the joint form. What the export holds them to is tested elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grounded_sam2, "measure_parity", lambda *_: {})
-        patch.setattr("fgdd_export.graphs.torch_export.slim_model", lambda model: model)  # four fifths of it
-        return grounded_sam2.export_grounded_sam2(
-            DETECTOR,
-            SEGMENTER,
-            folder / "grounded.onnx",
-            GroundedSettings(DetectorSettings(canvas=(160, 160), text_length=16), boxes=6, split=False),
-            check=(),
-            licence="Apache-2.0",
-            threads=1,
-            force=True,
-        )
 
 
 def split_form(joint: Bundle, folder: Path) -> Bundle:
@@ -127,7 +106,7 @@ def subject(images: list[SourceImage], tmp_path_factory: pytest.TempPathFactory)
     return Subject(
         classes=classes,
         runtime=lambda _: Runtime("cpu", "fp32", 1),
-        foreground=choose_as_exported(export(tmp_path_factory.mktemp("joint")), classes),
+        foreground=choose_as_exported(joint_bundle(tmp_path_factory), classes),
         checkpoints=(DETECTOR, SEGMENTER),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import tiny_pipeline as tiny
+from miniature_grounded import CANVAS, DETECTOR, SEGMENTER, joint_bundle
 from numpy.typing import NDArray
 from tiny_architectures import check_wellformed, parse_lowered
 
@@ -52,9 +53,6 @@ from fgdd_export.sam2.network import load_sam2
 from fgdd_fast.runtime.engine_building import BuildSettings, build_engines
 from fgdd_fast.runtime.sample_images import check_images
 
-MINIATURES = Path(__file__).parents[1] / "miniatures"
-DETECTOR, SEGMENTER = str(MINIATURES / "grounding-dino"), str(MINIATURES / "sam2")
-CANVAS = (160, 160)  # holds every image at the size that the miniature's own resize rule gives it
 SCENES, COMPARED = 24, 12  # drawn, and compared with PyTorch
 SIZES = ((240, 320), (320, 240), (256, 256), (200, 320))
 
@@ -80,10 +78,8 @@ def export(
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The trained miniatures as one graph; not slimmed, which takes most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fgdd_export.graphs.torch_export.slim_model", lambda model: model)
-        return export(tmp_path_factory.mktemp("joint") / "grounded.onnx", images=4)
+    """The trained miniatures as one graph."""
+    return joint_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
