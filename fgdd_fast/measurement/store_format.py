@@ -101,7 +101,8 @@ def path_key(path: Location) -> bytes:
 
 def encode_boxes(values: Mapping[Box, float]) -> bytes:
     """What was measured of the boxes of an image, 24 bytes each."""
-    return b"".join(_BOX.pack(*box, value) for box, value in values.items())
+    # A zero has no sign, as in a column of SQLite's.
+    return b"".join(_BOX.pack(*box, value + 0.0) for box, value in values.items())
 
 
 def decode_boxes(content: bytes) -> dict[Box, float]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -328,6 +329,14 @@ def test_values_of_another_kind_than_their_column_s_are_told(tmp_path: Path, dam
         store.losses([(SHA, 2, 0)])
         store.mask(SHA, 1)
         store.features(2, [(SHA, BOX)])
+
+
+def test_a_zero_has_no_sign(tmp_path: Path) -> None:
+    """Manifests are to be the same, whichever version of the store kept what they say."""
+    with Store(tmp_path) as store:
+        store.add([replace(measurement(tmp_path / "a.jpg"), losses={BOX: -0.0})])
+        (found,) = store.losses([(SHA, 2, 0)]).values()
+    assert str(found[BOX]) == "0.0"
 
 
 def test_the_signature_changes_with_the_file(tmp_path: Path) -> None:
