@@ -332,7 +332,6 @@ def test_values_of_another_kind_than_their_column_s_are_told(tmp_path: Path, dam
 
 
 def test_a_zero_has_no_sign(tmp_path: Path) -> None:
-    """Manifests are to be the same, whichever version of the store kept what they say."""
     with Store(tmp_path) as store:
         store.add([replace(measurement(tmp_path / "a.jpg"), losses={BOX: -0.0})])
         (found,) = store.losses([(SHA, 2, 0)]).values()
