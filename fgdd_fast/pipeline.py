@@ -193,36 +193,42 @@ class Pipeline:
             )
         if settings.selection.needs_features:
             check_features(self.teacher.bundle)
-        if settings.most_bytes is not None:
-            settings = self._filled(settings, settings.most_bytes, progress)
-        plan = self._decided(settings, progress)
+        if settings.most_bytes is None:
+            plan = self._decided(settings, progress)
+        else:
+            plan = self._largest(settings, settings.most_bytes, progress)
         for text in doubts(plan, self.teacher):
             _log.warning("%s", text)
             self.log.warn(text)
         return plan
 
-    def _filled(self, settings: MosaicSettings, most_bytes: int, progress: Progress) -> MosaicSettings:
-        """The settings with the most mosaics per class whose files fit into so many bytes."""
+    def _largest(self, settings: MosaicSettings, most_bytes: int, progress: Progress) -> Plan:
+        """The plan with the most mosaics per class whose files fit into so many bytes."""
         tiles = min(Counter(image.class_name for image in self.images).values()) * (self.options.crops + 1)
-        fitting, too_many, tried = 0, tiles // settings.factor**2 + 1, 1
-        while too_many - fitting > 1:
-            settings = replace(settings, ipc=tried, most_bytes=None)
+        found: Plan | None = None
+        fits, too_many, tried = 0, tiles // settings.factor**2 + 1, 1
+        while too_many - fits > 1:
             try:
-                needed = self._bytes_of(self._decided(settings, progress), progress)
+                plan = self._decided(replace(settings, ipc=tried, most_bytes=None), progress)
             except DataError:  # a class has not so many tiles
-                if tried == 1:
+                if found is None:
                     raise
                 too_many = tried
             else:
-                if needed > most_bytes and tried == 1:
+                needed = self._bytes_of(plan, progress)
+                if needed <= most_bytes:
+                    found, fits = plan, tried
+                elif found is None:
                     raise SettingsError(
                         f"One image per class takes {needed} bytes already, and {most_bytes} are given",
                         "Give more, a smaller --size, or --format jpg.",
                     )
-                fitting, too_many = (fitting, tried) if needed > most_bytes else (tried, too_many)
+                else:
+                    too_many = tried
                 tried = int(tried * most_bytes / needed)
-            tried = min(max(tried, fitting + 1), too_many - 1)
-        return replace(settings, ipc=fitting)
+            tried = min(max(tried, fits + 1), too_many - 1)
+        assert found is not None  # one image per class was tried first
+        return found
 
     def _bytes_of(self, plan: Plan, progress: Progress) -> int:
         """How many bytes the files of a plan's mosaics have altogether."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,9 @@ from numpy.typing import NDArray
 from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.images.resize import Pixels
 from fgdd_fast.models.network import Teacher
-from fgdd_fast.output.distilled import DistilledSet
 from fgdd_fast.parallel import batched, ordered_map, single_threaded_opencv
 
-_KEPT = 500_000_000  # bytes of images that a worker keeps
 _AT_ONCE = 4  # inferences that a call to a worker is worth
-
-
-class ImagesOnDemand:
-    """The images of a distilled data set, read when they are asked for; the last ones are kept.
-
-    One that is pickled reads them where it arrives, from the folder at the same path.
-    """
-
-    def __init__(self, distilled: DistilledSet) -> None:
-        self._distilled = distilled
-        self._read = lru_cache(maxsize=max(1, _KEPT // (3 * distilled.size**2)))(distilled.read)
-
-    def __getitem__(self, index: int) -> Pixels:
-        return self._read(int(index))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ImagesOnDemand, (self._distilled,)
 
 
 @dataclass(frozen=True, eq=False)

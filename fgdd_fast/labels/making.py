@@ -18,7 +18,6 @@ from fgdd_engines.progress import SILENT, Progress
 from fgdd_fast.cluster.cluster import Cluster
 from fgdd_fast.cluster.connecting import workers_for
 from fgdd_fast.images.tiles import SCORE_VIEWS, ScoreView
-from fgdd_fast.labels.asking import ImagesOnDemand
 from fgdd_fast.labels.compression import parse_compression
 from fgdd_fast.labels.index import LabelIndex, LabelledViews, LabelSubject
 from fgdd_fast.labels.labeller import Labeller
@@ -27,7 +26,7 @@ from fgdd_fast.labels.training_views import ViewRecipe, default_batch, draw_epoc
 from fgdd_fast.labels.writing import LabelWriter, open_writer
 from fgdd_fast.models.catalogue.catalogue import find_bundle
 from fgdd_fast.models.network import Runtime, Teacher
-from fgdd_fast.output.distilled import DistilledSet, open_distilled
+from fgdd_fast.output.distilled import DistilledSet, Pictures, open_distilled
 from fgdd_fast.output.folder import MANIFEST
 from fgdd_fast.parallel import single_threaded_opencv
 from fgdd_fast.runtime.batches import views_at_once
@@ -158,8 +157,8 @@ def _label(
         views, missing, lacks_images = writer.index.views, writer.index.missing, writer.index.lacks_images
         total = len(distilled) * (len(missing) + (1 + distilled.factor**2) * lacks_images)
         task = stack.enter_context(progress.task("Labelling", total))
-        lazy = not total or cluster is not None
-        images = ImagesOnDemand(distilled) if lazy else distilled.read_all()
+        here = total and cluster is None
+        images = distilled.read_all() if here else Pictures(distilled)
         labeller = Labeller(distilled, images, writer, runtime.threads, task.advance, cluster)
         begin = time.perf_counter()
         try:

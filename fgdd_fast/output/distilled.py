@@ -118,13 +118,10 @@ class DistilledSet:
         Raises:
             DataError: as for `read`.
         """
-        first = self.read(0)  # an image that is there, before memory is asked for by what a manifest says
-        held = np.empty((min(len(self), most // first.nbytes), *first.shape), np.uint8)
-        for index in range(len(self)):
-            pixels = self.read(index) if index else first
-            if index < len(held):
-                held[index] = pixels
-        return Pictures(self, held)
+        pictures = Pictures(self, most)
+        for _ in pictures:
+            pass
+        return pictures
 
     def hashes(self) -> tuple[str, ...]:
         """Hexadecimal SHA-256 of each image's file, in the order of the manifest.
@@ -139,13 +136,14 @@ class DistilledSet:
 
 
 class Pictures:
-    """The images of a distilled data set, uint8 RGB [n, size, size, 3]; what is not in memory is read anew.
+    """The images of a distilled data set, uint8 RGB [n, size, size, 3], each read when it is first asked for.
 
-    It is made by `DistilledSet.read_all`, and can be pickled.
+    Those that were read stay in memory, up to a limit; others are read anew each time. It can be pickled, and
+    takes along what it holds.
 
     Args:
         distilled: whose images they are.
-        held: the first of them, uint8 [any number, size, size, 3].
+        most: bytes of images that stay in memory.
 
     Attributes:
         shape, dtype: as those of an array.
@@ -153,10 +151,11 @@ class Pictures:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, distilled: DistilledSet, held: Pixels) -> None:
+    def __init__(self, distilled: DistilledSet, most: int = MOST_HELD) -> None:
         self.shape = (len(distilled), distilled.size, distilled.size, 3)
         self._distilled = distilled
-        self._held = held
+        self._most = most // (3 * distilled.size**2)
+        self._held: dict[int, Pixels] = {}
 
     def __len__(self) -> int:
         return len(self._distilled)
@@ -168,10 +167,15 @@ class Pictures:
         """Return an image, uint8 [size, size, 3].
 
         Raises:
-            DataError: its file is gone or damaged by now.
+            DataError: its file is gone or damaged.
         """
         place = operator.index(index)
-        return self._held[place] if 0 <= place < len(self._held) else self._distilled.read(place)
+        found = self._held.get(place)
+        if found is None:
+            found = self._distilled.read(place)
+            if len(self._held) < self._most:
+                self._held[place] = found
+        return found
 
 
 def open_distilled(out: str | Path) -> DistilledSet:
